@@ -1,0 +1,1 @@
+"""trivet: one OCI image as a process, a container or a virtual machine."""

@@ -1,0 +1,1 @@
+"""HTTP doors. They translate and never decide."""

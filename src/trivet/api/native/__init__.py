@@ -1,0 +1,1 @@
+"""trivet's own dialect, /v1, described by an OpenAPI document."""

@@ -1,0 +1,1 @@
+"""Errors, ids, units, time: what every other package may import."""

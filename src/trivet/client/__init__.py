@@ -1,0 +1,1 @@
+"""The typed client of api/native, and the wire shapes both sides share."""

@@ -1,0 +1,424 @@
+"""The wire shapes of /v1, shared by the client and the door. Field names are snake_case on the wire.
+
+Sizes are bytes, durations seconds, times RFC 3339 strings in UTC, unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+LevelName = Literal["process", "container", "vm"]
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """An error, as every non-2xx answer (application/problem+json) and as the last line of a progress stream."""
+
+    kind: str
+    message: str
+    hint: str | None = None
+
+
+class MountRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One `-v` or `--mount`: kind bind (source: host path), volume (source: name, "" anonymous) or tmpfs."""
+
+    kind: Literal["bind", "volume", "tmpfs"]
+    target: str
+    source: str = ""
+    read_only: bool = False
+    propagation: str = "rprivate"
+    size: int = 0
+    mode: int = 0o1777
+    no_copy: bool = False
+    create_source: bool = False  # -v makes a missing host directory, --mount does not
+
+
+class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One `-p`: host port 0 picks a free one; address "" is every address."""
+
+    container_port: int
+    host_port: int = 0
+    host_address: str = ""
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+
+class RlimitRequest(msgspec.Struct, frozen=True):
+    """One `--ulimit`, -1 unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """`--restart`: no, always, unless-stopped, on-failure[:retries]."""
+
+    name: Literal["no", "always", "unless-stopped", "on-failure"] = "no"
+    maximum: int = 0
+
+
+class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything `trivet run` and `create` can say; what is None or empty comes from the image."""
+
+    image: str
+    isolation: LevelName = "container"
+    name: str = ""
+    command: list[str] = []
+    entrypoint: list[str] | None = None
+    env: list[str] = []
+    cwd: str = ""
+    user: str = ""
+    groups: list[str] = []
+    hostname: str = ""
+    terminal: bool = False
+    stdin: bool = False
+    rows: int = 0
+    columns: int = 0
+    mounts: list[MountRequest] = []
+    ports: list[PortRequest] = []
+    publish_all: bool = False
+    network: str = ""
+    network_aliases: list[str] = []
+    ip: str = ""
+    mac: str = ""
+    dns: list[str] = []
+    extra_hosts: list[str] = []
+    memory: int = 0
+    memory_swap: int = 0
+    memory_reservation: int = 0
+    cpus: float = 0.0
+    cpu_shares: int = 0
+    cpuset: str = ""
+    pids_limit: int = 0
+    shm_size: int = 64 << 20
+    rlimits: list[RlimitRequest] = []
+    sysctls: dict[str, str] = {}
+    read_only: bool = False
+    cap_add: list[str] = []
+    cap_drop: list[str] = []
+    privileged: bool = False
+    seccomp: str = "default"
+    no_new_privileges: bool = True
+    init: bool = False
+    labels: dict[str, str] = {}
+    stop_signal: str = ""
+    stop_timeout: int = 10
+    restart: RestartPolicy = RestartPolicy()
+    auto_remove: bool = False
+    pull: Literal["missing", "always", "never"] = "missing"
+    platform: str = ""
+    log_size: int = 64 << 20
+    log_files: int = 1
+
+
+class Port(msgspec.Struct, frozen=True, kw_only=True):
+    """A published port as it is."""
+
+    container_port: int
+    protocol: str
+    host_address: str
+    host_port: int
+
+
+class NetworkUse(msgspec.Struct, frozen=True, kw_only=True):
+    """One interface of an instance."""
+
+    network: str
+    interface: str
+    addresses: list[str]
+    gateway: str
+    mac: str
+    aliases: list[str] = []
+
+
+class MountUse(msgspec.Struct, frozen=True, kw_only=True):
+    """A mount as it is; `name` is the volume's."""
+
+    kind: str
+    source: str
+    target: str
+    read_only: bool
+    name: str = ""
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance, in lists and in `inspect`. `reference` is the name the image was asked for by."""
+
+    id: str
+    name: str
+    image: str
+    image_id: str
+    isolation: LevelName
+    acceleration: str
+    status: str  # created, running, paused, restarting, exited, dead
+    pid: int
+    exit_code: int
+    exit_signal: int
+    out_of_memory: bool
+    error: str
+    created: str
+    started: str
+    finished: str
+    restarts: int
+    command: list[str]
+    ports: list[Port]
+    networks: list[NetworkUse]
+    mounts: list[MountUse]
+    labels: dict[str, str]
+    request: InstanceRequest
+    log_path: str
+    size: int = -1  # bytes of the writable layer, only when asked for (-s)
+
+
+class Created(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a creation; with dry_run `id` is empty, `plan` and `operations` tell what would be done."""
+
+    id: str
+    warnings: list[str] = []
+    plan: dict[str, Any] | None = None
+    operations: list[str] = []
+
+
+class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One `exec`."""
+
+    command: list[str]
+    env: list[str] = []
+    cwd: str = ""
+    user: str = ""
+    terminal: bool = False
+    stdin: bool = False
+    privileged: bool = False
+    detach: bool = False
+    rows: int = 0
+    columns: int = 0
+
+
+class ExitStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How an instance ended; the answer to wait."""
+
+    code: int
+    signal: int = 0
+    out_of_memory: bool = False
+    error: str = ""
+
+
+class StatsSample(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `stats`: cpu_percent 100 is one core busy."""
+
+    id: str
+    name: str
+    isolation: str
+    cpu_percent: float
+    cpu_total: float
+    memory: int
+    memory_limit: int
+    pids: int
+    read: int
+    written: int
+    received: int
+    sent: int
+
+
+class TopRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A process of an instance."""
+
+    pid: int
+    ppid: int
+    user: str
+    command: str
+    cpu: float
+    started: str
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """An image in the list: `id` is the digest of its configuration, `digest` of its manifest."""
+
+    id: str
+    digest: str
+    names: list[str]
+    created: str
+    size: int
+    platform: str
+    labels: dict[str, str] = {}
+
+
+class ImageDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """`inspect` of an image: the OCI configuration as stored, and its layers."""
+
+    id: str
+    digest: str
+    names: list[str]
+    created: str
+    size: int
+    platform: str
+    layers: list[dict[str, Any]]
+    config: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a removal or a prune took away, and the bytes it freed."""
+
+    untagged: list[str] = []
+    deleted: list[str] = []
+    freed: int = 0
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume; `size` is -1 unless asked for."""
+
+    name: str
+    driver: str
+    mountpoint: str
+    created: str
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+    anonymous: bool = False
+    users: list[str] = []
+    size: int = -1
+
+
+class VolumeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`volume create`; an empty name makes an anonymous one."""
+
+    name: str = ""
+    driver: str = "local"
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """A network; `members` maps instance names to addresses."""
+
+    id: str
+    name: str
+    driver: str
+    subnet: str
+    gateway: str
+    interface: str
+    internal: bool
+    created: str
+    labels: dict[str, str] = {}
+    members: dict[str, str] = {}
+
+
+class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`network create`."""
+
+    name: str
+    driver: str = "bridge"
+    subnet: str = ""
+    gateway: str = ""
+    internal: bool = False
+    mtu: int = 1500
+    labels: dict[str, str] = {}
+
+
+class LevelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What one level can do here; `missing` is empty when it works."""
+
+    level: str
+    available: bool
+    acceleration: str
+    unshared: list[str]
+    missing: list[str]
+    hint: str
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """`system info`."""
+
+    version: str
+    id: str
+    root: str
+    run_directory: str
+    pid: int
+    host: dict[str, Any]
+    levels: list[LevelInfo]
+    snapshotter: str
+    instances: dict[str, int]
+    images: int
+    warnings: list[str] = []
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `system df`."""
+
+    kind: str
+    total: int
+    active: int
+    size: int
+    reclaimable: int
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `system check`: what is wrong and what `--repair` would do (or did)."""
+
+    object: str
+    problem: str
+    repair: str
+    repaired: bool = False
+
+
+class PruneRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`prune`: kinds of instances, images, volumes, networks, build, content; `all` images, not only untagged ones."""
+
+    kinds: list[str]
+    all: bool = False
+    dry_run: bool = False
+    filters: dict[str, list[str]] = {}
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to an object; `time_ns` orders them."""
+
+    time: str
+    time_ns: int
+    kind: str  # instance, image, volume, network, system, build
+    action: str
+    id: str
+    name: str
+    attributes: dict[str, str] = {}
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a progress stream (NDJSON). The last line has `result` or `error`.
+
+    `id` groups the lines of one part (a layer, a build step); `total` 0 is unknown; `stream` is raw
+    output of a build step.
+    """
+
+    id: str = ""
+    status: str = ""
+    current: int = 0
+    total: int = 0
+    stream: str = ""
+    result: dict[str, Any] | None = None
+    error: Problem | None = None
+
+
+class PathStat(msgspec.Struct, frozen=True, kw_only=True):
+    """A file inside an instance, for `cp`: `mode` is st_mode, `link` a symbolic link's target."""
+
+    name: str
+    mode: int
+    size: int
+    modified: str
+    link: str = ""
+
+
+class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`build`; the context travels as a tar in the body, this as the header Trivet-Build (JSON)."""
+
+    tags: list[str] = []
+    dockerfile: str = "Dockerfile"
+    target: str = ""
+    build_args: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    network: str = ""
+    no_cache: bool = False
+    pull: bool = False
+    platform: str = ""
+    timestamp: int | None = None  # SOURCE_DATE_EPOCH

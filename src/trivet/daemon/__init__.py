@@ -1,0 +1,1 @@
+"""`trivetd`: signals, settings, and the wiring that knows every package."""

@@ -1,0 +1,1 @@
+"""One host's objects and their lives. Isolation levels are reached through `isolation/` only."""

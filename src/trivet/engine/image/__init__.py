@@ -1,0 +1,1 @@
+"""Images: model, sources (registry, bootstrap, archive), unpacking, saving."""

@@ -1,0 +1,1 @@
+"""Instances: record, status, plan, life cycle, exec, logs."""

@@ -1,0 +1,1 @@
+"""What an image becomes on disk: a contract and its snapshotters."""

@@ -1,0 +1,1 @@
+"""Data that outlives the instance."""

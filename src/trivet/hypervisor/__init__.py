@@ -1,0 +1,1 @@
+"""QEMU: command line, process, monitor protocol, drives, the host side of the guest agent."""

@@ -1,0 +1,1 @@
+"""QEMU devices, one file per family."""

@@ -1,0 +1,1 @@
+"""One contract, three levels: process, container, vm."""

@@ -1,0 +1,151 @@
+"""The contract between the engine and an isolation level.
+
+The life of an instance, as a driver sees it:
+
+    prepare ──▶ start ──▶ (go) ──▶ running ──▶ exited ──▶ release
+                  │                  │  exec, attach, signal, stats, processes
+                  └── the program waits, set up to the last step, until the caller sends GO
+
+Drivers keep nothing in memory: a `Plan` goes in, and what runs is found again under
+`plan.directory`, also by another process after a crash. All methods block (milliseconds for process
+and container, seconds for a VM) and may be called from any thread; the engine calls them from a
+pool. What not every level can do is a small protocol of its own, below; asking a level for one it
+lacks raises `Unsupported` naming the level.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, runtime_checkable
+
+import msgspec
+
+from trivet.isolation.plan import Level, Plan, Program
+from trivet.launch.channel import Channel
+
+
+class Ability(msgspec.Struct, frozen=True, kw_only=True):
+    """What a level needs and offers on this machine; `missing` is empty when it can run.
+
+    `root` and `network` tell the engine in which form to hand down root file system and interfaces.
+    `acceleration` is "native", "kvm" or "emulation". `unshared` names what is the instance's own.
+    """
+
+    level: Level
+    root: Literal["mount", "drive"]
+    network: Literal["host", "netns", "tap"]
+    acceleration: str
+    unshared: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    hint: str = ""
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """How a program ended: `code` is 128+n after signal n; `time` is Unix time in nanoseconds."""
+
+    code: int
+    signal: int = 0
+    time: int = 0
+    out_of_memory: bool = False
+    error: str = ""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The running truth about an instance, read from its monitor.
+
+    created: waits for GO. running: `pid` is the host pid of the program (of QEMU for a VM).
+    exited: `exit` says how. gone: nothing is there (never started, or released, or rebooted since).
+    lost: the monitor died without a word; `release` cleans up what it left.
+    """
+
+    word: Literal["created", "running", "paused", "exited", "gone", "lost"]
+    pid: int = 0
+    exit: Exit | None = None
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """Resource use since the start: cpu in nanoseconds, the rest in bytes or counts.
+
+    `memory` is what the level's accounting charges to the instance, page cache that can be dropped left out.
+    """
+
+    cpu: int = 0
+    memory: int = 0
+    memory_limit: int = 0
+    pids: int = 0
+    read: int = 0
+    written: int = 0
+    received: int = 0
+    sent: int = 0
+
+
+class ProcessRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A process of an instance, as `top` shows it."""
+
+    pid: int
+    ppid: int
+    user: str
+    command: str
+    cpu: float
+    started: float
+
+
+class Driver(Protocol):
+    """What each level must do."""
+
+    level: Level
+
+    def ability(self) -> Ability:
+        """Tell what this level needs and offers here; probes are cached, nothing is changed."""
+
+    def operations(self, plan: Plan) -> list[str]:
+        """Describe, in order and one line each, what `start` would do; pure."""
+
+    def prepare(self, plan: Plan) -> None:
+        """Create what must exist before the start (run directory, cgroup). Idempotent."""
+
+    def start(self, plan: Plan) -> Channel:
+        """Start the monitor and set the program up; it waits for `Channel.go()`.
+
+        Raises the level's own error when set-up fails; nothing is left behind then but what
+        `release` removes.
+        """
+
+    def attach(self, plan: Plan) -> Channel:
+        """Open a further connection to the instance's monitor. Raises `Conflict` when it is not running."""
+
+    def exec(self, plan: Plan, program: Program) -> Channel:
+        """Set a further program up in a running instance; it waits for `Channel.go()`."""
+
+    def signal(self, plan: Plan, number: int) -> None:
+        """Send a signal to the program. Raises `Conflict` when it is not running."""
+
+    def status(self, plan: Plan) -> Status:
+        """Read the running truth. Never raises for an instance that is not there."""
+
+    def stats(self, plan: Plan) -> Stats:
+        """Measure resource use. Raises `Conflict` when it is not running."""
+
+    def processes(self, plan: Plan) -> list[ProcessRow]:
+        """List the processes inside. Raises `Conflict` when it is not running."""
+
+    def release(self, plan: Plan) -> None:
+        """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""
+
+
+@runtime_checkable
+class Pausable(Protocol):
+    """A level whose instances can be frozen."""
+
+    def pause(self, plan: Plan) -> None:
+        """Freeze every process of the instance."""
+
+    def resume(self, plan: Plan) -> None:
+        """Thaw it."""
+
+
+@runtime_checkable
+class Resizable(Protocol):
+    """A level whose limits can change while the instance runs."""
+
+    def resize(self, plan: Plan) -> None:
+        """Apply the plan's limits to the running instance."""

@@ -1,0 +1,1 @@
+"""The only door to Linux: system calls, mounts, cgroups, netlink, nftables."""

@@ -1,0 +1,1 @@
+"""Operations as data, and the static C launcher that executes them."""

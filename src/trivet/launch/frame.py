@@ -1,0 +1,48 @@
+"""Frames: the one conversation between client, engine, monitor and guest agent.
+
+Every frame is an 8-byte header (u8 type, u8 zero, u16 session, u32 length, little-endian) and its
+payload, at most MAXIMUM bytes except START and EXEC. Session 0 is the instance's own program; on a
+monitor's socket and on the engine's API a connection carries one session and the field is 0.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+HEADER = struct.Struct("<BBHI")
+MAXIMUM = 65536
+MAXIMUM_PLAN = 16 << 20
+WINDOW = 256 << 10
+
+
+class Type(IntEnum):
+    """What a frame says; the first group goes towards the program, the second comes from it."""
+
+    START = 0x01  # agent only: an encoded plan
+    GO = 0x02  # let the program that waits begin
+    STDIN = 0x03  # bytes; an empty payload is the end of input
+    RESIZE = 0x04  # u16 rows, u16 columns
+    SIGNAL = 0x05  # u32 number
+    ATTACH = 0x06  # u32 flags, see ATTACH_*
+    EXEC = 0x07  # monitor of a VM only: an encoded plan; the connection becomes that session's
+    CREDIT = 0x08  # u32 bytes the receiver has consumed (relay only; each session starts with WINDOW)
+    CLOSE = 0x09  # the client of this session is gone: kill it (relay only)
+
+    HELLO = 0x41  # JSON object: {"version": 1, "state": "created|running", "pid": N}
+    READY = 0x42  # set up; waits for GO
+    STARTED = 0x43  # u32 pid
+    FAILED = 0x44  # u32 index of the operation, u32 errno, then a text
+    STDOUT = 0x45
+    STDERR = 0x46
+    EXIT = 0x47  # u32 code, u32 signal, u64 time in ns, u32 flags (1: out of memory)
+
+
+ATTACH_STDIN = 1
+ATTACH_STDOUT = 2
+ATTACH_STDERR = 4
+
+
+def pack(kind: Type, payload: bytes = b"", session: int = 0) -> bytes:
+    """Build one frame."""
+    return HEADER.pack(kind, 0, session, len(payload)) + payload

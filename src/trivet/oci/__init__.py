@@ -1,0 +1,1 @@
+"""The OCI specifications as frozen records and codecs, without I/O."""

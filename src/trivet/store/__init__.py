@@ -1,0 +1,1 @@
+"""Truth on disk: blobs by digest, records in SQLite, leases."""

@@ -1,0 +1,165 @@
+"""Records: what the engine knows about its objects, in one SQLite file.
+
+    record.db
+    └── document(kind, id, name, body)     body is the JSON of one typed record
+          kind "instance", "image", "volume", "network", "lease", ...   one `Table` each
+          (kind, id) is the key; (kind, name) is unique where a name is given
+
+One connection, guarded by a lock: statements take microseconds, and one writer is what SQLite has.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from trivet.base.error import AlreadyExists, Conflict, Corrupt, NotFound
+from trivet.store.migration import migrate
+
+T = TypeVar("T")
+
+
+class Records:
+    """The record file of one engine. WAL, so that readers such as `system check` never block it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._depth = 0
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            migrate(self._connection)
+        except sqlite3.DatabaseError as error:
+            raise Corrupt(f"cannot open record file {path}: {error}") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Make everything inside happen or not happen; nested use joins the outer one."""
+        with self._lock:
+            if self._depth:
+                yield self._connection
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._depth = 1
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            else:
+                self._connection.execute("COMMIT")
+            finally:
+                self._depth = 0
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read without opening a transaction; sees what the thread's own transaction has written."""
+        with self._lock:
+            yield self._connection
+
+    def table(self, kind: str, shape: type[T]) -> Table[T]:
+        """Open the documents of one kind, read and written as `shape`."""
+        return Table(self, kind, shape)
+
+    def problems(self) -> list[str]:
+        """Run SQLite's own integrity check; empty when all is well."""
+        with self._lock:
+            rows = self._connection.execute("PRAGMA integrity_check").fetchall()
+        return [text for (text,) in rows if text != "ok"]
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+
+class Table(Generic[T]):
+    """All records of one kind. Raises `AlreadyExists` and `NotFound` naming kind and object."""
+
+    def __init__(self, records: Records, kind: str, shape: type[T]) -> None:
+        self._records = records
+        self._kind = kind
+        self._decoder = msgspec.json.Decoder(shape)
+
+    def insert(self, key: str, value: T, *, name: str | None = None) -> None:
+        """Add a record; its key and its name must both be free."""
+        try:
+            self._execute(
+                "INSERT INTO document(kind, id, name, body) VALUES (?, ?, ?, ?)",
+                (self._kind, key, name, msgspec.json.encode(value)),
+            )
+        except sqlite3.IntegrityError as error:
+            raise AlreadyExists(f"{self._kind} {name or key} already exists") from error
+
+    def put(self, key: str, value: T, *, name: str | None = None) -> None:
+        """Add or replace a record and its name."""
+        try:
+            self._execute(
+                "INSERT INTO document(kind, id, name, body) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT(kind, id) DO UPDATE SET name = excluded.name, body = excluded.body",
+                (self._kind, key, name, msgspec.json.encode(value)),
+            )
+        except sqlite3.IntegrityError as error:
+            raise AlreadyExists(f"{self._kind} {name} already exists") from error
+
+    def update(self, key: str, value: T) -> None:
+        """Replace the body of an existing record."""
+        sql = "UPDATE document SET body = ? WHERE kind = ? AND id = ?"
+        if not self._execute(sql, (msgspec.json.encode(value), self._kind, key)):
+            raise NotFound(f"no such {self._kind}: {key}")
+
+    def get(self, key: str) -> T | None:
+        """Read one record by its key."""
+        return self._one("id = ?", key)
+
+    def by_name(self, name: str) -> T | None:
+        """Read one record by its name."""
+        return self._one("name = ?", name)
+
+    def find(self, ref: str) -> T:
+        """Read one record by name, key, or unique prefix of a key. Raises `Conflict` when it is ambiguous."""
+        found = self.by_name(ref) or self.get(ref)
+        if found is not None:
+            return found
+        rows = self._bodies("id >= ? AND id < ?", ref, ref + "\uffff") if ref else []
+        if not rows:
+            raise NotFound(f"no such {self._kind}: {ref}")
+        if len(rows) > 1:
+            raise Conflict(f"{self._kind} {ref} is ambiguous: {len(rows)} ids begin with it")
+        return rows[0]
+
+    def all(self) -> list[T]:
+        """Read all records, oldest first."""
+        return self._bodies("1")
+
+    def delete(self, key: str) -> bool:
+        """Remove a record; False when it wasn't there."""
+        return self._execute("DELETE FROM document WHERE kind = ? AND id = ?", (self._kind, key)) > 0
+
+    def _one(self, where: str, value: str) -> T | None:
+        rows = self._bodies(where, value)
+        return rows[0] if rows else None
+
+    def _bodies(self, where: str, *values: str) -> list[T]:
+        sql = f"SELECT id, body FROM document WHERE kind = ? AND {where} ORDER BY rowid"
+        with self._records.reading() as connection:
+            rows = connection.execute(sql, (self._kind, *values)).fetchall()
+        return [self._decode(key, body) for key, body in rows]
+
+    def _decode(self, key: str, body: bytes) -> T:
+        try:
+            return self._decoder.decode(body)
+        except msgspec.DecodeError as error:
+            raise Corrupt(f"record of {self._kind} {key} cannot be read: {error}") from error
+
+    def _execute(self, sql: str, values: tuple[object, ...]) -> int:
+        with self._records.transaction() as connection:
+            return connection.execute(sql, values).rowcount
