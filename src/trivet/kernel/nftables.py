@@ -1,0 +1,195 @@
+"""nftables: whole tables as data, and single elements of a map by netlink.
+
+A `Table` is replaced in one transaction through `nft -f -` (2 ms), so what is loaded is always a pure
+function of what is known. Elements of its maps come and go without `nft`, by NFNETLINK (40 µs):
+
+    nfgenmsg    u8 family, u8 version, u16 resource (network order)
+    batch       NFNL_MSG_BATCH_BEGIN, messages, NFNL_MSG_BATCH_END: all or nothing
+
+The parts of a concatenated key or value ("ipv4_addr . inet_service") are padded to four bytes each.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import re
+import struct
+import subprocess
+
+import msgspec
+
+from trivet.base.error import Denied, Internal, TimedOut, Unsupported
+from trivet.kernel.netlink import ACK, CREATE, EXCLUSIVE, REQUEST, Request, Socket, attribute, nested
+
+NFGEN = struct.Struct(">BBH")
+_NETLINK_NETFILTER = 12
+_SUBSYSTEM = 10
+_BATCH_BEGIN, _BATCH_END = 16, 17
+_GETTABLE, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 1, 12, 13, 14
+_FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}
+_TABLE_NAME = 1
+_ELEMENTS_TABLE, _ELEMENTS_SET, _ELEMENTS = 1, 2, 3
+_ELEMENT, _KEY, _DATA, _VALUE = 1, 1, 2, 1
+_POSITION = re.compile(r"/dev/stdin:(\d+):\d+-\d+: Error: (.*)")
+_TIMEOUT = 20
+
+Part = ipaddress.IPv4Address | ipaddress.IPv6Address | int
+
+
+class RulesetError(Internal):
+    """nft refused a table that trivet generated."""
+
+    def __init__(self, table: str, rule: str, cause: str) -> None:
+        where = f" in rule {rule!r}" if rule else ""
+        super().__init__(f"cannot load nftables table {table}: {cause}{where}")
+
+
+class Set(msgspec.Struct, frozen=True, kw_only=True):
+    """A named set, or a map when `value` is given; `elements` are in nft's syntax."""
+
+    name: str
+    key: str
+    value: str = ""
+    elements: tuple[str, ...] = ()
+
+
+class Chain(msgspec.Struct, frozen=True, kw_only=True):
+    """A chain of rules in nft's syntax; `hook` makes it a base chain, e.g. "type nat hook output priority -100"."""
+
+    name: str
+    rules: tuple[str, ...]
+    hook: str = ""
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """A table, complete."""
+
+    name: str
+    sets: tuple[Set, ...]
+    chains: tuple[Chain, ...]
+    family: str = "inet"
+
+    def render(self) -> str:
+        """Write the table as nft reads it, one rule to a line."""
+        lines = [f"table {self.family} {self.name} {{"]
+        for item in self.sets:
+            lines += _render_set(item)
+        for chain in self.chains:
+            hook = [f"\t\t{chain.hook}; policy accept;"] if chain.hook else []
+            lines += [f"\tchain {chain.name} {{", *hook, *(f"\t\t{rule}" for rule in chain.rules), "\t}"]
+        return "\n".join([*lines, "}", ""])
+
+
+def replace(table: Table) -> None:
+    """Load a table in place of what has its name, in one transaction.
+
+    Raises `RulesetError` naming the rule, `Unsupported` when nft is not installed, `Denied` without CAP_NET_ADMIN.
+    """
+    name = f"{table.family} {table.name}"
+    _run(table.name, f"table {name}\ndelete table {name}\n{table.render()}")
+
+
+def remove(name: str, family: str = "inet") -> None:
+    """Remove a table; one that isn't there is fine."""
+    _run(name, f"table {family} {name}\ndelete table {family} {name}\n")
+
+
+def exists(name: str, family: str = "inet") -> bool:
+    """Tell whether a table is loaded."""
+    payload = _head(family) + attribute(_TABLE_NAME, name)
+    return _found(Request(_SUBSYSTEM << 8 | _GETTABLE, payload, REQUEST, name))
+
+
+def join(*parts: Part) -> bytes:
+    """Pack a key or value: addresses and ports (u16, network order); of several, each is padded to four bytes."""
+    packed = [part.to_bytes(2, "big") if isinstance(part, int) else part.packed for part in parts]
+    if len(packed) == 1:
+        return packed[0]
+    return b"".join(item + bytes(-len(item) % 4) for item in packed)
+
+
+def add_element(table: str, name: str, key: bytes, value: bytes = b"", family: str = "inet") -> None:
+    """Add an element to a set or map. Raises FileExistsError when its key is there with another value."""
+    _batch(_NEWSETELEM, CREATE | EXCLUSIVE, family, table, name, _element(key, value))
+
+
+def delete_element(table: str, name: str, key: bytes, family: str = "inet") -> bool:
+    """Delete an element; False when it wasn't there."""
+    try:
+        _batch(_DELSETELEM, 0, family, table, name, _element(key))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def has_element(table: str, name: str, key: bytes, family: str = "inet") -> bool:
+    """Tell whether a set or map holds a key; False also when there is no such table."""
+    payload = _head(family) + _elements(table, name, _element(key))
+    return _found(Request(_SUBSYSTEM << 8 | _GETSETELEM, payload, REQUEST | ACK, name))
+
+
+def _render_set(item: Set) -> list[str]:
+    kind, types = ("map", f"{item.key} : {item.value}") if item.value else ("set", item.key)
+    elements = [f"\t\telements = {{ {', '.join(item.elements)} }}"] if item.elements else []
+    return [f"\t{kind} {item.name} {{", f"\t\ttype {types}", *elements, "\t}"]
+
+
+def _run(table: str, script: str) -> None:
+    try:
+        done = subprocess.run(
+            ["nft", "-f", "-"], input=script, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+    except FileNotFoundError as error:
+        hint = "install it: apt-get install nftables"
+        raise Unsupported("the program nft is not installed, networks need it", hint=hint) from error
+    except subprocess.TimeoutExpired as error:
+        raise TimedOut(f"cannot load nftables table {table}: nft did not end within {_TIMEOUT} s") from error
+    if done.returncode:
+        _explain(table, script, done.stderr)
+
+
+def _explain(table: str, script: str, stderr: str) -> None:
+    """Raise what nft's complaint means; it gives line and column of the script."""
+    if "Operation not permitted" in stderr:
+        raise Denied(f"cannot load nftables table {table}: changing the rules of this host needs CAP_NET_ADMIN")
+    found = _POSITION.search(stderr)
+    if not found:
+        raise RulesetError(table, "", stderr.strip().partition("\n")[0] or "nft failed without a word")
+    raise RulesetError(table, script.splitlines()[int(found[1]) - 1].strip(), found[2])
+
+
+def _head(family: str) -> bytes:
+    return NFGEN.pack(_FAMILIES[family], 0, 0)
+
+
+def _element(key: bytes, value: bytes = b"") -> bytes:
+    data = nested(_DATA, attribute(_VALUE, value)) if value else b""
+    return nested(_ELEMENT, nested(_KEY, attribute(_VALUE, key)), data)
+
+
+def _elements(table: str, name: str, element: bytes) -> bytes:
+    return attribute(_ELEMENTS_TABLE, table) + attribute(_ELEMENTS_SET, name) + nested(_ELEMENTS, element)
+
+
+def _batch(kind: int, flags: int, family: str, table: str, name: str, element: bytes) -> None:
+    label = f"nftables map {table} {name}"
+    frame = NFGEN.pack(0, 0, _SUBSYSTEM)
+    payload = _head(family) + _elements(table, name, element)
+    with Socket(_NETLINK_NETFILTER) as netlink:
+        netlink.send(
+            Request(_BATCH_BEGIN, frame, REQUEST, label),
+            Request(_SUBSYSTEM << 8 | kind, payload, REQUEST | ACK | flags, label),
+            Request(_BATCH_END, frame, REQUEST, label),
+        )
+
+
+def _found(request: Request) -> bool:
+    try:
+        with Socket(_NETLINK_NETFILTER) as netlink:
+            for _ in netlink.dump(request):
+                return True
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+    return False
