@@ -1,0 +1,143 @@
+"""Version 1: one hierarchy per controller (Documentation/admin-guide/cgroup-v1)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from trivet.kernel.cgroup_record import Resources, Usage, Write, number, table
+
+
+class Version1:
+    """A directory of a version 1 hierarchy."""
+
+    def make(self, mount: str, path: str) -> None:
+        """Make the group and its parents; a cpuset is empty, and takes no task, until it is given CPUs and memory."""
+        directory = Path(mount)
+        for part in Path(path).parts:
+            parent, directory = directory, directory / part
+            directory.mkdir(exist_ok=True)
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if (directory / name).exists() and not (directory / name).read_text().strip():
+                    (directory / name).write_text((parent / name).read_text())
+
+    def writes(self, controllers: tuple[str, ...], resources: Resources) -> list[tuple[str, str]]:
+        """Compute the files of these controllers, in the order they must be written."""
+        return [
+            (name, str(value))
+            for controller in controllers
+            for name, value in _FILES.get(controller, _nothing)(resources)
+            if value not in (None, "")
+        ]
+
+    def join(self, directory: str) -> tuple[Write, ...]:
+        """Write 0, the task that writes."""
+        return (Write(f"{directory}/tasks", "0"),)
+
+    def usage(self, directory: str, controllers: tuple[str, ...]) -> Usage:
+        """Measure what these controllers know."""
+        total = Usage()
+        for controller in controllers:
+            reader = _USAGE.get(controller)
+            if reader is not None and Path(directory).is_dir():
+                total = total.merge(reader(Path(directory)))
+        return total
+
+    def freeze(self, directory: str, frozen: bool) -> None:
+        """Ask for the state; it is reached a moment later."""
+        Path(directory, "freezer.state").write_text("FROZEN" if frozen else "THAWED")
+
+    def frozen(self, directory: str) -> bool:
+        """Tell whether every task has stopped."""
+        try:
+            return Path(directory, "freezer.state").read_text().strip() == "FROZEN"
+        except FileNotFoundError:
+            return False
+
+    def kill(self, directory: str) -> None:
+        """Kill those who are listed now; new ones may have been forked meanwhile, so the caller repeats."""
+        try:
+            pids = Path(directory, "cgroup.procs").read_text().split()
+        except FileNotFoundError:
+            return
+        for pid in pids:
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+_Value = int | str | None
+
+
+def _nothing(_: Resources) -> list[tuple[str, _Value]]:
+    return []
+
+
+def _memory(r: Resources) -> list[tuple[str, _Value]]:
+    return [
+        ("memory.limit_in_bytes", r.memory),
+        ("memory.memsw.limit_in_bytes", r.swap),
+        ("memory.soft_limit_in_bytes", r.reservation),
+    ]
+
+
+def _cpu(r: Resources) -> list[tuple[str, _Value]]:
+    return [("cpu.shares", r.shares), ("cpu.cfs_period_us", r.period), ("cpu.cfs_quota_us", r.quota)]
+
+
+def _cpuset(r: Resources) -> list[tuple[str, _Value]]:
+    return [("cpuset.cpus", r.cpus), ("cpuset.mems", r.mems)]
+
+
+def _pids(r: Resources) -> list[tuple[str, _Value]]:
+    return [("pids.max", "max" if r.pids == -1 else r.pids)]
+
+
+def _blkio(r: Resources) -> list[tuple[str, _Value]]:
+    return [("blkio.weight", r.weight)]
+
+
+def _devices(r: Resources) -> list[tuple[str, _Value]]:
+    return [("devices.allow" if rule.allow else "devices.deny", rule.text()) for rule in r.devices]
+
+
+_FILES = {
+    "memory": _memory,
+    "cpu": _cpu,
+    "cpuset": _cpuset,
+    "pids": _pids,
+    "blkio": _blkio,
+    "devices": _devices,
+}
+
+
+def _memory_usage(directory: Path) -> Usage:
+    used = number((directory / "memory.usage_in_bytes").read_text())
+    inactive = table((directory / "memory.stat").read_text()).get("total_inactive_file", 0)
+    return Usage(
+        memory=max(0, used - inactive),
+        memory_limit=number((directory / "memory.limit_in_bytes").read_text()),
+        out_of_memory=table((directory / "memory.oom_control").read_text()).get("oom_kill", 0),
+    )
+
+
+def _cpu_usage(directory: Path) -> Usage:
+    return Usage(cpu=int((directory / "cpuacct.usage").read_text()))
+
+
+def _pids_usage(directory: Path) -> Usage:
+    return Usage(pids=int((directory / "pids.current").read_text()))
+
+
+def _blkio_usage(directory: Path) -> Usage:
+    path = directory / "blkio.throttle.io_service_bytes"
+    lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    sums = {
+        word: sum(int(line[2]) for line in lines if len(line) == 3 and line[1] == word) for word in ("Read", "Write")
+    }
+    return Usage(read=sums["Read"], written=sums["Write"])
+
+
+_USAGE = {"memory": _memory_usage, "cpuacct": _cpu_usage, "pids": _pids_usage, "blkio": _blkio_usage}

@@ -1,0 +1,123 @@
+"""Version 2: one hierarchy for all controllers (Documentation/admin-guide/cgroup-v2.rst).
+
+Access to devices is a BPF program there, not a file; it isn't installed yet.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trivet.kernel.cgroup_record import Resources, Usage, Write, number, table
+
+
+def controllers(mount: str) -> tuple[str, ...]:
+    """Read which controllers version 2 has, by their version 1 names where these differ."""
+    try:
+        return tuple(Path(mount, "cgroup.controllers").read_text().split())
+    except OSError:
+        return ()
+
+
+class Version2:
+    """A directory of the version 2 hierarchy."""
+
+    def make(self, mount: str, path: str) -> None:
+        """Make the group and its parents, handing each parent's controllers down."""
+        directory = Path(mount)
+        for part in Path(path).parts:
+            _delegate(directory)
+            directory = directory / part
+            directory.mkdir(exist_ok=True)
+
+    def writes(self, controllers: tuple[str, ...], resources: Resources) -> list[tuple[str, str]]:
+        """Compute the files of these controllers."""
+        r = resources
+        values: list[tuple[str, str, int | str | None]] = [
+            ("memory", "memory.max", _limit(r.memory)),
+            ("memory", "memory.swap.max", _limit(_swap_alone(r))),
+            ("memory", "memory.low", _limit(r.reservation)),
+            ("cpu", "cpu.weight", _cpu_weight(r.shares)),
+            ("cpu", "cpu.max", _quota(r)),
+            ("cpuset", "cpuset.cpus", r.cpus),
+            ("cpuset", "cpuset.mems", r.mems),
+            ("pids", "pids.max", _limit(r.pids)),
+            ("io", "io.weight", None if r.weight is None else f"default {r.weight}"),
+        ]
+        files = [(name, str(value)) for who, name, value in values if who in controllers and value not in (None, "")]
+        return files + [pair for pair in r.unified if pair[0].partition(".")[0] in controllers]
+
+    def join(self, directory: str) -> tuple[Write, ...]:
+        """Nothing: the child is cloned into the group (CLONE_INTO_CGROUP), see `Group.unified`."""
+        return ()
+
+    def usage(self, directory: str, controllers: tuple[str, ...]) -> Usage:
+        """Measure what the directory shows."""
+        memory = table(_read(directory, "memory.stat"))
+        io = [
+            dict(pair.split("=", 1) for pair in line.split()[1:]) for line in _read(directory, "io.stat").splitlines()
+        ]
+        return Usage(
+            cpu=table(_read(directory, "cpu.stat")).get("usage_usec", 0) * 1000,
+            memory=max(0, number(_read(directory, "memory.current") or "0") - memory.get("inactive_file", 0)),
+            memory_limit=number(_read(directory, "memory.max") or "0"),
+            pids=number(_read(directory, "pids.current") or "0"),
+            read=sum(int(line.get("rbytes", 0)) for line in io),
+            written=sum(int(line.get("wbytes", 0)) for line in io),
+            out_of_memory=table(_read(directory, "memory.events")).get("oom_kill", 0),
+        )
+
+    def freeze(self, directory: str, frozen: bool) -> None:
+        """Ask for the state; it is reached a moment later."""
+        Path(directory, "cgroup.freeze").write_text("1" if frozen else "0")
+
+    def frozen(self, directory: str) -> bool:
+        """Tell whether every process has stopped."""
+        return table(_read(directory, "cgroup.events")).get("frozen", 0) == 1
+
+    def kill(self, directory: str) -> None:
+        """Kill the whole subtree at once (Linux 5.14)."""
+        try:
+            Path(directory, "cgroup.kill").write_text("1")
+        except FileNotFoundError:
+            pass
+
+
+def _delegate(directory: Path) -> None:
+    offered = set((directory / "cgroup.controllers").read_text().split())
+    missing = offered - set((directory / "cgroup.subtree_control").read_text().split())
+    for controller in sorted(missing):
+        try:
+            (directory / "cgroup.subtree_control").write_text(f"+{controller}")
+        except OSError:
+            # Some controllers can't be handed down everywhere (a threaded or a busy parent); a limit
+            # that then isn't there is refused when it is written.
+            pass
+
+
+def _read(directory: str, name: str) -> str:
+    try:
+        return Path(directory, name).read_text()
+    except OSError:
+        return ""
+
+
+def _limit(value: int | None) -> int | str | None:
+    return "max" if value == -1 else value
+
+
+def _swap_alone(r: Resources) -> int | None:
+    if r.swap is None or r.swap == -1 or r.memory is None:
+        return r.swap
+    return max(0, r.swap - r.memory)
+
+
+def _cpu_weight(shares: int | None) -> int | None:
+    """Map 2..262144 to 1..10000, as the specification's runtimes do."""
+    return None if not shares else 1 + ((min(max(shares, 2), 262144) - 2) * 9999) // 262142
+
+
+def _quota(r: Resources) -> str | None:
+    if r.quota is None and r.period is None:
+        return None
+    quota = "max" if r.quota in (None, -1) else str(r.quota)
+    return f"{quota} {r.period or 100000}"
