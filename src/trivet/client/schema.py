@@ -18,6 +18,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     message: str
     hint: str | None = None
+    exit_code: int = 0  # 126 or 127 where the program itself was the reason; `run` and `exec` exit with it
 
 
 class MountRequest(msgspec.Struct, frozen=True, kw_only=True):

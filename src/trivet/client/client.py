@@ -1,0 +1,71 @@
+"""The public face of the client: one engine, its nouns as attributes.
+
+>>> from trivet.client.client import Client
+>>> client = Client()
+>>> created = client.instances.create(InstanceRequest(image="debian:bookworm", command=["uname", "-r"]))
+>>> with client.instances.attach(created.id, start=True) as stream:
+...     for event in stream:
+...         print(event)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from trivet.client.address import default_socket, parse_address
+from trivet.client.image import Images
+from trivet.client.instance import Instances
+from trivet.client.network import Networks
+from trivet.client.system import System
+from trivet.client.transport import Transport
+from trivet.client.volume import Volumes
+
+
+class Client:
+    """Talk to the engine at `host` (`unix:///PATH`), TRIVET_HOST, or the default address.
+
+    At the default address an engine that isn't running is started, unless `start` is False; `notify`
+    hears of it when that takes long. Every request has a connection of its own, so that one client
+    may be used by several threads.
+    """
+
+    def __init__(
+        self, host: str = "", *, start: bool = True, notify: Callable[[str], None] = lambda text: None
+    ) -> None:
+        host = host or os.environ.get("TRIVET_HOST", "")
+        self._notify = notify
+        path = parse_address(host) if host else default_socket()
+        self.transport = Transport(path, self._start if start and not host else None)
+
+    @cached_property
+    def instances(self) -> Instances:
+        """Instances: create, start, attach, exec, logs, stop, remove, ..."""
+        return Instances(self.transport)
+
+    @cached_property
+    def images(self) -> Images:
+        """Images: pull, build, load, save, tag, remove, ..."""
+        return Images(self.transport)
+
+    @cached_property
+    def volumes(self) -> Volumes:
+        """Volumes."""
+        return Volumes(self.transport)
+
+    @cached_property
+    def networks(self) -> Networks:
+        """Networks."""
+        return Networks(self.transport)
+
+    @cached_property
+    def system(self) -> System:
+        """The engine itself: ping, info, disk use, check, prune, events."""
+        return System(self.transport)
+
+    def _start(self, socket_path: Path) -> None:
+        from trivet.client.start import start_engine  # needed once in an engine's life
+
+        start_engine(socket_path, self._notify)

@@ -1,0 +1,62 @@
+"""Images, as the client sees them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from trivet.client.connection import Body, Response
+from trivet.client.schema import BuildRequest, Image, ImageDetail, Progress, Removed
+from trivet.client.transport import Transport, filters, segment
+
+TAR = "application/x-tar"
+
+
+class Images:
+    """`/v1/images` and `/v1/build`. Long operations yield `Progress`; the last one has the `result`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, wanted: Mapping[str, Sequence[str]] | None = None) -> list[Image]:
+        """List images."""
+        return self._transport.fetch(list[Image], "GET", "/v1/images", {"filter": filters(wanted)})
+
+    def get(self, ref: str) -> ImageDetail:
+        """Read one image with its configuration and layers."""
+        return self._transport.fetch(ImageDetail, "GET", f"/v1/images/{segment(ref)}")
+
+    def remove(self, ref: str, *, force: bool = False) -> Removed:
+        """Take a name away, and the image itself with its last name."""
+        return self._transport.fetch(Removed, "DELETE", f"/v1/images/{segment(ref)}", {"force": force})
+
+    def tag(self, ref: str, target: str) -> None:
+        """Give an image a further name."""
+        self._transport.call("POST", f"/v1/images/{segment(ref)}/tag", {"target": target})
+
+    def pull(self, reference: str, *, platform: str = "") -> Iterator[Progress]:
+        """Fetch an image; the result has name, id and digest."""
+        query = {"reference": reference, "platform": platform}
+        return self._transport.progress("POST", "/v1/images/pull", query)
+
+    def load(self, archive: Body) -> Iterator[Progress]:
+        """Read a docker-archive or OCI-layout tar; the result has names."""
+        return self._transport.progress("POST", "/v1/images/load", body=archive, Content_Type=TAR)
+
+    def save(self, names: Sequence[str], *, format: str = "docker") -> Response:
+        """Write images as one tar of `format` docker or oci."""
+        return self._transport.request("GET", "/v1/images/save", {"name": list(names), "format": format})
+
+    def import_(
+        self, archive: Body, reference: str = "", *, changes: Sequence[str] = (), message: str = ""
+    ) -> Iterator[Progress]:
+        """Make an image of one layer from the tar of a root file system."""
+        query = {"reference": reference, "change": list(changes), "message": message}
+        return self._transport.progress("POST", "/v1/images/import", query, archive, Content_Type=TAR)
+
+    def build(self, context: Body, request: BuildRequest) -> Iterator[Progress]:
+        """Build from a tar of the context; the result has id and names."""
+        header = json.dumps(msgspec.to_builtins(request))  # ASCII, as a header must be
+        return self._transport.progress("POST", "/v1/build", body=context, Content_Type=TAR, Trivet_Build=header)

@@ -1,0 +1,31 @@
+"""Networks, as the client sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from trivet.client.schema import Network, NetworkRequest
+from trivet.client.transport import Transport, filters, segment
+
+
+class Networks:
+    """`/v1/networks`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, request: NetworkRequest) -> Network:
+        """Make a network."""
+        return self._transport.fetch(Network, "POST", "/v1/networks", body=request)
+
+    def list(self, wanted: Mapping[str, Sequence[str]] | None = None) -> list[Network]:
+        """List networks."""
+        return self._transport.fetch(list[Network], "GET", "/v1/networks", {"filter": filters(wanted)})
+
+    def get(self, ref: str) -> Network:
+        """Read one network."""
+        return self._transport.fetch(Network, "GET", f"/v1/networks/{segment(ref)}")
+
+    def remove(self, ref: str) -> None:
+        """Remove a network. Raises `Conflict` while an instance is attached."""
+        self._transport.call("DELETE", f"/v1/networks/{segment(ref)}")
