@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """An image in the making: a configuration and layers that agree. Compare drafts to know if a step changed anything."""
+    """An image in the making: a configuration and layers that agree."""
 
     config: Image
     layers: tuple[Layer, ...] = ()

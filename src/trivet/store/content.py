@@ -1,0 +1,234 @@
+"""The content store: blobs by digest, in an OCI image layout.
+
+    ROOT/
+    ├── oci-layout                 marks the directory for other tools
+    ├── blobs/sha256/<digits>      complete and verified; never changed, only deleted
+    └── ingest/<random>            being written; whatever is found here at start-up is rubbish
+
+Names live in the records, not in an index.json: one fact, one owner. A blob appears by rename after
+its digest and size were checked and its bytes reached the disk. What may be deleted is decided in
+`store/collect`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from trivet.base.error import Corrupt, Exhausted, NotFound
+from trivet.oci import digest as digests
+from trivet.oci import layout
+
+CHUNK = 1 << 20
+FULL = {errno.ENOSPC: "no space left on device", errno.EDQUOT: "disk quota exceeded", errno.EFBIG: "file size limit"}
+
+
+class BlobNotFound(NotFound):
+    """Content that isn't in the store."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"blob {digest} is not in the content store")
+
+
+class SizeMismatch(Corrupt):
+    """Content that is longer or shorter than promised."""
+
+    def __init__(self, subject: str, expected: int, actual: int) -> None:
+        super().__init__(f"{subject} is corrupt: it has {actual} bytes, expected {expected}")
+
+
+class StoreFull(Exhausted):
+    """No room for what is being written; `path` is the file that could not grow."""
+
+    def __init__(self, path: str | Path, error: OSError) -> None:
+        reason = FULL.get(error.errno or 0, str(error))
+        super().__init__(f"cannot write {path}: {reason}", hint="free space, or try: trivet system prune")
+        self.path = Path(path)
+
+
+@contextmanager
+def explaining_full(path: str | Path) -> Iterator[None]:
+    """Turn the ways a disk is full into `StoreFull`; other errors travel on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise StoreFull(error.filename or path, error) from error
+        raise
+
+
+class Ingest:
+    """A blob being written; made by `ContentStore.ingest`."""
+
+    def __init__(self, path: Path, file: BinaryIO, algorithm: str, limit: int | None) -> None:
+        self.path = path
+        self.size = 0
+        self._file = file
+        self._limit = limit
+        self._state = digests.hasher(algorithm)
+
+    @property
+    def digest(self) -> str:
+        """The digest of what was written so far."""
+        return digests.name(self._state)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append. Raises `StoreFull`, and `SizeMismatch` as soon as there is more than was promised."""
+        self.size += len(data)
+        if self._limit is not None and self.size > self._limit:
+            raise SizeMismatch("content received", self._limit, self.size)
+        self._state.update(data)
+        with explaining_full(self.path):
+            return self._file.write(data)
+
+    def restart(self) -> None:
+        """Forget everything written, to begin again."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._state = digests.hasher(self._state.name)
+        self.size = 0
+
+    def finish(self, digest: str | None, size: int | None) -> None:
+        """Check size and digest, and see the bytes onto the disk."""
+        subject = f"blob {digest}" if digest else "content received"
+        if size is not None and self.size != size:
+            raise SizeMismatch(subject, size, self.size)
+        if digest is not None and self.digest != digest:
+            raise digests.DigestMismatch(subject, digest, self.digest)
+        with explaining_full(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+
+class ContentStore:
+    """Blobs below `root`, which is made if it isn't there. Safe to use from several threads and processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._blobs = root / layout.BLOBS
+        self._ingests = root / "ingest"
+        for directory in (root, self._ingests, *(self._blobs / algorithm for algorithm in digests.LENGTHS)):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        marker = root / layout.MARKER
+        if not marker.exists():
+            marker.write_bytes(layout.MARKER_CONTENT)
+
+    def path(self, digest: str) -> Path:
+        """Tell where a blob is, or would be. Raises `MalformedDigest`."""
+        return self.root / layout.blob(digest)
+
+    def exists(self, digest: str) -> bool:
+        """Tell whether a blob is here."""
+        return self.path(digest).is_file()
+
+    def size(self, digest: str) -> int:
+        """Tell a blob's size in bytes. Raises `BlobNotFound`."""
+        with _explaining_missing(digest):
+            return self.path(digest).stat().st_size
+
+    def open(self, digest: str) -> BinaryIO:
+        """Open a blob for reading. Raises `BlobNotFound`."""
+        with _explaining_missing(digest):
+            return self.path(digest).open("rb")
+
+    def read(self, digest: str, *, limit: int) -> bytes:
+        """Read a small blob (manifest, configuration) and verify it. Raises `Corrupt` if it is over `limit`."""
+        with self.open(digest) as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise Corrupt(f"blob {digest} is corrupt: larger than {limit} bytes")
+        actual = digests.of(data, digest.partition(":")[0])
+        if actual != digest:
+            raise digests.DigestMismatch(f"blob {digest}", digest, actual)
+        return data
+
+    @contextmanager
+    def ingest(
+        self, digest: str | None = None, size: int | None = None, *, algorithm: str = "sha256"
+    ) -> Iterator[Ingest]:
+        """Write a blob; it appears when the block ends, and never does if the block raises.
+
+        Without `digest` the content names itself: read `Ingest.digest` after the block.
+        Raises `DigestMismatch`, `SizeMismatch`, `StoreFull`.
+        """
+        if digest is not None:
+            algorithm, _ = digests.split(digest)
+        path = self._ingests / secrets.token_hex(12)
+        try:
+            with explaining_full(path), path.open("xb") as file:
+                ingest = Ingest(path, file, algorithm, size)
+                yield ingest
+                ingest.finish(digest, size)
+            with explaining_full(path):
+                self._publish(path, ingest.digest)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def add(self, data: bytes, digest: str | None = None) -> str:
+        """Store a few bytes; return their digest."""
+        with self.ingest(digest, len(data)) as ingest:
+            ingest.write(data)
+        return ingest.digest
+
+    def delete(self, digest: str) -> int:
+        """Delete a blob if it is here; return its size. Only `store/collect` and repairs should."""
+        path = self.path(digest)
+        with suppress(FileNotFoundError):
+            size = path.stat().st_size
+            path.unlink()
+            return size
+        return 0
+
+    def walk(self) -> Iterator[tuple[str, int]]:
+        """List all blobs and their sizes; files that are no blobs are passed over."""
+        for algorithm, length in digests.LENGTHS.items():
+            for entry in os.scandir(self._blobs / algorithm):
+                if len(entry.name) == length and entry.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):
+                        yield f"{algorithm}:{entry.name}", entry.stat().st_size
+
+    def verify(self, digest: str) -> None:
+        """Read a blob in full. Raises `DigestMismatch` when it isn't what it was."""
+        state = digests.hasher(digest.partition(":")[0])
+        with self.open(digest) as file:
+            while chunk := file.read(CHUNK):
+                state.update(chunk)
+        if digests.name(state) != digest:
+            raise digests.DigestMismatch(f"blob {digest}", digest, digests.name(state))
+
+    def sweep_ingests(self) -> int:
+        """Delete what writers that died left behind; only when nobody is writing. Return the bytes freed."""
+        freed = 0
+        for entry in list(os.scandir(self._ingests)):
+            freed += entry.stat(follow_symlinks=False).st_size
+            Path(entry.path).unlink(missing_ok=True)
+        return freed
+
+    def free(self) -> int:
+        """Bytes left on the store's file system."""
+        return shutil.disk_usage(self.root).free
+
+    def _publish(self, path: Path, digest: str) -> None:
+        target = self.path(digest)
+        path.chmod(0o400)
+        path.rename(target)
+        descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _explaining_missing(digest: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise BlobNotFound(digest) from error

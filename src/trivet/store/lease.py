@@ -1,0 +1,74 @@
+"""Leases: content somebody is working with, which no record names yet.
+
+A pull or a build holds a lease while it runs and adds every digest before it looks whether the blob
+is there. Adding and collecting both happen in a transaction of the record file, so a blob that was
+seen after its lease was added can't be collected until the lease ends. Leases are records: they
+outlive a crash, and the next engine drops them with `reset` when it starts.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from trivet.store.record import Records
+
+
+class LeaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is held, why, and since when (Unix time)."""
+
+    id: str
+    purpose: str
+    created: float
+    digests: tuple[str, ...] = ()
+
+
+class Lease:
+    """A lease being held."""
+
+    def __init__(self, leases: Leases, key: str) -> None:
+        self._leases = leases
+        self.id = key
+
+    def add(self, *digests: str) -> None:
+        """Protect blobs, and everything they refer to, whether or not they are here already."""
+        self._leases.extend(self.id, digests)
+
+
+class Leases:
+    """All leases of one engine."""
+
+    def __init__(self, records: Records) -> None:
+        self.records = records
+        self._table = records.table("lease", LeaseRecord)
+
+    @contextmanager
+    def hold(self, purpose: str) -> Iterator[Lease]:
+        """Hold a lease while the block runs. `purpose` is what `trivet why` shows."""
+        key = secrets.token_hex(8)
+        self._table.insert(key, LeaseRecord(id=key, purpose=purpose, created=time.time()))
+        try:
+            yield Lease(self, key)
+        finally:
+            self._table.delete(key)
+
+    def extend(self, key: str, digests: tuple[str, ...]) -> None:
+        """Add digests to a lease. Raises `NotFound` when it has ended."""
+        with self.records.transaction():
+            record = self._table.find(key)
+            union = tuple(dict.fromkeys(record.digests + digests))
+            self._table.update(key, msgspec.structs.replace(record, digests=union))
+
+    def all(self) -> list[LeaseRecord]:
+        """List the leases held, oldest first."""
+        return self._table.all()
+
+    def reset(self) -> None:
+        """Drop every lease: nobody but the engine that starts now can hold one."""
+        with self.records.transaction():
+            for record in self._table.all():
+                self._table.delete(record.id)
