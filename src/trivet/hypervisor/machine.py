@@ -1,0 +1,111 @@
+"""A machine as a record, and the QEMU command line it means: pure, nothing is looked up.
+
+Order matters where the guest counts: drives become vda, vdb, ... as they are listed.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from trivet.hypervisor.device.balloon import Balloon
+from trivet.hypervisor.device.device import Device, option
+from trivet.hypervisor.device.drive import Drive
+from trivet.hypervisor.device.nic import Nic
+from trivet.hypervisor.device.rng import Rng
+from trivet.hypervisor.device.serial import Console, Port
+from trivet.hypervisor.device.share import Share
+
+MEBIBYTE = 1 << 20
+TRANSLATION_BUFFER = 64  # MiB for translated code under emulation; QEMU's default is a quarter of the host's memory
+
+
+_FAST = ("cryptomgr.notests", "noreplace-smp", "audit=0", "lsm=landlock,yama")
+
+
+class Acceleration(StrEnum):
+    """Who runs the guest's instructions."""
+
+    KVM = "kvm"
+    EMULATION = "emulation"
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything QEMU is told. `memory` is in bytes, rounded up to a MiB; `qmp` is the socket of its monitor."""
+
+    name: str
+    program: str
+    acceleration: Acceleration
+    memory: int
+    cpus: int
+    kernel: str
+    initramfs: str
+    console: Console
+    qmp: str = ""
+    agent: Port | None = None
+    drives: tuple[Drive, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    share: Share | None = None
+    balloon: bool = True
+    board: str = "q35"
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """List the devices in the order the guest's bus has them."""
+        optional: list[Device | None] = [self.console, self.agent, *self.drives, *self.nics, self.share, Rng()]
+        present = tuple(device for device in optional if device is not None)
+        return (*present, Balloon()) if self.balloon else present
+
+
+def command_line(machine: Machine) -> tuple[str, ...]:
+    """Translate a machine to QEMU's argv."""
+    return (
+        machine.program,
+        *("-name", machine.name.replace(",", ",,")),
+        *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot"),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *_board(machine),
+        *("-smp", str(machine.cpus)),
+        *_memory(machine),
+        *("-kernel", machine.kernel, "-initrd", machine.initramfs, "-append", kernel_command_line(machine)),
+        *_monitor(machine),
+        *(word for device in machine.devices for word in device.arguments()),
+    )
+
+
+def kernel_command_line(machine: Machine) -> str:
+    """Spell the guest kernel's parameters.
+
+    A panic ends the machine at once. What an emulated boot would spend time on for nothing is left out: the
+    self-tests of ciphers, patching lock prefixes, auditing, and security modules that have no policy here.
+    """
+    words = ["console=ttyS0", "loglevel=4", "panic=-1", *_FAST]
+    if machine.acceleration is Acceleration.EMULATION:
+        words.append("no_timer_check")
+    return " ".join(words)
+
+
+def _board(machine: Machine) -> list[str]:
+    board = option(machine.board, usb=False, vmport=False, smm=False, sata=False, smbus=False)
+    if machine.share is not None:
+        board += ",memory-backend=memory"
+    if machine.acceleration is Acceleration.KVM:
+        return ["-machine", board, "-accel", "kvm", "-cpu", "host"]
+    accelerator = option("tcg", thread="multi", tb_size=TRANSLATION_BUFFER)
+    return ["-machine", board, "-accel", accelerator, "-cpu", "max"]
+
+
+def _memory(machine: Machine) -> list[str]:
+    """Give the guest its memory; a share's server has to see it too, so then it is a shared memfd."""
+    size = f"{-(-machine.memory // MEBIBYTE)}M"
+    if machine.share is None:
+        return ["-m", size]
+    return ["-m", size, "-object", option("memory-backend-memfd", id="memory", size=size, share=True)]
+
+
+def _monitor(machine: Machine) -> list[str]:
+    if not machine.qmp:
+        return []
+    chardev = option("socket", id="qmp", path=machine.qmp, server=True, wait=False)
+    return ["-chardev", chardev, "-mon", "chardev=qmp,mode=control"]

@@ -1,0 +1,137 @@
+"""QMP: QEMU's own control protocol, JSON lines on a unix socket (qemu docs/interop/qmp-spec.rst).
+
+Blocking and short-lived: connect, ask, close. QEMU serves one client at a time; another one waits its turn.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from trivet.base.error import Internal, Unavailable
+
+_PATIENCE = 10.0
+_LINE_LIMIT = 1 << 20
+
+
+class QmpUnavailable(Unavailable):
+    """QEMU's control socket doesn't answer."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(f"the machine's control socket {path} does not answer: {cause}")
+
+
+class QmpRefused(Internal):
+    """QEMU understood, and said no."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(f"machine refused {command}: {description}")
+
+
+class _Fault(msgspec.Struct):
+    desc: str
+
+
+class _Message(msgspec.Struct):
+    """A greeting has `QMP`, a reply `return` or `error`, an event `event`."""
+
+    greeting: Any = msgspec.field(name="QMP", default=None)
+    value: Any = msgspec.field(name="return", default=None)
+    error: _Fault | None = None
+    event: str = ""
+
+
+class Qmp:
+    """One conversation with a running QEMU. Use as a context manager."""
+
+    def __init__(self, path: Path, patience: float = _PATIENCE) -> None:
+        self._path = path
+        self._deadline = time.monotonic() + patience
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._connect()
+            self._lines = self._read_lines()
+            self._next()
+            self.execute("qmp_capabilities")
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Qmp:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        """Run one command and return its answer. Raises `QmpRefused` and `QmpUnavailable`."""
+        request = {"execute": command, **({"arguments": arguments} if arguments else {})}
+        try:
+            self._socket.sendall(msgspec.json.encode(request) + b"\n")
+        except OSError as error:
+            raise QmpUnavailable(self._path, str(error)) from error
+        while (message := self._next()).event:
+            pass
+        if message.error is not None:
+            raise QmpRefused(command, message.error.desc)
+        return message.value
+
+    def pause(self) -> None:
+        """Stop the virtual CPUs."""
+        self.execute("stop")
+
+    def resume(self) -> None:
+        """Let them run again."""
+        self.execute("cont")
+
+    def power_down(self) -> None:
+        """Press the power button."""
+        self.execute("system_powerdown")
+
+    def reset(self) -> None:
+        """Press the reset button."""
+        self.execute("system_reset")
+
+    def status(self) -> str:
+        """Ask for the run state: running, paused, shutdown, ..."""
+        return str(self.execute("query-status")["status"])
+
+    def balloon(self, memory: int) -> None:
+        """Ask the guest to give memory back until it has `memory` bytes."""
+        self.execute("balloon", value=memory)
+
+    def _connect(self) -> None:
+        try:
+            self._socket.settimeout(self._left())
+            self._socket.connect(str(self._path))
+        except OSError as error:
+            raise QmpUnavailable(self._path, error.strerror or str(error)) from error
+
+    def _next(self) -> _Message:
+        try:
+            return msgspec.json.decode(next(self._lines), type=_Message)
+        except StopIteration:
+            raise QmpUnavailable(self._path, "the machine has ended") from None
+        except (OSError, msgspec.DecodeError) as error:
+            raise QmpUnavailable(self._path, str(error)) from error
+
+    def _read_lines(self) -> Iterator[bytes]:
+        pending = b""
+        while len(pending) < _LINE_LIMIT:
+            self._socket.settimeout(self._left())
+            received = self._socket.recv(65536)
+            if not received:
+                return
+            *lines, pending = (pending + received).split(b"\n")
+            yield from lines
+
+    def _left(self) -> float:
+        return max(0.001, self._deadline - time.monotonic())
