@@ -1,0 +1,142 @@
+"""Instructions to stages, and which stage needs which."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trivet.build.dockerfile import Dockerfile
+from trivet.build.error import BuildError, DockerfileError
+from trivet.build.instruction import Arg, Copy, From, Instruction
+from trivet.build.scope import Scope
+from trivet.build.word import WordError, expand
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """One FROM and what follows. `image` and `platform` are expanded; `parent` is the earlier stage `image` names."""
+
+    index: int
+    origin: From
+    image: str
+    platform: str
+    parent: int | None
+    instructions: tuple[Instruction, ...]
+
+    @property
+    def name(self) -> str:
+        """The name after AS, or the number."""
+        return self.origin.name or str(self.index)
+
+
+class Graph(msgspec.Struct, frozen=True, kw_only=True):
+    """All stages in order; `scope` holds the arguments declared before the first FROM."""
+
+    dockerfile: Dockerfile
+    scope: Scope
+    stages: tuple[Stage, ...]
+
+    def target(self, name: str) -> Stage:
+        """Find the stage to build; "" is the last. Raises `BuildError`."""
+        if not name:
+            return self.stages[-1]
+        stage = self.find(name.lower(), len(self.stages))
+        if stage is None:
+            names = ", ".join(stage.name for stage in self.stages)
+            raise BuildError(f"{self.dockerfile.file} has no stage {name}", hint=f"its stages: {names}")
+        return stage
+
+    def find(self, ref: str, before: int) -> Stage | None:
+        """Find an earlier stage by name or number; the nearest of equal names."""
+        for stage in reversed(self.stages[:before]):
+            if ref == stage.origin.name or ref == str(stage.index):
+                return stage
+        return None
+
+    def source(self, stage: Stage, copy: Copy) -> Stage | None:
+        """Find the stage a COPY --from takes files of; None means an image. Raises `DockerfileError`."""
+        found = self.find(copy.origin.lower(), stage.index)
+        if found is not None:
+            return found
+        later = self.find(copy.origin.lower(), len(self.stages))
+        if later is not None or copy.origin.isdigit():
+            problem = f"{copy.keyword} --from={copy.origin} does not name an earlier stage"
+            raise DockerfileError(self.dockerfile.file, copy.line, problem)
+        return None
+
+    def needs(self, stage: Stage) -> tuple[Stage, ...]:
+        """List the stages that have to be built before, each once, in order of the file."""
+        wanted = {stage.index}
+        for candidate in reversed(self.stages[: stage.index + 1]):
+            if candidate.index in wanted:
+                wanted.update(self.sources(candidate))
+        return tuple(self.stages[index] for index in sorted(wanted - {stage.index}))
+
+    def sources(self, stage: Stage) -> set[int]:
+        """Number the stages this one takes its root or files of. Raises `DockerfileError`."""
+        found = {stage.parent} if stage.parent is not None else set()
+        for each in stage.instructions:
+            if isinstance(each, Copy) and each.origin and (source := self.source(stage, each)):
+                found.add(source.index)
+        return found
+
+
+def build_graph(dockerfile: Dockerfile, scope: Scope) -> Graph:
+    """Cut a Dockerfile into stages and check that they refer to one another. Raises `DockerfileError`."""
+    scope, rest = _outer(dockerfile, scope)
+    if not rest:
+        raise BuildError(f"{dockerfile.file} has no FROM", hint="begin with FROM scratch or FROM an image")
+    graph = Graph(dockerfile=dockerfile, scope=scope, stages=())
+    starts = [index for index, each in enumerate(rest) if isinstance(each, From)]
+    for start, end in zip(starts, [*starts[1:], len(rest)], strict=True):
+        graph = _with_stage(graph, rest[start:end])
+    for stage in graph.stages:
+        graph.sources(stage)  # says at once what is wrong in a stage that is never built
+    return graph
+
+
+def _outer(dockerfile: Dockerfile, scope: Scope) -> tuple[Scope, tuple[Instruction, ...]]:
+    """Declare the arguments before the first FROM; anything else there is a mistake."""
+    for index, each in enumerate(dockerfile.instructions):
+        if isinstance(each, From):
+            return scope, dockerfile.instructions[index:]
+        if not isinstance(each, Arg):
+            problem = f"{each.keyword} before the first FROM"
+            raise DockerfileError(dockerfile.file, each.line, problem, hint="only ARG may stand there")
+        scope = declare(dockerfile, scope, each, scope.outside())
+    return scope, ()
+
+
+def declare(dockerfile: Dockerfile, scope: Scope, arg: Arg, env: dict[str, str]) -> Scope:
+    """Apply an ARG instruction; defaults may use what was declared before, and `env`."""
+    for name, default in arg.pairs:
+        variables = scope.variables(env)
+        value = None if default is None else expand_at(dockerfile, arg, default, variables)
+        scope = scope.declare(expand_at(dockerfile, arg, name, variables), value)
+    return scope
+
+
+def expand_at(dockerfile: Dockerfile, at: Instruction, text: str, variables: dict[str, str]) -> str:
+    """Expand variables; a mistake names file and line."""
+    try:
+        return expand(text, variables, dockerfile.escape)
+    except WordError as error:
+        raise DockerfileError(dockerfile.file, at.line, f"{at.keyword}: {error}") from error
+
+
+def _with_stage(graph: Graph, instructions: tuple[Instruction, ...]) -> Graph:
+    origin = instructions[0]
+    assert isinstance(origin, From)
+    dockerfile, variables = graph.dockerfile, graph.scope.outside()
+    image = expand_at(dockerfile, origin, origin.image, variables)
+    if not image:
+        problem = f"FROM {origin.image} is empty after its variables were replaced"
+        raise DockerfileError(dockerfile.file, origin.line, problem, hint="give the ARG a default, or --build-arg")
+    parent = graph.find(image.lower(), len(graph.stages)) if not image.isdigit() else None
+    stage = Stage(
+        index=len(graph.stages),
+        origin=origin,
+        image=image,
+        platform=expand_at(dockerfile, origin, origin.platform, variables),
+        parent=parent.index if parent else None,
+        instructions=instructions[1:],
+    )
+    return msgspec.structs.replace(graph, stages=(*graph.stages, stage))
