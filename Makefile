@@ -1,0 +1,73 @@
+# trivet: set-up, checks and tests. `make` alone leaves .venv/bin/{trivet,trivetd,trivet-runtime}.
+#
+# System packages come from the machine's own apt configuration, Python packages from its own pip
+# configuration. Nothing here names a mirror.
+
+SHELL := /bin/bash
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# what the engine runs, and why
+RUN_PACKAGES := \
+	qemu-system-x86  `# the vm level; brings virtiofsd` \
+	nftables         `# published ports, masquerading` \
+	erofs-utils      `# an image as a VM's read-only drive` \
+	e2fsprogs        `# a VM's writable drive` \
+	mmdebstrap       `# pull bootstrap:debian/...` \
+	iproute2 kmod ca-certificates
+# what building it needs
+BUILD_PACKAGES := python3-venv gcc libc6-dev linux-libc-dev musl-tools make
+# what the tests talk to
+TEST_PACKAGES := busybox-static docker-registry skopeo
+
+RUN_PACKAGES := $(shell echo $(RUN_PACKAGES))
+NATIVE := src/trivet/launch/native
+RUN_PYTEST := $(BIN)/python -m pytest
+
+.PHONY: all setup system native demo test check fix bench clean try
+
+all: setup
+
+setup: system $(VENV)/.ready native
+
+system:
+	@bash scripts/packages $(RUN_PACKAGES) $(BUILD_PACKAGES)
+
+$(VENV)/.ready: pyproject.toml requirements.txt
+	@echo "· Python environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 2>&1 | grep -v '^WARNING: Location' || true
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . 2>&1 | grep -v '^WARNING: Location' || true
+	@$(BIN)/python -c 'import trivet, aiohttp, msgspec, pytest' && touch $@
+
+native: system
+	@$(MAKE) --no-print-directory -C $(NATIVE)
+
+## the main job, on real input: one service at three levels
+demo: setup
+	@$(BIN)/python demo/demo.py
+
+## everything, as root
+test: setup
+	@bash scripts/packages $(TEST_PACKAGES)
+	$(RUN_PYTEST) tests $(ARGS)
+
+check: setup
+	$(BIN)/ruff format --check src tests bench demo
+	$(BIN)/ruff check src tests bench demo
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@echo "· the ten longest files"
+	@git ls-files '*.py' '*.c' | xargs wc -l | sort -rn | sed -n '2,11p'
+
+fix: setup
+	$(BIN)/ruff check --fix src tests bench demo
+	$(BIN)/ruff format src tests bench demo
+
+## side by side with docker, podman, runc and crun where they are installed
+bench: setup
+	@$(BIN)/python bench/run.py $(ARGS)
+
+clean:
+	rm -rf build dist src/*.egg-info src/trivet/launch/bin .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

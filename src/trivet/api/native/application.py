@@ -1,0 +1,62 @@
+"""The /v1 door as an aiohttp application."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from trivet.api.native import archive, image, instance, network, system, volume
+from trivet.api.native.openapi import document
+from trivet.api.native.route import Handler, answer
+from trivet.api.problem import response
+from trivet.base.error import NotFound
+from trivet.engine.engine import VERSION, Engine
+
+log = logging.getLogger(__name__)
+
+ROUTES = (
+    *system.ROUTES,
+    *instance.ROUTES,
+    *archive.ROUTES,
+    *image.ROUTES,
+    *volume.ROUTES,
+    *network.ROUTES,
+)
+
+
+def application(engine: Engine, build: Callable[..., Awaitable[object]]) -> web.Application:
+    """Make the application; `build` is the builder's entry point, which the engine doesn't know."""
+    app = web.Application(middlewares=[_errors])
+    app["build"] = build
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, _bind(route.handler, engine))
+
+    async def openapi(request: web.Request) -> web.StreamResponse:
+        return answer(document(ROUTES, VERSION))
+
+    app.router.add_get("/v1/openapi.json", openapi)
+    return app
+
+
+def _bind(handler: Handler, engine: Engine) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def bound(request: web.Request) -> web.StreamResponse:
+        return await handler(engine, request)
+
+    return bound
+
+
+@web.middleware
+async def _errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Turn every exception into a problem document; nothing of Python reaches the client."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return response(NotFound(f"no such route: {request.method} {request.path}")) if error.status == 404 else error
+    except ConnectionError:
+        raise
+    except Exception as error:
+        return response(error)

@@ -1,0 +1,96 @@
+"""Routes of images and builds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from trivet.api.native.route import Route, answer, decode, filters, flag, nothing, ref
+from trivet.api.stream import progress
+from trivet.api.transfer import download, upload
+from trivet.base.error import InvalidArgument
+from trivet.client.schema import BuildRequest, Image, ImageDetail, Progress, Removed
+from trivet.engine.engine import Engine
+
+Report = Callable[[Progress], None]
+NDJSON = "application/x-ndjson"
+
+
+async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(await engine.list_images(filters(request)))
+
+
+async def inspect(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(await engine.inspect_image(ref(request)))
+
+
+async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(await engine.remove_image(ref(request), force=flag(request, "force")))
+
+
+async def tag(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.tag_image(ref(request), _required(request, "target"))
+    return nothing()
+
+
+async def pull(engine: Engine, request: web.Request) -> web.StreamResponse:
+    reference, platform = _required(request, "reference"), request.query.get("platform", "")
+    return await progress(request, lambda report: engine.pull_image(reference, platform, report))
+
+
+async def load(engine: Engine, request: web.Request) -> web.StreamResponse:
+    async with upload(request, engine.spool) as file:
+        return await progress(request, lambda report: engine.load_images(file, report))
+
+
+async def import_(engine: Engine, request: web.Request) -> web.StreamResponse:
+    reference = request.query.get("reference", "")
+    changes, message = request.query.getall("change", []), request.query.get("message", "")
+    async with upload(request, engine.spool) as file:
+        return await progress(request, lambda report: engine.import_image(file, reference, changes, message, report))
+
+
+async def save(engine: Engine, request: web.Request) -> web.StreamResponse:
+    names, form = request.query.getall("name", []), request.query.get("format", "docker")
+    if not names:
+        raise InvalidArgument("no image to save was named")
+    return await download(request, lambda file: engine.save_images(names, file, form))
+
+
+async def build(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wish = decode(request.headers.get("Trivet-Build", "{}"), BuildRequest)
+    builder: Callable[..., Any] = request.app["build"]
+    async with upload(request, engine.spool) as file:
+        return await progress(request, lambda report: builder(wish, file, report))
+
+
+def _required(request: web.Request, name: str) -> str:
+    value = request.query.get(name, "")
+    if not value:
+        raise InvalidArgument(f"query parameter {name} is missing")
+    return value
+
+
+ONE = "/v1/images/{ref}"
+ROUTES = (
+    Route("GET", "/v1/images", listing, "List images", None, list[Image], ("filter",)),
+    Route("POST", "/v1/images/pull", pull, "Pull an image", None, Progress, ("reference", "platform"), NDJSON),
+    Route("POST", "/v1/images/load", load, "Load images from a tar", None, Progress, (), NDJSON),
+    Route(
+        "POST",
+        "/v1/images/import",
+        import_,
+        "Make an image from a root file system's tar",
+        None,
+        Progress,
+        ("reference", "change", "message"),
+        NDJSON,
+    ),
+    Route("GET", "/v1/images/save", save, "Save images as a tar", None, None, ("name", "format"), "application/x-tar"),
+    Route("GET", ONE, inspect, "Inspect an image", None, ImageDetail),
+    Route("DELETE", ONE, remove, "Remove an image or one of its names", None, Removed, ("force",)),
+    Route("POST", ONE + "/tag", tag, "Give an image a further name", query=("target",)),
+    Route("POST", "/v1/build", build, "Build an image (BuildRequest in header Trivet-Build)", None, Progress, (), NDJSON),
+)

@@ -1,0 +1,34 @@
+"""Routes of networks."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from trivet.api.native.route import Route, answer, body, filters, nothing, ref
+from trivet.client.schema import Network, NetworkRequest
+from trivet.engine.engine import Engine
+
+
+async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(await engine.create_network(await body(request, NetworkRequest)), 201)
+
+
+async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(await engine.list_networks(filters(request)))
+
+
+async def inspect(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(await engine.inspect_network(ref(request)))
+
+
+async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.remove_network(ref(request))
+    return nothing()
+
+
+ROUTES = (
+    Route("POST", "/v1/networks", create, "Create a network", NetworkRequest, Network),
+    Route("GET", "/v1/networks", listing, "List networks", None, list[Network], ("filter",)),
+    Route("GET", "/v1/networks/{ref}", inspect, "Inspect a network", None, Network),
+    Route("DELETE", "/v1/networks/{ref}", remove, "Remove a network"),
+)

@@ -1,0 +1,135 @@
+"""Streams behind a request: an upgraded connection, frames, lines of progress.
+
+The upgrade takes the transport away from aiohttp (`hijack`). aiohttp's parser drops bytes that a
+client sends behind the head of an upgrade it doesn't know, so our clients wait for the 101 first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from trivet.api.problem import problem
+from trivet.client.schema import Progress
+from trivet.engine.instance.stream import BUFFER, Stream
+from trivet.launch.frame import Type, pack
+
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: trivet-stream\r\n\r\n"
+
+
+class Hijacked(web.StreamResponse):
+    """The answer of a request whose connection isn't HTTP any more: nothing is left to send."""
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Send nothing: the 101 is out already."""
+
+    async def write_eof(self, data: Any = b"") -> None:
+        """Send nothing."""
+
+
+def hijack(request: web.Request) -> Stream:
+    """Switch the request's connection to frames and take it over. Raises ConnectionResetError if it is gone."""
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the client is gone")
+    reader = asyncio.StreamReader(limit=BUFFER)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport.pause_reading()  # type: ignore[attr-defined]
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    transport.write(SWITCH)  # type: ignore[attr-defined]
+    transport.resume_reading()  # type: ignore[attr-defined]
+    loop = asyncio.get_running_loop()
+    return Stream(reader, asyncio.StreamWriter(transport, protocol, reader, loop))  # type: ignore[arg-type]
+
+
+async def splice(
+    client: Stream, program: Stream, settled: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """Carry frames both ways until the program has ended or either side is gone.
+
+    Before the EXIT frame is passed on, `settled` waits until the engine knows of the end too: who
+    sees a program end must be able to start or remove its instance right away.
+    """
+    upward = asyncio.create_task(_carry_input(client, program))
+    try:
+        while frame := await program.receive():
+            if frame.type == Type.EXIT:
+                await settled()
+            client.writer.write(pack(frame.type, frame.payload))
+            await client.writer.drain()
+            if frame.type in (Type.EXIT, Type.FAILED):
+                break
+    except ConnectionError:
+        pass
+    finally:
+        upward.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await upward
+        program.close()
+        client.close()
+
+
+FROM_CLIENT = frozenset({Type.STDIN, Type.RESIZE, Type.SIGNAL})
+
+
+async def _carry_input(client: Stream, program: Stream) -> None:
+    with contextlib.suppress(ConnectionError):
+        while frame := await client.receive():
+            if frame.type in FROM_CLIENT:
+                await program.send(frame.type, frame.payload)
+    program.close()  # the client is gone: wake the other direction
+
+
+async def lines(request: web.Request, items: AsyncIterator[msgspec.Struct]) -> web.StreamResponse:
+    """Answer with one JSON document a line. An error after the first line ends the stream as a Progress."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    iterator = aiter(items)
+    try:
+        first = await anext(iterator, None)
+        await response.prepare(request)
+        if first is not None:
+            await response.write(msgspec.json.encode(first) + b"\n")
+            async for item in iterator:
+                await response.write(msgspec.json.encode(item) + b"\n")
+    except ConnectionError:
+        return response
+    except Exception as error:
+        if not response.prepared:
+            raise
+        await response.write(msgspec.json.encode(Progress(error=problem(error))) + b"\n")
+    await response.write_eof()
+    return response
+
+
+async def progress(
+    request: web.Request, work: Callable[[Callable[[Progress], None]], Coroutine[Any, Any, dict[str, Any]]]
+) -> web.StreamResponse:
+    """Answer with the progress of a long operation, one JSON document a line; the last has result or error.
+
+    `work` gets a function to report with, callable from any thread. The operation is cancelled when the client goes.
+    """
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+
+    def report(item: Progress) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, item)
+
+    task = asyncio.create_task(work(report))
+    task.add_done_callback(lambda _: queue.put_nowait(None))
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    try:
+        while (item := await queue.get()) is not None:
+            await response.write(msgspec.json.encode(item) + b"\n")
+        last = Progress(error=problem(error)) if (error := task.exception()) else Progress(result=task.result())
+        await response.write(msgspec.json.encode(last) + b"\n")
+        await response.write_eof()
+    finally:
+        task.cancel()
+    return response

@@ -1,0 +1,68 @@
+"""Bodies of any size: uploads to a spool file, downloads from a writer in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from aiohttp import web
+
+CHUNK = 1 << 20
+
+
+@asynccontextmanager
+async def upload(request: web.Request, directory: Path) -> AsyncIterator[BinaryIO]:
+    """Spool the request's body into an unnamed file in `directory`; it is gone when the block ends."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryFile(dir=directory) as file:
+        async for chunk in request.content.iter_chunked(CHUNK):
+            await asyncio.to_thread(file.write, chunk)
+        file.seek(0)
+        yield cast(BinaryIO, file)
+
+
+async def download(
+    request: web.Request, write: Callable[[BinaryIO], None], content_type: str = "application/x-tar"
+) -> web.StreamResponse:
+    """Answer with what `write` writes in a thread, through a pipe. Its error before the first byte is raised.
+
+    A later error breaks the connection off, so that the client can't take a part for the whole.
+    """
+    read_end, write_end = os.pipe()
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        with open(write_end, "wb") as sink:  # noqa: PTH123 - a descriptor
+            write(sink)
+
+    reader = asyncio.StreamReader(limit=CHUNK)
+    task = loop.run_in_executor(None, work)
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader),
+        open(read_end, "rb"),  # noqa: ASYNC230, PTH123, SIM115 - a descriptor; the transport closes it
+    )
+    try:
+        first = await reader.read(CHUNK)
+        if not first:
+            await task
+        response = web.StreamResponse(headers={"Content-Type": content_type})
+        await response.prepare(request)
+        chunk = first
+        while chunk:
+            await response.write(chunk)
+            chunk = await reader.read(CHUNK)
+        try:
+            await task
+        except Exception:
+            if request.transport is not None:
+                request.transport.close()
+            raise
+        await response.write_eof()
+        return response
+    finally:
+        transport.close()  # a writer that still writes gets EPIPE and ends

@@ -1,0 +1,41 @@
+"""Where an engine keeps its things and where it listens: flags, environment, defaults, in this order."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import msgspec
+
+FIELDS = (
+    # flag, environment, default, help
+    ("root", "TRIVET_ROOT", "/var/lib/trivet", "directory for images, volumes and records"),
+    ("run-dir", "TRIVET_RUN_DIR", "/run/trivet", "directory for sockets and what a reboot may take"),
+    ("listen", "TRIVET_LISTEN", "", "unix:///PATH to listen on (default: trivet.sock in the run directory)"),
+    ("log-level", "TRIVET_LOG_LEVEL", "info", "debug, info, warning or error"),
+)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine's settings."""
+
+    root: Path
+    run_dir: Path
+    listen: Path
+    log_level: str
+
+
+def parse(arguments: list[str] | None = None) -> Settings:
+    """Read the command line and the environment; exits with status 2 for wrong usage, as argparse does."""
+    parser = argparse.ArgumentParser(prog="trivetd", description="The trivet engine.")
+    for flag, variable, default, text in FIELDS:
+        parser.add_argument(f"--{flag}", default=os.environ.get(variable, default), help=f"{text} [{variable}]")
+    values = parser.parse_args(arguments)
+    run = Path(values.run_dir).absolute()
+    listen = values.listen.removeprefix("unix://") or str(run / "trivet.sock")
+    if not listen.startswith("/"):
+        parser.error(f"cannot listen on {values.listen}: only unix:///PATH is supported")
+    if values.log_level not in ("debug", "info", "warning", "error"):
+        parser.error(f"unknown log level {values.log_level}")
+    return Settings(root=Path(values.root).absolute(), run_dir=run, listen=Path(listen), log_level=values.log_level)

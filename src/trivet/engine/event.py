@@ -1,0 +1,57 @@
+"""Events: what happened to which object, for `trivet events` and for whoever waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from trivet.base.clock import now_ns, rfc3339
+from trivet.client.schema import Event
+
+KEPT = 1024
+BACKLOG = 4096
+
+
+class Events:
+    """Hands events to subscribers and keeps the last ones for replay. Belongs to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Event] = deque(maxlen=KEPT)
+        self._subscribers: set[asyncio.Queue[Event]] = set()
+
+    def emit(self, kind: str, action: str, key: str, name: str, **attributes: str) -> None:
+        """Record an event now. A subscriber that is BACKLOG events behind loses the newest."""
+        time = now_ns()
+        if self._kept and time <= self._kept[-1].time_ns:
+            time = self._kept[-1].time_ns + 1
+        event = Event(
+            time=rfc3339(time), time_ns=time, kind=kind, action=action, id=key, name=name, attributes=attributes
+        )
+        self._kept.append(event)
+        for queue in self._subscribers:
+            if not queue.full():
+                queue.put_nowait(event)
+
+    async def follow(
+        self, *, since: int = 0, until: int = 0, follow: bool = True, wanted: Callable[[Event], bool] = lambda _: True
+    ) -> AsyncIterator[Event]:
+        """Yield kept events from `since` (ns; 0: none kept), then live ones until `until` (ns; 0: for ever)."""
+        queue: asyncio.Queue[Event] = asyncio.Queue(BACKLOG)
+        self._subscribers.add(queue)
+        try:
+            for event in list(self._kept):
+                if since and event.time_ns >= since and (not until or event.time_ns <= until) and wanted(event):
+                    yield event
+            while follow:
+                timeout = (until - now_ns()) / 1e9 if until else None
+                if timeout is not None and timeout <= 0:
+                    return
+                try:
+                    event = await asyncio.wait_for(queue.get(), timeout)
+                except TimeoutError:
+                    return
+                if wanted(event):
+                    yield event
+        finally:
+            self._subscribers.discard(queue)

@@ -1,0 +1,75 @@
+"""What the instance functions share: the records, the drivers, and the neighbours they ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trivet.engine.event import Events
+from trivet.engine.image.image import Images
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.plan import Place
+from trivet.engine.instance.watch import Watch
+from trivet.engine.network.network import Networks
+from trivet.engine.operation import Locks
+from trivet.engine.snapshot.snapshotter import Snapshotter
+from trivet.engine.volume.volume import Volumes
+from trivet.isolation.driver import Driver
+from trivet.store.record import Table
+
+
+
+@dataclass(frozen=True)
+class Context:
+    """One engine's instances and everything around them. `watches` holds the running ones, by id;
+    what is put into `started` is taken over by the steward."""
+
+    root: Path
+    run: Path
+    cgroup: str
+    table: Table[InstanceRecord]
+    drivers: Mapping[str, Driver]
+    snapshotters: Mapping[str, Snapshotter]
+    images: Images
+    networks: Networks
+    volumes: Volumes
+    events: Events
+    locks: Locks = field(default_factory=Locks)
+    watches: dict[str, Watch] = field(default_factory=dict)
+    started: asyncio.Queue[tuple[str, Watch]] = field(default_factory=asyncio.Queue)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def place(self, key: str) -> Place:
+        """Tell where instance `key` lives. The run directory is short: socket paths end at 107 bytes."""
+        return Place(
+            state=self.root / "instance" / key,
+            run=self.run / "i" / key[:20],
+            cgroup=f"{self.cgroup}/{key[:20]}",
+        )
+
+    def driver(self, record: InstanceRecord) -> Driver:
+        """Return the driver of the instance's level."""
+        return self.drivers[record.request.isolation]
+
+    def snapshotter(self, record: InstanceRecord) -> Snapshotter:
+        """Return the snapshotter that holds the instance's root."""
+        return self.snapshotters[record.plan.root.form]
+
+    def emit(self, action: str, record: InstanceRecord, **attributes: str) -> None:
+        """Tell the world that something happened to an instance."""
+        self.events.emit(
+            "instance",
+            action,
+            record.id,
+            record.name,
+            image=record.image,
+            isolation=record.request.isolation,
+            **attributes,
+        )
+
+    def background(self, task: asyncio.Task[None]) -> None:
+        """Keep a task alive until it is done."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)

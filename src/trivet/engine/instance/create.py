@@ -1,0 +1,108 @@
+"""Making an instance: image, root, mounts and plan, all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import AsyncExitStack
+
+import msgspec
+
+from trivet.base.clock import now_ns
+from trivet.base.error import Unsupported
+from trivet.base.identity import check_name, new_id, new_name
+from trivet.client.schema import Created, InstanceRequest
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.attachment import choose
+from trivet.engine.instance.mount import Mounts, resolve
+from trivet.engine.instance.plan import make_plan
+from trivet.isolation.driver import Ability
+from trivet.oci.config import Config
+
+
+class LevelMissing(Unsupported):
+    """The machine lacks something the isolation level needs."""
+
+    def __init__(self, ability: Ability) -> None:
+        super().__init__(
+            f"isolation level {ability.level} is not available here: {', '.join(ability.missing)}",
+            hint=ability.hint or None,
+        )
+
+
+async def create(context: Context, request: InstanceRequest, dry_run: bool = False) -> Created:
+    """Make an instance that can be started; with `dry_run` undo it all and return its plan instead.
+
+    The image must be in the store already. Raises what its parts raise, and leaves nothing then.
+    """
+    name = check_name("instance", request.name) if request.name else new_name()
+    driver = context.drivers[request.isolation]
+    ability = await asyncio.to_thread(driver.ability)
+    if ability.missing:
+        raise LevelMissing(ability)
+    async with AsyncExitStack() as undo:
+        record, warnings = await _make(context, request, name, ability, undo)
+        if dry_run:
+            operations = await asyncio.to_thread(driver.operations, record.plan)
+            return Created(id="", warnings=warnings, plan=msgspec.to_builtins(record.plan), operations=operations)
+        context.table.insert(record.id, record, name=record.name)
+        undo.pop_all()
+    context.emit("create", record)
+    return Created(id=record.id, warnings=warnings)
+
+
+async def _make(
+    context: Context, request: InstanceRequest, name: str, ability: Ability, undo: AsyncExitStack
+) -> tuple[InstanceRecord, list[str]]:
+    key = new_id()
+    place = context.place(key)
+    image = context.images.find(request.image)
+    config = context.images.config(image)
+    settings = config.config or Config()
+    snapshotter = context.snapshotters[ability.root]
+    undo.push_async_callback(asyncio.to_thread, shutil.rmtree, place.state, True)
+    place.state.mkdir(parents=True, mode=0o700)
+    root = await asyncio.to_thread(snapshotter.create, key, image)
+    undo.push_async_callback(asyncio.to_thread, snapshotter.remove, key)
+    mounts = await asyncio.to_thread(resolve, request.mounts, sorted(settings.volumes or {}), context.volumes)
+    undo.push_async_callback(asyncio.to_thread, _drop_volumes, context, mounts)
+    await asyncio.to_thread(_fill, context, mounts, image)
+    plan = make_plan(
+        request, settings, key=key, name=name, place=place, root=root, mounts=mounts.mounts,
+        attachments=(choose(request, ability, context.networks),)
+    )
+    record = InstanceRecord(
+        id=key,
+        name=name,
+        request=request,
+        image=request.image,
+        image_id=image.id,
+        plan=plan,
+        acceleration=ability.acceleration,
+        created=now_ns(),
+        volumes=mounts.volumes,
+        anonymous_volumes=mounts.anonymous,
+    )
+    return record, warnings(request, ability)
+
+
+def _fill(context: Context, mounts: Mounts, image: ImageRecord) -> None:
+    """Give new volumes the content the image has at their target (Docker's rule for an empty volume)."""
+    for volume, path in mounts.fill:
+        context.volumes.fill(volume, context.snapshotters["mount"].directory(image, path))
+
+
+def _drop_volumes(context: Context, mounts: Mounts) -> None:
+    for volume in mounts.anonymous:
+        context.volumes.remove(volume)
+
+
+def warnings(request: InstanceRequest, ability: Ability) -> list[str]:
+    """Tell what was asked for and cannot be as fast or as strict as its words suggest."""
+    found = []
+    if ability.acceleration == "emulation":
+        found.append("no hardware virtualization here: the machine is emulated, its processor is slow")
+    if request.isolation == "process" and (request.cap_add or request.cap_drop):
+        found.append("capabilities are not changed at level process")
+    return found

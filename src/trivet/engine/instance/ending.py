@@ -1,0 +1,50 @@
+"""The end of an instance: written down first, then what only a running instance needs is freed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from trivet.base.clock import now_ns
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.status import Word
+from trivet.isolation.driver import Exit
+
+
+def end_lock(key: str) -> str:
+    """Name the lock that `finish` holds and `start` waits for; `stop` holds the instance's own meanwhile."""
+    return f"{key}/end"
+
+
+async def finish(context: Context, key: str, end: Exit) -> InstanceRecord | None:
+    """Record how a run ended and free its ports, network and control groups.
+
+    The record comes first: after a crash in between, the engine frees again on its next start.
+    Returns None when the instance is not there any more or its end is already written.
+    """
+    async with context.locks.hold(end_lock(key), "ending"):
+        record = context.table.get(key)
+        if record is None or record.word not in (Word.RUNNING, Word.PAUSED):
+            return None
+        record = record.change(
+            word=Word.EXITED,
+            pid=0,
+            finished=end.time or now_ns(),
+            exit_code=end.code,
+            exit_signal=end.signal,
+            out_of_memory=end.out_of_memory,
+            error=end.error,
+        )
+        context.table.update(key, record)
+        if end.out_of_memory:
+            context.emit("oom", record)
+        context.emit("die", record, exit_code=str(end.code))
+        await asyncio.to_thread(free, context, record)
+        return record
+
+
+def free(context: Context, record: InstanceRecord) -> None:
+    """Free what only a running instance needs. Idempotent, blocking."""
+    context.networks.unpublish(record.id)
+    context.driver(record).release(record.plan)
+    context.networks.detach(record.id)

@@ -1,0 +1,185 @@
+"""Instances, as the doors see them: one thin method per use case, each under the instance's lock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from trivet.base.error import InvalidArgument, TrivetError
+from trivet.base.identity import check_name
+from trivet.client.schema import (
+    Created,
+    ExecRequest,
+    ExitStatus,
+    Instance,
+    InstanceRequest,
+    StatsSample,
+    TopRow,
+)
+from trivet.engine.image.model import ImageNotFound
+from trivet.engine.instance import create, log, measure, remove, start, stop
+from trivet.engine.instance import exec as execution
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.filter import select
+from trivet.engine.instance.model import InstanceRecord, view
+from trivet.engine.instance.start import Attach
+from trivet.engine.instance.status import Word, check
+from trivet.engine.instance.stream import Stream
+from trivet.launch.frame import Type
+
+
+class Instances:
+    """All instances of one engine; `ref` is a name, an id or a unique prefix of one."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def key(self, ref: str) -> str:
+        """Find an instance's id by name, id or prefix."""
+        return self.context.table.find(ref).id
+
+    async def create(self, request: InstanceRequest, dry_run: bool = False) -> Created:
+        """Create an instance, pulling its image first where the request says so."""
+        await self._have_image(request)
+        return await create.create(self.context, request, dry_run)
+
+    async def _have_image(self, request: InstanceRequest) -> None:
+        images = self.context.images
+        if request.pull != "always":
+            try:
+                images.find(request.image)
+                return
+            except ImageNotFound:
+                if request.pull == "never":
+                    raise
+        await images.pull(request.image, request.platform)
+
+    async def list(self, *, every: bool, filters: dict[str, list[str]], size: bool) -> list[Instance]:
+        """List running instances, or every one; newest first."""
+        records = select(self.context.table.all(), every, filters)
+        return [await self._view(record, size) for record in reversed(records)]
+
+    async def inspect(self, ref: str, size: bool = False) -> Instance:
+        """Describe one instance."""
+        return await self._view(self.context.table.find(ref), size)
+
+    async def _view(self, record: InstanceRecord, size: bool) -> Instance:
+        if not size:
+            return view(record)
+        return view(record, await asyncio.to_thread(self.context.snapshotter(record).usage, record.id))
+
+    async def start(self, ref: str) -> None:
+        """Start an instance; one that runs already is left alone."""
+        key = self.key(ref)
+        async with self.context.locks.hold(key, "starting"):
+            if self.context.table.find(key).word != Word.RUNNING:
+                await start.start(self.context, key)
+
+    async def attach(self, key: str, streams: Attach, begin: bool) -> Stream:
+        """Attach to an instance that runs, or start it attached."""
+        if begin:
+            async with self.context.locks.hold(key, "starting"):
+                stream = await start.start(self.context, key, streams)
+                assert stream is not None
+                return stream
+        record = self.context.table.find(key)
+        check("attach to", record.name, record.word)
+        channel = await asyncio.to_thread(self.context.driver(record).attach, record.plan)
+        stream = await Stream.adopt(channel)
+        await stream.attach(stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr)
+        return stream
+
+    async def settled(self, key: str) -> None:
+        """Wait until the end of an instance's run, which its monitor has announced, is recorded and acted upon."""
+        if watch := self.context.watches.get(key):
+            await asyncio.shield(watch.settled)
+
+    async def stop(self, ref: str, grace: float | None = None, word: str = "") -> None:
+        """Stop an instance."""
+        key = self.key(ref)
+        async with self.context.locks.hold(key, "stopping"):
+            await stop.stop(self.context, key, grace, word)
+
+    async def restart(self, ref: str, grace: float | None = None) -> None:
+        """Stop an instance if it runs, and start it."""
+        key = self.key(ref)
+        async with self.context.locks.hold(key, "restarting"):
+            await stop.stop(self.context, key, grace)
+            await start.start(self.context, key)
+
+    async def kill(self, ref: str, word: str) -> None:
+        """Send an instance a signal; with SIGKILL, come back when it has ended."""
+        key = self.key(ref)
+        watch = self.context.watches.get(key)
+        await stop.kill(self.context, key, word)
+        if watch is not None and word.upper().removeprefix("SIG") in ("KILL", "9"):
+            await asyncio.shield(watch.ended)
+
+    async def pause(self, ref: str) -> None:
+        """Freeze an instance."""
+        key = self.key(ref)
+        async with self.context.locks.hold(key, "pausing"):
+            await stop.pause(self.context, key)
+
+    async def resume(self, ref: str) -> None:
+        """Thaw an instance."""
+        key = self.key(ref)
+        async with self.context.locks.hold(key, "resuming"):
+            await stop.resume(self.context, key)
+
+    async def rename(self, ref: str, name: str) -> None:
+        """Give an instance another name. Raises `AlreadyExists` when it is taken."""
+        record = self.context.table.find(ref)
+        record = record.change(name=check_name("instance", name))
+        self.context.table.put(record.id, record, name=name)
+        self.context.emit("rename", record)
+
+    async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove an instance; with `force` stop it first, at once."""
+        key = self.key(ref)
+        async with self.context.locks.hold(key, "removing"):
+            if force:
+                await stop.stop(self.context, key, grace=0)
+            await remove.remove(self.context, key, volumes=volumes)
+
+    async def wait(self, ref: str, condition: str = "exited") -> ExitStatus:
+        """Wait until an instance has ended (or is `removed`); one that doesn't run answers at once."""
+        if condition not in ("exited", "removed"):
+            raise InvalidArgument(f"cannot wait for condition {condition!r}", hint="exited or removed")
+        record = self.context.table.find(ref)
+        if watch := self.context.watches.get(record.id):
+            end = await asyncio.shield(watch.settled if condition == "removed" else watch.ended)
+            return ExitStatus(
+                code=end.code, signal=end.signal, out_of_memory=end.out_of_memory, error=end.error
+            )
+        return ExitStatus(
+            code=record.exit_code, signal=record.exit_signal, out_of_memory=record.out_of_memory, error=record.error
+        )
+
+    async def exec(self, ref: str, request: ExecRequest) -> Stream:
+        """Run a further program in a running instance."""
+        return await execution.execute(self.context, self.key(ref), request)
+
+    async def logs(self, ref: str, wanted: log.Wanted) -> AsyncIterator[tuple[Type, bytes]]:
+        """Read an instance's log."""
+        return log.follow(self.context, self.key(ref), wanted)
+
+    def stats(self, ref: str, *, stream: bool) -> AsyncIterator[StatsSample]:
+        """Measure a running instance."""
+        return measure.samples(self.context, self.key(ref), stream=stream)
+
+    async def all_stats(self) -> list[StatsSample]:
+        """Measure all running instances, once."""
+
+        async def one(key: str) -> StatsSample | None:
+            try:
+                return await anext(measure.samples(self.context, key, stream=False), None)
+            except TrivetError:  # it ended meanwhile
+                return None
+
+        found = await asyncio.gather(*(one(key) for key in list(self.context.watches)))
+        return [sample for sample in found if sample is not None]
+
+    async def top(self, ref: str) -> list[TopRow]:
+        """List a running instance's processes."""
+        return await measure.top(self.context, self.key(ref))

@@ -1,0 +1,81 @@
+"""What a running instance uses, and which processes it has."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from trivet.base.clock import rfc3339
+from trivet.client.schema import StatsSample, TopRow
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.status import check
+from trivet.isolation.driver import Stats
+
+INTERVAL = 1.0
+
+
+async def samples(context: Context, key: str, *, stream: bool) -> AsyncIterator[StatsSample]:
+    """Yield a sample a second until the instance ends; one sample (over a tenth of a second) without `stream`."""
+    record = context.table.find(key)
+    check("measure", record.name, record.word)
+    driver = context.driver(record)
+    before, moment = await asyncio.to_thread(driver.stats, record.plan), time.monotonic()
+    while record.id in context.watches:
+        await asyncio.sleep(INTERVAL if stream else INTERVAL / 10)
+        now, then, moment = await asyncio.to_thread(driver.stats, record.plan), moment, time.monotonic()
+        yield _sample(record, before, now, moment - then)
+        before = now
+        if not stream:
+            return
+
+
+def _sample(record: InstanceRecord, before: Stats, now: Stats, seconds: float) -> StatsSample:
+    received, sent = _traffic(record)
+    return StatsSample(
+        id=record.id,
+        name=record.name,
+        isolation=record.request.isolation,
+        cpu_percent=round(max(now.cpu - before.cpu, 0) / 1e7 / seconds, 2),
+        cpu_total=now.cpu / 1e9,
+        memory=now.memory,
+        memory_limit=now.memory_limit,
+        pids=now.pids,
+        read=now.read,
+        written=now.written,
+        received=now.received or received,
+        sent=now.sent or sent,
+    )
+
+
+def _traffic(record: InstanceRecord) -> tuple[int, int]:
+    """Read the host end of the instance's interface: what the host sends, the instance receives."""
+    received = sent = 0
+    for use in record.plan.attachments:
+        counters = Path("/sys/class/net") / (use.device or "-") / "statistics"
+        try:
+            received += int((counters / "tx_bytes").read_text())
+            sent += int((counters / "rx_bytes").read_text())
+        except OSError:
+            continue
+    return received, sent
+
+
+async def top(context: Context, key: str) -> list[TopRow]:
+    """List the processes of a running instance."""
+    record = context.table.find(key)
+    check("measure", record.name, record.word)
+    rows = await asyncio.to_thread(context.driver(record).processes, record.plan)
+    return [
+        TopRow(
+            pid=row.pid,
+            ppid=row.ppid,
+            user=row.user,
+            command=row.command,
+            cpu=row.cpu,
+            started=rfc3339(int(row.started * 1e9)),
+        )
+        for row in rows
+    ]

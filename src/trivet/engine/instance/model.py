@@ -1,0 +1,94 @@
+"""What the engine remembers about an instance."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trivet.base.clock import rfc3339
+from trivet.client.schema import Instance, InstanceRequest, MountUse, NetworkUse, Port
+from trivet.engine.instance.status import Word
+from trivet.isolation.plan import Plan
+
+
+class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance: what was asked for, what was planned, and how it stands. Times are Unix nanoseconds.
+
+    `wanted` is False once somebody asked it to stop: restart policies then leave it alone.
+    `image` is the name it was asked for by, `image_id` the digest of its configuration.
+    """
+
+    id: str
+    name: str
+    request: InstanceRequest
+    image: str
+    image_id: str
+    plan: Plan
+    word: Word = Word.CREATED
+    wanted: bool = False
+    acceleration: str = "native"
+    created: int = 0
+    started: int = 0
+    finished: int = 0
+    restarts: int = 0
+    pid: int = 0
+    exit_code: int = 0
+    exit_signal: int = 0
+    out_of_memory: bool = False
+    error: str = ""
+    ports: tuple[Port, ...] = ()
+    volumes: tuple[str, ...] = ()
+    anonymous_volumes: tuple[str, ...] = ()
+
+    def change(self, **fields: object) -> InstanceRecord:
+        """Return a copy with some fields replaced."""
+        return msgspec.structs.replace(self, **fields)
+
+
+def view(record: InstanceRecord, size: int = -1) -> Instance:
+    """Show a record as the API does."""
+    plan = record.plan
+    return Instance(
+        id=record.id,
+        name=record.name,
+        image=record.image,
+        image_id=record.image_id,
+        isolation=record.request.isolation,
+        acceleration=record.acceleration,
+        status=record.word,
+        pid=record.pid,
+        exit_code=record.exit_code,
+        exit_signal=record.exit_signal,
+        out_of_memory=record.out_of_memory,
+        error=record.error,
+        created=rfc3339(record.created),
+        started=rfc3339(record.started),
+        finished=rfc3339(record.finished),
+        restarts=record.restarts,
+        command=list(plan.program.argv),
+        ports=list(record.ports),
+        networks=[
+            NetworkUse(
+                network=use.network,
+                interface=use.name if use.kind in ("netns", "tap") else "",
+                addresses=[address.address for address in use.addresses],
+                gateway=next((address.gateway for address in use.addresses), ""),
+                mac=use.mac,
+                aliases=record.request.network_aliases,
+            )
+            for use in plan.attachments
+        ],
+        mounts=[
+            MountUse(
+                kind="volume" if mount.name else mount.kind,
+                source=mount.source,
+                target=mount.target,
+                read_only=mount.read_only,
+                name=mount.name,
+            )
+            for mount in plan.mounts
+        ],
+        labels=record.request.labels,
+        request=record.request,
+        log_path=plan.log.path,
+        size=size,
+    )

@@ -1,0 +1,112 @@
+"""Mount requests, image volumes and generated files → the plan's mounts and files."""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path
+
+import msgspec
+
+from trivet.base.error import InvalidArgument, NotFound
+from trivet.client.schema import MountRequest, VolumeRequest
+from trivet.engine.volume.model import VolumeRecord
+from trivet.engine.volume.volume import Volumes
+from trivet.isolation.plan import Mount
+
+
+class SourceMissing(NotFound):
+    """A host path that was to be mounted does not exist."""
+
+    def __init__(self, source: str, target: str) -> None:
+        super().__init__(
+            f"cannot mount {source} at {target}: there is no such path on the host",
+            hint=f"mkdir -p {source}, or use -v, which makes it",
+        )
+
+
+class Mounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What resolving gave: the mounts, the volumes used, those made for this instance, and what to fill.
+
+    `fill` pairs each new volume with the image directory its content comes from.
+    """
+
+    mounts: tuple[Mount, ...]
+    volumes: tuple[str, ...]
+    anonymous: tuple[str, ...]
+    fill: tuple[tuple[str, str], ...]
+
+
+def resolve(requests: list[MountRequest], image_volumes: list[str], volumes: Volumes) -> Mounts:
+    """Turn requests into mounts, creating volumes and `-v` directories that do not exist yet.
+
+    A request for a target wins over the image's VOLUME there; two requests for one target are refused.
+    """
+    targets = [_target(request.target) for request in requests]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise InvalidArgument(f"two mounts have the same target {target}")
+    implied = [MountRequest(kind="volume", target=path) for path in image_volumes if _target(path) not in targets]
+    mounts: list[Mount] = []
+    used: list[str] = []
+    anonymous: list[str] = []
+    fill: list[tuple[str, str]] = []
+    for request in [*requests, *implied]:
+        target = _target(request.target)
+        if request.kind == "volume":
+            volume, new = _volume(volumes, request)
+            used.append(volume.name)
+            if volume.anonymous:
+                anonymous.append(volume.name)
+            if new and not request.no_copy:
+                fill.append((volume.name, target))
+            mounts.append(_mount(request, target, source=volume.mountpoint, name=volume.name))
+        elif request.kind == "bind":
+            mounts.append(_mount(request, target, source=_bind_source(request)))
+        else:
+            mounts.append(_mount(request, target))
+    mounts.sort(key=lambda mount: mount.target.count("/"))  # a parent before what is mounted inside it
+    return Mounts(mounts=tuple(mounts), volumes=tuple(used), anonymous=tuple(anonymous), fill=tuple(fill))
+
+
+def _target(path: str) -> str:
+    if not path.startswith("/"):
+        raise InvalidArgument(f"mount target {path!r} is not an absolute path")
+    clean = posixpath.normpath(path)
+    if clean in ("/", "//"):
+        raise InvalidArgument("cannot mount over the root directory of an instance")
+    return clean
+
+
+def _mount(request: MountRequest, target: str, source: str = "", name: str = "") -> Mount:
+    return msgspec.convert(
+        {
+            "kind": "tmpfs" if request.kind == "tmpfs" else "bind",
+            "target": target,
+            "source": source,
+            "name": name,
+            "read_only": request.read_only,
+            "propagation": request.propagation,
+            "size": request.size,
+            "mode": request.mode,
+        },
+        Mount,
+    )
+
+
+def _bind_source(request: MountRequest) -> str:
+    source = Path(request.source)
+    if not source.is_absolute():
+        raise InvalidArgument(f"mount source {request.source!r} is not an absolute path")
+    if not source.exists():
+        if not request.create_source:
+            raise SourceMissing(request.source, request.target)
+        source.mkdir(parents=True)
+    return str(source)
+
+
+def _volume(volumes: Volumes, request: MountRequest) -> tuple[VolumeRecord, bool]:
+    """Find or make the volume; True when its content is still to come from the image."""
+    known = volumes.get(request.source) if request.source else None
+    if known is not None:
+        return known, volumes.is_empty(known)
+    return volumes.create(VolumeRequest(name=request.source)), True

@@ -1,0 +1,156 @@
+"""Image configuration + what the user asked for → `isolation.Plan`. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from trivet.base.error import InvalidArgument
+from trivet.client.schema import InstanceRequest
+from trivet.isolation.plan import (
+    Attachment,
+    File,
+    Level,
+    Limits,
+    Log,
+    Mount,
+    Plan,
+    Program,
+    Rlimit,
+    Root,
+    Security,
+)
+from trivet.oci.config import Config
+from trivet.runtime.capability import ALL, DEFAULT
+
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PIDS = 4096  # what an instance gets when nothing is asked for: a fork bomb must end somewhere
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one instance lives: `state` is kept over a reboot, `run` is not, `cgroup` is below every controller."""
+
+    state: Path
+    run: Path
+    cgroup: str
+
+
+class NoCommand(InvalidArgument):
+    """Neither the request nor the image says what to run."""
+
+    def __init__(self, image: str) -> None:
+        super().__init__(f"image {image} has no command, and none was given", hint=f"trivet run {image} COMMAND")
+
+
+def make_plan(
+    request: InstanceRequest,
+    image: Config,
+    *,
+    key: str,
+    name: str,
+    place: Place,
+    root: Root,
+    mounts: tuple[Mount, ...] = (),
+    files: tuple[File, ...] = (),
+    attachments: tuple[Attachment, ...] = (),
+) -> Plan:
+    """Fold everything known about an instance into the record its level works from."""
+    level = Level(request.isolation)
+    return Plan(
+        id=key,
+        name=name,
+        level=level,
+        program=program(request, image),
+        root=msgspec.structs.replace(root, read_only=request.read_only, volatile=request.auto_remove),
+        directory=str(place.run),
+        cgroup=place.cgroup,
+        log=Log(path=str(place.state / "log"), size=request.log_size, files=request.log_files),
+        security=security(request),
+        hostname=request.hostname or key[:12],
+        mounts=mounts,
+        files=files,
+        attachments=attachments,
+        limits=limits(request),
+        rlimits=tuple(Rlimit(limit.name.upper(), limit.soft, limit.hard) for limit in request.rlimits),
+        sysctls=tuple(sorted(request.sysctls.items())),
+        shm_size=request.shm_size,
+        init=request.init,
+        stop_signal=request.stop_signal or image.stop_signal or "TERM",
+    )
+
+
+def program(request: InstanceRequest, image: Config) -> Program:
+    """Apply Docker's rules for command, entry point and environment. Raises `NoCommand`."""
+    entrypoint = image.entrypoint if request.entrypoint is None else request.entrypoint
+    command = request.command or ([] if request.entrypoint is not None else image.cmd)
+    argv = [*(entrypoint or ()), *(command or ())]
+    if not argv or not argv[0]:
+        raise NoCommand(request.image)
+    return Program(
+        argv=tuple(argv),
+        env=environment(image.env or [], request),
+        cwd=request.cwd or image.working_dir or "/",
+        user=request.user or image.user or "",
+        groups=tuple(request.groups),
+        terminal=request.terminal,
+        rows=request.rows,
+        columns=request.columns,
+        stdin=request.stdin,
+    )
+
+
+def environment(image: list[str], request: InstanceRequest) -> tuple[str, ...]:
+    """Merge PATH, HOSTNAME, TERM, the image's variables and the request's; later ones win, order is kept."""
+    base = [PATH]
+    if request.isolation != "process":
+        base.append(f"HOSTNAME={request.hostname}") if request.hostname else None
+    if request.terminal:
+        base.append("TERM=xterm")
+    merged: dict[str, str] = {}
+    for item in [*base, *image, *request.env]:
+        key, sign, value = item.partition("=")
+        if sign:
+            merged[key] = value
+        else:
+            merged.pop(key, None)
+    return tuple(f"{key}={value}" for key, value in merged.items())
+
+
+def limits(request: InstanceRequest) -> Limits:
+    """Translate the request's limits; -1 pids lifts the default."""
+    pids = {0: PIDS, -1: 0}.get(request.pids_limit, request.pids_limit)
+    return Limits(
+        memory=request.memory,
+        memory_swap=request.memory_swap,
+        memory_reservation=request.memory_reservation,
+        cpus=request.cpus,
+        cpu_shares=request.cpu_shares,
+        cpuset=request.cpuset,
+        pids=pids,
+    )
+
+
+def security(request: InstanceRequest) -> Security:
+    """Work out the capability set. Raises `InvalidArgument` for an unknown capability."""
+    kept = set(ALL if request.privileged else DEFAULT)
+    for words, apply in ((request.cap_add, kept.update), (request.cap_drop, kept.difference_update)):
+        for word in words:
+            apply(capability_names(word))
+    return Security(
+        capabilities=tuple(sorted(kept)),
+        no_new_privileges=request.no_new_privileges and not request.privileged,
+        seccomp="unconfined" if request.privileged or request.seccomp == "unconfined" else "default",
+        privileged=request.privileged,
+    )
+
+
+def capability_names(word: str) -> list[str]:
+    """Spell `net_admin`, `CAP_NET_ADMIN` or `ALL` as the kernel's names. Raises `InvalidArgument`."""
+    name = word.upper()
+    if name == "ALL":
+        return list(ALL)
+    name = name if name.startswith("CAP_") else f"CAP_{name}"
+    if name not in ALL:
+        raise InvalidArgument(f"unknown capability {word}", hint="see capabilities(7)")
+    return [name]

@@ -1,0 +1,86 @@
+"""Start-up: read the records, look at what runs, and make the two agree. The same after `kill -9` as after a reboot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+
+from trivet.base.error import TrivetError
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.ending import finish, free
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.remove import remove
+from trivet.engine.instance.status import Word
+from trivet.engine.instance.steward import start_again
+from trivet.engine.instance.stream import Stream
+from trivet.engine.instance.watch import Watch, lost_exit
+
+log = logging.getLogger(__name__)
+
+
+async def reconcile(context: Context) -> None:
+    """Adopt what runs, record what ended unseen, free what a crash left, start what should run."""
+    for record in context.table.all():
+        try:
+            await _settle(context, record)
+        except (TrivetError, OSError) as error:
+            log.error("cannot reconcile instance %s: %s", record.name, error)
+    await asyncio.to_thread(_sweep_strangers, context)
+
+
+async def _settle(context: Context, record: InstanceRecord) -> None:
+    driver = context.driver(record)
+    status = await asyncio.to_thread(driver.status, record.plan)
+    if status.word in ("running", "paused"):
+        await _adopt(context, record, status.pid, status.word)
+    elif record.word in (Word.RUNNING, Word.PAUSED):
+        end = status.exit or lost_exit(
+            "the host was restarted" if status.word == "gone" else "its monitor was killed"
+        )
+        await finish(context, record.id, end)
+        await _what_was_agreed(context, record.id)
+    else:  # set up but never let go, or ended and half freed
+        await asyncio.to_thread(free, context, record)
+        if record.word == Word.RESTARTING:
+            context.background(asyncio.create_task(start_again(context, record.id, 0)))
+        elif record.word == Word.EXITED and record.request.auto_remove:
+            await _what_was_agreed(context, record.id)
+
+
+async def _adopt(context: Context, record: InstanceRecord, pid: int, word: str) -> None:
+    """Watch a running instance again. One that was let go just before the crash is recorded as running now."""
+    if record.word not in (Word.RUNNING, Word.PAUSED):
+        record = record.change(word=Word.RUNNING, started=record.started or record.created)
+    record = record.change(pid=pid, word=Word(word))
+    context.table.update(record.id, record)
+    stream = await Stream.adopt(await asyncio.to_thread(context.driver(record).attach, record.plan))
+    await stream.attach()
+    watch = Watch(stream)
+    context.watches[record.id] = watch
+    context.started.put_nowait((record.id, watch))
+
+
+async def _what_was_agreed(context: Context, key: str) -> None:
+    record = context.table.get(key)
+    if record is None:
+        return
+    if record.request.auto_remove:
+        async with context.locks.hold(key, "removing"):
+            await remove(context, key, volumes=True)
+    elif record.wanted and record.request.restart.name in ("always", "unless-stopped"):
+        context.table.update(key, record.change(word=Word.RESTARTING))
+        context.background(asyncio.create_task(start_again(context, key, 0)))
+
+
+def _sweep_strangers(context: Context) -> None:
+    """Delete directories and writable layers of instances that were never recorded (a crash during creation)."""
+    known = {record.id for record in context.table.all()}
+    for snapshotter in context.snapshotters.values():
+        for key in snapshotter.instances() - known:
+            if not key.startswith("build-"):
+                snapshotter.remove(key)
+    states = context.root / "instance"
+    for directory in states.iterdir() if states.is_dir() else ():
+        if directory.name not in known:
+            shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,35 @@
+"""Removing an instance: everything it had, in the order that lets a second attempt finish the first."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.ending import free
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.status import check
+
+
+async def remove(context: Context, key: str, *, volumes: bool = False) -> None:
+    """Remove an instance that does not run; `volumes` takes its anonymous volumes along.
+
+    The caller holds the instance's lock. The record goes last: what a crash leaves is found by it.
+    """
+    record = context.table.find(key)
+    check("remove", record.name, record.word)
+    await asyncio.to_thread(_sweep, context, record)
+    context.table.delete(record.id)
+    if volumes:
+        for volume in record.anonymous_volumes:
+            await asyncio.to_thread(context.volumes.remove, volume)
+    context.emit("remove", record)
+
+
+def _sweep(context: Context, record: InstanceRecord) -> None:
+    free(context, record)
+    context.networks.release(record.id)
+    context.snapshotter(record).remove(record.id)
+    place = context.place(record.id)
+    shutil.rmtree(place.run, ignore_errors=True)
+    shutil.rmtree(place.state, ignore_errors=True)

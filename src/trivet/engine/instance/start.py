@@ -1,0 +1,100 @@
+"""Starting an instance: network, files, monitor, ports, go. What fails is undone in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import msgspec
+
+from trivet.base.clock import now_ns
+from trivet.base.error import TrivetError
+from trivet.client.schema import Port
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.ending import end_lock
+from trivet.engine.instance.file import write_files
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.status import Word, check
+from trivet.engine.instance.stream import Stream
+from trivet.engine.instance.watch import Failed, Watch
+from trivet.isolation.failure import explain
+from trivet.isolation.plan import Attachment, Plan
+
+
+class Attach(msgspec.Struct, frozen=True):
+    """Which streams a client wants."""
+
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+
+
+async def start(context: Context, key: str, attach: Attach | None = None) -> Stream | None:
+    """Start an instance; returns a stream attached from its first byte on when `attach` asks for one.
+
+    The caller holds the instance's lock. Raises the level's error when the program cannot be set up
+    or executed; the record then says so, and the instance can be started again.
+    """
+    async with context.locks.hold(end_lock(key), "starting"):  # its last run may still be being freed
+        record = context.table.find(key)
+    check("start", record.name, record.word)
+    async with AsyncExitStack() as undo:
+        try:
+            plan, ports = await _connect(context, record, undo)
+            record = record.change(plan=plan, ports=ports, wanted=True)
+            context.table.update(record.id, record)
+            watch, client, pid = await _run(context, record, attach, undo)
+        except TrivetError as error:
+            context.table.update(record.id, record.change(wanted=False, ports=(), error=error.message))
+            context.emit("die", record, error=error.message)
+            raise
+        undo.pop_all()
+    record = record.change(
+        word=Word.RUNNING, pid=pid, started=now_ns(), finished=0, exit_code=0, exit_signal=0,
+        out_of_memory=False, error="",
+    )
+    context.table.update(record.id, record)
+    context.watches[record.id] = watch
+    context.started.put_nowait((record.id, watch))
+    context.emit("start", record)
+    return client
+
+
+async def _connect(context: Context, record: InstanceRecord, undo: AsyncExitStack) -> tuple[Plan, tuple[Port, ...]]:
+    """Give the instance its interface, its files and its published ports."""
+    request = record.request
+    wish = record.plan.attachments[0]
+    use: Attachment = wish
+    if wish.kind in ("netns", "tap"):
+        undo.push_async_callback(asyncio.to_thread, context.networks.detach, record.id)
+        use = await asyncio.to_thread(
+            context.networks.attach, wish.network, record.id, record.name, form=wish.kind, ip=request.ip, mac=request.mac
+        )
+    files = await asyncio.to_thread(write_files, context, record, use)
+    ports: list[Port] = []
+    if request.ports:
+        undo.push_async_callback(asyncio.to_thread, context.networks.unpublish, record.id)
+        ports = await asyncio.to_thread(context.networks.publish, record.id, record.name, request.ports, use)
+    return msgspec.structs.replace(record.plan, attachments=(use,), files=files), tuple(ports)
+
+
+async def _run(
+    context: Context, record: InstanceRecord, attach: Attach | None, undo: AsyncExitStack
+) -> tuple[Watch, Stream | None, int]:
+    """Set the program up, attach, and let it go."""
+    driver, plan = context.driver(record), record.plan
+    undo.push_async_callback(asyncio.to_thread, driver.release, plan)
+    await asyncio.to_thread(driver.prepare, plan)
+    channel = await asyncio.to_thread(driver.start, plan)
+    watch = Watch(await Stream.adopt(channel))
+    undo.callback(watch.close)
+    client = None
+    if attach:
+        client = await Stream.adopt(await asyncio.to_thread(driver.attach, plan))
+        undo.callback(client.close)
+        await client.attach(stdin=attach.stdin, stdout=attach.stdout, stderr=attach.stderr)
+    try:
+        pid = await watch.go()
+    except Failed as failure:
+        raise explain(plan, driver.operations(plan), failure.payload) from None
+    return watch, client, pid

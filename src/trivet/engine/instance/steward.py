@@ -1,0 +1,78 @@
+"""The steward accompanies every running instance to its end, and does what was agreed for then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from trivet.base.clock import now_ns
+from trivet.base.error import TrivetError
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.ending import finish
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.remove import remove
+from trivet.engine.instance.restart import delay
+from trivet.engine.instance.start import start
+from trivet.engine.instance.status import Word
+from trivet.engine.instance.watch import Watch, lost_exit
+from trivet.isolation.driver import Exit
+
+log = logging.getLogger(__name__)
+
+
+async def steward(context: Context) -> None:
+    """Take over each started instance, for as long as the engine runs."""
+    while True:
+        key, watch = await context.started.get()
+        context.background(asyncio.create_task(_accompany(context, key, watch)))
+
+
+async def _accompany(context: Context, key: str, watch: Watch) -> None:
+    end = await watch.follow() or await _lost(context, key)
+    try:
+        record = await finish(context, key, end)
+        if context.watches.get(key) is watch:
+            del context.watches[key]
+        watch.ended.set_result(end)
+        if record is not None:
+            await _afterwards(context, record)
+    except Exception:  # one instance's trouble must not end the care for the others
+        log.exception("cannot finish instance %s", key)
+    finally:
+        watch.settle(end)
+
+
+async def _lost(context: Context, key: str) -> Exit:
+    """Find out how an instance ended whose monitor went away without a word."""
+    record = context.table.get(key)
+    if record is None:
+        return lost_exit("the instance was removed")
+    status = await asyncio.to_thread(context.driver(record).status, record.plan)
+    return status.exit or lost_exit("its monitor was killed")
+
+
+async def _afterwards(context: Context, record: InstanceRecord) -> None:
+    pause = delay(record)
+    if pause is not None:
+        record = record.change(word=Word.RESTARTING, restarts=record.restarts + 1)
+        context.table.update(record.id, record)
+        context.background(asyncio.create_task(start_again(context, record.id, pause)))
+    elif record.request.auto_remove:
+        async with context.locks.hold(record.id, "removing"):
+            await remove(context, record.id, volumes=True)
+
+
+async def start_again(context: Context, key: str, pause: float) -> None:
+    """Start an instance that is `restarting` after `pause` seconds, unless somebody stopped it meanwhile."""
+    await asyncio.sleep(pause)
+    async with context.locks.hold(key, "restarting"):
+        record = context.table.get(key)
+        if record is None or record.word != Word.RESTARTING or not record.wanted:
+            return
+        try:
+            await start(context, key)
+        except TrivetError as error:
+            failed = record.change(
+                word=Word.EXITED, wanted=False, exit_code=127, finished=now_ns(), error=error.message
+            )
+            context.table.update(key, failed)

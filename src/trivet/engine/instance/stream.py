@@ -1,0 +1,74 @@
+"""Frames over asyncio: the engine's end of a monitor's socket."""
+
+from __future__ import annotations
+
+import asyncio
+
+from trivet.launch.channel import Channel, Frame
+from trivet.launch.frame import (
+    ATTACH_STDERR,
+    ATTACH_STDIN,
+    ATTACH_STDOUT,
+    HEADER,
+    MAXIMUM,
+    Type,
+    pack,
+)
+
+BUFFER = 4 * MAXIMUM
+
+
+class Failed(Exception):
+    """The program could not be executed; `payload` is the FAILED frame's."""
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__()
+        self.payload = payload
+
+
+class Stream:
+    """One session of a monitor, as frames in and out."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def adopt(cls, channel: Channel) -> Stream:
+        """Take a blocking channel over into the event loop."""
+        reader, writer = await asyncio.open_unix_connection(sock=channel.detach(), limit=BUFFER)
+        return cls(reader, writer)
+
+    async def send(self, kind: Type, payload: bytes = b"") -> None:
+        """Send one frame and wait until the buffer has room again."""
+        self.writer.write(pack(kind, payload))
+        await self.writer.drain()
+
+    async def receive(self) -> Frame | None:
+        """Receive one frame; None when the monitor is gone."""
+        try:
+            kind, _, session, length = HEADER.unpack(await self.reader.readexactly(HEADER.size))
+            payload = await self.reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        return Frame(Type(kind), payload, session)
+
+    async def attach(self, *, stdin: bool = False, stdout: bool = False, stderr: bool = False) -> None:
+        """Ask for output from now on, and for the right to send."""
+        flags = ATTACH_STDIN * stdin | ATTACH_STDOUT * stdout | ATTACH_STDERR * stderr
+        await self.send(Type.ATTACH, flags.to_bytes(4, "little"))
+
+    async def go(self) -> int:
+        """Let the waiting program begin; returns its pid. Raises `Failed`."""
+        await self.send(Type.GO)
+        while frame := await self.receive():
+            match frame.type:
+                case Type.STARTED:
+                    return int.from_bytes(frame.payload[:4], "little")
+                case Type.FAILED:
+                    raise Failed(frame.payload)
+        raise Failed(bytes(8) + b"the monitor ended")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.writer.close()
