@@ -1,0 +1,189 @@
+"""From an instance's plan to a runtime-spec configuration, the words in which the runtime is spoken to.
+
+`contained` is a container's (a VM's guest uses it too, with fewer namespaces), `bare` a process's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trivet.isolation.plan import Attachment, Limits, Mount, Plan, Program, Security
+from trivet.kernel import capability
+from trivet.launch.operation import AddAddress, AddRoute, LinkUp, Operation
+from trivet.oci import runtime as oci
+from trivet.runtime import device, profile
+
+NAMESPACES: tuple[oci.NamespaceType, ...] = ("mount", "pid", "uts", "ipc", "cgroup")
+
+MASKED = (
+    *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
+    *("/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"),
+    *("/sys/devices/virtual/powercap", "/sys/firmware"),
+)
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+# A network namespace of one's own makes these safe: any port, and ping without raw sockets.
+NETWORK_SYSCTL = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+
+
+def contained(
+    plan: Plan,
+    namespaces: tuple[oci.NamespaceType, ...] = NAMESPACES,
+    devices: tuple[oci.Device, ...] = (),
+) -> oci.Spec:
+    """Describe a container: namespaces of its own, /dev of its own, only the rights the plan gives."""
+    privileged = plan.security.privileged
+    network = _network(plan.attachments)
+    sysctl = (NETWORK_SYSCTL if network else {}) | dict(plan.sysctls)
+    return oci.Spec(
+        oci_version=oci.VERSION,
+        process=process(plan.program, plan.security, plan),
+        root=oci.Root(path="root", readonly=plan.root.read_only),
+        hostname=plan.hostname if "uts" in namespaces else "",
+        mounts=(*_system(plan, privileged), *_files(plan), *(_mount(mount) for mount in plan.mounts)),
+        linux=oci.Linux(
+            namespaces=(*(oci.Namespace(type=kind) for kind in namespaces), *network),
+            devices=devices,
+            cgroups_path=plan.cgroup,
+            resources=resources(plan.limits, device.EVERYTHING if privileged else device.RULES),
+            sysctl=sysctl,
+            seccomp=filtering(plan.security),
+            masked_paths=() if privileged else MASKED,
+            readonly_paths=() if privileged else READ_ONLY,
+        ),
+    )
+
+
+def bare(plan: Plan) -> oci.Spec:
+    """Describe a process: the image's root, and everything else the host's own."""
+    shown = tuple(_mount(Mount(kind="bind", source=path, target=path, propagation="rslave")) for path in HOST)
+    program = plan.program
+    return oci.Spec(
+        oci_version=oci.VERSION,
+        process=oci.Process(
+            cwd=program.cwd, args=program.argv, env=program.env, rlimits=_rlimits(plan), **_tty(program)
+        ),
+        root=oci.Root(path="root", readonly=plan.root.read_only),
+        mounts=(*shown, *_files(plan), *(_mount(mount) for mount in plan.mounts)),
+        linux=oci.Linux(
+            namespaces=(oci.Namespace(type="mount"),), cgroups_path=plan.cgroup, resources=resources(plan.limits, ())
+        ),
+    )
+
+
+HOST = ("/proc", "/sys", "/dev")
+
+
+def process(program: Program, security: Security, plan: Plan) -> oci.Process:
+    """Describe a contained program: the instance's own, or one added by exec. The user is looked up inside, later."""
+    privileged = security.privileged or program.privileged
+    names = capability.available() if privileged else security.capabilities
+    return oci.Process(
+        cwd=program.cwd,
+        args=program.argv,
+        env=program.env,
+        capabilities=oci.Capabilities(bounding=names, effective=names, permitted=names),
+        rlimits=_rlimits(plan),
+        no_new_privileges=security.no_new_privileges and not privileged,
+        **_tty(program),
+    )
+
+
+def filtering(security: Security, *, privileged: bool = False) -> oci.Seccomp | None:
+    """Choose the system call filter."""
+    if security.privileged or privileged or security.seccomp == "unconfined":
+        return None
+    return profile.default(security.capabilities)
+
+
+def resources(limits: Limits, devices: tuple[oci.DeviceRule, ...], *, reset: bool = False) -> oci.Resources:
+    """Translate limits; with `reset` what isn't limited is freed, for a group that was limited before."""
+    none = -1 if reset else None
+    swap = limits.memory_swap or (2 * limits.memory if limits.memory else none)
+    return oci.Resources(
+        devices=devices,
+        memory=oci.Memory(
+            limit=limits.memory or none,
+            swap=swap,
+            reservation=limits.memory_reservation or none,
+        ),
+        cpu=oci.Cpu(
+            shares=limits.cpu_shares or (1024 if reset else None),
+            quota=round(limits.cpus * _PERIOD) if limits.cpus else none,
+            period=_PERIOD if limits.cpus else None,
+            cpus=limits.cpuset,
+        ),
+        pids=oci.Pids(limit=limits.pids or -1) if limits.pids or reset else None,
+    )
+
+
+def network(attachments: tuple[Attachment, ...]) -> tuple[Operation, ...]:
+    """Spell out how interfaces that wait in the instance's network namespace are named, addressed and brought up."""
+    steps: list[Operation] = [LinkUp("lo")] if any(a.kind == "netns" for a in attachments) else []
+    for attachment in attachments:
+        if attachment.kind == "netns" and attachment.device:
+            steps.append(LinkUp(attachment.device, attachment.name, attachment.mtu))
+            steps += [AddAddress(attachment.name, address.address) for address in attachment.addresses]
+            gateways = [address.gateway for address in attachment.addresses if address.gateway]
+            steps += [AddRoute(attachment.name, "", gateway) for gateway in gateways]
+    return tuple(steps)
+
+
+_PERIOD = 100_000
+
+
+def _network(attachments: tuple[Attachment, ...]) -> tuple[oci.Namespace, ...]:
+    if any(attachment.kind == "host" for attachment in attachments):
+        return ()
+    path = next((attachment.path for attachment in attachments if attachment.kind == "netns"), "")
+    return (oci.Namespace(type="network", path=path),)
+
+
+def _system(plan: Plan, privileged: bool) -> tuple[oci.Mount, ...]:
+    access = "rw" if privileged else "ro"
+    safe = ("nosuid", "noexec", "nodev")
+    pts = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
+    return (
+        _special("/proc", "proc", *safe),
+        _special("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        _special("/dev/pts", "devpts", *pts),
+        _special("/dev/shm", "tmpfs", *safe, "mode=1777", f"size={plan.shm_size}"),
+        _special("/dev/mqueue", "mqueue", *safe),
+        _special("/sys", "sysfs", *safe, access),
+        _special("/sys/fs/cgroup", "cgroup", *safe, access),
+    )
+
+
+def _special(target: str, kind: str, *words: str) -> oci.Mount:
+    return oci.Mount(destination=target, type=kind, source=kind, options=words)
+
+
+def _files(plan: Plan) -> tuple[oci.Mount, ...]:
+    return tuple(_mount(Mount(kind="bind", source=f.source, target=f.target, recursive=False)) for f in plan.files)
+
+
+def _mount(mount: Mount) -> oci.Mount:
+    access = "ro" if mount.read_only else "rw"
+    if mount.kind == "tmpfs":
+        size = (f"size={mount.size}",) if mount.size else ()
+        words = ("nosuid", "nodev", access, f"mode={mount.mode:o}", *size)
+        return oci.Mount(destination=mount.target, type="tmpfs", source="tmpfs", options=words)
+    words = ("rbind" if mount.recursive else "bind", mount.propagation, access)
+    return oci.Mount(destination=mount.target, type="bind", source=mount.source, options=words)
+
+
+def _rlimits(plan: Plan) -> tuple[oci.Rlimit, ...]:
+    return tuple(
+        oci.Rlimit(type=f"RLIMIT_{limit.name.upper()}", soft=_unsigned(limit.soft), hard=_unsigned(limit.hard))
+        for limit in plan.rlimits
+    )
+
+
+def _unsigned(value: int) -> int:
+    return (1 << 64) - 1 if value < 0 else value
+
+
+def _tty(program: Program) -> dict[str, Any]:
+    if not program.terminal:
+        return {}
+    return {"terminal": True, "console_size": oci.Box(height=program.rows, width=program.columns)}

@@ -1,0 +1,68 @@
+"""What /proc says about processes (proc(5))."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from pathlib import Path
+
+import msgspec
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A process: `cpu` is its share of one core over its life, in percent; `started` is Unix time."""
+
+    pid: int
+    ppid: int
+    user: str
+    command: str
+    cpu: float
+    started: float
+
+
+def row(pid: int) -> Row | None:
+    """Read one process; None when it has ended."""
+    directory = Path("/proc", str(pid))
+    try:
+        name, fields = stat(pid)
+        command = (directory / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+        uid = directory.stat().st_uid
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - fields[19] / _TICK
+    return Row(
+        pid=pid,
+        ppid=fields[1],
+        user=_user(uid),
+        command=command or f"[{name}]",
+        cpu=round(100 * (fields[11] + fields[12]) / _TICK / max(age, 1 / _TICK), 1),
+        started=time.time() - age,
+    )
+
+
+def stat(pid: int) -> tuple[str, list[int]]:
+    """Read /proc/PID/stat: the name, and the numbers from field 3 on (the state letter counts as 0)."""
+    text = Path("/proc", str(pid), "stat").read_text(errors="replace")
+    name, _, rest = text.partition("(")[2].rpartition(")")
+    return name, [int(word) if word.lstrip("-").isdigit() else 0 for word in rest.split()]
+
+
+def traffic(pid: int) -> tuple[int, int]:
+    """Read the bytes received and sent by the interfaces a process sees, loopback left out."""
+    try:
+        lines = Path("/proc", str(pid), "net/dev").read_text().splitlines()[2:]
+    except OSError:
+        return 0, 0
+    pairs = (line.split(":", 1) for line in lines)
+    counts = [numbers.split() for name, numbers in pairs if name.strip() != "lo"]
+    return sum(int(c[0]) for c in counts), sum(int(c[8]) for c in counts)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,96 @@
+"""Who the program is and what it may do, in the one order that works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trivet.base.error import InvalidArgument
+from trivet.kernel import capability
+from trivet.launch.operation import (
+    Become,
+    Capabilities,
+    Identity,
+    NoNewPrivileges,
+    OomScore,
+    Operation,
+    Rlimit,
+    Seccomp,
+    Umask,
+    User,
+)
+from trivet.oci import runtime as oci
+from trivet.runtime import seccomp
+
+_RLIMITS = """
+CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME
+"""
+RLIMITS = tuple(f"RLIMIT_{name}" for name in _RLIMITS.split())
+"""asm-generic/resource.h: the place is the number."""
+
+
+class UnknownWord(InvalidArgument):
+    """A capability or a limit that doesn't exist."""
+
+    def __init__(self, what: str, word: str) -> None:
+        super().__init__(f"{what} {word} is unknown")
+
+
+def limits(process: oci.Process) -> list[Operation]:
+    """Set resource limits and the score by which the kernel chooses whom to kill."""
+    found: list[Operation] = []
+    for limit in process.rlimits:
+        if limit.type not in RLIMITS:
+            raise UnknownWord("resource limit", limit.type)
+        found.append(Rlimit(RLIMITS.index(limit.type), _signed(limit.soft), _signed(limit.hard)))
+    if process.oom_score_adj is not None:
+        found.append(OomScore(process.oom_score_adj))
+    return found
+
+
+def user(process: oci.Process, spec: str | None, groups: tuple[str, ...]) -> Operation:
+    """Find out who the program will be: by name inside the root, or by the spec's numbers."""
+    if spec is not None:
+        return User(spec, groups)
+    numbers = tuple(str(gid) for gid in process.user.additional_gids)
+    return Identity(process.user.uid, process.user.gid, numbers)
+
+
+def become(process: oci.Process, profile: oci.Seccomp | None) -> list[Operation]:
+    """Become the user with just these capabilities.
+
+    A filter needs no_new_privs or CAP_SYS_ADMIN: with the former it is installed last, so that it holds
+    for as little of our own code as possible; without, before the capability is gone.
+    """
+    filtering: list[Operation] = []
+    if profile is not None:
+        filtering = [Seccomp(seccomp.program(profile), seccomp.flags(profile))]
+    early = [] if process.no_new_privileges else filtering
+    late: list[Operation] = [NoNewPrivileges(), *filtering] if process.no_new_privileges else []
+    mask: list[Operation] = [] if process.user.umask is None else [Umask(process.user.umask)]
+    return [*mask, *early, Become(), *_capabilities(process.capabilities), *late]
+
+
+def _capabilities(sets: oci.Capabilities | None) -> list[Operation]:
+    if sets is None:
+        return []
+    return [
+        Capabilities(
+            bounding=_mask(sets.bounding),
+            effective=_mask(sets.effective),
+            inheritable=_mask(sets.inheritable),
+            permitted=_mask(sets.permitted),
+            ambient=_mask(sets.ambient),
+        )
+    ]
+
+
+def _mask(names: Iterable[str]) -> int:
+    for name in names:
+        if not capability.known(name):
+            raise UnknownWord("capability", name)
+    return capability.mask(names)
+
+
+def _signed(value: int) -> int:
+    """Spell RLIM_INFINITY, the largest unsigned number, as -1."""
+    return -1 if value >= (1 << 63) else value

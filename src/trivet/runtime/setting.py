@@ -1,0 +1,33 @@
+"""What a runtime-spec leaves to the runtime: where the root is, which groups are joined, who watches."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trivet.kernel.cgroup_record import Hierarchy, Write
+from trivet.launch.operation import Monitor, Operation
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """The surroundings of one launch.
+
+    `root` is the directory that becomes the root; `mount` shows the root file system there, inside the
+    instance's own mount namespace. `joins` and `unified` put the program into its cgroup; `hierarchies` is
+    what a mount of type "cgroup" shows. `network` runs in the program's network namespace. `user` is Docker's
+    "name|uid[:group|gid]", looked up inside, instead of the spec's numbers. Without `monitor` the launch is a
+    task. `pivot` False uses chroot instead (an initramfs can't be pivoted away from).
+    """
+
+    root: str
+    mount: tuple[Operation, ...] = ()
+    monitor: Monitor | None = None
+    joins: tuple[Write, ...] = ()
+    unified: str = ""
+    hierarchies: tuple[Hierarchy, ...] = ()
+    network: tuple[Operation, ...] = ()
+    user: str | None = None
+    groups: tuple[str, ...] = ()
+    stdin: bool = False
+    wait: bool = True
+    pivot: bool = True
+    builtin: str = ""
