@@ -45,7 +45,12 @@ ARCHITECTURES = {
     "SCMP_ARCH_X32": (0xC000003E, "x32"),
     "SCMP_ARCH_AARCH64": (0xC00000B7, "aarch64"),
 }
-NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64", "i686": "SCMP_ARCH_X86"}
+# What a machine can run, its own first.
+COMPATIBLE = {
+    "x86_64": ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"),
+    "i686": ("SCMP_ARCH_X86",),
+    "aarch64": ("SCMP_ARCH_AARCH64",),
+}
 
 Code = list[tuple[int, int, int, int]]
 
@@ -119,11 +124,10 @@ def verdict(code: bytes, audit: int, number: int, arguments: tuple[int, ...] = (
 
 
 def _tables(profile: Seccomp, machine: str) -> list[tuple[int, str]]:
-    names = profile.architectures or ((NATIVE[machine],) if machine in NATIVE else ())
-    if machine not in NATIVE:
+    if machine not in COMPATIBLE:
         raise Unsupported(f"seccomp is not supported on {machine}")
-    # A profile may name machines of every kind; those that this one can't be are left out.
-    wanted = dict.fromkeys((NATIVE[machine], *(name for name in names if name in ARCHITECTURES)))
+    native, *others = COMPATIBLE[machine]
+    wanted = (native, *(name for name in others if name in profile.architectures))
     return [ARCHITECTURES[name] for name in wanted]
 
 
