@@ -24,6 +24,7 @@ from typing import BinaryIO
 from trivet.base.error import Corrupt, Exhausted, NotFound
 from trivet.oci import digest as digests
 from trivet.oci import layout
+from trivet.store.lease import Lease
 
 CHUNK = 1 << 20
 FULL = {errno.ENOSPC: "no space left on device", errno.EDQUOT: "disk quota exceeded", errno.EFBIG: "file size limit"}
@@ -150,11 +151,17 @@ class ContentStore:
 
     @contextmanager
     def ingest(
-        self, digest: str | None = None, size: int | None = None, *, algorithm: str = "sha256"
+        self,
+        digest: str | None = None,
+        size: int | None = None,
+        *,
+        algorithm: str = "sha256",
+        lease: Lease | None = None,
     ) -> Iterator[Ingest]:
         """Write a blob; it appears when the block ends, and never does if the block raises.
 
-        Without `digest` the content names itself: read `Ingest.digest` after the block.
+        Without `digest` the content names itself: read `Ingest.digest` after the block. `lease` is
+        given the digest before the blob appears.
         Raises `DigestMismatch`, `SizeMismatch`, `StoreFull`.
         """
         if digest is not None:
@@ -165,15 +172,17 @@ class ContentStore:
                 ingest = Ingest(path, file, algorithm, size)
                 yield ingest
                 ingest.finish(digest, size)
+            if lease:
+                lease.add(ingest.digest)
             with explaining_full(path):
                 self._publish(path, ingest.digest)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
 
-    def add(self, data: bytes, digest: str | None = None) -> str:
+    def add(self, data: bytes, digest: str | None = None, *, lease: Lease | None = None) -> str:
         """Store a few bytes; return their digest."""
-        with self.ingest(digest, len(data)) as ingest:
+        with self.ingest(digest, len(data), lease=lease) as ingest:
             ingest.write(data)
         return ingest.digest
 

@@ -17,6 +17,7 @@ from trivet.isolation.plan import Root
 from trivet.oci.config import Config, History, Image, RootFS
 from trivet.oci.layer import Layer
 from trivet.oci.platform import Platform
+from trivet.store.lease import Lease
 
 if TYPE_CHECKING:
     from trivet.engine.image.image import Images
@@ -65,14 +66,15 @@ def commit(
     history: History,
     config: Config | None = None,
     epoch: int | None = None,
+    lease: Lease | None = None,
 ) -> Draft:
     """Make what was written to `root` (form `mount`) the next layer over `parent`, stored as a gzip blob.
 
     An upper directory without changes gives an empty history entry and no layer. With `epoch` (Unix time)
-    no file of the layer is younger than that. The caller holds a lease (`images.leases.hold`), or the
+    no file of the layer is younger than that. The caller holds `lease` (`images.leases.hold`), or the
     layer may be collected before it is part of an image. The root is only read.
     """
-    layer = images.layer(root, epoch=epoch)
+    layer = images.layer(root, epoch=epoch, lease=lease)
     if layer is None:
         return parent.changed(config or parent.config.defaults, history=history)
     return parent.with_layer(layer, history=history, config=config)

@@ -1,0 +1,86 @@
+"""What an instance changed, as a layer; and what it sees, as a tar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isal import isal_zlib
+
+from trivet.engine.snapshot import tar
+from trivet.engine.snapshot.pack import Packer, Write
+from trivet.engine.snapshot.walk import changes, merged
+from trivet.isolation.plan import Root
+from trivet.oci import digest as digests
+from trivet.oci.descriptor import OCI_LAYER_GZIP
+from trivet.oci.layer import Layer
+from trivet.store.content import ContentStore, Ingest
+from trivet.store.lease import Lease
+
+LEVEL = 2  # isal's: 0 is fastest, 3 smallest
+
+
+class LayerWriter:
+    """Takes an uncompressed tar and stores it as a gzip layer, hashing both forms on the way."""
+
+    def __init__(self, ingest: Ingest) -> None:
+        self._ingest = ingest
+        self._state = digests.hasher()
+        self._gzip = isal_zlib.compressobj(LEVEL, wbits=31)
+
+    def write(self, data: bytes) -> None:
+        """Append a piece of the tar."""
+        self._state.update(data)
+        self._ingest.write(self._gzip.compress(data))
+
+    def finish(self) -> None:
+        """Write what is still held back; the ingest is complete then."""
+        self._ingest.write(self._gzip.flush())
+
+    def layer(self) -> Layer:
+        """Describe the layer, once finished."""
+        return Layer(
+            digest=self._ingest.digest,
+            size=self._ingest.size,
+            media_type=OCI_LAYER_GZIP,
+            diff_id=digests.name(self._state),
+        )
+
+
+def store_changes(
+    root: Root, content: ContentStore, *, epoch: int | None = None, lease: Lease | None = None
+) -> Layer | None:
+    """Store what was written to a root (form `mount`) as a layer, under `lease`; None if nothing was."""
+    if not _changed(root):
+        return None
+    with content.ingest(lease=lease) as ingest:
+        writer = LayerWriter(ingest)
+        packer = Packer(writer.write, epoch=epoch)
+        _pack_root(packer, root)
+        packer.tree(changes(Path(root.upper)))
+        packer.finish()
+        writer.finish()
+    return writer.layer()
+
+
+def export(root: Root, write: Write) -> None:
+    """Write everything an instance sees of its root (form `mount`) as a tar, without mounting it."""
+    packer = Packer(write)
+    packer.tree(merged((root.upper, *root.lowers)))
+    packer.finish()
+
+
+def _changed(root: Root) -> bool:
+    return any(True for _ in changes(Path(root.upper))) or _root_changed(root)
+
+
+def _root_changed(root: Root) -> bool:
+    new, old = Path(root.upper).stat(), Path(root.lowers[0]).stat()
+    return (new.st_mode, new.st_uid, new.st_gid) != (old.st_mode, old.st_uid, old.st_gid)
+
+
+def _pack_root(packer: Packer, root: Root) -> None:
+    """Write an entry for `/` itself if its owner or mode was changed."""
+    if _root_changed(root):
+        state = Path(root.upper).stat()
+        mode, mtime = state.st_mode & 0o7777, int(state.st_mtime)
+        packer.header(b"./", tar.DIRECTORY, mode=mode, uid=state.st_uid, gid=state.st_gid, mtime=mtime)

@@ -1,0 +1,256 @@
+"""Unpacking a layer: a hostile tar stream becomes files below one directory, and nothing anywhere else.
+
+The result is what overlayfs wants of a lower directory: `.wh.name` becomes a character device 0:0,
+`.wh..wh..opq` the attribute trusted.overlay.opaque. Attributes and devices that would make overlayfs
+look elsewhere are not taken over from the layer. Owners, modes, times (ns), attributes and capabilities
+are kept. The directory must be private until `extract` has returned.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from trivet.engine.snapshot import tar
+from trivet.engine.snapshot.stream import Budget, BudgetExceeded
+from trivet.engine.snapshot.tar import Entry, Reader, Source
+from trivet.engine.snapshot.tree import OPAQUE, MalformedLayer, Parts, Tree, is_whiteout, make_directory
+from trivet.store.content import FULL, StoreFull
+
+WHITEOUT = b".wh."
+OPAQUE_MARK = b".wh..wh..opq"
+AUFS = b".wh..wh."
+OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAXIMUM_ID = (1 << 32) - 2  # the next one means "leave as it is" to chown(2)
+_MAXIMUM_TIME = 1 << 62
+
+
+def extract(source: Source, directory: Path, *, budget: Budget | None = None, whiteouts: bool = True) -> int:
+    """Unpack a tar stream into `directory`; return the bytes of the files made.
+
+    With `whiteouts` off, names beginning with `.wh.` are ordinary (an archive, not a layer).
+    Raises `MalformedTar`, `MalformedLayer`, `BudgetExceeded`, `StoreFull`; what was unpacked so far stays for the
+    caller to remove.
+    """
+    with Tree(directory) as tree:
+        extractor = Extractor(tree, budget or Budget(), whiteouts=whiteouts)
+        reader = Reader(source)
+        for entry in reader:
+            extractor.apply(entry, reader)
+        extractor.finish()
+        reader.drain()
+    return extractor.bytes
+
+
+class Extractor:
+    """Applies entries one after the other to a tree."""
+
+    def __init__(self, tree: Tree, budget: Budget, *, whiteouts: bool) -> None:
+        self.bytes = 0
+        self._tree = tree
+        self._budget = budget
+        self._whiteouts = whiteouts
+        self._entries = 0
+        self._directory_times: dict[bytes, int] = {}
+
+    def apply(self, entry: Entry, reader: Reader) -> None:
+        """Make one entry real. A later entry replaces an earlier one of the same name."""
+        self._account(entry)
+        try:
+            parts = self._split(entry.name)
+            if self._whiteouts and parts and parts[-1].startswith(WHITEOUT):
+                self._whiteout(parts, entry)
+            elif not parts or entry.type == tar.DIRECTORY:
+                self._directory(parts, entry)
+            else:
+                self._make(parts, entry, reader)
+        except OSError as error:
+            raise _explained(entry.name, error) from error
+
+    def finish(self) -> None:
+        """Set the directories' times, which making their content has changed."""
+        for path, mtime in self._directory_times.items():
+            try:
+                os.utime(self._tree.directory(tuple(path.split(b"/")) if path else ()), ns=(mtime, mtime))
+            except (FileNotFoundError, MalformedLayer):
+                pass  # replaced by a later entry
+
+    def _account(self, entry: Entry) -> None:
+        self._entries += 1
+        if self._entries > self._budget.entries:
+            raise BudgetExceeded("entries", self._budget.entries)
+        if entry.size > self._budget.file:
+            raise BudgetExceeded("bytes in one file", self._budget.file)
+        if not (0 <= entry.uid <= _MAXIMUM_ID and 0 <= entry.gid <= _MAXIMUM_ID):
+            raise MalformedLayer(entry.name, f"owner {entry.uid}:{entry.gid} is out of range")
+        if abs(entry.mtime_ns) > _MAXIMUM_TIME:
+            raise MalformedLayer(entry.name, "its time is out of range")
+        if not (0 <= entry.major < 1 << 12 and 0 <= entry.minor < 1 << 20):
+            raise MalformedLayer(entry.name, f"device {entry.major}:{entry.minor} is out of range")
+
+    def _split(self, name: bytes) -> Parts:
+        """Take a path apart: relative to the root whether or not it begins with a slash, without `..`."""
+        parts = tuple(part for part in name.split(b"/") if part not in (b"", b"."))
+        if len(name) > self._budget.path or len(parts) > self._budget.depth:
+            raise BudgetExceeded("directories of depth", self._budget.depth)
+        if b"\0" in name:
+            raise MalformedLayer(name, "its name holds a NUL byte")
+        if b".." in parts:
+            raise MalformedLayer(name, "its path leads out through ..")
+        if self._whiteouts and any(part.startswith(WHITEOUT) for part in parts[:-1]):
+            raise MalformedLayer(name, "it lies below a whiteout")
+        return parts
+
+    def _whiteout(self, parts: Parts, entry: Entry) -> None:
+        """Record that something of the layers below is gone; what this layer itself brings stays."""
+        base = parts[-1]
+        if base == OPAQUE_MARK:
+            os.setxattr(self._tree.directory(parts[:-1], make=True), OPAQUE, b"y")
+            return
+        if base.startswith(AUFS):
+            return  # bookkeeping of aufs
+        name = base.removeprefix(WHITEOUT)
+        if name in (b"", b".", b".."):
+            raise MalformedLayer(entry.name, "it is a whiteout of nothing")
+        parent = self._tree.directory(parts[:-1], make=True)
+        try:
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
+        except FileExistsError:
+            if stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode):
+                os.setxattr(self._tree.directory((*parts[:-1], name)), OPAQUE, b"y")
+
+    def _directory(self, parts: Parts, entry: Entry) -> None:
+        if entry.type != tar.DIRECTORY:
+            raise MalformedLayer(entry.name, "the root can only be a directory")
+        if parts:
+            self._ensure_directory(parts)
+        descriptor = self._tree.directory(parts)
+        self._dress(descriptor, entry)
+        os.fchmod(descriptor, entry.mode)
+        self._directory_times[b"/".join(parts)] = entry.mtime_ns
+        if len(self._directory_times) > self._budget.directories:
+            raise BudgetExceeded("directories", self._budget.directories)
+
+    def _ensure_directory(self, parts: Parts) -> None:
+        """Make a directory, in place of anything else that has its name."""
+        parent = self._tree.directory(parts[:-1], make=True)
+        try:
+            make_directory(parent, parts[-1])
+        except FileExistsError:
+            state = os.lstat(parts[-1], dir_fd=parent)
+            if not stat.S_ISDIR(state.st_mode):
+                self._tree.remove(parts)
+                make_directory(self._tree.directory(parts[:-1]), parts[-1], opaque=is_whiteout(state))
+
+    def _make(self, parts: Parts, entry: Entry, reader: Reader) -> None:
+        """Make anything but a directory, replacing what has its name."""
+        parent = self._tree.directory(parts[:-1], make=True)
+        maker = _MAKERS.get(entry.type)
+        if maker is None:
+            raise MalformedLayer(entry.name, f"its type is {entry.type!r}")
+        try:
+            maker(self, parent, parts[-1], entry, reader)
+        except FileExistsError:
+            self._tree.remove(parts)
+            maker(self, self._tree.directory(parts[:-1]), parts[-1], entry, reader)
+
+    def _file(self, parent: int, name: bytes, entry: Entry, reader: Reader) -> None:
+        descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+        try:
+            if entry.sparse is None:
+                reader.copy(entry.size, lambda piece: _write(descriptor, piece))
+            else:
+                for offset, length in entry.sparse:
+                    os.lseek(descriptor, offset, os.SEEK_SET)
+                    reader.copy(length, lambda piece: _write(descriptor, piece))
+                os.ftruncate(descriptor, entry.size)
+            self.bytes += entry.stored
+            self._dress(descriptor, entry)
+            os.fchmod(descriptor, entry.mode)
+            os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(descriptor)
+
+    def _hard_link(self, parent: int, name: bytes, entry: Entry, reader: Reader) -> None:
+        parts = self._split(entry.link)
+        target = b"/".join(parts) or b"/"
+        # Looking the target up may close `parent`, which is only good until the tree's next call.
+        parent = os.dup(parent)
+        try:
+            source = self._tree.directory(parts[:-1])
+            state = os.lstat(parts[-1] if parts else b".", dir_fd=source)
+            if stat.S_ISDIR(state.st_mode) or is_whiteout(state):
+                raise MalformedLayer(entry.name, f"it is a hard link to {target!r}, which is no file")
+            os.link(parts[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError as error:
+            raise MalformedLayer(
+                entry.name, f"it is a hard link to {target!r}, which the layer doesn't have"
+            ) from error
+        finally:
+            os.close(parent)
+
+    def _symlink(self, parent: int, name: bytes, entry: Entry, reader: Reader) -> None:
+        os.symlink(entry.link, name, dir_fd=parent)
+        self._dress_node(parent, name, entry)
+
+    def _node(self, parent: int, name: bytes, entry: Entry, reader: Reader) -> None:
+        kind = {tar.FIFO: stat.S_IFIFO, tar.CHARACTER: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK}[entry.type]
+        device = 0 if entry.type == tar.FIFO else os.makedev(entry.major, entry.minor)
+        if kind == stat.S_IFCHR and device == 0:
+            raise MalformedLayer(entry.name, "a device 0:0 would hide files of other layers")
+        os.mknod(name, kind | 0o600, device, dir_fd=parent)
+        self._dress_node(parent, name, entry)
+        os.chmod(name, entry.mode, dir_fd=parent)
+
+    def _dress(self, descriptor: int, entry: Entry) -> None:
+        """Give owner and attributes; mode comes after, because chown clears set-id bits."""
+        os.fchown(descriptor, entry.uid, entry.gid)
+        for key, value in _safe_xattrs(entry):
+            _set_xattr(descriptor, key, value)
+
+    def _dress_node(self, parent: int, name: bytes, entry: Entry) -> None:
+        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        for key, value in _safe_xattrs(entry):
+            _set_xattr(b"/proc/self/fd/%d/%s" % (parent, name), key, value)
+        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+
+_MAKERS = {
+    tar.FILE: Extractor._file,
+    tar.HARD_LINK: Extractor._hard_link,
+    tar.SYMLINK: Extractor._symlink,
+    tar.CHARACTER: Extractor._node,
+    tar.BLOCK_DEVICE: Extractor._node,
+    tar.FIFO: Extractor._node,
+}
+
+
+def _safe_xattrs(entry: Entry) -> list[tuple[bytes, bytes]]:
+    return [(key, value) for key, value in entry.xattrs.items() if not key.startswith(OVERLAY_XATTRS)]
+
+
+def _set_xattr(target: int | bytes, key: bytes, value: bytes) -> None:
+    try:
+        if isinstance(target, int):
+            os.setxattr(target, key, value)
+        else:
+            os.setxattr(target, key, value, follow_symlinks=False)
+    except OSError as error:
+        # A file system without the attribute's name space (user.* on a link, security.selinux) is no reason to stop.
+        if error.errno not in (errno.ENOTSUP, errno.EPERM):
+            raise
+
+
+def _write(descriptor: int, piece: memoryview) -> None:
+    while piece:
+        piece = piece[os.write(descriptor, piece) :]
+
+
+def _explained(name: bytes, error: OSError) -> Exception:
+    if error.errno in FULL:
+        return StoreFull(os.fsdecode(name), error)
+    return MalformedLayer(name, f"{error.strerror}")

@@ -1,0 +1,203 @@
+"""Root file systems as overlays: every layer unpacked once, a directory of its own for each instance.
+
+DIRECTORY/
+├── layer/<chain id>/fs            one layer's files, as overlayfs wants a lower directory; complete or absent
+├── layer/empty/fs                 the lower directory of an image without layers
+├── instance/<id>/{upper,work}     what an instance wrote
+└── making/<random>                being unpacked or deleted; whatever is found here at start-up is rubbish
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from trivet.base.error import AlreadyExists
+from trivet.engine.snapshot.extract import extract
+from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
+from trivet.engine.snapshot.stream import Budget, LayerStream
+from trivet.isolation.plan import Root
+from trivet.oci import digest as digests
+from trivet.oci.layer import Layer, chain_ids
+from trivet.store.content import ContentStore, explaining_full
+
+EMPTY = "empty"
+
+
+class OverlaySnapshotter:
+    """The snapshotter of the process and container levels."""
+
+    form: Literal["mount", "drive"] = "mount"
+
+    def __init__(self, directory: Path, content: ContentStore, budget: Budget | None = None) -> None:
+        self.directory = directory
+        self._content = content
+        self._budget = budget or Budget()
+        self._layers = directory / "layer"
+        self._instances = directory / "instance"
+        self._making = directory / "making"
+        self._lock = threading.Lock()
+        for each in (directory, self._layers, self._instances, self._making):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_root(self._layers / EMPTY / "fs")
+
+    def prepare(self, image: Layered, report: Report = silent) -> None:
+        """Unpack the layers that aren't there yet, bottom first."""
+        chains = chain_ids(layer.diff_id for layer in image.layers)
+        if all(self._fs(chain).is_dir() for chain in chains):
+            return
+        with self._lock:
+            for chain, layer in zip(chains, image.layers, strict=True):
+                if not self._fs(chain).is_dir():
+                    self._unpack(chain, layer, report)
+
+    def create(self, instance: str, image: Layered) -> Root:
+        """Make an instance's upper and work directories over an image."""
+        while True:
+            self.prepare(image)
+            lowers = self.lowers(image)
+            with self._lock:
+                # Somebody may have pruned since `prepare`; once the instance names its layers nobody can.
+                if all(Path(lower).is_dir() for lower in lowers):
+                    self._make_instance(instance, lowers)
+                    return self.root(instance, image)
+
+    def root(self, instance: str, image: Layered) -> Root:
+        """Find an instance's root again."""
+        home = self._home(instance)
+        return Root(form=self.form, lowers=self.lowers(image), upper=str(home / "upper"), work=str(home / "work"))
+
+    def lowers(self, image: Layered) -> tuple[str, ...]:
+        """List the directories of an image's layers, topmost first, whether unpacked or not."""
+        chains = chain_ids(layer.diff_id for layer in image.layers)
+        return tuple(str(self._fs(chain)) for chain in reversed(chains)) or (str(self._layers / EMPTY / "fs"),)
+
+    def usage(self, instance: str) -> int:
+        """Measure the writable layer, in bytes on disk."""
+        return disk_usage(self._home(instance) / "upper")
+
+    def remove(self, instance: str) -> None:
+        """Delete the writable layer: out of sight at once, from the disk after that."""
+        self._discard(self._instances / instance)
+
+    def instances(self) -> set[str]:
+        """List the instances that have a writable layer here."""
+        return {entry.name for entry in os.scandir(self._instances)}
+
+    def adopt(self, root: Root, below: Layered, layer: Layer) -> None:
+        """Keep what an instance wrote as the unpacked form of the layer it was committed to; `root` is gone then.
+
+        Saves unpacking a layer that was just made on this machine.
+        """
+        target = self._fs(chain_ids(each.diff_id for each in (*below.layers, layer))[-1])
+        with self._lock:
+            if not target.is_dir():
+                draft = self._making / secrets.token_hex(8)
+                draft.mkdir(mode=0o700)
+                Path(root.upper).rename(draft / "fs")
+                draft.rename(target.parent)
+        self._discard(Path(root.upper).parent)
+
+    def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
+        """Delete layers that no image of `keep` has, and what a crash left."""
+        needed = {EMPTY}
+        for image in keep:
+            needed |= {chain.partition(":")[2] for chain in chain_ids(layer.diff_id for layer in image.layers)}
+        with self._lock:
+            for instance in self.instances():
+                needed.update((self._instances / instance / "layers").read_text().split())
+            useless = [Path(entry.path) for entry in os.scandir(self._layers) if entry.name not in needed]
+            useless += [Path(entry.path) for entry in os.scandir(self._making)]
+            freed = sum(disk_usage(path) for path in useless)
+            for path in useless if not dry_run else ():
+                self._discard(path)
+        return freed
+
+    def _fs(self, chain: str) -> Path:
+        return self._layers / chain.partition(":")[2] / "fs"
+
+    def _home(self, instance: str) -> Path:
+        home = self._instances / instance
+        if not home.is_dir():
+            raise SnapshotNotFound(instance)
+        return home
+
+    def _make_instance(self, instance: str, lowers: tuple[str, ...]) -> None:
+        home, draft = self._instances / instance, self._making / secrets.token_hex(8)
+        if home.exists():
+            raise AlreadyExists(f"instance {instance} already has a writable layer")
+        try:
+            with explaining_full(home):
+                draft.mkdir(mode=0o700)
+                _make_root(draft / "upper", like=Path(lowers[0]))
+                (draft / "work").mkdir(mode=0o700)
+                (draft / "layers").write_text("".join(f"{Path(lower).parent.name}\n" for lower in lowers))
+                draft.rename(home)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+    def _unpack(self, chain: str, layer: Layer, report: Report) -> None:
+        """Unpack into a directory nobody knows, check the tar's digest, then give it its name."""
+        draft = self._making / secrets.token_hex(8)
+        short = digests.short(layer.digest)
+        subject = f"layer {short}"
+        try:
+            draft.mkdir(mode=0o700)
+            _make_root(draft / "fs")
+            with (
+                self._content.open(layer.digest) as file,
+                LayerStream(file, subject=subject, budget=self._budget) as stream,
+            ):
+                stream.watch(lambda done: report(short, "unpacking", done, layer.size))
+                extract(stream, draft / "fs", budget=self._budget)
+            if stream.diff_id != layer.diff_id:
+                raise digests.DigestMismatch(subject, layer.diff_id, stream.diff_id)
+            draft.rename(self._fs(chain).parent)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        report(short, "unpacked", layer.size, layer.size)
+
+    def _discard(self, path: Path) -> None:
+        """Delete a directory so that a crash can't leave half of it under its name."""
+        grave = self._making / secrets.token_hex(8)
+        try:
+            path.rename(grave)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(grave, ignore_errors=True)
+
+
+def disk_usage(directory: Path) -> int:
+    """Add up the disk blocks of everything below a directory, hard links once."""
+    total, seen = 0, set[int]()
+    pending = [os.fspath(directory)]
+    while pending:
+        try:
+            entries = list(os.scandir(pending.pop()))
+        except FileNotFoundError:
+            continue
+        for entry in entries:
+            state = entry.stat(follow_symlinks=False)
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+            elif state.st_nlink > 1:
+                if state.st_ino in seen:
+                    continue
+                seen.add(state.st_ino)
+            total += state.st_blocks * 512
+    return total
+
+
+def _make_root(path: Path, *, like: Path | None = None) -> None:
+    """Make a directory that will be somebody's `/`: 0755 root, or with the owner and mode of another one."""
+    path.mkdir(parents=True, exist_ok=True)
+    state = like.stat() if like else None
+    os.chown(path, state.st_uid if state else 0, state.st_gid if state else 0)
+    path.chmod(state.st_mode & 0o7777 if state else 0o755)
