@@ -56,16 +56,19 @@ def nested(kind: int, *attributes: bytes) -> bytes:
     return attribute(kind | _NESTED, b"".join(attributes))
 
 
-def attributes(data: bytes) -> dict[int, bytes]:
-    """Split a run of attributes; of several of one type the last counts. A malformed rest is ignored."""
-    found = {}
+def pairs(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Split a run of attributes in order. A malformed rest is ignored."""
     while len(data) >= ATTRIBUTE.size:
         length, kind = ATTRIBUTE.unpack_from(data)
         if not ATTRIBUTE.size <= length <= len(data):
-            break
-        found[kind & _TYPE_MASK] = data[ATTRIBUTE.size : length]
+            return
+        yield kind & _TYPE_MASK, data[ATTRIBUTE.size : length]
         data = data[length + (-length % 4) :]
-    return found
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """Split a run of attributes; of several of one type the last counts."""
+    return dict(pairs(data))
 
 
 def text(value: bytes) -> str:

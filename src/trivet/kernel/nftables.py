@@ -16,11 +16,25 @@ import ipaddress
 import re
 import struct
 import subprocess
+from collections.abc import Iterator
 
 import msgspec
 
 from trivet.base.error import Denied, Internal, TimedOut, Unsupported
-from trivet.kernel.netlink import ACK, CREATE, EXCLUSIVE, REQUEST, Request, Socket, attribute, nested
+from trivet.kernel.netlink import (
+    ACK,
+    CREATE,
+    DUMP,
+    EXCLUSIVE,
+    REQUEST,
+    Request,
+    Socket,
+    attribute,
+    attributes,
+    nested,
+    pairs,
+    text,
+)
 
 NFGEN = struct.Struct(">BBH")
 _NETLINK_NETFILTER = 12
@@ -129,6 +143,29 @@ def has_element(table: str, name: str, key: bytes, family: str = "inet") -> bool
     return _found(Request(_SUBSYSTEM << 8 | _GETSETELEM, payload, REQUEST | ACK, name))
 
 
+def tables(family: str = "inet") -> list[str]:
+    """List the names of all loaded tables of a family."""
+    request = Request(_SUBSYSTEM << 8 | _GETTABLE, _head(family), REQUEST | DUMP)
+    with Socket(_NETLINK_NETFILTER) as netlink:
+        return [text(attributes(answer[NFGEN.size :])[_TABLE_NAME]) for answer in netlink.dump(request)]
+
+
+def keys(table: str, name: str, family: str = "inet") -> list[bytes]:
+    """List the keys of a set or map; empty when there is no such set."""
+    payload = _head(family) + attribute(_ELEMENTS_TABLE, table) + attribute(_ELEMENTS_SET, name)
+    request = Request(_SUBSYSTEM << 8 | _GETSETELEM, payload, REQUEST | DUMP, name)
+    try:
+        with Socket(_NETLINK_NETFILTER) as netlink:
+            return [key for answer in netlink.dump(request) for key in _keys(answer)]
+    except FileNotFoundError:
+        return []
+
+
+def _keys(answer: bytes) -> Iterator[bytes]:
+    for _, element in pairs(attributes(answer[NFGEN.size :]).get(_ELEMENTS, b"")):
+        yield attributes(attributes(element)[_KEY])[_VALUE]
+
+
 def _render_set(item: Set) -> list[str]:
     kind, types = ("map", f"{item.key} : {item.value}") if item.value else ("set", item.key)
     elements = [f"\t\telements = {{ {', '.join(item.elements)} }}"] if item.elements else []
@@ -138,7 +175,7 @@ def _render_set(item: Set) -> list[str]:
 def _run(table: str, script: str) -> None:
     try:
         done = subprocess.run(
-            ["nft", "-f", "-"], input=script, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+            ["nft", "-f", "-"], input=script, capture_output=True, encoding="utf-8", timeout=_TIMEOUT, check=False
         )
     except FileNotFoundError as error:
         hint = "install it: apt-get install nftables"

@@ -1,0 +1,89 @@
+"""From a request to the record of a network: names, subnet, gateway, interface. Looks at the host, changes nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from trivet.base.error import Conflict, InvalidArgument
+from trivet.client.schema import NetworkRequest
+from trivet.engine.network import names
+from trivet.engine.network.ipam import DEFAULT_RANGE, USER_RANGE, free_subnet
+from trivet.engine.network.model import BRIDGE, DEFAULT_ENGINE, InvalidNetwork, NetworkRecord, short
+from trivet.kernel import rtnetlink
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_LONGEST_PREFIX = 29
+
+
+def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRecord]) -> NetworkRecord:
+    """Decide everything about a network. Raises `InvalidArgument`, `Conflict` for a used subnet, `Exhausted`."""
+    if not _NAME.fullmatch(request.name):
+        raise InvalidArgument(f"network name {request.name!r} is invalid: letters, digits, '_', '.', '-' are possible")
+    if not 68 <= request.mtu <= 65535:
+        raise InvalidNetwork(request.name, f"cannot have MTU {request.mtu}, 68 to 65535 is possible")
+    identity = secrets.token_hex(32)
+    record = NetworkRecord(
+        id=identity,
+        name=request.name,
+        driver=request.driver,
+        created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        internal=request.internal,
+        mtu=request.mtu,
+        labels=request.labels,
+    )
+    if request.driver != BRIDGE:
+        return record
+    subnet = _subnet(request, networks)
+    return msgspec.structs.replace(
+        record,
+        subnet=str(subnet),
+        gateway=str(_gateway(request, subnet)),
+        interface=_interface(engine_id, request.name, identity),
+    )
+
+
+def _subnet(request: NetworkRequest, networks: Sequence[NetworkRecord]) -> ipaddress.IPv4Network:
+    used = _used(networks)
+    if not request.subnet:
+        return free_subnet(DEFAULT_RANGE if request.name == BRIDGE else USER_RANGE, used)
+    try:
+        subnet = ipaddress.IPv4Network(request.subnet)
+    except ValueError as error:
+        raise InvalidNetwork(request.name, f"cannot have subnet {request.subnet}: {error}") from error
+    if subnet.prefixlen > _LONGEST_PREFIX:
+        raise InvalidNetwork(request.name, f"cannot have subnet {subnet}: /{_LONGEST_PREFIX} is the smallest")
+    for other in used:
+        if other.prefixlen and other.overlaps(subnet):
+            raise Conflict(f"subnet {subnet} of network {request.name} overlaps {other}, which this host uses")
+    return subnet
+
+
+def _gateway(request: NetworkRequest, subnet: ipaddress.IPv4Network) -> ipaddress.IPv4Address:
+    try:
+        gateway = ipaddress.IPv4Address(request.gateway or subnet.network_address + 1)
+    except ValueError as error:
+        raise InvalidNetwork(request.name, f"cannot have gateway {request.gateway}: {error}") from error
+    if gateway not in subnet or gateway in (subnet.network_address, subnet.broadcast_address):
+        raise InvalidNetwork(request.name, f"cannot have gateway {gateway}, it is no host address of {subnet}")
+    return gateway
+
+
+def _used(networks: Sequence[NetworkRecord]) -> list[ipaddress.IPv4Network]:
+    """List what a new subnet must not overlap: routes of the host, networks of ours, resolvers."""
+    routes = [route.destination for route in rtnetlink.routes()]
+    own = [record.range for record in networks if record.subnet]
+    resolvers = [ipaddress.ip_network(server) for server in names.resolvers()]
+    return [network for network in (*routes, *own, *resolvers) if isinstance(network, ipaddress.IPv4Network)]
+
+
+def _interface(engine_id: str, name: str, identity: str) -> str:
+    """Name the bridge: engines live side by side, so only the default one has a name to remember."""
+    if engine_id == DEFAULT_ENGINE and name == BRIDGE:
+        return "trivet0"
+    return f"trv-{short(engine_id, identity)[:6]}"

@@ -1,0 +1,34 @@
+"""The network `host`: the instance uses the host's own interfaces."""
+
+from __future__ import annotations
+
+from trivet.base.error import Unsupported
+from trivet.engine.network.model import Endpoint, Form, NetworkRecord
+from trivet.isolation.plan import Attachment
+
+
+class Host:
+    """Nothing to make and nothing to remove."""
+
+    def form(self, network: NetworkRecord, wanted: Form) -> Form | None:
+        if wanted == "tap":
+            raise Unsupported("an instance at level vm has a kernel of its own, it can't be on network host")
+        return "host"
+
+    def create(self, network: NetworkRecord) -> None:
+        pass
+
+    def remove(self, network: NetworkRecord) -> None:
+        pass
+
+    def attach(self, network: NetworkRecord, endpoint: Endpoint) -> Attachment:
+        return Attachment(kind="host", network=network.name, name="")
+
+    def reattach(self, network: NetworkRecord, endpoint: Endpoint) -> bool:
+        return True
+
+    def detach(self, endpoint: Endpoint) -> None:
+        pass
+
+    def problem(self, network: NetworkRecord) -> str:
+        return ""

@@ -1,0 +1,87 @@
+"""Addresses: which subnet a network gets, and which address an instance.
+
+What is taken is told by the records; a `Pool` only remembers where it stopped looking, so that an
+address rests as long as possible before somebody else gets it (neighbours and connections remember it).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from trivet.base.error import AlreadyExists, Exhausted, InvalidArgument
+
+Address = ipaddress.IPv4Address
+Subnet = ipaddress.IPv4Network
+
+DEFAULT_RANGE = (Subnet("172.24.0.0/13"), 16)  # the default network of an engine: one of 8
+USER_RANGE = (Subnet("10.208.0.0/12"), 24)  # every other network: one of 4096
+
+
+class NoAddressLeft(Exhausted):
+    """A network whose every address is reserved."""
+
+    def __init__(self, subnet: Subnet) -> None:
+        hint = "remove instances, or create a network with a larger --subnet"
+        super().__init__(f"no address is left in subnet {subnet}", hint=hint)
+
+
+def free_subnet(choice: tuple[Subnet, int], used: Iterable[Subnet]) -> Subnet:
+    """Choose the first subnet of a range that overlaps nothing in `used`. Raises `Exhausted`."""
+    whole, prefix = choice
+    obstacles = [network for network in used if network.prefixlen and network.overlaps(whole)]
+    for subnet in whole.subnets(new_prefix=prefix):
+        if not any(subnet.overlaps(obstacle) for obstacle in obstacles):
+            return subnet
+    raise Exhausted(f"no free subnet is left in {whole}", hint="give one with --subnet")
+
+
+def mac_of(address: Address) -> str:
+    """Derive a locally administered MAC from an address: unique on its network, and the same again after a restart."""
+    return (b"\x02\x74" + address.packed).hex(":")
+
+
+class Pool:
+    """The addresses of one network. Not thread-safe; the owner locks."""
+
+    def __init__(self, subnet: Subnet, gateway: Address, taken: Iterable[Address] = ()) -> None:
+        self.subnet = subnet
+        self._reserved = {int(subnet.network_address), int(subnet.broadcast_address), int(gateway)}
+        self._taken = {int(address) for address in taken}
+        self._next = max(self._taken, default=int(subnet.network_address)) + 1
+
+    def allocate(self, wanted: str = "") -> Address:
+        """Take the next free address, or the one asked for.
+
+        Raises `NoAddressLeft`, `AlreadyExists` when it is taken, `InvalidArgument` when it can't be one.
+        """
+        number = self._check(wanted) if wanted else self._search()
+        self._taken.add(number)
+        return Address(number)
+
+    def release(self, address: Address) -> None:
+        """Give an address back; one that is free is fine."""
+        self._taken.discard(int(address))
+
+    def _check(self, wanted: str) -> int:
+        try:
+            address = Address(wanted)
+        except ValueError as error:
+            raise InvalidArgument(f"{wanted} is not an IPv4 address") from error
+        if address not in self.subnet:
+            raise InvalidArgument(f"address {address} is not in subnet {self.subnet}")
+        if int(address) in self._reserved:
+            raise InvalidArgument(f"address {address} is reserved in subnet {self.subnet}")
+        if int(address) in self._taken:
+            raise AlreadyExists(f"address {address} is already in use")
+        return int(address)
+
+    def _search(self) -> int:
+        first, size = int(self.subnet.network_address), self.subnet.num_addresses
+        start = self._next - first
+        for step in range(size):
+            number = first + (start + step) % size
+            if number not in self._taken and number not in self._reserved:
+                self._next = number + 1
+                return number
+        raise NoAddressLeft(self.subnet)

@@ -1,0 +1,117 @@
+"""The ledger: records of networks and endpoints, with the address pools that follow from them.
+
+The record file is the truth. Endpoints are also kept in memory, as every attachment and every
+published port looks at all of them; the engine is the only writer.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from trivet.base.error import AlreadyExists, NotFound
+from trivet.client.schema import Port
+from trivet.engine.network.ipam import Pool
+from trivet.engine.network.model import Endpoint, NetworkRecord, NoSuchNetwork
+from trivet.store.record import Records
+
+
+class Ledger:
+    """Who is on which network. Methods may be called from any thread; `lock` makes several of them one step."""
+
+    def __init__(self, records: Records) -> None:
+        self.lock = threading.RLock()
+        self._networks = records.table("network", NetworkRecord)
+        self._endpoints = records.table("endpoint", Endpoint)
+        self._known = {endpoint.key: endpoint for endpoint in self._endpoints.all()}
+        self._pools: dict[str, Pool] = {}
+
+    def networks(self) -> list[NetworkRecord]:
+        """List the networks, oldest first."""
+        return self._networks.all()
+
+    def network(self, reference: str) -> NetworkRecord:
+        """Look a network up by name, id or prefix. Raises `NoSuchNetwork`."""
+        try:
+            return self._networks.find(reference)
+        except NotFound as error:
+            raise NoSuchNetwork(reference) from error
+
+    def has(self, name: str) -> bool:
+        """Tell whether a network of this name exists."""
+        return self._networks.by_name(name) is not None
+
+    @contextmanager
+    def adding(self, network: NetworkRecord) -> Iterator[None]:
+        """Add a network for the time of what is inside; it stays if that succeeds. Raises `AlreadyExists`."""
+        self._networks.insert(network.id, network, name=network.name)
+        try:
+            yield
+        except BaseException:
+            self._networks.delete(network.id)
+            raise
+
+    def drop(self, network: NetworkRecord) -> None:
+        """Forget a network."""
+        self._networks.delete(network.id)
+        self._pools.pop(network.id, None)
+
+    def endpoints(self) -> list[Endpoint]:
+        """List all endpoints."""
+        with self.lock:
+            return list(self._known.values())
+
+    def members(self, network: NetworkRecord) -> list[Endpoint]:
+        """List the endpoints of one network."""
+        return [endpoint for endpoint in self.endpoints() if endpoint.network == network.id]
+
+    def of_instance(self, instance: str) -> list[Endpoint]:
+        """List the endpoints of one instance."""
+        return [endpoint for endpoint in self.endpoints() if endpoint.instance == instance]
+
+    def reserve(self, network: NetworkRecord, endpoint: Endpoint, wanted: str) -> Endpoint:
+        """Record an endpoint with an address of its network's pool. Raises as `Pool.allocate` does."""
+        with self.lock:
+            pool = self._pool(network)
+            try:
+                address = pool.allocate(wanted)
+            except AlreadyExists as error:
+                raise AlreadyExists(f"{error.message} by instance {self._holder(network, wanted)}") from error
+            endpoint = msgspec.structs.replace(endpoint, address=str(address))
+            try:
+                return self.save(endpoint)
+            except BaseException:
+                pool.release(address)
+                raise
+
+    def save(self, endpoint: Endpoint) -> Endpoint:
+        """Record an endpoint as it is now."""
+        with self.lock:
+            self._endpoints.put(endpoint.key, endpoint, name=endpoint.claim)
+            self._known[endpoint.key] = endpoint
+            return endpoint
+
+    def free(self, endpoint: Endpoint) -> None:
+        """Forget an endpoint and give its address back."""
+        with self.lock:
+            self._endpoints.delete(endpoint.key)
+            self._known.pop(endpoint.key, None)
+            if endpoint.address and endpoint.network in self._pools:
+                self._pools[endpoint.network].release(ipaddress.IPv4Address(endpoint.address))
+
+    def set_ports(self, endpoint: Endpoint, ports: tuple[Port, ...]) -> Endpoint:
+        """Record what an endpoint publishes."""
+        return self.save(msgspec.structs.replace(endpoint, ports=ports))
+
+    def _pool(self, network: NetworkRecord) -> Pool:
+        if network.id not in self._pools:
+            taken = [ipaddress.IPv4Address(member.address) for member in self.members(network) if member.address]
+            self._pools[network.id] = Pool(network.range, ipaddress.IPv4Address(network.gateway), taken)
+        return self._pools[network.id]
+
+    def _holder(self, network: NetworkRecord, address: str) -> str:
+        return next((member.name for member in self.members(network) if member.address == address), "unknown")

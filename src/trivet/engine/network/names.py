@@ -1,0 +1,117 @@
+"""The files that give an instance its names: /etc/hosts, /etc/resolv.conf, /etc/hostname."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from trivet.base.error import InvalidArgument
+from trivet.isolation.plan import File
+
+HOST_GATEWAY = "host-gateway"
+RESOLV_CONF = Path("/etc/resolv.conf")
+HOSTS = Path("/etc/hosts")
+UPSTREAM = Path("/run/systemd/resolve/resolv.conf")  # what systemd-resolved itself asks
+PUBLIC = ("1.1.1.1", "8.8.8.8")
+_LOOPBACK = (("127.0.0.1", "localhost"), ("::1", "localhost ip6-localhost ip6-loopback"))
+
+
+def hosts(
+    hostname: str,
+    address: str,
+    *,
+    extra: Sequence[str] = (),
+    members: Mapping[str, str] | None = None,
+    gateway: str = "",
+    base: str = "",
+) -> bytes:
+    """Build /etc/hosts.
+
+    `extra` are "name:address" (address may be host-gateway), `members` other names on the network.
+    `base` is what comes first, for an instance that uses the host's network; else the loopback names do.
+    Raises `InvalidArgument` naming the entry.
+    """
+    rows = [] if base else [f"{number}\t{names}" for number, names in _LOOPBACK]
+    if address and hostname:
+        rows.append(f"{address}\t{hostname}")
+    elif hostname:
+        rows.append(f"127.0.1.1\t{hostname}")
+    rows += [_extra(entry, gateway) for entry in extra]
+    rows += [f"{number}\t{name}" for name, number in (members or {}).items() if number and name != hostname]
+    text = base + "\n" if base and not base.endswith("\n") else base
+    return (text + "\n".join(rows) + "\n").encode()
+
+
+def resolv_conf(servers: Sequence[str] = (), *, shared: bool = False) -> bytes:
+    """Build /etc/resolv.conf from the host's, or from `--dns` servers.
+
+    A resolver on the host's loopback (systemd-resolved, dnsmasq) can't be reached from another network namespace: it is
+    replaced by what it asks itself, or by public ones. `shared`: the instance has the host's network, where it can.
+    """
+    for server in servers:
+        _check_address(server, server)
+    own = _lines(RESOLV_CONF)
+    options = [line for line in own if line.split()[0] in ("search", "domain", "options")]
+    if not servers:
+        servers = _nameservers(own, shared) or _nameservers(_lines(UPSTREAM), shared) or PUBLIC
+    return "".join(f"{line}\n" for line in (*(f"nameserver {server}" for server in servers), *options)).encode()
+
+
+def resolvers() -> list[str]:
+    """List the resolvers the host asks, so that no network hides one."""
+    return list(_nameservers([*_lines(RESOLV_CONF), *_lines(UPSTREAM)], shared=False))
+
+
+def files(directory: Path, hostname: str, hosts: bytes, resolv_conf: bytes) -> tuple[File, ...]:
+    """Describe the three files, with the engine's copies in `directory`."""
+    content = {"hosts": hosts, "resolv.conf": resolv_conf, "hostname": f"{hostname}\n".encode()}
+    return tuple(
+        File(target=f"/etc/{name}", source=str(directory / name), content=data) for name, data in content.items()
+    )
+
+
+def write(files: Iterable[File]) -> None:
+    """Write the engine's copies."""
+    for file in files:
+        path = Path(file.source)
+        path.write_bytes(file.content)
+        path.chmod(file.mode)
+
+
+def _extra(entry: str, gateway: str) -> str:
+    name, _, address = entry.partition(":")
+    if address == HOST_GATEWAY:
+        address = gateway or "127.0.0.1"
+    if not name or any(character.isspace() for character in name):
+        raise InvalidArgument(f"host entry {entry!r} is not of the form NAME:ADDRESS")
+    return f"{_check_address(address, entry)}\t{name}"
+
+
+def _check_address(address: str, entry: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address.strip("[]")))
+    except ValueError as error:
+        raise InvalidArgument(f"{address!r} in {entry!r} is not an IP address") from error
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(errors="replace").splitlines() if line.strip() and line[0] not in "#;"]
+    except OSError:
+        return []
+
+
+def _nameservers(lines: Iterable[str], shared: bool) -> tuple[str, ...]:
+    found = []
+    for line in lines:
+        words = line.split()
+        if words[0] != "nameserver" or len(words) < 2:
+            continue
+        try:
+            address = ipaddress.ip_address(words[1].partition("%")[0])
+        except ValueError:
+            continue
+        if shared or not (address.is_loopback or address.is_link_local or address.version == 6):
+            found.append(words[1])
+    return tuple(found)

@@ -1,0 +1,41 @@
+"""Network namespaces as files: they outlive the engine, and end when the file is unmounted.
+
+Made by the launcher in a process of its own: `unshare` in this one would move a single thread.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trivet.launch.operation import Bind, Sysctl, Unmount, Unshare
+from trivet.launch.spawn import run
+
+CLONE_NEWNET = 0x40000000
+SYSCTLS = (
+    # IPv4 only for now; loopback keeps ::1.
+    ("net/ipv6/conf/default/disable_ipv6", "1"),
+    ("net/ipv6/conf/default/accept_ra", "0"),
+    # Inside its own network a program may listen on any port, and ping, without being root.
+    ("net/ipv4/ip_unprivileged_port_start", "0"),
+    ("net/ipv4/ping_group_range", "0 2147483647"),
+)
+
+
+def create(path: Path) -> None:
+    """Make a network namespace and keep it at `path`; one left there by an earlier attempt is replaced."""
+    remove(path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    try:
+        sysctls = [Sysctl(name, value) for name, value in SYSCTLS]
+        run([Unshare(CLONE_NEWNET), *sysctls, Bind("/proc/self/ns/net", str(path), host=1, make=0, recursive=0)])
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Let a namespace go, with all its interfaces; missing is fine."""
+    if path.exists():
+        run([Unmount(str(path), optional=1)])
+        path.unlink(missing_ok=True)

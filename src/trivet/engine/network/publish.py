@@ -1,0 +1,137 @@
+"""Host ports: which are free, and whose they are.
+
+A published port is an element of an nftables map, not a listening socket: nothing has to run for it, so
+it works on while the engine is down. The price is that the kernel knows no owner of the port. We check
+sockets, our own records and other engines' maps when a port is published; a host program that binds the
+same port later gets no connections from outside, as translation comes before sockets (`check` says so).
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from trivet.base.error import Denied, Exhausted, InvalidArgument
+from trivet.client.schema import Port, PortRequest
+from trivet.engine.network.model import Endpoint, PortTaken
+from trivet.engine.network.ruleset import ANY
+from trivet.kernel import nftables
+
+_TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_ATTEMPTS = 200
+TABLE_PREFIX = "trivet"
+
+
+def choose(requests: Sequence[PortRequest], endpoints: Iterable[Endpoint], table: str) -> list[Port]:
+    """Settle every requested port, free ones for 0. Raises `PortTaken` naming the owner; changes nothing."""
+    taken = [(port, f"instance {endpoint.name}") for endpoint in endpoints for port in endpoint.ports]
+    taken += _of_other_engines(table)
+    chosen: list[Port] = []
+    for request in requests:
+        _validate(request)
+        port = _settle(request, taken)
+        taken.append((port, "the same instance"))
+        chosen.append(port)
+    return chosen
+
+
+def listener(port: Port) -> str:
+    """Name the host program that has a socket on a port; "" when there is none."""
+    try:
+        _probe(port.protocol, port.host_address, port.host_port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return _owner(port.protocol, port.host_port)
+    return ""
+
+
+def _settle(request: PortRequest, taken: list[tuple[Port, str]]) -> Port:
+    attempts = 1 if request.host_port else _ATTEMPTS
+    for _ in range(attempts):
+        port = Port(
+            container_port=request.container_port,
+            protocol=request.protocol,
+            host_address=request.host_address or ANY,
+            host_port=_bind(request),
+        )
+        owner = next((owner for other, owner in taken if _overlap(port, other)), None)
+        if owner is None:
+            return port
+        if request.host_port:
+            raise PortTaken(request.host_address, request.host_port, request.protocol, owner)
+    raise Exhausted(f"no free host port was found for {request.container_port}/{request.protocol}")
+
+
+def _validate(request: PortRequest) -> None:
+    if not 1 <= request.container_port <= 65535 or not 0 <= request.host_port <= 65535:
+        raise InvalidArgument(
+            f"port {request.host_port}:{request.container_port} is out of range, 1 to 65535 is possible"
+        )
+    try:
+        ipaddress.IPv4Address(request.host_address or ANY)
+    except ValueError as error:
+        raise InvalidArgument(f"cannot publish on {request.host_address}: it is not an IPv4 address") from error
+
+
+def _overlap(one: Port, other: Port) -> bool:
+    same = (one.protocol, one.host_port) == (other.protocol, other.host_port)
+    return same and (one.host_address == other.host_address or ANY in (one.host_address, other.host_address))
+
+
+def _bind(request: PortRequest) -> int:
+    """Bind the port for a moment; what the kernel refuses is somebody's."""
+    address, port, protocol = request.host_address, request.host_port, request.protocol
+    try:
+        return _probe(protocol, address, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(address, port, protocol, _owner(protocol, port)) from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise InvalidArgument(f"cannot publish on {address}: it is not an address of this host") from error
+        if error.errno == errno.EACCES:
+            raise Denied(f"cannot publish port {port}/{protocol}: permission denied") from error
+        raise
+
+
+def _probe(protocol: str, address: str, port: int) -> int:
+    with socket.socket(socket.AF_INET, _TYPES[protocol]) as probe:
+        if protocol == "tcp":  # connections that are only waiting for their end don't count
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((address or ANY, port))
+        return int(probe.getsockname()[1])
+
+
+def _of_other_engines(table: str) -> list[tuple[Port, str]]:
+    others = [name for name in nftables.tables() if name.startswith(TABLE_PREFIX) and name != table]
+    found = []
+    for other in others:
+        for protocol in _TYPES:
+            for name in (protocol, f"{protocol}_here", f"{protocol}_at", f"{protocol}_here_at"):
+                found += [(_port(protocol, key), "another trivet engine") for key in nftables.keys(other, name)]
+    return found
+
+
+def _port(protocol: str, key: bytes) -> Port:
+    address = str(ipaddress.IPv4Address(key[:4])) if len(key) > 2 else ANY
+    number = int.from_bytes(key[4:6] if len(key) > 2 else key, "big")
+    return Port(container_port=0, protocol=protocol, host_address=address, host_port=number)
+
+
+def _owner(protocol: str, port: int) -> str:
+    """Name the program behind a socket, as far as /proc tells."""
+    inodes = set()
+    for table in (f"/proc/net/{protocol}", f"/proc/net/{protocol}6"):
+        rows = Path(table).read_text().splitlines()[1:] if Path(table).exists() else []
+        words = [row.split() for row in rows]
+        inodes |= {row[9] for row in words if int(row[1].rpartition(":")[2], 16) == port}
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(str(link.readlink()) in wanted for link in (process / "fd").iterdir()):
+                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+        except OSError:
+            continue
+    return "another program"

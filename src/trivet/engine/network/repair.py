@@ -1,0 +1,101 @@
+"""Host and records: where they differ, and how they are brought together again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from trivet.client.schema import Finding
+from trivet.engine.network import namespace
+from trivet.engine.network.publish import listener
+from trivet.engine.network.ruleset import element
+from trivet.kernel import nftables
+
+if TYPE_CHECKING:
+    from trivet.engine.network.network import Networks
+
+
+def restore(networks: Networks, running: Sequence[str] | None) -> None:
+    """Make bridges, links, table and forwarding as the records say; let go of who is not running."""
+    with networks.ledger.lock:
+        if running is not None:
+            _let_go(networks, set(running))
+        for record in networks.ledger.networks():
+            networks.drivers[record.driver].create(record)
+            for endpoint in networks.ledger.members(record):
+                if endpoint.device:
+                    networks.drivers[record.driver].reattach(record, endpoint)
+        for path in stale_namespaces(networks):
+            namespace.remove(path)
+        networks.load()
+
+
+def check(networks: Networks, *, repaired: bool) -> list[Finding]:
+    """Collect what is wrong, and restore when asked to."""
+    with networks.ledger.lock:
+        findings = [*_problems(networks)]
+        if repaired and findings:
+            restore(networks, None)
+            findings = [msgspec.structs.replace(finding, repaired=True) for finding in findings]
+    return findings
+
+
+def remove_all(networks: Networks) -> None:
+    """Take everything off the host, also what records don't know any more. The records stay."""
+    with networks.ledger.lock:
+        for endpoint in networks.ledger.endpoints():
+            networks.detach(endpoint.instance)
+        for path in _namespaces(networks):
+            namespace.remove(path)
+        for record in networks.ledger.networks():
+            networks.drivers[record.driver].remove(record)
+        nftables.remove(networks.table)
+        networks.forwarding.restore()
+
+
+def stale_namespaces(networks: Networks) -> list[Path]:
+    """List namespace files that belong to no attached instance."""
+    attached = {endpoint.instance for endpoint in networks.ledger.endpoints() if endpoint.device}
+    return [path for path in _namespaces(networks) if path.name not in attached]
+
+
+def _namespaces(networks: Networks) -> list[Path]:
+    return list(networks.namespaces.iterdir()) if networks.namespaces.is_dir() else []
+
+
+def _let_go(networks: Networks, running: set[str]) -> None:
+    for endpoint in networks.ledger.endpoints():
+        if endpoint.instance not in running:
+            networks.ledger.set_ports(endpoint, ())
+            networks.detach(endpoint.instance)
+
+
+def _problems(networks: Networks) -> Iterator[Finding]:
+    for record in networks.ledger.networks():
+        if problem := networks.drivers[record.driver].problem(record):
+            yield Finding(object=f"network {record.name}", problem=problem, repair="make the bridge anew")
+    if not networks.forwarding.enabled():
+        yield Finding(object="host", problem="net.ipv4.ip_forward is off", repair="turn it on")
+    if not nftables.exists(networks.table):
+        yield Finding(object=f"nftables table {networks.table}", problem="it is not loaded", repair="load it")
+    else:
+        yield from _port_problems(networks)
+    for path in stale_namespaces(networks):
+        yield Finding(object=f"network namespace {path}", problem="it belongs to no instance", repair="remove it")
+
+
+def _port_problems(networks: Networks) -> Iterator[Finding]:
+    for endpoint in networks.ledger.endpoints():
+        for port in endpoint.ports:
+            item = element(endpoint, port)
+            label = f"port {port.host_port}/{port.protocol} of instance {endpoint.name}"
+            if item and not nftables.has_element(networks.table, item.map, item.key):
+                yield Finding(object=label, problem="its rule is missing", repair="load the table")
+            if item and (program := listener(port)):
+                repair = f"stop {program}, or publish another port (not done by --repair)"
+                yield Finding(
+                    object=label, problem=f"{program} listens there too and gets no connections", repair=repair
+                )
