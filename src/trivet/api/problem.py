@@ -44,7 +44,7 @@ BY_ERRNO: dict[int, type[TrivetError]] = {
 def problem(error: BaseException) -> Problem:
     """Describe any exception to the other side; what isn't ours is logged with its traceback and named Internal."""
     error = as_trivet_error(error)
-    return Problem(kind=error.kind, message=error.message, hint=error.hint)
+    return Problem(kind=error.kind, message=error.message, hint=error.hint, exit_code=error.exit_code)
 
 
 def as_trivet_error(error: BaseException) -> TrivetError:
@@ -71,8 +71,5 @@ def _from_os_error(error: OSError) -> TrivetError:
 def response(error: BaseException) -> web.Response:
     """Make the HTTP answer for an exception."""
     known = as_trivet_error(error)
-    return web.Response(
-        status=STATUS[known.kind],
-        body=msgspec.json.encode(Problem(kind=known.kind, message=known.message, hint=known.hint)),
-        content_type="application/problem+json",
-    )
+    body = msgspec.json.encode(problem(known))
+    return web.Response(status=STATUS[known.kind], body=body, content_type="application/problem+json")

@@ -46,10 +46,12 @@ class TrivetError(Exception):
     """One sentence for people, a kind for machines, perhaps a next step.
 
     `message` is lower case, has no full stop, and names the object and the cause.
-    `hint` is the next command to type, or what to install.
+    `hint` is the next command to type, or what to install. `exit_code` is 126 or 127 where the program
+    that was to run is the reason, 0 otherwise.
     """
 
     kind: ClassVar[Kind] = Kind.INTERNAL
+    exit_code: ClassVar[int] = 0
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

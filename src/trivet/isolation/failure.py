@@ -15,6 +15,8 @@ from trivet.launch.operation import Bind, Exec, Mount, Operation, Sysctl, User, 
 class ProgramNotFound(NotFound):
     """The program isn't in the image (the command's exit code 127)."""
 
+    exit_code = 127
+
     def __init__(self, name: str, path: str, instance: str) -> None:
         where = "" if "/" in name else f" in PATH ({path or 'not set'})"
         super().__init__(f"program {name} not found{where} of {instance}")
@@ -22,6 +24,8 @@ class ProgramNotFound(NotFound):
 
 class ProgramNotExecutable(Denied):
     """The program is there and can't be executed (the command's exit code 126)."""
+
+    exit_code = 126
 
     def __init__(self, name: str, instance: str, cause: str, *, hint: str | None = None) -> None:
         super().__init__(f"cannot execute program {name} of {instance}: {cause}", hint=hint)

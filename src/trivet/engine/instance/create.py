@@ -11,9 +11,10 @@ import msgspec
 from trivet.base.clock import now_ns
 from trivet.base.error import Unsupported
 from trivet.base.identity import check_name, new_id, new_name
-from trivet.client.schema import Created, InstanceRequest
+from trivet.client.schema import Created, InstanceRequest, PortRequest
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.image.model import ImageRecord
 from trivet.engine.instance.attachment import choose
 from trivet.engine.instance.mount import Mounts, resolve
 from trivet.engine.instance.plan import make_plan
@@ -59,7 +60,8 @@ async def _make(
     place = context.place(key)
     image = context.images.find(request.image)
     config = context.images.config(image)
-    settings = config.config or Config()
+    settings = config.defaults
+    request = publish_exposed(request, settings)
     snapshotter = context.snapshotters[ability.root]
     undo.push_async_callback(asyncio.to_thread, shutil.rmtree, place.state, True)
     place.state.mkdir(parents=True, mode=0o700)
@@ -96,6 +98,19 @@ def _fill(context: Context, mounts: Mounts, image: ImageRecord) -> None:
 def _drop_volumes(context: Context, mounts: Mounts) -> None:
     for volume in mounts.anonymous:
         context.volumes.remove(volume)
+
+
+def publish_exposed(request: InstanceRequest, image: Config) -> InstanceRequest:
+    """With -P, ask for a free host port for every port the image exposes and nobody asked for."""
+    if not request.publish_all:
+        return request
+    asked = {(port.container_port, port.protocol) for port in request.ports}
+    more = []
+    for text in image.exposed_ports or {}:
+        number, _, protocol = text.partition("/")
+        if number.isdigit() and protocol in ("", "tcp", "udp") and (int(number), protocol or "tcp") not in asked:
+            more.append(PortRequest(container_port=int(number), protocol="udp" if protocol == "udp" else "tcp"))
+    return msgspec.structs.replace(request, ports=[*request.ports, *more])
 
 
 def warnings(request: InstanceRequest, ability: Ability) -> list[str]:

@@ -12,8 +12,7 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.start import Attach
 from trivet.engine.instance.status import check
-from trivet.engine.instance.stream import Failed, Stream
-from trivet.isolation.failure import explain
+from trivet.engine.instance.stream import Failed, Stream, refusal
 from trivet.isolation.plan import Program
 
 
@@ -42,7 +41,7 @@ async def run(context: Context, record: InstanceRecord, program: Program, attach
         await stream.go()
     except Failed as failure:
         stream.close()
-        raise explain(plan, failure.payload, program) from None
+        raise refusal(program, failure, record.name) from None
     return stream
 
 

@@ -12,13 +12,12 @@ from trivet.base.error import TrivetError
 from trivet.client.schema import Port
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
-from trivet.engine.instance.file import write_files
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
-from trivet.engine.instance.stream import Stream
-from trivet.engine.instance.watch import Failed, Watch
-from trivet.isolation.failure import explain
-from trivet.isolation.plan import Attachment, Plan
+from trivet.engine.instance.stream import Failed, Stream, refusal
+from trivet.engine.instance.watch import Watch
+from trivet.engine.network import names
+from trivet.isolation.plan import Plan
 
 
 class Attach(msgspec.Struct, frozen=True):
@@ -61,21 +60,24 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
 
 
 async def _connect(context: Context, record: InstanceRecord, undo: AsyncExitStack) -> tuple[Plan, tuple[Port, ...]]:
-    """Give the instance its interface, its files and its published ports."""
-    request = record.request
-    wish = record.plan.attachments[0]
-    use: Attachment = wish
-    if wish.kind in ("netns", "tap"):
-        undo.push_async_callback(asyncio.to_thread, context.networks.detach, record.id)
-        use = await asyncio.to_thread(
-            context.networks.attach, wish.network, record.id, record.name, form=wish.kind, ip=request.ip, mac=request.mac
-        )
-    files = await asyncio.to_thread(write_files, context, record, use)
-    ports: list[Port] = []
-    if request.ports:
-        undo.push_async_callback(asyncio.to_thread, context.networks.unpublish, record.id)
-        ports = await asyncio.to_thread(context.networks.publish, record.id, record.name, request.ports, use)
-    return msgspec.structs.replace(record.plan, attachments=(use,), files=files), tuple(ports)
+    """Give the instance its interface, its files (addresses may have changed) and its published ports."""
+    request, plan, networks = record.request, record.plan, context.networks
+    form = (await asyncio.to_thread(context.driver(record).ability)).network
+    undo.push_async_callback(asyncio.to_thread, networks.detach, record.id)
+    use = await asyncio.to_thread(
+        networks.attach, plan.attachments[0].network, record.id, record.name, form, request.ip, request.mac
+    )
+    files = networks.files(
+        record.id,
+        plan.hostname,
+        context.place(record.id).state / "file",
+        dns=request.dns,
+        extra_hosts=request.extra_hosts,
+    )
+    names.write(files)
+    undo.push_async_callback(asyncio.to_thread, networks.unpublish, record.id)
+    ports = await asyncio.to_thread(networks.publish, record.id, request.ports)
+    return msgspec.structs.replace(plan, attachments=(use,), files=files), tuple(ports)
 
 
 async def _run(
@@ -96,5 +98,5 @@ async def _run(
     try:
         pid = await watch.go()
     except Failed as failure:
-        raise explain(plan, driver.operations(plan), failure.payload) from None
+        raise refusal(plan.program, failure, record.name) from None
     return watch, client, pid

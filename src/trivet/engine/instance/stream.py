@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 
+from trivet.base.error import TrivetError
+from trivet.isolation.failure import explain
+from trivet.isolation.plan import Program
 from trivet.launch.channel import Channel, Frame
 from trivet.launch.frame import (
     ATTACH_STDERR,
@@ -14,6 +18,7 @@ from trivet.launch.frame import (
     Type,
     pack,
 )
+from trivet.launch.operation import Exec
 
 BUFFER = 4 * MAXIMUM
 
@@ -24,6 +29,13 @@ class Failed(Exception):
     def __init__(self, payload: bytes) -> None:
         super().__init__()
         self.payload = payload
+
+
+def refusal(program: Program, failed: Failed, name: str) -> TrivetError:
+    """Say why a program that was set up could not be executed: only its last step was left."""
+    _, number = struct.unpack_from("<II", failed.payload)
+    step = Exec(program.argv, program.env)
+    return explain(step, number, failed.payload[8:].decode(errors="replace"), f"instance {name}")
 
 
 class Stream:
