@@ -57,12 +57,9 @@ def contained(
 def bare(plan: Plan) -> oci.Spec:
     """Describe a process: the image's root, and everything else the host's own."""
     shown = tuple(_mount(Mount(kind="bind", source=path, target=path, propagation="rslave")) for path in HOST)
-    program = plan.program
     return oci.Spec(
         oci_version=oci.VERSION,
-        process=oci.Process(
-            cwd=program.cwd, args=program.argv, env=program.env, rlimits=_rlimits(plan), **_tty(program)
-        ),
+        process=bare_process(plan.program, plan),
         root=oci.Root(path="root", readonly=plan.root.read_only),
         mounts=(*shown, *_files(plan), *(_mount(mount) for mount in plan.mounts)),
         linux=oci.Linux(
@@ -72,6 +69,11 @@ def bare(plan: Plan) -> oci.Spec:
 
 
 HOST = ("/proc", "/sys", "/dev")
+
+
+def bare_process(program: Program, plan: Plan) -> oci.Process:
+    """Describe a program with all the rights its user has on the host."""
+    return oci.Process(cwd=program.cwd, args=program.argv, env=program.env, rlimits=_rlimits(plan), **_tty(program))
 
 
 def process(program: Program, security: Security, plan: Plan) -> oci.Process:
