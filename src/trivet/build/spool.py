@@ -121,7 +121,8 @@ class Spool:
             reader.copy(length, write)
             at += length
         self._end += entry.size
-        self._file.truncate(self._end)
+        if entry.sparse is not None:
+            self._file.truncate(self._end)
         return begin, state.hexdigest()
 
 

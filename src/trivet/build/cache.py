@@ -1,0 +1,70 @@
+"""The layer cache: step keys to layers, in the records, so that it outlives the engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from trivet.oci.layer import Layer
+from trivet.store.collect import Root
+from trivet.store.record import Records
+
+KIND = "build-cache"
+
+
+class CacheEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step made: `layer` over `below`, or None when it changed no file. Times are Unix seconds."""
+
+    key: str
+    below: tuple[Layer, ...]
+    layer: Layer | None
+    time: int
+    used: float
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All layers after the step, bottom first."""
+        return (*self.below, self.layer) if self.layer else self.below
+
+
+class Cache:
+    """All steps remembered by one engine."""
+
+    def __init__(self, records: Records, is_here: Callable[[str], bool]) -> None:
+        """`is_here` tells whether a blob is in the content store."""
+        self._table = records.table(KIND, CacheEntry)
+        self._is_here = is_here
+
+    def find(self, key: str) -> CacheEntry | None:
+        """Look a step up, and remember that it was useful. None also when its layer has gone."""
+        entry = self._table.get(key)
+        if entry is None:
+            return None
+        if entry.layer and not self._is_here(entry.layer.digest):
+            self._table.delete(key)
+            return None
+        self._table.put(key, msgspec.structs.replace(entry, used=time.time()))
+        return entry
+
+    def keep(self, key: str, below: tuple[Layer, ...], layer: Layer | None, when: int) -> CacheEntry:
+        """Remember what a step made."""
+        entry = CacheEntry(key=key, below=below, layer=layer, time=when, used=time.time())
+        self._table.put(key, entry)
+        return entry
+
+    def entries(self) -> list[CacheEntry]:
+        """List what is remembered, oldest first; each is `Layered`, for a snapshotter's prune."""
+        return self._table.all()
+
+    def roots(self) -> list[Root]:
+        """List the blobs that collection must leave alone because of the cache."""
+        return [Root(f"build cache {entry.key[:12]}", entry.layer.digest) for entry in self._table.all() if entry.layer]
+
+    def prune(self, *, unused_since: float | None = None, dry_run: bool = False) -> list[CacheEntry]:
+        """Forget the steps that were of no use since a moment (default: all); layers go with the next collection."""
+        forgotten = [entry for entry in self._table.all() if unused_since is None or entry.used < unused_since]
+        for entry in forgotten if not dry_run else ():
+            self._table.delete(entry.key)
+        return forgotten

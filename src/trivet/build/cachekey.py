@@ -1,0 +1,74 @@
+"""What a step's result depends on, as a digest: the files below, what is done to them, and nothing else.
+
+The configuration counts only where a step sees it (environment, user, directory), so that a changed
+LABEL or CMD makes no RUN run again. When a step ran, and when its files were changed, never counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from trivet.oci.layer import Layer, chain_ids
+
+_VERSION = 1  # raised when steps come to do something else for the same input
+
+
+def chain(layers: tuple[Layer, ...]) -> str:
+    """Name the files a step begins with; "" for none."""
+    return (chain_ids(layer.diff_id for layer in layers) or [""])[-1]
+
+
+def run_key(
+    below: str,
+    argv: tuple[str, ...],
+    *,
+    env: dict[str, str],
+    cwd: str,
+    user: str,
+    network: str,
+    timestamp: int | None,
+) -> str:
+    """Name the result of a RUN."""
+    return _key("run", below, list(argv), sorted(env.items()), cwd, user, network, timestamp)
+
+
+def copy_key(
+    below: str,
+    content: str,
+    *,
+    cwd: str,
+    target: str,
+    into: bool,
+    names: list[str],
+    chown: str,
+    chmod: str,
+    timestamp: int | None,
+) -> str:
+    """Name the result of a COPY or ADD; `content` is the checksum of what it takes, `names` of files taken singly."""
+    return _key("copy", below, content, cwd, target, into, names, chown, chmod, timestamp)
+
+
+def stage_copy_key(below: str, source: str, text: str, *, cwd: str, timestamp: int | None) -> str:
+    """Name the result of a COPY --from whose source has not been looked at: `source` is its chain."""
+    return _key("copy-from", below, source, text, cwd, timestamp)
+
+
+def directory_key(below: str, path: str, *, timestamp: int | None) -> str:
+    """Name the result of a WORKDIR."""
+    return _key("directory", below, path, timestamp)
+
+
+def _key(*parts: object) -> str:
+    raw = msgspec.msgpack.encode([_VERSION, *(_plain(part) for part in parts)])
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """Names may hold bytes that are no UTF-8, kept as surrogates."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value

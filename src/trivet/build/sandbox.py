@@ -1,0 +1,63 @@
+"""The container a RUN step runs in, as a plan. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from trivet.build.scope import env_list
+from trivet.isolation.plan import Attachment, File, Level, Limits, Log, Plan, Program, Root, Security
+from trivet.kernel.capability import DEFAULT
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+HOSTNAME = "build"  # the same for every step and day, since programs write it into files
+PIDS = 16384
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """A program to run in a step, with everything about the image that it can see."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+    user: str
+    network: str
+
+
+def make_plan(
+    key: str,
+    command: Command,
+    *,
+    root: Root,
+    run: Path,
+    cgroup: str,
+    secret: dict[str, str],
+    attachment: Attachment,
+    files: tuple[File, ...],
+) -> Plan:
+    """Fold a command and its surroundings into a plan for the container level.
+
+    A step may gain privileges inside its container (sudo), as people's Dockerfiles expect; the
+    capabilities it can gain are an ordinary container's.
+    """
+    return Plan(
+        id=key,
+        name=key,
+        level=Level.CONTAINER,
+        program=Program(
+            argv=command.argv,
+            env=env_list({"PATH": PATH, **secret, **command.env}),
+            cwd=command.cwd,
+            user=command.user,
+        ),
+        root=root,
+        directory=str(run),
+        cgroup=cgroup,
+        log=Log(path=""),
+        security=Security(capabilities=DEFAULT, no_new_privileges=False),
+        hostname=HOSTNAME,
+        files=files,
+        attachments=(attachment,),
+        limits=Limits(pids=PIDS),
+    )
