@@ -1,0 +1,166 @@
+"""From an instance's plan to what its guest agent does: the same compilation as a container's, on other devices.
+
+    /run/lower    the image: EROFS on /dev/vda, read-only
+    /run/upper    the instance's own drive, ext4 on /dev/vdb: directories `upper` and `work` of the overlay
+    /run/root     overlay of the two: the program's root
+    /run/share    what virtiofsd serves: one entry per bind mount, named by its number
+    /run/program  link to /proc/PID of the program, made by the agent
+
+All but the last are mounted in the program's mount namespace and gone with it, so that the drives are at rest
+before the machine powers off.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from trivet.isolation import specification
+from trivet.isolation.plan import Attachment, Mount, Plan, Program
+from trivet.kernel.cgroup_record import Hierarchy
+from trivet.launch.operation import (
+    AddAddress,
+    AddRoute,
+    Directory,
+    File,
+    Join,
+    JoinPath,
+    LinkUp,
+    Operation,
+    Root,
+    Spawn,
+    WriteFile,
+)
+from trivet.launch.operation import Mount as MountOperation
+from trivet.oci import runtime as oci
+from trivet.runtime import namespace
+from trivet.runtime import plan as runtime
+from trivet.runtime.mount import READ_ONLY
+from trivet.runtime.setting import Setting
+
+LOWER, UPPER, ROOT, SHARE = "/run/lower", "/run/upper", "/run/root", "/run/share"
+SHARE_TAG = "share"
+GROUP = "/sys/fs/cgroup/program"
+
+_NAMESPACES: tuple[oci.NamespaceType, ...] = ("mount", "pid", "uts", "ipc", "cgroup")
+_HIERARCHIES = (Hierarchy(version=2, mount="/sys/fs/cgroup", controllers=("memory", "pids", "cpu")),)
+_MOUNT_NAMESPACE = "/run/program/ns/mnt"
+
+
+def shared(plan: Plan) -> tuple[Mount, ...]:
+    """List the mounts that come from the host, in the order that numbers them."""
+    return tuple(mount for mount in plan.mounts if mount.kind == "bind")
+
+
+def launch(plan: Plan) -> list[Operation]:
+    """Compute what the agent does as session 0."""
+    spec = _specification(plan)
+    setting = _setting(plan.program, mount=(*_root(), *_share(plan), *_files(plan)), network=_network(plan.attachments))
+    return [*_group(plan), *runtime.launch(spec, setting)]
+
+
+def enter(plan: Plan, program: Program) -> list[Operation]:
+    """Compute what the agent does as a further session: join the program's namespaces, then run.
+
+    The mount namespace comes last and by path: behind it the agent's own files are gone.
+    """
+    process = specification.process(program, plan.security, plan)
+    filtering = specification.filtering(plan.security, privileged=program.privileged)
+    kinds = sum(namespace.FLAGS[kind] for kind in _NAMESPACES if kind != "mount")
+    return [
+        Join(0, kinds),
+        Spawn(
+            terminal=int(program.terminal),
+            rows=program.rows,
+            columns=program.columns,
+            stdin=int(program.stdin),
+            cgroup=GROUP,
+        ),
+        JoinPath(_MOUNT_NAMESPACE, namespace.FLAGS["mount"]),
+        Root("/"),
+        *runtime.program(process, oci.Linux(seccomp=filtering), _setting(program)),
+    ]
+
+
+def _specification(plan: Plan) -> oci.Spec:
+    """Describe the program as a contained one; network and limits are the machine's, the kernel is its own."""
+    inside = msgspec.structs.replace(
+        plan,
+        files=(),
+        mounts=_inside(plan),
+        attachments=(Attachment(kind="host", network=""),),
+        sysctls=tuple((specification.NETWORK_SYSCTL | dict(plan.sysctls)).items()),
+    )
+    spec = specification.contained(inside, _NAMESPACES)
+    own = msgspec.structs.replace(spec.linux or oci.Linux(), masked_paths=(), readonly_paths=())
+    return msgspec.structs.replace(spec, linux=own)
+
+
+def _setting(program: Program, *, mount: tuple[Operation, ...] = (), network: tuple[Operation, ...] = ()) -> Setting:
+    return Setting(
+        root=ROOT,
+        mount=mount,
+        unified=GROUP,
+        hierarchies=_HIERARCHIES,
+        network=network,
+        user=program.user,
+        groups=program.groups,
+        stdin=program.stdin,
+        builtin=program.builtin,
+    )
+
+
+def _group(plan: Plan) -> list[Operation]:
+    """Make the program's cgroup with the limits it was promised; the machine around it is a little larger."""
+    limits = {
+        "memory.max": plan.limits.memory,
+        "memory.low": plan.limits.memory_reservation,
+        "pids.max": plan.limits.pids,
+    }
+    return [
+        WriteFile("/sys/fs/cgroup/cgroup.subtree_control", b"+memory +pids +cpu"),
+        Directory(GROUP, host=1),
+        *(WriteFile(f"{GROUP}/{name}", str(value).encode()) for name, value in limits.items() if value),
+    ]
+
+
+def _root() -> tuple[Operation, ...]:
+    layers = (f"lowerdir={LOWER}", f"upperdir={UPPER}/upper", f"workdir={UPPER}/work")
+    return (
+        MountOperation("erofs", "/dev/vda", LOWER, READ_ONLY, ("ro",), host=1),
+        MountOperation("ext4", "/dev/vdb", UPPER, host=1),
+        Directory(f"{UPPER}/upper", host=1),
+        Directory(f"{UPPER}/work", host=1),
+        MountOperation("overlay", "overlay", ROOT, options=layers, host=1),
+    )
+
+
+def _share(plan: Plan) -> tuple[Operation, ...]:
+    return (MountOperation("virtiofs", SHARE_TAG, SHARE, host=1),) if shared(plan) else ()
+
+
+def _files(plan: Plan) -> tuple[Operation, ...]:
+    """Write the engine's small files into the root: a link among the image's directories can't lead out of it."""
+    return (Root(ROOT), *(File(file.target, file.content, file.mode) for file in plan.files)) if plan.files else ()
+
+
+def _inside(plan: Plan) -> tuple[Mount, ...]:
+    numbers = {id(mount): number for number, mount in enumerate(shared(plan))}
+    return tuple(
+        msgspec.structs.replace(mount, source=f"{SHARE}/{numbers[id(mount)]}", recursive=False)
+        if mount.kind == "bind"
+        else mount
+        for mount in plan.mounts
+    )
+
+
+def _network(attachments: tuple[Attachment, ...]) -> tuple[Operation, ...]:
+    """Name and address the interfaces, which are known by their MAC addresses until then."""
+    steps: list[Operation] = [LinkUp("lo")]
+    for attachment in attachments:
+        if attachment.kind != "tap":
+            continue
+        steps.append(LinkUp(attachment.mac, attachment.name, attachment.mtu))
+        steps += [AddAddress(attachment.name, address.address) for address in attachment.addresses]
+        gateways = [address.gateway for address in attachment.addresses if address.gateway]
+        steps += [AddRoute(attachment.name, "", gateway) for gateway in gateways]
+    return tuple(steps)

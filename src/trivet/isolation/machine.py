@@ -1,0 +1,189 @@
+"""From an instance's plan to its machine: QEMU's record, and what the host does around it.
+
+launcher   Monitor · Relay · Spawn (own mount and pid namespace: nothing of it shows, nothing outlives it)
+child      cgroups · bind mounts staged for sharing · virtiofsd · rights dropped · QEMU
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from trivet.base.error import Unsupported
+from trivet.hypervisor.device.drive import Drive
+from trivet.hypervisor.device.nic import Nic
+from trivet.hypervisor.device.serial import Console, Port
+from trivet.hypervisor.device.share import Share
+from trivet.hypervisor.machine import MEBIBYTE, Acceleration, Machine, command_line
+from trivet.isolation import guest
+from trivet.isolation.plan import Mount, Plan
+from trivet.kernel import capability
+from trivet.kernel.cgroup_record import Resources, Write
+from trivet.launch.operation import (
+    Background,
+    Bind,
+    Capabilities,
+    Exec,
+    Monitor,
+    NoNewPrivileges,
+    Operation,
+    Propagation,
+    Relay,
+    Spawn,
+    WriteFile,
+    encode,
+)
+from trivet.launch.operation import Mount as MountOperation
+from trivet.runtime.mount import NO_DEVICE, NO_SUID, PROPAGATION, READ_ONLY
+from trivet.runtime.namespace import FLAGS
+
+DEFAULT_MEMORY = 512 * MEBIBYTE
+SMALLEST_MEMORY = 192 * MEBIBYTE
+"""A kernel of a distribution doesn't come up with much less; a smaller limit holds inside."""
+OVERHEAD = 256 * MEBIBYTE
+"""What QEMU needs beyond the guest's memory: translated code, devices, virtiofsd."""
+DEFAULT_CPUS = 2
+AGENT_PORT = "org.trivet.agent.0"
+AGENT_DESCRIPTOR = 5
+CONSOLE, QMP, SHARE_SOCKET, SHARE_LOG = "console.log", "qmp.sock", "share.sock", "share.log"
+
+
+class NetworkUnsupported(Unsupported):
+    """A kind of network a machine can't have."""
+
+    def __init__(self, instance: str, kind: str) -> None:
+        super().__init__(
+            f"instance {instance} at level vm cannot use network {kind}: a machine has network interfaces of its own",
+            hint="use a bridge network, or --isolation container",
+        )
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """What this machine offers a guest: programs, kernel, acceleration, CPUs."""
+
+    qemu: str
+    virtiofsd: str
+    acceleration: Acceleration
+    kernel: str
+    initramfs: str
+    cpus: int
+
+
+def memory(plan: Plan) -> int:
+    """Choose the guest's memory."""
+    return max(plan.limits.memory or DEFAULT_MEMORY, SMALLEST_MEMORY)
+
+
+def resources(plan: Plan) -> Resources:
+    """Limit QEMU itself: its guest's memory and what comes on top, and the CPU time that was promised."""
+    limit = memory(plan) + OVERHEAD
+    return Resources(
+        memory=limit,
+        swap=limit,
+        shares=plan.limits.cpu_shares or None,
+        quota=round(plan.limits.cpus * _PERIOD) if plan.limits.cpus else None,
+        period=_PERIOD if plan.limits.cpus else None,
+        cpus=plan.limits.cpuset,
+    )
+
+
+def machine(plan: Plan, host: Host) -> Machine:
+    """Describe the machine. Raises `Unsupported` for a network it can't have."""
+    nics = tuple(
+        Nic(name=f"net{number}", tap=attachment.device, mac=attachment.mac)
+        for number, attachment in enumerate(a for a in plan.attachments if a.kind != "none")
+        if _is_tap(plan, attachment.kind)
+    )
+    socket = f"{plan.directory}/{SHARE_SOCKET}"
+    return Machine(
+        name=plan.name or plan.id,
+        program=host.qemu,
+        acceleration=host.acceleration,
+        memory=memory(plan),
+        cpus=math.ceil(plan.limits.cpus) or min(DEFAULT_CPUS, host.cpus),
+        kernel=host.kernel,
+        initramfs=host.initramfs,
+        console=Console(log=f"{plan.directory}/{CONSOLE}"),
+        qmp=f"{plan.directory}/{QMP}",
+        agent=Port(name=AGENT_PORT, fd=AGENT_DESCRIPTOR),
+        drives=(
+            Drive(name="image", path=plan.root.lowers[0], read_only=True),
+            Drive(name="upper", path=plan.root.upper),
+        ),
+        nics=nics,
+        share=Share(tag=guest.SHARE_TAG, socket=socket) if guest.shared(plan) else None,
+    )
+
+
+def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap: tuple[str, ...]) -> list[Operation]:
+    """Compute what the launcher does on the host, the guest's own plan included."""
+    return [
+        Monitor(
+            directory=plan.directory,
+            log=plan.log.path,
+            log_size=plan.log.size,
+            log_files=plan.log.files,
+            reap=reap,
+        ),
+        Relay(child_fd=AGENT_DESCRIPTOR, payload=encode(guest.launch(plan))),
+        Spawn(flags=FLAGS["mount"] | FLAGS["pid"], stdin=int(plan.program.stdin), cgroup=unified),
+        *(WriteFile(write.path, write.value.encode()) for write in joins),
+        Propagation("/", PROPAGATION["rslave"]),
+        *_staging(plan, host),
+        *_rights(plan),
+        Exec(command_line(machine(plan, host))),
+    ]
+
+
+_PERIOD = 100_000
+
+
+def _is_tap(plan: Plan, kind: str) -> bool:
+    if kind != "tap":
+        raise NetworkUnsupported(plan.name or plan.id, kind)
+    return True
+
+
+def _staging(plan: Plan, host: Host) -> list[Operation]:
+    """Gather the shared mounts in one directory that only this namespace sees, and serve it.
+
+    Read-only is enforced here, where no guest can undo it.
+    """
+    mounts = guest.shared(plan)
+    if not mounts:
+        return []
+    stage = f"{plan.directory}/share"
+    safe = NO_SUID | NO_DEVICE
+    return [
+        MountOperation("tmpfs", "tmpfs", stage, safe, ("mode=755", "size=1m"), host=1),
+        *(_staged(mount, f"{stage}/{number}") for number, mount in enumerate(mounts)),
+        Background(
+            argv=(
+                host.virtiofsd,
+                f"--socket-path={plan.directory}/{SHARE_SOCKET}",
+                *("-o", f"source={stage}", "-o", "sandbox=namespace", "-o", "announce_submounts"),
+                # Attributes are asked for again every time: what the host changes is seen at once.
+                *("-o", "cache=auto", "-o", "timeout=0", "-o", "xattr", "--rlimit-nofile=0"),
+            ),
+            log=f"{plan.directory}/{SHARE_LOG}",
+            ready=f"{plan.directory}/{SHARE_SOCKET}",
+        ),
+    ]
+
+
+def _staged(mount: Mount, target: str) -> Bind:
+    return Bind(
+        source=mount.source,
+        target=target,
+        recursive=int(mount.recursive),
+        attributes=READ_ONLY if mount.read_only else 0,
+        host=1,
+    )
+
+
+def _rights(plan: Plan) -> list[Operation]:
+    """Leave QEMU no capability but, with a network interface, the one that opens its tap device."""
+    names = ("CAP_NET_ADMIN",) if any(a.kind == "tap" for a in plan.attachments) else ()
+    mask = capability.mask(names)
+    return [Capabilities(mask, mask, 0, mask), NoNewPrivileges()]

@@ -1,0 +1,23 @@
+/* What a guest needs before its agent can talk, and how it ends. */
+#ifndef TRIVET_AGENT_BOOT_H
+#define TRIVET_AGENT_BOOT_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+/* Load the modules, mount what a kernel offers, and move to a root that a program can pivot away from. */
+void boot(void);
+
+/* Wait for the virtio-serial port with this name and for somebody at its other end; open it, non-blocking. */
+int open_port(const char *name);
+
+/* Make `path` a link to the process's directory in /proc. */
+void link_process(const char *path, pid_t pid);
+
+/* Read a small file as text. -1: errno. */
+ssize_t read_text(const char *path, char *text, size_t size);
+
+/* Write everything out and switch the machine off; words for the console say why, unless it was its time. */
+_Noreturn void power_off(const char *why);
+
+#endif
