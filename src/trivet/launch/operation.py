@@ -318,6 +318,17 @@ class OomScore(Operation, frozen=True):
     value: int
 
 
+class Console(Operation, frozen=True):
+    """Take a new terminal from the root's own /dev/pts as standard streams, shown at root path `path` ("" nowhere).
+
+    For a Spawn with a terminal, after devpts was mounted; without it the terminal is the host's, and the
+    program can't find its name.
+    """
+
+    code = 49
+    path: str = "/dev/console"
+
+
 class User(Operation, frozen=True):
     """Look up Docker's "name|uid[:group|gid]" in the root's /etc/passwd and /etc/group and remember it.
 

@@ -1,0 +1,22 @@
+/* The table of builtins. */
+#include "builtin.h"
+
+#include <stddef.h>
+#include <string.h>
+
+builtin_function *builtin_find(const char *name)
+{
+    static const struct {
+        const char *name;
+        builtin_function *function;
+    } table[] = {
+        { "archive-read", builtin_archive_read },
+        { "archive-write", builtin_archive_write },
+        { "stat", builtin_stat },
+        { "processes", builtin_processes },
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (!strcmp(table[i].name, name))
+            return table[i].function;
+    return NULL;
+}

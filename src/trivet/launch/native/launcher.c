@@ -1,0 +1,119 @@
+/* trivet-launcher: carries out the plan on descriptor 3 and reports on descriptor 4 (docs/launch.md). */
+#include "executor.h"
+#include "kernel.h"
+#include "monitor.h"
+#include "session.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+enum { PLAN_FD = 3, REPORT_FD = 4, FIRST_OTHER_FD = 5, PLAN_LIMIT = 16 << 20, FAILED = 125, USAGE = 2 };
+
+static volatile sig_atomic_t task_child;
+
+/* Copy the plan: whoever holds the memfd could change it behind our back after the check. */
+static int read_plan(struct executor *executor, struct plan *plan)
+{
+    struct stat status;
+    if (fstat(PLAN_FD, &status) < 0)
+        return refuse(executor, errno, "no plan on descriptor %d", PLAN_FD);
+    if (!S_ISREG(status.st_mode) || status.st_size <= 0 || status.st_size > PLAN_LIMIT)
+        return refuse(executor, EINVAL, "the plan on descriptor %d has an impossible size", PLAN_FD);
+    size_t length = (size_t)status.st_size, used = 0;
+    char *bytes = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (bytes == MAP_FAILED)
+        return -1;
+    while (used < length) {
+        ssize_t size = pread(PLAN_FD, bytes + used, length - used, (off_t)used);
+        if (size <= 0)
+            return refuse(executor, size ? errno : EINVAL, "the plan is cut off");
+        used += (size_t)size;
+    }
+    close(PLAN_FD);
+    return plan_open(executor, plan, bytes, length);
+}
+
+static void stop_child(int number)
+{
+    (void)number;
+    if (task_child)
+        kill((pid_t)task_child, SIGKILL);
+}
+
+static int exit_status(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
+
+static void await_setup(struct session *session)
+{
+    while (session->report >= 0) {
+        struct pollfd report = { .fd = session->report, .events = POLLIN };
+        poll(&report, 1, -1);
+        session_heed(session);
+    }
+}
+
+static int wait_for(struct session *session)
+{
+    int status = 0;
+    while (waitpid(session->pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return status;
+}
+
+/* A task: standard streams are the caller's, the exit status is the program's. */
+static int run_task(struct executor *executor, const struct plan *plan)
+{
+    struct session session;
+    if (plan_find(plan, CODE_SPAWN, NULL) == plan->count) {
+        if (executor_run(executor, plan, 0, plan->count) == 0)
+            return 0;
+        report_failure(REPORT_FD, executor);
+        return FAILED;
+    }
+    if (session_start(&session, executor, plan, true) < 0) {
+        report_failure(REPORT_FD, executor);
+        return FAILED;
+    }
+    task_child = session.pid;
+    signal(SIGTERM, stop_child);
+    signal(SIGINT, stop_child);
+    signal(SIGHUP, stop_child);
+    await_setup(&session);
+    int status = wait_for(&session);
+    if (session.state != SESSION_FAILED)
+        return exit_status(status);
+    executor->index = session.failure.index;
+    memcpy(executor->text, session.failure.text, TEXT_SIZE);
+    errno = session.failure.error;
+    report_failure(REPORT_FD, executor);
+    return FAILED;
+}
+
+int main(int argc, char **argv)
+{
+    static struct executor executor;
+    struct plan plan;
+    executor_init(&executor);
+    if (argc == 2 && !strcmp(argv[1], "--operations")) {
+        executor_print_operations();
+        return 0;
+    }
+    if (fcntl(REPORT_FD, F_SETFD, FD_CLOEXEC) < 0) {
+        fputs("usage: trivet-launcher --operations; or a plan on descriptor 3 and a report pipe on 4\n", stderr);
+        return USAGE;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    umask(022);
+    if (sys_close_range(FIRST_OTHER_FD, ~0u, 0) < 0 || read_plan(&executor, &plan) < 0) {
+        report_failure(REPORT_FD, &executor);
+        return FAILED;
+    }
+    if (plan_find(&plan, CODE_MONITOR, NULL) < plan.count)
+        return monitor_main(&executor, &plan, REPORT_FD);
+    return run_task(&executor, &plan);
+}

@@ -1,0 +1,433 @@
+/* A session: clone, standard streams, the report socket, input and output. No policy of monitor or agent. */
+#include "session.h"
+#include "kernel.h"
+
+#include <errno.h>
+#include <pty.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+
+enum { SETUP_FAILED = 125, END_OF_INPUT = 4 /* ^D, VEOF of a new terminal */ };
+
+struct spawn {
+    uint64_t flags;
+    bool terminal, inherit, input;
+    unsigned short rows, columns;
+    const char *cgroup, *uid_map, *gid_map;
+};
+
+/* The child's ends of everything. */
+struct ends {
+    int stdio[3];
+    int report;
+};
+
+static struct spawn take_spawn(struct cursor *fields, bool inherit)
+{
+    struct spawn spawn = { .flags = (uint64_t)take_integer(fields), .inherit = inherit };
+    spawn.terminal = take_integer(fields) && !inherit;
+    spawn.rows = (unsigned short)take_integer(fields);
+    spawn.columns = (unsigned short)take_integer(fields);
+    spawn.input = take_integer(fields);
+    spawn.cgroup = take_text(fields);
+    spawn.uid_map = take_text(fields);
+    spawn.gid_map = take_text(fields);
+    return spawn;
+}
+
+static void close_all(int *fds, size_t count)
+{
+    int error = errno;
+    for (size_t i = 0; i < count; i++) {
+        bool repeated = false;
+        for (size_t j = 0; j < i; j++)
+            repeated = repeated || fds[j] == fds[i];
+        if (fds[i] >= 0 && !repeated)
+            close(fds[i]);
+    }
+    for (size_t i = 0; i < count; i++)
+        fds[i] = -1;
+    errno = error;
+}
+
+/* --- standard streams ------------------------------------------------------------------------------- */
+
+static int open_terminal(struct session *session, struct ends *ends, const struct spawn *spawn)
+{
+    struct winsize size = { .ws_row = spawn->rows, .ws_col = spawn->columns };
+    int master, slave;
+    if (openpty(&master, &slave, NULL, NULL, size.ws_row ? &size : NULL) < 0)
+        return -1;
+    fcntl(master, F_SETFD, FD_CLOEXEC);
+    fcntl(slave, F_SETFD, FD_CLOEXEC);
+    fcntl(master, F_SETFL, O_RDWR | O_NONBLOCK);
+    session->input = session->output = master;
+    ends->stdio[0] = ends->stdio[1] = ends->stdio[2] = slave;
+    return 0;
+}
+
+static int open_pipe(int *ours, int *theirs, bool ours_reads)
+{
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return -1;
+    *ours = fds[!ours_reads];
+    *theirs = fds[ours_reads];
+    return fcntl(*ours, F_SETFL, (ours_reads ? O_RDONLY : O_WRONLY) | O_NONBLOCK);
+}
+
+static int open_streams(struct session *session, struct ends *ends, const struct spawn *spawn)
+{
+    if (spawn->inherit)
+        return 0;
+    if (spawn->terminal)
+        return open_terminal(session, ends, spawn);
+    if (spawn->input) {
+        if (open_pipe(&session->input, &ends->stdio[0], false) < 0)
+            return -1;
+    } else if ((ends->stdio[0] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0) {
+        return -1;
+    }
+    if (open_pipe(&session->output, &ends->stdio[1], true) < 0)
+        return -1;
+    return open_pipe(&session->error, &ends->stdio[2], true);
+}
+
+static int open_report(struct session *session, struct ends *ends)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return -1;
+    session->report = pair[0];
+    ends->report = pair[1];
+    return 0;
+}
+
+/* --- child ------------------------------------------------------------------------------------------ */
+
+/* A handler, an ignored signal or a mask of ours must not reach the program. */
+static void reset_signals(void)
+{
+    sigset_t none;
+    for (int number = 1; number < _NSIG; number++)
+        signal(number, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static int take_streams(const struct ends *ends, const struct spawn *spawn)
+{
+    if (setsid() < 0 && errno != EPERM)
+        return -1;
+    for (int fd = 0; fd < 3 && !spawn->inherit; fd++)
+        if (dup2(ends->stdio[fd], fd) < 0)
+            return -1;
+    return spawn->terminal ? ioctl(0, TIOCSCTTY, 0) : 0;
+}
+
+static _Noreturn void run_child(struct executor *executor, const struct plan *plan, uint32_t spawn_index,
+                                const struct ends *ends, const struct spawn *spawn)
+{
+    char proceed;
+    executor->report = ends->report;
+    executor->own_stdio = !spawn->inherit;
+    executor->rows = spawn->rows;
+    executor->columns = spawn->columns;
+    reset_signals();
+    bool mapped = !*spawn->uid_map || read(ends->report, &proceed, 1) == 1;
+    if (mapped && take_streams(ends, spawn) == 0 && executor_run(executor, plan, spawn_index + 1, plan->count) == 0) {
+        executor_report(executor, REPORT_LAUNCHED);
+        _exit(0);
+    }
+    executor_report(executor, REPORT_FAILED);
+    _exit(SETUP_FAILED);
+}
+
+/* --- parent ----------------------------------------------------------------------------------------- */
+
+static int write_map(pid_t pid, const char *name, const char *map)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : write(fd, map, strlen(map));
+    int error = errno;
+    if (fd >= 0)
+        close(fd);
+    errno = error;
+    return size < 0 ? -1 : 0;
+}
+
+static int write_maps(struct session *session, const struct spawn *spawn)
+{
+    if (!*spawn->uid_map)
+        return 0;
+    if (write_map(session->pid, "uid_map", spawn->uid_map) < 0 || write_map(session->pid, "gid_map", spawn->gid_map) < 0)
+        return -1;
+    return send(session->report, "", 1, MSG_NOSIGNAL) == 1 ? 0 : -1;
+}
+
+static long clone_child(const struct spawn *spawn, struct executor *executor)
+{
+    struct clone_args arguments = { .flags = spawn->flags, .exit_signal = SIGCHLD };
+    int cgroup = -1;
+    if (*spawn->cgroup) {
+        cgroup = open(spawn->cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (cgroup < 0)
+            return refuse(executor, errno, "cgroup %s", spawn->cgroup);
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = (uint64_t)cgroup;
+    }
+    long pid = sys_clone3(&arguments);
+    int error = errno;
+    if (cgroup >= 0)
+        close(cgroup);
+    errno = error;
+    return pid;
+}
+
+static int spawn_child(struct session *session, struct executor *executor, const struct plan *plan, uint32_t index,
+                       const struct spawn *spawn)
+{
+    struct ends ends = { .stdio = { -1, -1, -1 }, .report = -1 };
+    if (open_streams(session, &ends, spawn) < 0 || open_report(session, &ends) < 0) {
+        refuse(executor, errno, "open the standard streams");
+        close_all(ends.stdio, 3);
+        return -1;
+    }
+    long pid = clone_child(spawn, executor);
+    if (pid == 0)
+        run_child(executor, plan, index, &ends, spawn);
+    close_all(ends.stdio, 3);
+    close_all(&ends.report, 1);
+    if (pid < 0)
+        return executor->text[0] ? -1 : refuse(executor, errno, "clone");
+    session->pid = (pid_t)pid;
+    if (write_maps(session, spawn) < 0) {
+        refuse(executor, errno, "write the id maps");
+        kill(session->pid, SIGKILL);
+        waitpid(session->pid, NULL, 0);
+        session->pid = 0;
+        return -1;
+    }
+    fcntl(session->report, F_SETFL, O_RDWR | O_NONBLOCK);
+    return 0;
+}
+
+int session_start(struct session *session, struct executor *executor, const struct plan *plan, bool inherit)
+{
+    struct cursor fields;
+    uint32_t index = plan_find(plan, CODE_SPAWN, &fields);
+    *session = (struct session){ .report = -1, .input = -1, .output = -1, .error = -1 };
+    if (index == plan->count)
+        return refuse(executor, EINVAL, "the plan has no Spawn");
+    if (executor_run(executor, plan, 0, index) < 0)
+        return -1;
+    struct spawn spawn = take_spawn(&fields, inherit);
+    executor->index = index;
+    executor->text[0] = 0;
+    session->terminal = spawn.terminal;
+    session->accepts_input = spawn.input;
+    if (spawn_child(session, executor, plan, index, &spawn) == 0)
+        return 0;
+    int error = errno;
+    session_close(session);
+    errno = error;
+    return -1;
+}
+
+/* --- report ----------------------------------------------------------------------------------------- */
+
+static void replace_terminal(struct session *session, int master)
+{
+    close(session->output);
+    fcntl(master, F_SETFL, O_RDWR | O_NONBLOCK);
+    session->input = session->output = master;
+}
+
+static ssize_t receive(struct session *session, struct report *report)
+{
+    struct iovec part = { report, sizeof *report };
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+    ssize_t size = recvmsg(session->report, &message, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *header = size > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (header && header->cmsg_type == SCM_RIGHTS) {
+        int master;
+        memcpy(&master, CMSG_DATA(header), sizeof master);
+        if (session->terminal && report->kind == REPORT_CONSOLE)
+            replace_terminal(session, master);
+        else
+            close(master);
+    }
+    return size;
+}
+
+static void end_setup(struct session *session)
+{
+    close(session->report);
+    session->report = -1;
+    if (session->state == SESSION_FAILED)
+        return;
+    session->state = session->launched ? SESSION_STARTED : SESSION_FAILED;
+    if (!session->launched) {
+        session->failure = (struct report){ .error = ECHILD };
+        snprintf(session->failure.text, sizeof session->failure.text, "the child died while it was being set up");
+    }
+}
+
+bool session_heed(struct session *session)
+{
+    enum session_state before = session->state;
+    while (session->report >= 0) {
+        struct report report = { 0 };
+        ssize_t size = receive(session, &report);
+        if (size < 0 && (errno == EAGAIN || errno == EINTR))
+            break;
+        if (size <= 0) {
+            end_setup(session);
+        } else if (report.kind == REPORT_READY) {
+            session->state = SESSION_WAITING;
+        } else if (report.kind == REPORT_LAUNCHED) {
+            session->launched = true;
+        } else if (report.kind == REPORT_FAILED) {
+            session->state = SESSION_FAILED;
+            session->failure = report;
+            session->failure.text[TEXT_SIZE - 1] = 0;
+        }
+    }
+    return session->state != before;
+}
+
+void session_reaped(struct session *session, int status)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    session->reaped = true;
+    session->status = status;
+    session->time_ns = now.tv_sec * 1000000000LL + now.tv_nsec;
+    session_heed(session);
+    free(session->pending);
+    session->pending = NULL;
+    session->pending_at = session->pending_end = 0;
+}
+
+/* --- control ---------------------------------------------------------------------------------------- */
+
+int session_go(struct session *session)
+{
+    if (session->state != SESSION_WAITING || session->report < 0)
+        return 0;
+    session->state = SESSION_SETUP;
+    return send(session->report, "", 1, MSG_NOSIGNAL) == 1 ? 0 : -1;
+}
+
+/* Not reaped yet means that the pid is still its own, dead or alive. */
+int session_signal(struct session *session, int number)
+{
+    if (session->reaped || session->pid <= 0) {
+        errno = ESRCH;
+        return -1;
+    }
+    return kill(session->pid, number);
+}
+
+int session_resize(struct session *session, unsigned rows, unsigned columns)
+{
+    const struct winsize size = { .ws_row = (unsigned short)rows, .ws_col = (unsigned short)columns };
+    return session->terminal && session->output >= 0 ? ioctl(session->output, TIOCSWINSZ, &size) : 0;
+}
+
+/* --- input and output ------------------------------------------------------------------------------- */
+
+static void close_input(struct session *session)
+{
+    if (session->input >= 0 && session->input != session->output)
+        close(session->input);
+    session->input = -1;
+    free(session->pending);
+    session->pending = NULL;
+    session->pending_at = session->pending_end = 0;
+}
+
+bool session_has_input(const struct session *session) { return session->pending_at < session->pending_end; }
+
+int session_write(struct session *session, const unsigned char *bytes, size_t length)
+{
+    static const unsigned char end_of_input = END_OF_INPUT;
+    if (!session->accepts_input || session->input < 0 || session->input_ends || session->reaped)
+        return 0;
+    if (!length && !session->terminal) {
+        close_input(session);
+        return 0;
+    }
+    if (!length) {
+        bytes = &end_of_input;
+        length = 1;
+    }
+    session->pending = malloc(length);
+    if (!session->pending)
+        return -1;
+    memcpy(session->pending, bytes, length);
+    session->pending_at = 0;
+    session->pending_end = length;
+    session_flush(session);
+    return 0;
+}
+
+void session_flush(struct session *session)
+{
+    while (session_has_input(session) && session->input >= 0) {
+        ssize_t size = write(session->input, session->pending + session->pending_at,
+                             session->pending_end - session->pending_at);
+        if (size < 0 && errno == EINTR)
+            continue;
+        if (size < 0 && errno == EAGAIN)
+            return;
+        if (size < 0) { /* nobody will read it any more */
+            close_input(session);
+            return;
+        }
+        session->pending_at += (size_t)size;
+    }
+    free(session->pending);
+    session->pending = NULL;
+    session->pending_at = session->pending_end = 0;
+}
+
+/* EIO is how a terminal says that its last user has gone. */
+ssize_t session_read(struct session *session, int *stream, void *bytes, size_t size)
+{
+    ssize_t length;
+    do
+        length = read(*stream, bytes, size);
+    while (length < 0 && errno == EINTR);
+    if (length > 0)
+        return length;
+    if (length < 0 && errno == EAGAIN)
+        return -1;
+    if (session->input == *stream)
+        session->input = -1;
+    close(*stream);
+    *stream = -1;
+    return 0;
+}
+
+void session_close(struct session *session)
+{
+    int fds[] = { session->report, session->input, session->output, session->error };
+    close_all(fds, 4);
+    session->report = session->input = session->output = session->error = -1;
+    free(session->pending);
+    session->pending = NULL;
+    session->pending_at = session->pending_end = 0;
+}
