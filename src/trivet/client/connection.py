@@ -7,8 +7,8 @@ because its buffered reader swallows the first frames after `101 Switching Proto
 from __future__ import annotations
 
 import os
-import select
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -32,15 +32,16 @@ class Writer(Protocol):
 Body = bytes | Callable[[Writer], None]
 
 
-class AnswerArrived(Exception):
-    """The engine answered before the whole body was sent: stop sending and read."""
+class HungUp(Exception):
+    """The engine no longer listens; its answer says why."""
 
 
 class Incoming:
     """Buffered reading from a socket which can hand back what it read too much."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, sender: Sender | None) -> None:
         self._socket = sock
+        self._sender = sender
         self._buffer = bytearray()
 
     def some(self, maximum: int) -> bytes:
@@ -69,17 +70,24 @@ class Incoming:
         try:
             data = self._socket.recv(PIECE)
         except ConnectionError as error:
+            self._check_sender()
             raise EngineGone("the engine closed the connection") from error
         self._buffer += data
+        if not data:
+            self._check_sender()
         return bool(data)
+
+    def _check_sender(self) -> None:
+        if self._sender is not None and self._sender.error is not None:
+            raise self._sender.error
 
 
 class Response:
     """An answer: its body is read with `read`, `chunks` or `lines`. Use as a context manager."""
 
-    def __init__(self, sock: socket.socket, *, head: bool = False) -> None:
+    def __init__(self, sock: socket.socket, *, head: bool = False, sender: Sender | None = None) -> None:
         self.socket = sock
-        self.incoming = Incoming(sock)
+        self.incoming = Incoming(sock, sender)
         self.status = self._status()
         self.headers = dict(self._headers())
         self._chunks = self._body(head)
@@ -166,25 +174,41 @@ class Response:
             yield data
 
 
-class ChunkedWriter:
-    """A request body of unknown length; stops with `AnswerArrived` when the engine has answered already."""
+class Sender(threading.Thread):
+    """Sends a request body of unknown length while the answer is read: the engine reports progress meanwhile.
 
-    def __init__(self, sock: socket.socket) -> None:
+    What goes wrong in the producer is kept in `error`; the connection is cut then, so that the engine
+    doesn't take half a body for a whole one, and the reader raises it.
+    """
+
+    def __init__(self, sock: socket.socket, produce: Callable[[Writer], None]) -> None:
+        super().__init__(daemon=True)  # it may hang in a read of standard input when all is over
         self._socket = sock
-        self._readable = select.poll()
-        self._readable.register(sock, select.POLLIN)
+        self._produce = produce
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Produce and send, to the end or until nobody listens."""
+        try:
+            self._produce(self)
+            self._send(b"0\r\n\r\n")
+        except HungUp:
+            pass
+        except BaseException as error:
+            self.error = error
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def write(self, data: bytes, /) -> int:
-        """Send one chunk."""
-        if self._readable.poll(0):
-            raise AnswerArrived
+        """Send one chunk; an empty one would end the body."""
         if data:
-            self._socket.sendall(b"%x\r\n" % len(data) + data + b"\r\n")
+            self._send(b"%x\r\n" % len(data) + data + b"\r\n")
         return len(data)
 
-    def end(self) -> None:
-        """Say that the body is complete."""
-        self._socket.sendall(b"0\r\n\r\n")
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise HungUp from error
 
 
 def connect(path: Path) -> socket.socket:
@@ -206,30 +230,26 @@ def exchange(sock: socket.socket, method: str, target: str, headers: Mapping[str
     """Send one request and read the answer's head; the response owns the socket from then on."""
     try:
         try:
-            _send(sock, method, target, headers, body)
-        except (AnswerArrived, BrokenPipeError, ConnectionResetError):
+            sock.sendall(_head(method, target, headers, body) + (body if isinstance(body, bytes) else b""))
+        except (BrokenPipeError, ConnectionResetError):
             pass  # the answer says why
-        return Response(sock, head=method == "HEAD")
+        sender = Sender(sock, body) if callable(body) else None
+        if sender is not None:
+            sender.start()
+        return Response(sock, head=method == "HEAD", sender=sender)
     except BaseException:
         sock.close()
         raise
 
 
-def _send(sock: socket.socket, method: str, target: str, headers: Mapping[str, str], body: Body | None) -> None:
+def _head(method: str, target: str, headers: Mapping[str, str], body: Body | None) -> bytes:
     fields = {"Host": "trivet", "Connection": "close", **headers}
     if callable(body):
         fields["Transfer-Encoding"] = "chunked"
     elif body is not None or method in ("POST", "PUT"):
         fields["Content-Length"] = str(len(body or b""))
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
-    head = "\r\n".join(lines).encode()
-    if not callable(body):
-        sock.sendall(head + (body or b""))
-        return
-    sock.sendall(head)
-    writer = ChunkedWriter(sock)
-    body(writer)
-    writer.end()
+    return "\r\n".join(lines).encode()
 
 
 def _number(text: str, base: int) -> int:

@@ -29,36 +29,45 @@ CLASSES: dict[str, type[TrivetError]] = {
     )
 }
 
-REFUSED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
-
-# What a failed start exits with, by the errno of the step that failed; the same table as Docker's, which reads texts.
-EXIT_CODES = {
-    errno.ENOENT: NOT_FOUND,
-    errno.ENOTDIR: NOT_EXECUTABLE,
-    errno.EACCES: NOT_EXECUTABLE,
-    errno.EPERM: NOT_EXECUTABLE,
-    errno.ENOEXEC: NOT_EXECUTABLE,
-    errno.EISDIR: NOT_EXECUTABLE,
-}
-
 
 class EngineGone(Unavailable):
     """Nobody answers, or the answer broke off."""
 
 
 class ProgramFailed(TrivetError):
-    """The program could not be started; `exit_code` is 125, 126 or 127."""
+    """The program could not be started, for a reason that isn't the program itself."""
 
-    def __init__(self, message: str, *, exit_code: int, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.exit_code = exit_code
+    exit_code = 125
+
+
+class ProgramNotExecutable(ProgramFailed):
+    """The program is there, but can't be executed."""
+
+    exit_code = 126
+
+
+class ProgramNotFound(ProgramFailed):
+    """There is no such program in the image."""
+
+    exit_code = 127
+
+
+# The reason of a failed start by the errno of the step that failed; Docker has the same table by texts.
+BY_ERRNO: dict[int, type[ProgramFailed]] = {
+    errno.ENOENT: ProgramNotFound,
+    errno.ENOTDIR: ProgramNotExecutable,
+    errno.EACCES: ProgramNotExecutable,
+    errno.EPERM: ProgramNotExecutable,
+    errno.ENOEXEC: ProgramNotExecutable,
+    errno.EISDIR: ProgramNotExecutable,
+}
+BY_EXIT_CODE = {kind.exit_code: kind for kind in (ProgramFailed, ProgramNotExecutable, ProgramNotFound)}
 
 
 def error_of(problem: Problem) -> TrivetError:
     """Build the exception a problem stands for; unknown kinds become `Internal`."""
-    if problem.exit_code:
-        return ProgramFailed(problem.message, exit_code=problem.exit_code, hint=problem.hint)
-    return CLASSES.get(problem.kind, error.Internal)(problem.message, hint=problem.hint)
+    kind = BY_EXIT_CODE.get(problem.exit_code) or CLASSES.get(problem.kind, error.Internal)
+    return kind(problem.message, hint=problem.hint)
 
 
 def error_of_head(status: int) -> TrivetError:
@@ -78,9 +87,9 @@ def error_of_answer(status: int, body: bytes) -> TrivetError:
 
 def error_of_start(number: int, text: bytes) -> ProgramFailed:
     """Build the exception of a FAILED frame: errno, and a `Problem` as JSON (or plain text)."""
-    code = EXIT_CODES.get(number, REFUSED)
     try:
         problem = msgspec.json.decode(text, type=Problem)
     except msgspec.DecodeError:
-        return ProgramFailed(text.decode(errors="replace") or "the program could not be started", exit_code=code)
-    return ProgramFailed(problem.message, exit_code=problem.exit_code or code, hint=problem.hint)
+        problem = Problem(kind="internal", message=text.decode(errors="replace") or "the program could not be started")
+    kind = BY_EXIT_CODE.get(problem.exit_code) or BY_ERRNO.get(number, ProgramFailed)
+    return kind(problem.message, hint=problem.hint)

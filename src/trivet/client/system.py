@@ -46,6 +46,6 @@ class System:
         query: Query = {"since": since, "until": until, "follow": follow, "filter": filters(wanted)}
         return self._transport.stream(Event, "GET", "/v1/events", query)
 
-    def stats(self) -> Iterator[StatsSample]:
+    def stats(self) -> list[StatsSample]:
         """Measure every running instance once."""
-        return self._transport.stream(StatsSample, "GET", "/v1/stats")
+        return self._transport.fetch(list[StatsSample], "GET", "/v1/stats")

@@ -1,0 +1,100 @@
+"""Every command there is, in the order of the help: what it is called, where it lives, what it does.
+
+A command has a long spelling (`trivet instance ls`) and perhaps a short one (`trivet ps`). Modules are
+imported when their command is typed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import NamedTuple
+
+from trivet.cli.command import Command
+
+
+class Entry(NamedTuple):
+    """One row: the words of either spelling, the module and key of its `Command`, one line of help."""
+
+    group: str
+    short: str
+    long: str
+    module: str
+    key: str
+    summary: str
+
+    @property
+    def spelling(self) -> str:
+        """The spelling people should learn."""
+        return self.short or self.long
+
+    def command(self) -> Command:
+        """Import the module that knows the command."""
+        commands: dict[str, Command] = import_module(f"trivet.cli.{self.module}").COMMANDS
+        return commands[self.key]
+
+
+RUN, LOOK, INSIDE, IMAGES, STORE, ENGINE = "run", "look", "go inside", "images", "volumes and networks", "engine"
+
+NOUNS = {
+    "instance": "what runs, or did, or will",
+    "image": "what instances are made from",
+    "volume": "data that outlives an instance",
+    "network": "what instances talk over",
+    "system": "the engine itself",
+}
+
+ENTRIES = (
+    Entry(RUN, "run", "instance run", "run", "run", "create an instance, start it and stay with it"),
+    Entry(RUN, "create", "instance create", "run", "create", "create an instance without starting it"),
+    Entry(RUN, "start", "instance start", "session", "start", "start instances"),
+    Entry(RUN, "stop", "instance stop", "instance", "stop", "ask instances to end, kill them after a grace"),
+    Entry(RUN, "restart", "instance restart", "instance", "restart", "stop and start instances"),
+    Entry(RUN, "kill", "instance kill", "instance", "kill", "send a signal to instances"),
+    Entry(RUN, "pause", "instance pause", "instance", "pause", "freeze instances"),
+    Entry(RUN, "unpause", "instance unpause", "instance", "unpause", "thaw instances"),
+    Entry(RUN, "wait", "instance wait", "instance", "wait", "wait until instances end, print their exit codes"),
+    Entry(RUN, "rename", "instance rename", "instance", "rename", "give an instance another name"),
+    Entry(RUN, "rm", "instance rm", "instance", "rm", "remove instances"),
+    Entry(RUN, "", "instance prune", "instance", "prune", "remove all instances that don't run"),
+    Entry(LOOK, "ps", "instance ls", "instance", "ls", "list instances"),
+    Entry(LOOK, "inspect", "", "system", "inspect", "show everything about an object, as JSON"),
+    Entry(LOOK, "", "instance inspect", "instance", "inspect", "show everything about instances, as JSON"),
+    Entry(LOOK, "logs", "instance logs", "log", "logs", "show what an instance wrote"),
+    Entry(LOOK, "stats", "instance stats", "stat", "stats", "show what instances use, live"),
+    Entry(LOOK, "top", "instance top", "instance", "top", "list the processes of an instance"),
+    Entry(LOOK, "port", "instance port", "instance", "port", "list the published ports of an instance"),
+    Entry(INSIDE, "exec", "instance exec", "session", "exec", "run a further program in an instance"),
+    Entry(INSIDE, "attach", "instance attach", "session", "attach", "connect to a running instance"),
+    Entry(INSIDE, "cp", "instance cp", "copy", "cp", "copy files between the host and an instance"),
+    Entry(IMAGES, "images", "image ls", "image", "ls", "list images"),
+    Entry(IMAGES, "pull", "image pull", "image", "pull", "fetch an image"),
+    Entry(IMAGES, "build", "image build", "build", "build", "build an image from a Dockerfile"),
+    Entry(IMAGES, "load", "image load", "image", "load", "read images from a tar"),
+    Entry(IMAGES, "save", "image save", "image", "save", "write images to a tar"),
+    Entry(IMAGES, "import", "image import", "image", "import", "make an image from the tar of a root file system"),
+    Entry(IMAGES, "tag", "image tag", "image", "tag", "give an image a further name"),
+    Entry(IMAGES, "rmi", "image rm", "image", "rm", "remove images"),
+    Entry(IMAGES, "", "image inspect", "image", "inspect", "show everything about images, as JSON"),
+    Entry(IMAGES, "", "image prune", "image", "prune", "remove images nothing uses"),
+    Entry(STORE, "", "volume create", "volume", "create", "create a volume"),
+    Entry(STORE, "", "volume ls", "volume", "ls", "list volumes"),
+    Entry(STORE, "", "volume inspect", "volume", "inspect", "show everything about volumes, as JSON"),
+    Entry(STORE, "", "volume rm", "volume", "rm", "remove volumes and their data"),
+    Entry(STORE, "", "volume prune", "volume", "prune", "remove anonymous volumes nothing uses"),
+    Entry(STORE, "", "network create", "network", "create", "create a network"),
+    Entry(STORE, "", "network ls", "network", "ls", "list networks"),
+    Entry(STORE, "", "network inspect", "network", "inspect", "show everything about networks, as JSON"),
+    Entry(STORE, "", "network rm", "network", "rm", "remove networks"),
+    Entry(STORE, "", "network prune", "network", "prune", "remove networks nothing uses"),
+    Entry(
+        ENGINE, "info", "system info", "system", "info", "describe the engine, the machine and what each level can do"
+    ),
+    Entry(ENGINE, "events", "system events", "system", "events", "show what happens, as it happens"),
+    Entry(ENGINE, "version", "system version", "system", "version", "show the versions of command and engine"),
+    Entry(ENGINE, "", "system df", "system", "df", "show what takes how much disk space"),
+    Entry(ENGINE, "", "system check", "system", "check", "verify the store and the records"),
+    Entry(ENGINE, "", "system prune", "system", "prune", "remove everything nothing uses"),
+    Entry(ENGINE, "completion", "", "completion", "completion", "print a completion script for a shell"),
+)
+
+BY_WORDS = {words: entry for entry in ENTRIES for words in (entry.short, entry.long) if words}

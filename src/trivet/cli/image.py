@@ -1,0 +1,242 @@
+"""Images: listing, fetching, moving them in and out, names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from trivet.base.error import NotFound
+from trivet.cli import terminal, value
+from trivet.cli.attach import write_all
+from trivet.cli.command import Command, Misuse, flag, option
+from trivet.cli.context import Context
+from trivet.cli.instance import each
+from trivet.cli.option import FILE, FILTER, IMAGE, repeated
+from trivet.cli.output import FORMAT, JSON, QUIET, Column, age, human_size, short, show, write_array, write_json
+from trivet.cli.progress import Transfer, choose, follow
+from trivet.cli.prune import prune_command
+from trivet.client.schema import Image
+
+
+def images(context: Context, args: Namespace) -> int:
+    """List images, one row per name."""
+    rows = context.client.images.list(value.collect(args.filter))
+    rows.sort(key=lambda row: row.created, reverse=True)
+    if args.quiet:
+        for row in rows:
+            print(short(row.id, args))
+        return 0
+    if args.format == "json":
+        for row in rows:
+            write_json(row)
+        return 0
+    named = [(name, row) for row in rows for name in (row.names or ["<none>"])]
+    columns: list[Column[tuple[str, Image]]] = [
+        Column("NAME", lambda pair: pair[0]),
+        Column("ID", lambda pair: short(pair[1].id, args)),
+        Column("PLATFORM", lambda pair: pair[1].platform),
+        Column("CREATED", lambda pair: age(pair[1].created)),
+        Column("SIZE", lambda pair: human_size(pair[1].size)),
+    ]
+    show(named, columns, args, lambda pair: pair[0])
+    return 0
+
+
+def pull(context: Context, args: Namespace) -> int:
+    """Fetch an image."""
+    result = follow(context.client.images.pull(args.reference, platform=args.platform), quiet=args.quiet)
+    _result(args, result, "name")
+    return 0
+
+
+def load(context: Context, args: Namespace) -> int:
+    """Read images from a tar."""
+    with _input(args.input) as source:
+        transfer = Transfer(choose(quiet=args.quiet), args.input or "standard input", "reading")
+        result = follow(context.client.images.load(transfer.sender(source)), display=transfer)
+    if args.json:
+        write_json(result)
+    for name in () if args.json else result.get("names", ()):
+        print(name)
+    return 0
+
+
+def import_(context: Context, args: Namespace) -> int:
+    """Make an image of the tar of a root file system."""
+    with _input(None if args.archive == "-" else args.archive) as source:
+        transfer = Transfer(choose(quiet=args.quiet), args.archive, "reading")
+        steps = context.client.images.import_(
+            transfer.sender(source), args.reference, changes=args.change, message=args.message
+        )
+        result = follow(steps, display=transfer)
+    _result(args, result, "id")
+    return 0
+
+
+def save(context: Context, args: Namespace) -> int:
+    """Write images to a tar."""
+    with _output(args.output) as output, context.client.images.save(args.images, format=args.format) as response:
+        transfer = Transfer(choose(quiet=args.quiet), args.output or "standard output", "writing")
+        for chunk in response.chunks():
+            write_all(output, chunk)
+            transfer.count(len(chunk))
+        transfer.close()
+    return 0
+
+
+def tag(context: Context, args: Namespace) -> int:
+    """Give a further name."""
+    context.client.images.tag(args.image, args.target)
+    return 0
+
+
+def remove(context: Context, args: Namespace) -> int:
+    """Take names away, and images with their last name."""
+
+    def action(ref: str) -> None:
+        try:
+            removed = context.client.images.remove(ref, force=args.force)
+        except NotFound:
+            if args.force:
+                return
+            raise
+        if args.json:
+            write_json(removed)
+        for line in () if args.json else _removed_lines(removed.untagged, removed.deleted):
+            print(line)
+
+    return each(context, args, args.images, action, say=False)
+
+
+def inspect(context: Context, args: Namespace) -> int:
+    """Show images as a JSON array."""
+    write_array([context.client.images.get(ref) for ref in args.images])
+    return 0
+
+
+def _removed_lines(untagged: list[str], deleted: list[str]) -> Iterator[str]:
+    yield from (f"untagged: {name}" for name in untagged)
+    yield from (f"deleted: {digest}" for digest in deleted)
+
+
+def _result(args: Namespace, result: dict[str, object], key: str) -> None:
+    if args.json:
+        write_json(result)
+    else:
+        print(result.get(key, ""))
+
+
+@contextlib.contextmanager
+def _input(name: str | None) -> Iterator[BinaryIO]:
+    if name is not None:
+        with Path(name).open("rb") as source:
+            yield source
+        return
+    if terminal.is_terminal(0):
+        raise Misuse("standard input is a terminal", hint="name a file with -i, or redirect one")
+    yield sys.stdin.buffer
+
+
+@contextlib.contextmanager
+def _output(name: str | None) -> Iterator[int]:
+    """Open a descriptor to write to; a named file appears only when it is complete."""
+    if name is None:
+        if terminal.is_terminal(1):
+            raise Misuse("a tar archive is not for a terminal", hint="name a file with -o, or redirect")
+        yield 1
+        return
+    path = Path(name)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("xb") as output:
+            yield output.fileno()
+            os.fsync(output.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+REF = option("images", metavar="IMAGE", nargs="+", help="name, id or beginning of an id", complete=IMAGE)
+SILENT = flag("-q", "--quiet", help="no progress")
+
+COMMANDS = {
+    "ls": Command(
+        images,
+        (FILTER, *QUIET, *FORMAT),
+        examples=(("trivet images", ""), ("trivet images --format name", "for scripts")),
+    ),
+    "pull": Command(
+        pull,
+        (
+            option("--platform", metavar="OS/ARCH", default="", help="platform to choose from an index"),
+            SILENT,
+            *JSON,
+            option(
+                "reference",
+                metavar="REFERENCE",
+                help="NAME[:TAG], NAME@DIGEST, or a source such as bootstrap:debian/bookworm",
+            ),
+        ),
+        examples=(
+            ("trivet pull localhost:5000/web:1", "from a registry"),
+            ("trivet pull bootstrap:debian/bookworm", "made from the machine's own package mirror"),
+        ),
+    ),
+    "load": Command(
+        load,
+        (
+            option("-i", "--input", metavar="FILE", help="tar to read (default: standard input)", complete=FILE),
+            SILENT,
+            *JSON,
+        ),
+        about="Reads what `save` or other engines wrote: docker-archive or OCI layout, compressed or not.",
+        examples=(("trivet load -i web.tar", ""), ("docker save web | trivet load", "")),
+    ),
+    "save": Command(
+        save,
+        (
+            option("-o", "--output", metavar="FILE", help="tar to write (default: standard output)", complete=FILE),
+            option("--format", choices=("docker", "oci"), default="docker", help="layout of the tar (default: docker)"),
+            SILENT,
+            REF,
+        ),
+        examples=(("trivet save -o web.tar web:1", ""), ("trivet save web:1 | docker load", "")),
+    ),
+    "import": Command(
+        import_,
+        (
+            repeated(
+                "-c", "--change", metavar="INSTRUCTION", help='a Dockerfile instruction, such as "CMD [\\"sh\\"]"'
+            ),
+            option("-m", "--message", metavar="TEXT", default="", help="comment for the history"),
+            SILENT,
+            *JSON,
+            option("archive", metavar="FILE", help="tar of a root file system, - for standard input", complete=FILE),
+            option("reference", metavar="NAME[:TAG]", nargs="?", default="", help="name to give it"),
+        ),
+        examples=(("trivet import rootfs.tar.zst base:1", ""),),
+    ),
+    "tag": Command(
+        tag,
+        (
+            option("image", metavar="IMAGE", help="name, id or beginning of an id", complete=IMAGE),
+            option("target", metavar="NAME[:TAG]", help="the further name"),
+        ),
+        examples=(("trivet tag web:1 localhost:5000/web:1", ""),),
+    ),
+    "rm": Command(
+        remove,
+        (flag("-f", "--force", help="also when stopped instances use it; none of that name is fine"), *JSON, REF),
+        examples=(("trivet rmi web:1", ""),),
+    ),
+    "prune": prune_command(
+        ("images", "content"), "trivet image prune", flag("-a", "--all", help="also named ones no instance uses")
+    ),
+    "inspect": Command(inspect, (REF,), examples=(("trivet image inspect web:1", ""),)),
+}

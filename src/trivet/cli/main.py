@@ -1,0 +1,141 @@
+"""`trivet`: find the command, parse, do it, and say in one sentence what went wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from argparse import ArgumentTypeError
+from typing import NamedTuple
+
+from trivet.base.error import TrivetError
+from trivet.cli.catalog import BY_WORDS, NOUNS, Entry
+from trivet.cli.command import FAILED, MISUSED, Misuse, Parser, build_parser
+from trivet.cli.context import Context
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+class Call(NamedTuple):
+    """A command line, taken apart as far as needed to know whose it is."""
+
+    host: str
+    debug: bool
+    words: list[str]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        call = _globals(list(sys.argv[1:] if arguments is None else arguments))
+        context = Context(call.host, debug=call.debug)
+        entry, spelling, rest = find(call.words)
+    except Misuse as error:
+        Context().complain(error)
+        return MISUSED
+    if entry is None:
+        return _help(call.words)
+    return _invoke(context, entry, spelling, rest)
+
+
+def find(words: list[str]) -> tuple[Entry | None, str, list[str]]:
+    """Find whose command it is; None asks for help. Raises `Misuse` with the nearest spelling."""
+    if not words or words[0] in ("help", "-h", "--help"):
+        return None, "", words
+    if words[0] in NOUNS:
+        if len(words) == 1 or words[1] in ("-h", "--help"):
+            return None, words[0], words
+        spelling, rest = f"{words[0]} {words[1]}", words[2:]
+    else:
+        spelling, rest = words[0], words[1:]
+    if spelling in BY_WORDS:
+        return BY_WORDS[spelling], spelling, rest
+    raise Misuse(f"unknown command {spelling!r}", hint=_nearest(spelling))
+
+
+def _globals(words: list[str]) -> Call:
+    """Take the options in front of the command."""
+    host, debug = "", bool(os.environ.get("TRIVET_DEBUG"))
+    while words and words[0].startswith("-"):
+        word = words[0]
+        if word in ("-D", "--debug"):
+            debug = True
+        elif word in ("-H", "--host"):
+            if len(words) < 2:
+                raise Misuse("--host needs a value", hint="write --host unix:///PATH")
+            host = words.pop(1)
+        elif word.startswith("--host="):
+            host = word.removeprefix("--host=")
+        elif word in ("-h", "--help"):
+            break
+        elif word in ("-v", "--version"):
+            words[0] = "version"
+            break
+        else:
+            raise Misuse(f"unknown option {word}", hint="see `trivet --help`")
+        words = words[1:]
+    return Call(host, debug, words)
+
+
+def _invoke(context: Context, entry: Entry, spelling: str, rest: list[str]) -> int:
+    failed, misused = FAILED, MISUSED
+    try:
+        command = entry.command()
+        failed, misused = command.failed, command.misused
+        parser = Parser(prog=f"trivet {spelling}", add_help=False, allow_abbrev=False)
+        args = build_parser(parser, command, entry.summary).parse_args(rest)
+        code = command.run(context, args)
+        sys.stdout.flush()
+        return code
+    except (Misuse, ArgumentTypeError) as error:
+        context.complain(error if isinstance(error, Misuse) else Misuse(str(error)))
+        return misused
+    except TrivetError as error:
+        _traceback(context)
+        context.complain(error)
+        return error.exit_code or failed
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more when it ends
+        return BROKEN_PIPE
+    except OSError as error:
+        _traceback(context)
+        where = f" {error.filename}" if error.filename else ""
+        context.complain(TrivetError(f"cannot {entry.key}:{where}: {(error.strerror or str(error)).lower()}"))
+        return failed
+    except Exception as error:
+        _traceback(context)
+        hint = "this is a defect of trivet; --debug in front of the command shows where it happened"
+        context.complain(TrivetError(f"unexpected {type(error).__name__}: {error}", hint=hint))
+        return failed
+
+
+def _traceback(context: Context) -> None:
+    if context.debug:
+        traceback.print_exc()
+
+
+def _help(words: list[str]) -> int:
+    from trivet.cli.help import help_of_noun, overview
+
+    words = [word for word in words if word not in ("help", "-h", "--help")]
+    if words and words[0] in NOUNS and len(words) == 1:
+        print(help_of_noun(words[0]), end="")
+    elif words:
+        return main([*words, "--help"])
+    else:
+        print(overview(), end="")
+    return 0
+
+
+def _nearest(spelling: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(spelling, BY_WORDS, n=1)
+    return f"did you mean `trivet {close[0]}`?" if close else "see `trivet --help`"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""`-v`, `--mount` and `--tmpfs`, in Docker's syntax."""
+
+from __future__ import annotations
+
+import csv
+from argparse import ArgumentTypeError
+from pathlib import Path
+from typing import Any
+
+from trivet.cli.value import boolean, size
+from trivet.client.schema import MountRequest
+
+PROPAGATION = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
+# What other engines need and trivet doesn't: SELinux relabelling, caching modes of virtual file systems on a Mac.
+WITHOUT_MEANING = ("z", "Z", "cached", "delegated", "consistent")
+
+KEYS = {
+    "type": "type",
+    "source": "source",
+    "src": "source",
+    "target": "target",
+    "destination": "target",
+    "dst": "target",
+    "readonly": "read_only",
+    "ro": "read_only",
+    "bind-propagation": "propagation",
+    "volume-nocopy": "no_copy",
+    "tmpfs-size": "size",
+    "tmpfs-mode": "mode",
+}
+
+
+def volume(text: str) -> MountRequest:
+    """Read `-v [SOURCE:]TARGET[:OPTION,...]`; a source with a slash or a dot in front is a host path."""
+    parts = text.split(":")
+    if len(parts) > 3 or not all(parts):
+        raise ArgumentTypeError(f"{text!r} is not [SOURCE:]TARGET[:ro]")
+    if len(parts) == 1:
+        return _checked(MountRequest(kind="volume", target=parts[0]), text)
+    source, target, *rest = parts
+    options = _options(rest[0].split(",") if rest else [], text)
+    if source.startswith(("/", ".", "~")):
+        path = str(Path(source).expanduser().absolute())
+        return _checked(MountRequest(kind="bind", source=path, target=target, create_source=True, **options), text)
+    if "/" in source:
+        raise ArgumentTypeError(f"{text!r}: {source!r} is neither a volume name nor a path; write ./{source}")
+    return _checked(MountRequest(kind="volume", source=source, target=target, **options), text)
+
+
+def mount(text: str) -> MountRequest:
+    """Read `--mount type=bind|volume|tmpfs,source=...,target=...[,readonly]`."""
+    fields: dict[str, Any] = {"type": "volume"}
+    for item in next(csv.reader([text])):
+        key, equals, value = item.partition("=")
+        if key not in KEYS:
+            raise ArgumentTypeError(f"{text!r}: unknown key {key!r}; known are {', '.join(KEYS)}")
+        fields[KEYS[key]] = _field(KEYS[key], value, bool(equals), text)
+    kind, source = fields.pop("type"), fields.get("source", "")
+    if kind not in ("bind", "volume", "tmpfs"):
+        raise ArgumentTypeError(f"{text!r}: {kind!r} is not a type of mount; write bind, volume or tmpfs")
+    if kind == "bind":
+        if not source:
+            raise ArgumentTypeError(f"{text!r}: a bind mount needs source=PATH")
+        fields["source"] = str(Path(source).absolute())
+    if kind == "tmpfs" and source:
+        raise ArgumentTypeError(f"{text!r}: a tmpfs has no source")
+    return _checked(MountRequest(kind=kind, target=fields.pop("target", ""), **fields), text)
+
+
+def tmpfs(text: str) -> MountRequest:
+    """Read `--tmpfs TARGET[:size=64m,mode=1777,ro]`."""
+    target, _, rest = text.partition(":")
+    fields: dict[str, Any] = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if key in ("size", "mode") and equals:
+            fields[key] = _field(key, value, True, text)
+        elif key in ("ro", "rw"):
+            fields["read_only"] = key == "ro"
+        elif key not in ("noexec", "exec", "nosuid", "suid", "nodev", "dev"):
+            raise ArgumentTypeError(f"{text!r}: unknown option {item!r}; known are size=, mode=, ro, rw")
+    return _checked(MountRequest(kind="tmpfs", target=target, **fields), text)
+
+
+def _options(words: list[str], text: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for word in words:
+        if word in ("ro", "rw", "readonly"):
+            fields["read_only"] = word != "rw"
+        elif word == "nocopy":
+            fields["no_copy"] = True
+        elif word in PROPAGATION:
+            fields["propagation"] = word
+        elif word not in WITHOUT_MEANING:
+            raise ArgumentTypeError(
+                f"{text!r}: unknown option {word!r}; known are ro, rw, nocopy, {', '.join(PROPAGATION)}"
+            )
+    return fields
+
+
+def _field(name: str, value: str, given: bool, text: str) -> Any:
+    if name in ("read_only", "no_copy"):
+        return boolean(value) if given else True
+    if not value:
+        raise ArgumentTypeError(f"{text!r}: {name} has no value")
+    if name == "size":
+        return size(value)
+    if name == "mode":
+        return _mode(value, text)
+    if name == "propagation" and value not in PROPAGATION:
+        raise ArgumentTypeError(f"{text!r}: unknown propagation {value!r}; known are {', '.join(PROPAGATION)}")
+    return value
+
+
+def _mode(value: str, text: str) -> int:
+    try:
+        return int(value, 8)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r}: {value!r} is not an octal mode") from None
+
+
+def _checked(request: MountRequest, text: str) -> MountRequest:
+    if not request.target.startswith("/"):
+        raise ArgumentTypeError(f"{text!r}: the target {request.target!r} is not an absolute path")
+    return request

@@ -1,0 +1,93 @@
+"""Networks."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from trivet.cli import value
+from trivet.cli.command import Command, flag, option
+from trivet.cli.context import Context
+from trivet.cli.instance import each
+from trivet.cli.option import FILTER, NETWORK, repeated
+from trivet.cli.output import FORMAT, JSON, QUIET, Column, short, show, write_array, write_json
+from trivet.cli.prune import prune_command
+from trivet.client.schema import Network, NetworkRequest
+
+
+def create(context: Context, args: Namespace) -> int:
+    """Make a network."""
+    made = context.client.networks.create(
+        NetworkRequest(
+            name=args.name,
+            driver=args.driver,
+            subnet=args.subnet,
+            gateway=args.gateway,
+            internal=args.internal,
+            mtu=args.mtu,
+            labels=dict(args.label),
+        )
+    )
+    if args.json:
+        write_json(made)
+    else:
+        print(made.id)
+    return 0
+
+
+def list_(context: Context, args: Namespace) -> int:
+    """List networks."""
+    rows = sorted(context.client.networks.list(value.collect(args.filter)), key=lambda row: row.name)
+    if args.quiet:
+        for row in rows:
+            print(short(row.id, args))
+        return 0
+    columns: list[Column[Network]] = [
+        Column("ID", lambda row: short(row.id, args)),
+        Column("NAME", lambda row: row.name),
+        Column("DRIVER", lambda row: row.driver),
+        Column("SUBNET", lambda row: row.subnet or "-"),
+        Column("REACH", lambda row: "internal" if row.internal else "outside" if row.subnet else "-"),
+        Column("INSTANCES", lambda row: ", ".join(sorted(row.members))),
+    ]
+    show(rows, columns, args, lambda row: row.name)
+    return 0
+
+
+def inspect(context: Context, args: Namespace) -> int:
+    """Show networks as a JSON array."""
+    write_array([context.client.networks.get(ref) for ref in args.networks])
+    return 0
+
+
+def remove(context: Context, args: Namespace) -> int:
+    """Remove networks."""
+    return each(context, args, args.networks, context.client.networks.remove)
+
+
+REFS = option("networks", metavar="NETWORK", nargs="+", help="name or id", complete=NETWORK)
+
+COMMANDS = {
+    "create": Command(
+        create,
+        (
+            option("-d", "--driver", metavar="DRIVER", default="bridge", help="kind of network (default: bridge)"),
+            option(
+                "--subnet", metavar="CIDR", default="", help="addresses, such as 10.9.0.0/24; a free range otherwise"
+            ),
+            option("--gateway", metavar="ADDRESS", default="", help="the host's address on it"),
+            flag("--internal", help="no way out, no names from outside"),
+            option("--mtu", metavar="BYTES", type=value.natural, default=1500, help="largest packet (default: 1500)"),
+            repeated("--label", metavar="KEY[=VALUE]", type=value.label, help="attach a label"),
+            *JSON,
+            option("name", metavar="NAME", help="its name"),
+        ),
+        examples=(
+            ("trivet network create --subnet 10.9.0.0/24 back", ""),
+            ("trivet run --network back --name db postgres", ""),
+        ),
+    ),
+    "ls": Command(list_, (FILTER, *QUIET, *FORMAT), examples=(("trivet network ls", ""),)),
+    "inspect": Command(inspect, (REFS,), examples=(("trivet network inspect back", ""),)),
+    "rm": Command(remove, (*JSON, REFS), examples=(("trivet network rm back", ""),)),
+    "prune": prune_command(("networks",), "trivet network prune"),
+}

@@ -1,0 +1,159 @@
+"""The options of `run` and `create`: one table, in the order of the help."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from trivet.cli import value
+from trivet.cli.command import Option, flag, option, under
+from trivet.cli.mount import mount, tmpfs, volume
+from trivet.cli.port import publish
+from trivet.cli.terminal import DETACH_KEYS, keys
+
+LEVELS = ("process", "container", "vm")
+
+# What a shell completes these arguments with; the functions are in completion.py.
+INSTANCE = {"bash": "_trivet_instances", "zsh": "_trivet_instances"}
+IMAGE = {"bash": "_trivet_images", "zsh": "_trivet_images"}
+VOLUME = {"bash": "_trivet_volumes", "zsh": "_trivet_volumes"}
+NETWORK = {"bash": "_trivet_networks", "zsh": "_trivet_networks"}
+FILE = {"bash": "_shtab_compgen_files", "zsh": "_files"}
+DIRECTORY = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/"}
+
+
+def repeated(*names: str, **settings: Any) -> Option:
+    """Describe an option that may be given several times."""
+    return option(*names, action="append", default=[], **settings)
+
+
+REF = option("instance", metavar="INSTANCE", help="name, id or beginning of an id", complete=INSTANCE)
+REFS = option("instances", metavar="INSTANCE", nargs="+", help="name, id or beginning of an id", complete=INSTANCE)
+FILTER = repeated("-f", "--filter", metavar="KEY=VALUE", type=value.pair, help="only those that match, e.g. label=web")
+
+TERMINAL = (
+    flag("-i", "--interactive", help="pass standard input on"),
+    flag("-t", "--tty", help="give the program a terminal"),
+)
+KEYS = option(
+    "--detach-keys",
+    metavar="KEYS",
+    type=keys,
+    default=keys(DETACH_KEYS),
+    help=f"keys that detach (default: {DETACH_KEYS})",
+)
+PROXY = option(
+    "--sig-proxy",
+    metavar="BOOL",
+    type=value.boolean,
+    default=True,
+    help="forward signals to the program (default: true)",
+)
+
+PROGRAM = (
+    *TERMINAL,
+    repeated("-e", "--env", metavar="KEY[=VALUE]", help="set a variable; without a value take it from the environment"),
+    repeated("--env-file", metavar="FILE", help="read variables from a file, one KEY=VALUE a line", complete=FILE),
+    option("-w", "--workdir", metavar="DIR", default="", help="working directory inside"),
+    option("-u", "--user", metavar="USER[:GROUP]", default="", help="name or number, looked up in the image"),
+)
+
+SHARED = (
+    *under("program", *PROGRAM),
+    *under(
+        "program",
+        repeated("--group-add", metavar="GROUP", help="add a supplementary group"),
+        option("--entrypoint", metavar="PROGRAM", help='replace the image\'s entrypoint; "" removes it'),
+        flag("--init", help="run a small init as PID 1 that reaps orphans"),
+        option("--stop-signal", metavar="SIGNAL", default="", help="signal that asks the program to end"),
+        option(
+            "--stop-timeout",
+            metavar="TIME",
+            type=value.seconds,
+            default=10,
+            help="grace before it is killed (default: 10s)",
+        ),
+        option("--restart", metavar="POLICY", default="no", help="no, always, unless-stopped or on-failure[:N]"),
+    ),
+    *under(
+        "identity",
+        option("--name", metavar="NAME", default="", help="name; one is made up otherwise"),
+        option("-h", "--hostname", metavar="NAME", default="", help="host name inside"),
+        repeated("-l", "--label", metavar="KEY[=VALUE]", type=value.label, help="attach a label"),
+        repeated("--label-file", metavar="FILE", help="read labels from a file", complete=FILE),
+        option("--cidfile", metavar="FILE", help="write the id to a file that must not exist yet"),
+    ),
+    *under(
+        "isolation",
+        option(
+            "--isolation", metavar="LEVEL", help="process, container or vm (default: TRIVET_ISOLATION or container)"
+        ),
+        flag("--privileged", help="give every capability and device"),
+        repeated("--cap-add", metavar="CAP", help="add a capability, or ALL"),
+        repeated("--cap-drop", metavar="CAP", help="drop a capability, or ALL"),
+        repeated("--security-opt", metavar="OPT", help="seccomp=default|unconfined, no-new-privileges[=BOOL]"),
+        flag("--read-only", help="mount the root file system read-only"),
+    ),
+    *under(
+        "storage",
+        repeated("-v", "--volume", metavar="SRC:DST[:ro]", type=volume, help="show a host path or a volume inside"),
+        repeated("--mount", metavar="SPEC", type=mount, help="type=bind|volume|tmpfs,source=..,target=..[,readonly]"),
+        repeated("--tmpfs", metavar="DST[:size=N]", type=tmpfs, help="mount memory at a directory"),
+        option("--shm-size", metavar="SIZE", type=value.size, default=64 << 20, help="size of /dev/shm (default: 64m)"),
+    ),
+    *under(
+        "network",
+        option("--network", "--net", metavar="NETWORK", default="", help="a network's name, host or none"),
+        repeated(
+            "-p",
+            "--publish",
+            metavar="[IP:][HOST:]PORT[/udp]",
+            type=publish,
+            help="publish a port, or a range 8000-8010",
+        ),
+        flag("-P", "--publish-all", help="publish every port the image exposes"),
+        repeated("--network-alias", "--net-alias", metavar="NAME", help="a further name on the network"),
+        option("--ip", metavar="ADDRESS", default="", help="address on the network"),
+        option("--mac-address", metavar="MAC", default="", help="hardware address, such as 02:42:ac:11:00:02"),
+        repeated("--dns", metavar="ADDRESS", help="name server"),
+        repeated("--add-host", metavar="NAME:ADDRESS", help="a line for /etc/hosts"),
+    ),
+    *under(
+        "resources",
+        option("-m", "--memory", metavar="SIZE", type=value.size, default=0, help="memory limit, such as 512m"),
+        option(
+            "--memory-swap",
+            metavar="SIZE",
+            type=value.size_or_unlimited,
+            default=0,
+            help="memory and swap; -1: unlimited",
+        ),
+        option("--memory-reservation", metavar="SIZE", type=value.size, default=0, help="memory kept under pressure"),
+        option("--cpus", metavar="N", type=value.cores, default=0.0, help="number of CPUs, such as 1.5"),
+        option(
+            "-c",
+            "--cpu-shares",
+            metavar="N",
+            type=value.natural,
+            default=0,
+            help="weight against others (1024 is normal)",
+        ),
+        option("--cpuset-cpus", metavar="LIST", default="", help="CPUs it may use: 0-2,5"),
+        option("--pids-limit", metavar="N", type=int, default=0, help="number of processes; -1: unlimited"),
+        repeated("--ulimit", metavar="NAME=SOFT[:HARD]", help="resource limit, such as nofile=1024:4096"),
+        repeated("--sysctl", metavar="KEY=VALUE", type=value.pair, help="kernel parameter of its own namespaces"),
+    ),
+    *under(
+        "image and log",
+        option(
+            "--pull", choices=("missing", "always", "never"), default="missing", help="when to fetch (default: missing)"
+        ),
+        option("--platform", metavar="OS/ARCH", default="", help="platform to choose from an index"),
+        repeated("--log-opt", metavar="KEY=VALUE", type=value.pair, help="max-size=SIZE or max-file=N"),
+        flag("-q", "--quiet", help="no progress of a pull"),
+        flag("--dry-run", help="print the plan and the operations, do nothing"),
+        flag("--json", help="print JSON where something is printed"),
+    ),
+    option("image", metavar="IMAGE", help="name, id or beginning of an id", complete=IMAGE),
+    option("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="program and arguments instead of the image's"),
+)

@@ -1,0 +1,190 @@
+"""From parsed options to the request: pure, but for the files that options name."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from trivet.base.error import InvalidArgument
+from trivet.cli import terminal, value
+from trivet.cli.command import Misuse
+from trivet.client.schema import InstanceRequest, LevelName, RestartPolicy, RlimitRequest
+
+_RESTART = re.compile(r"(no|always|unless-stopped|on-failure)(?::(\d+))?")
+_ULIMIT = re.compile(r"([a-z]+)=(-?\d+)(?::(-?\d+))?")
+LEVELS: dict[str, LevelName] = {"process": "process", "container": "container", "vm": "vm"}
+PULLS: dict[str, Literal["missing", "always", "never"]] = {"missing": "missing", "always": "always", "never": "never"}
+
+
+class UnreadableFile(InvalidArgument):
+    """A file named by an option can't be used."""
+
+
+def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
+    """Translate the options of `run` and `create`. Raises `Misuse` and `UnreadableFile`."""
+    rows, columns = terminal.size() if args.tty else (0, 0)
+    seccomp, no_new_privileges = _security(args.security_opt)
+    log_size, log_files = _log(args.log_opt)
+    return InstanceRequest(
+        image=args.image,
+        isolation=level(args, environ),
+        name=args.name,
+        command=args.command,
+        entrypoint=None if args.entrypoint is None else [args.entrypoint] if args.entrypoint else [],
+        env=environment(args, environ),
+        cwd=args.workdir,
+        user=args.user,
+        groups=args.group_add,
+        hostname=args.hostname,
+        terminal=args.tty,
+        stdin=args.interactive,
+        rows=rows,
+        columns=columns,
+        mounts=[*args.volume, *args.mount, *args.tmpfs],
+        ports=[port for ports in args.publish for port in ports],
+        publish_all=args.publish_all,
+        network=args.network,
+        network_aliases=args.network_alias,
+        ip=args.ip,
+        mac=args.mac_address,
+        dns=args.dns,
+        extra_hosts=[_host(text) for text in args.add_host],
+        memory=args.memory,
+        memory_swap=args.memory_swap,
+        memory_reservation=args.memory_reservation,
+        cpus=args.cpus,
+        cpu_shares=args.cpu_shares,
+        cpuset=args.cpuset_cpus,
+        pids_limit=max(args.pids_limit, 0),
+        shm_size=args.shm_size,
+        rlimits=[_ulimit(text) for text in args.ulimit],
+        sysctls=dict(args.sysctl),
+        read_only=args.read_only,
+        cap_add=[_capability(text) for text in args.cap_add],
+        cap_drop=[_capability(text) for text in args.cap_drop],
+        privileged=args.privileged,
+        seccomp=seccomp,
+        no_new_privileges=no_new_privileges,
+        init=args.init,
+        labels={**_label_files(args.label_file), **dict(args.label)},
+        stop_signal=args.stop_signal,
+        stop_timeout=args.stop_timeout,
+        restart=_restart(args),
+        auto_remove=getattr(args, "rm", False),
+        pull=PULLS[args.pull],
+        platform=args.platform,
+        log_size=log_size,
+        log_files=log_files,
+    )
+
+
+def level(args: Namespace, environ: Mapping[str, str]) -> LevelName:
+    """Choose the isolation level: the option, TRIVET_ISOLATION, or container."""
+    text = args.isolation or environ.get("TRIVET_ISOLATION") or "container"
+    if text not in LEVELS:
+        source = "--isolation" if args.isolation else "TRIVET_ISOLATION"
+        raise Misuse(f"{source}: {text!r} is not an isolation level; choose from {', '.join(LEVELS)}")
+    return LEVELS[text]
+
+
+def environment(args: Namespace, environ: Mapping[str, str]) -> list[str]:
+    """Gather variables: files first, then `-e`, so that a later one wins."""
+    pairs = [item for name in args.env_file for item in _file_lines(name, "--env-file")]
+    return [text for item in (*pairs, *args.env) if (text := _variable(item, environ)) is not None]
+
+
+def _variable(item: str, environ: Mapping[str, str]) -> str | None:
+    key, equals, _ = item.partition("=")
+    if not key or "\0" in item:
+        raise Misuse(f"--env: {item!r} is not KEY=VALUE")
+    if equals:
+        return item
+    return f"{key}={environ[key]}" if key in environ else None
+
+
+def _file_lines(name: str, option: str) -> Iterable[str]:
+    try:
+        text = Path(name).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UnreadableFile(f"{option}: cannot read {name}: {(reason or '').lower()}") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.lstrip()
+        if not line or line.startswith("#"):
+            continue
+        key = line.partition("=")[0]
+        if not key or any(character.isspace() for character in key):
+            raise UnreadableFile(f"{option}: {name}:{number}: {key!r} is not a name; write KEY=VALUE")
+        yield line
+
+
+def _label_files(names: list[str]) -> dict[str, str]:
+    return dict(value.label(line) for name in names for line in _file_lines(name, "--label-file"))
+
+
+def _restart(args: Namespace) -> RestartPolicy:
+    match = _RESTART.fullmatch(args.restart)
+    if match is None or (match[2] and match[1] != "on-failure"):
+        raise Misuse(
+            f"--restart: {args.restart!r} is not a policy; choose no, always, unless-stopped or on-failure[:N]"
+        )
+    if match[1] != "no" and getattr(args, "rm", False):
+        raise Misuse("--restart and --rm exclude each other")
+    names: dict[str, Literal["no", "always", "unless-stopped", "on-failure"]] = {
+        "no": "no",
+        "always": "always",
+        "unless-stopped": "unless-stopped",
+        "on-failure": "on-failure",
+    }
+    return RestartPolicy(name=names[match[1]], maximum=int(match[2] or 0))
+
+
+def _ulimit(text: str) -> RlimitRequest:
+    match = _ULIMIT.fullmatch(text)
+    if match is None:
+        raise Misuse(f"--ulimit: {text!r} is not NAME=SOFT[:HARD]")
+    soft, hard = int(match[2]), int(match[3] or match[2])
+    if hard != -1 and (soft == -1 or soft > hard):
+        raise Misuse(f"--ulimit: {text!r}: the soft limit is above the hard one")
+    return RlimitRequest(match[1].upper(), soft, hard)
+
+
+def _security(options: list[str]) -> tuple[str, bool]:
+    seccomp, no_new_privileges = "default", True
+    for text in options:
+        key, _, setting = text.replace(":", "=", 1).partition("=")
+        if key == "seccomp" and setting in ("default", "unconfined"):
+            seccomp = setting
+        elif key == "no-new-privileges" and setting in ("", "true", "false"):
+            no_new_privileges = setting != "false"
+        elif (key, setting) not in (("apparmor", "unconfined"), ("label", "disable")):
+            known = "seccomp=default, seccomp=unconfined, no-new-privileges"
+            raise Misuse(f"--security-opt: {text!r} is not supported; known are {known}")
+    return seccomp, no_new_privileges
+
+
+def _log(options: list[tuple[str, str]]) -> tuple[int, int]:
+    defaults = InstanceRequest(image="")
+    log_size, log_files = defaults.log_size, defaults.log_files
+    for key, text in options:
+        if key == "max-size":
+            log_size = value.size(text)
+        elif key == "max-file":
+            log_files = max(value.natural(text) - 1, 0)
+        else:
+            raise Misuse(f"--log-opt: unknown key {key!r}; known are max-size and max-file")
+    return log_size, log_files
+
+
+def _capability(text: str) -> str:
+    return text.upper().removeprefix("CAP_")
+
+
+def _host(text: str) -> str:
+    name, colon, address = text.replace("=", ":", 1).partition(":")
+    if not name or not colon or not address:
+        raise Misuse(f"--add-host: {text!r} is not NAME:ADDRESS")
+    return f"{name}:{address}"

@@ -1,0 +1,202 @@
+"""The engine itself: info, disk use, check, events, version; and `inspect` of anything."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+from trivet.base.error import NotFound, TrivetError
+from trivet.cli import value
+from trivet.cli.command import Command, flag, option
+from trivet.cli.context import Context
+from trivet.cli.control import visible
+from trivet.cli.option import FILTER, INSTANCE
+from trivet.cli.output import JSON, Column, human_size, print_table, write_array, write_json
+from trivet.cli.prune import prune_command
+from trivet.client.schema import Event, Finding, Info, LevelInfo, Usage
+
+
+def info(context: Context, args: Namespace) -> int:
+    """Describe engine, host and levels."""
+    found = context.client.system.info()
+    if args.json:
+        write_json(found)
+        return 0
+    for title, text in _facts(found):
+        print(f"{title + ':':<14} {visible(text)}")
+    print()
+    print_table(found.levels, _level_columns())
+    for level in found.levels:
+        if level.hint:
+            print(f"hint: {level.level}: {level.hint}")
+    for warning in found.warnings:
+        context.warn(warning)
+    return 0
+
+
+def _facts(found: Info) -> list[tuple[str, str]]:
+    counts = ", ".join(f"{count} {status}" for status, count in found.instances.items() if count) or "none"
+    return [
+        ("engine", f"trivet {found.version}, pid {found.pid}"),
+        ("root", found.root),
+        ("run directory", found.run_directory),
+        ("snapshotter", found.snapshotter),
+        ("instances", counts),
+        ("images", str(found.images)),
+        *((key.replace("_", " "), str(fact)) for key, fact in found.host.items()),
+    ]
+
+
+def _level_columns() -> list[Column[LevelInfo]]:
+    return [
+        Column("LEVEL", lambda row: row.level),
+        Column("WORKS", lambda row: "yes" if row.available else "no"),
+        Column("RUNS ON", lambda row: row.acceleration),
+        Column("OF ITS OWN", lambda row: ", ".join(row.unshared) or "nothing"),
+        Column("MISSING", lambda row: ", ".join(row.missing) or "-"),
+    ]
+
+
+def usage(context: Context, args: Namespace) -> int:
+    """Tell what takes how much space."""
+    rows = context.client.system.usage()
+    if args.json:
+        for row in rows:
+            write_json(row)
+        return 0
+    columns: list[Column[Usage]] = [
+        Column("KIND", lambda row: row.kind),
+        Column("TOTAL", lambda row: str(row.total)),
+        Column("ACTIVE", lambda row: str(row.active)),
+        Column("SIZE", lambda row: human_size(row.size)),
+        Column("RECLAIMABLE", lambda row: human_size(row.reclaimable)),
+    ]
+    print_table(rows, columns)
+    return 0
+
+
+def check(context: Context, args: Namespace) -> int:
+    """Verify store and records; fails while something is wrong."""
+    findings = context.client.system.check(repair=args.repair)
+    unrepaired = [finding for finding in findings if not finding.repaired]
+    if args.json:
+        for finding in findings:
+            write_json(finding)
+    elif not findings:
+        print("nothing wrong")
+    else:
+        columns: list[Column[Finding]] = [
+            Column("OBJECT", lambda row: row.object),
+            Column("PROBLEM", lambda row: row.problem),
+            Column("REPAIRED" if args.repair else "REPAIR", lambda row: row.repair),
+            Column("STATE", lambda row: "repaired" if row.repaired else "open"),
+        ]
+        print_table(findings, columns)
+        if unrepaired and not args.repair:
+            context.note("hint: mend it with `trivet system check --repair`")
+    return 1 if unrepaired else 0
+
+
+def events(context: Context, args: Namespace) -> int:
+    """Follow what happens."""
+    follow = not args.until
+    found = context.client.system.events(
+        since=args.since, until=args.until, follow=follow, wanted=value.collect(args.filter)
+    )
+    for event in found:
+        if args.json:
+            write_json(event)
+        else:
+            print(visible(_event_line(event)), flush=True)
+    return 0
+
+
+def _event_line(event: Event) -> str:
+    details = ", ".join(f"{key}={text}" for key, text in sorted(event.attributes.items()))
+    name = f"{event.name} " if event.name and event.name != event.id else ""
+    return f"{event.time} {event.kind} {event.action} {name}{event.id[:12]}" + (f" ({details})" if details else "")
+
+
+def version(context: Context, args: Namespace) -> int:
+    """Tell the versions of command and engine."""
+    from importlib.metadata import version as installed  # slow, and nobody else asks
+
+    command = installed("trivet")
+    try:
+        engine = context.client.system.ping()
+    except TrivetError as error:
+        engine = ""
+        context.complain(error)
+    if args.json:
+        write_json({"command": command, "engine": engine})
+    else:
+        print(f"command  {command}\nengine   {engine or 'does not answer'}")
+    return 0 if engine else 1
+
+
+def inspect(context: Context, args: Namespace) -> int:
+    """Show objects of any kind as a JSON array."""
+    write_array([_find(context, ref, args.type) for ref in args.refs])
+    return 0
+
+
+def _find(context: Context, ref: str, kind: str) -> Any:
+    client = context.client
+    ways: dict[str, Callable[[str], Any]] = {
+        "instance": client.instances.get,
+        "image": client.images.get,
+        "volume": client.volumes.get,
+        "network": client.networks.get,
+    }
+    for get in [ways[kind]] if kind else ways.values():
+        try:
+            return get(ref)
+        except NotFound:
+            continue
+    raise NotFound(f"no such {kind or 'instance, image, volume or network'}: {ref}")
+
+
+TIMES = (
+    option("--since", metavar="TIME", type=value.moment, default="", help="from a time, or a duration ago: 10m"),
+    option("--until", metavar="TIME", type=value.moment, default="", help="up to a time; then it ends"),
+)
+
+COMMANDS = {
+    "info": Command(info, JSON, examples=(("trivet info", ""),)),
+    "df": Command(usage, JSON, examples=(("trivet system df", ""),)),
+    "check": Command(
+        check,
+        (flag("--repair", help="mend what can be mended"), *JSON),
+        about="The exit code is 1 while something is wrong.",
+        examples=(("trivet system check", ""),),
+    ),
+    "prune": prune_command(
+        ("instances", "networks", "images", "build", "content"),
+        "trivet system prune",
+        flag("-a", "--all", help="also named images no instance uses"),
+        flag("--volumes", help="also anonymous volumes"),
+    ),
+    "events": Command(
+        events,
+        (*TIMES, FILTER, *JSON),
+        examples=(("trivet events --since 10m --filter kind=instance", ""),),
+    ),
+    "version": Command(version, JSON, examples=(("trivet version", ""),)),
+    "inspect": Command(
+        inspect,
+        (
+            option(
+                "--type", choices=("instance", "image", "volume", "network"), default="", help="look only among these"
+            ),
+            option(
+                "refs",
+                metavar="NAME",
+                nargs="+",
+                help="name or id of an instance, image, volume or network",
+                complete=INSTANCE,
+            ),
+        ),
+        examples=(("trivet inspect web | jq .[0].networks", ""),),
+    ),
+}
