@@ -46,7 +46,7 @@ native: system
 
 ## the main job, on real input: one service at three levels
 demo: setup
-	@$(BIN)/python demo/demo.py
+	@$(BIN)/python -m demo.demo $(ARGS)
 
 ## everything, as root
 test: setup
@@ -67,7 +67,7 @@ fix: setup
 
 ## side by side with docker, podman, runc and crun where they are installed
 bench: setup
-	@$(BIN)/python bench/run.py $(ARGS)
+	@$(BIN)/python -m bench.run $(ARGS)
 
 clean:
 	rm -rf build dist src/*.egg-info src/trivet/launch/bin .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""The main job on real input: a service built from Debian's packages, run at three isolation levels."""

@@ -1,0 +1,76 @@
+"""An engine of the demo's own: its images stay under build/demo, so that a second run finds them."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from demo.step import Failure, show, waiting
+from trivet.base.error import TrivetError
+from trivet.client.client import Client
+
+PROGRAM = Path(sys.executable).with_name("trivetd")
+ROOT = Path("build/demo/engine")
+LOG = Path("build/demo/engine.log")
+RUN = Path("/run/trivet-demo")  # short: the path of a unix socket has at most 107 bytes
+HOST = f"unix://{RUN}/trivet.sock"
+PATIENCE = 30.0  # seconds until its first word
+
+
+@contextmanager
+def engine(*, keep: bool = False) -> Iterator[Client]:
+    """Run `trivetd` for as long as the body takes. One that an earlier demo kept ends first; what it ran goes on."""
+    words = ["--root", str(ROOT), "--run-dir", str(RUN)]
+    show("trivetd", *words, "&")
+    show("export", f"TRIVET_HOST={HOST}")
+    os.environ["TRIVET_HOST"] = HOST
+    client = Client(HOST)
+    _end_earlier(client)
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    with LOG.open("ab") as log:
+        process = subprocess.Popen([PROGRAM, *words], stdin=subprocess.DEVNULL, stderr=log, start_new_session=True)
+    try:
+        _wait(client, process)
+        yield client
+        if keep:
+            show("kill", str(process.pid))
+    except BaseException:
+        keep = False
+        raise
+    finally:
+        if not keep:
+            process.terminate()
+            process.wait()
+
+
+def _end_earlier(client: Client) -> None:
+    try:
+        info = client.system.info()
+    except TrivetError:
+        return
+    if Path(info.root) != ROOT.absolute():
+        raise Failure(f"the demo of another checkout is running: its engine keeps its things in {info.root}")
+    process = os.pidfd_open(info.pid)
+    signal.pidfd_send_signal(process, signal.SIGTERM)
+    select.select([process], [], [], PATIENCE)
+    os.close(process)
+
+
+def _wait(client: Client, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    with waiting("the engine starts"):
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                client.system.ping()
+                return
+            except TrivetError:
+                time.sleep(0.02)
+    last = LOG.read_text().splitlines()[-1:]
+    raise Failure(f"the engine did not start: {''.join(last) or 'it said nothing'}")
