@@ -83,6 +83,8 @@ def kernel_command_line(machine: Machine) -> str:
     words = ["console=ttyS0", "loglevel=4", "panic=-1", *_FAST]
     if machine.acceleration is Acceleration.EMULATION:
         words.append("no_timer_check")
+    if machine.agent is None:
+        words.append("probe")  # handed to the agent as an argument, as the kernel doesn't know it
     return " ".join(words)
 
 

@@ -1,0 +1,53 @@
+"""Why a machine didn't come up, from what it said on its serial console."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from trivet.base.error import Internal, TimedOut
+
+_PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
+_AGENT = re.compile(r"trivet-agent: (?!up on )(.*)")
+_UP = "trivet-agent: up on "
+_TAIL = 3
+
+
+class MachineSilent(TimedOut):
+    """A machine that never answered, twice."""
+
+    def __init__(self, instance: str, seconds: float, console: Path) -> None:
+        super().__init__(
+            f"the machine of instance {instance} did not answer within {seconds:.0f} s of its start",
+            hint=f"read its console: {console}",
+        )
+
+
+class MachineEnded(Internal):
+    """A machine that ended before its program was set up."""
+
+    def __init__(self, instance: str, cause: str, console: Path) -> None:
+        super().__init__(f"the machine of instance {instance} {cause}", hint=f"read its console: {console}")
+
+
+def came_up(console: Path) -> bool:
+    """Tell whether the guest's agent began to work."""
+    return _UP in _text(console)
+
+
+def ended(instance: str, console: Path, words: str = "") -> MachineEnded:
+    """Explain the end of a machine: its kernel panicked, its agent gave up, QEMU refused (in `words`), or who knows."""
+    text = _text(console)
+    if panic := _PANIC.search(text):
+        return MachineEnded(instance, f"had a kernel panic: {panic[1].strip()}", console)
+    if complaint := _AGENT.search(text):
+        return MachineEnded(instance, f"gave up: {complaint[1].strip()}", console)
+    last = words.strip() or " / ".join(text.strip().splitlines()[-_TAIL:])
+    return MachineEnded(instance, f"ended before its program was set up: {last or 'it said nothing'}", console)
+
+
+def _text(console: Path) -> str:
+    try:
+        return console.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
