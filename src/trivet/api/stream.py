@@ -39,18 +39,16 @@ def hijack(request: web.Request) -> Stream:
         raise ConnectionResetError("the client is gone")
     reader = asyncio.StreamReader(limit=BUFFER)
     protocol = asyncio.StreamReaderProtocol(reader)
-    transport.pause_reading()  # type: ignore[attr-defined]
+    transport.pause_reading()
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
-    transport.write(SWITCH)  # type: ignore[attr-defined]
-    transport.resume_reading()  # type: ignore[attr-defined]
+    transport.write(SWITCH)
+    transport.resume_reading()
     loop = asyncio.get_running_loop()
-    return Stream(reader, asyncio.StreamWriter(transport, protocol, reader, loop))  # type: ignore[arg-type]
+    return Stream(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
 
-async def splice(
-    client: Stream, program: Stream, settled: Callable[[], Coroutine[Any, Any, None]]
-) -> None:
+async def splice(client: Stream, program: Stream, settled: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Carry frames both ways until the program has ended or either side is gone.
 
     Before the EXIT frame is passed on, `settled` waits until the engine knows of the end too: who

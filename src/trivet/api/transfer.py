@@ -18,7 +18,6 @@ CHUNK = 1 << 20
 @asynccontextmanager
 async def upload(request: web.Request, directory: Path) -> AsyncIterator[BinaryIO]:
     """Spool the request's body into an unnamed file in `directory`; it is gone when the block ends."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryFile(dir=directory) as file:
         async for chunk in request.content.iter_chunked(CHUNK):
             await asyncio.to_thread(file.write, chunk)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+DEFAULT_ROOT = Path("/var/lib/trivet")
+
 FIELDS = (
     # flag, environment, default, help
-    ("root", "TRIVET_ROOT", "/var/lib/trivet", "directory for images, volumes and records"),
+    ("root", "TRIVET_ROOT", str(DEFAULT_ROOT), "directory for images, volumes and records"),
     ("run-dir", "TRIVET_RUN_DIR", "/run/trivet", "directory for sockets and what a reboot may take"),
     ("listen", "TRIVET_LISTEN", "", "unix:///PATH to listen on (default: trivet.sock in the run directory)"),
     ("log-level", "TRIVET_LOG_LEVEL", "info", "debug, info, warning or error"),

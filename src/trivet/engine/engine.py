@@ -1,34 +1,170 @@
-"""The face the doors call. What happens is in the nouns' own packages; here are the use cases that need several."""
+"""The face the doors call: each use case is one call and its event. What happens is in the nouns' own packages."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trivet.base.error import InvalidArgument
 from trivet.client.schema import (
     Finding,
     Image,
     ImageDetail,
     Info,
-    LevelInfo,
     Network,
     NetworkRequest,
-    Progress,
     PruneRequest,
     Removed,
     Usage,
     Volume,
     VolumeRequest,
 )
+from trivet.engine import inventory, keeping
 from trivet.engine.event import Events
-from trivet.engine.host import facts
+from trivet.engine.image import detail
+from trivet.engine.image.model import ImageRecord
+from trivet.engine.image.progress import Report
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.instance import Instances
 
 VERSION = "0.1.0"
 
-Report = Callable[[Progress], None]
+
+class Engine:
+    """One host's engine. `spool` is where uploads wait."""
+
+    def __init__(self, context: Context, engine_id: str, spool: Path) -> None:
+        self.context = context
+        self.id = engine_id
+        self.spool = spool
+        self.instances = Instances(context)
+
+    @property
+    def events(self) -> Events:
+        """The events of everything."""
+        return self.context.events
+
+    # images
+
+    async def list_images(self, filters: dict[str, list[str]]) -> list[Image]:
+        """List images, newest first."""
+        images = self.context.images
+        records = await asyncio.to_thread(images.list)
+        return [images.view(record) for record in reversed(inventory.select_images(records, filters))]
+
+    async def inspect_image(self, ref: str) -> ImageDetail:
+        """Show everything about an image."""
+        return await asyncio.to_thread(self.context.images.inspect, ref)
+
+    async def remove_image(self, ref: str, *, force: bool) -> Removed:
+        """Take a name from an image, and delete it with its last one."""
+        removed = await asyncio.to_thread(self.context.images.remove, ref, force)
+        self.events.emit("image", "remove", ref, ref)
+        return removed
+
+    async def tag_image(self, ref: str, target: str) -> None:
+        """Give an image a further name."""
+        record = await asyncio.to_thread(self.context.images.tag, ref, target)
+        self.events.emit("image", "tag", record.id, target)
+
+    async def pull_image(self, reference: str, platform: str, report: Report) -> dict[str, Any]:
+        """Get an image from its registry, or make it from packages."""
+        return self._made("pull", await self.context.images.pull(reference, platform, report))
+
+    async def load_images(self, file: BinaryIO, report: Report) -> dict[str, Any]:
+        """Take images from a docker-archive or OCI-layout tar."""
+        names = await asyncio.to_thread(self.context.images.load, file, report)
+        for name in names:
+            self.events.emit("image", "load", self.context.images.find(name).id, name)
+        return {"names": names}
+
+    async def import_image(
+        self, file: BinaryIO, reference: str, changes: Sequence[str], message: str, report: Report
+    ) -> dict[str, Any]:
+        """Make an image from the tar of a root file system."""
+        images = self.context.images
+        record = await asyncio.to_thread(images.import_, file, reference, changes, message, report)
+        return self._made("import", record)
+
+    def _made(self, action: str, record: ImageRecord) -> dict[str, Any]:
+        name = detail.title(record)
+        self.events.emit("image", action, record.id, name)
+        return {"name": name, "id": record.id, "digest": record.digest}
+
+    def save_images(self, names: Sequence[str], file: BinaryIO, form: str) -> None:
+        """Write images as a tar. Blocking."""
+        self.context.images.save(names, file, form)
+
+    # volumes
+
+    async def create_volume(self, request: VolumeRequest) -> Volume:
+        """Create a volume."""
+        volume = await asyncio.to_thread(self.context.volumes.create, request)
+        self.events.emit("volume", "create", volume.name, volume.name)
+        return self._show(volume.name)
+
+    async def list_volumes(self, filters: dict[str, list[str]], *, size: bool) -> list[Volume]:
+        """List volumes."""
+        volumes = await asyncio.to_thread(self.context.volumes.list, self.volume_users(), size)
+        return inventory.select_volumes(volumes, filters)
+
+    async def inspect_volume(self, name: str) -> Volume:
+        """Describe a volume."""
+        return self._show(name)
+
+    def _show(self, name: str) -> Volume:
+        return self.context.volumes.show(name, self.volume_users())
+
+    async def remove_volume(self, name: str, *, force: bool) -> None:
+        """Remove a volume nobody uses; with `force` a missing one is fine."""
+        await asyncio.to_thread(self.context.volumes.remove, name, self.volume_users(), force)
+        self.events.emit("volume", "remove", name, name)
+
+    def volume_users(self) -> dict[str, list[str]]:
+        """Tell which instances use which volume, by its name."""
+        users: dict[str, list[str]] = {}
+        for record in self.context.table.all():
+            for volume in record.volumes:
+                users.setdefault(volume, []).append(record.name)
+        return users
+
+    # networks
+
+    async def create_network(self, request: NetworkRequest) -> Network:
+        """Create a network."""
+        network = await asyncio.to_thread(self.context.networks.create, request)
+        self.events.emit("network", "create", network.id, network.name)
+        return network
+
+    async def list_networks(self, filters: dict[str, list[str]]) -> list[Network]:
+        """List networks."""
+        return inventory.select_networks(await asyncio.to_thread(self.context.networks.list), filters)
+
+    async def inspect_network(self, ref: str) -> Network:
+        """Describe a network."""
+        return await asyncio.to_thread(self.context.networks.find, ref)
+
+    async def remove_network(self, ref: str) -> None:
+        """Remove a network nobody is on."""
+        network = await asyncio.to_thread(self.context.networks.find, ref)
+        await asyncio.to_thread(self.context.networks.remove, ref)
+        self.events.emit("network", "remove", network.id, network.name)
+
+    # the whole
+
+    async def info(self) -> Info:
+        """Describe engine and host."""
+        return await asyncio.to_thread(inventory.info, self.context, self.id, VERSION)
+
+    async def usage(self) -> list[Usage]:
+        """Measure what is stored."""
+        return await asyncio.to_thread(inventory.usage, self.context, self.volume_users())
+
+    async def check(self, *, repair: bool) -> list[Finding]:
+        """Verify store and records, and with `repair` mend what can be mended."""
+        return await keeping.check(self.context, repair)
+
+    async def prune(self, request: PruneRequest) -> Removed:
+        """Remove what nobody needs."""
+        return await keeping.prune(self.context, request)

@@ -30,7 +30,7 @@ async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
-    found = await engine.instances.list(
+    found = await engine.instances.select(
         every=flag(request, "all"), filters=filters(request), size=flag(request, "size")
     )
     return answer(found)
@@ -86,9 +86,7 @@ async def wait(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def attach(engine: Engine, request: web.Request) -> web.StreamResponse:
     key = engine.instances.key(ref(request))
-    streams = Attach(
-        stdin=flag(request, "stdin"), stdout=flag(request, "stdout"), stderr=flag(request, "stderr")
-    )
+    streams = Attach(stdin=flag(request, "stdin"), stdout=flag(request, "stdout"), stderr=flag(request, "stderr"))
     program = await engine.instances.attach(key, streams, begin=flag(request, "start"))
     client = hijack(request)
     await splice(client, program, lambda: engine.instances.settled(key))
@@ -160,17 +158,23 @@ ROUTES = (
     Route("POST", ONE + "/rename", rename, "Give an instance another name", query=("name",)),
     Route("POST", ONE + "/wait", wait, "Wait for an instance", None, ExitStatus, ("condition",)),
     Route(
-        "POST", ONE + "/attach", attach, "Attach to an instance, perhaps starting it",
-        query=("start", "stdin", "stdout", "stderr"), stream="trivet-stream",
+        "POST",
+        ONE + "/attach",
+        attach,
+        "Attach to an instance, perhaps starting it",
+        query=("start", "stdin", "stdout", "stderr"),
+        stream="trivet-stream",
     ),
     Route("POST", ONE + "/exec", execute, "Run a further program in it", ExecRequest, stream="trivet-stream"),
     Route(
-        "GET", ONE + "/logs", logs, "Read an instance's log",
-        query=("follow", "tail", "since", "until", "timestamps", "stdout", "stderr"), stream=FRAMES,
+        "GET",
+        ONE + "/logs",
+        logs,
+        "Read an instance's log",
+        query=("follow", "tail", "since", "until", "timestamps", "stdout", "stderr"),
+        stream=FRAMES,
     ),
-    Route(
-        "GET", ONE + "/stats", stats, "Measure an instance", None, StatsSample, ("stream",), "application/x-ndjson"
-    ),
+    Route("GET", ONE + "/stats", stats, "Measure an instance", None, StatsSample, ("stream",), "application/x-ndjson"),
     Route("GET", "/v1/stats", every_stats, "Measure all running instances", None, list[StatsSample]),
     Route("GET", ONE + "/top", top, "List an instance's processes", None, list[TopRow]),
 )

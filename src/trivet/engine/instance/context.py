@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trivet.base.error import Unsupported
 from trivet.engine.event import Events
 from trivet.engine.image.image import Images
 from trivet.engine.instance.model import InstanceRecord
@@ -16,9 +17,8 @@ from trivet.engine.network.network import Networks
 from trivet.engine.operation import Locks
 from trivet.engine.snapshot.snapshotter import Snapshotter
 from trivet.engine.volume.volume import Volumes
-from trivet.isolation.driver import Driver
-from trivet.store.record import Table
-
+from trivet.isolation.driver import Driver, Pausable
+from trivet.store.record import Records, Table
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Context:
     root: Path
     run: Path
     cgroup: str
+    records: Records
     table: Table[InstanceRecord]
     drivers: Mapping[str, Driver]
     snapshotters: Mapping[str, Snapshotter]
@@ -53,9 +54,20 @@ class Context:
         """Return the driver of the instance's level."""
         return self.drivers[record.request.isolation]
 
+    def pausable(self, record: InstanceRecord) -> Pausable:
+        """Return the driver if it can freeze instances. Raises `Unsupported`."""
+        driver = self.driver(record)
+        if not isinstance(driver, Pausable):
+            raise Unsupported(f"cannot pause instance {record.name}: level {driver.level} cannot freeze instances")
+        return driver
+
     def snapshotter(self, record: InstanceRecord) -> Snapshotter:
         """Return the snapshotter that holds the instance's root."""
         return self.snapshotters[record.plan.root.form]
+
+    def users_of_image(self, image_id: str) -> list[str]:
+        """Name the instances made from an image."""
+        return [record.name for record in self.table.all() if record.image_id == image_id]
 
     def emit(self, action: str, record: InstanceRecord, **attributes: str) -> None:
         """Tell the world that something happened to an instance."""

@@ -12,10 +12,10 @@ from trivet.base.clock import now_ns
 from trivet.base.error import Unsupported
 from trivet.base.identity import check_name, new_id, new_name
 from trivet.client.schema import Created, InstanceRequest, PortRequest
-from trivet.engine.instance.context import Context
-from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.instance.attachment import choose
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.mount import Mounts, resolve
 from trivet.engine.instance.plan import make_plan
 from trivet.isolation.driver import Ability
@@ -71,8 +71,14 @@ async def _make(
     undo.push_async_callback(asyncio.to_thread, _drop_volumes, context, mounts)
     await asyncio.to_thread(_fill, context, mounts, image)
     plan = make_plan(
-        request, settings, key=key, name=name, place=place, root=root, mounts=mounts.mounts,
-        attachments=(choose(request, ability, context.networks),)
+        request,
+        settings,
+        key=key,
+        name=name,
+        place=place,
+        root=root,
+        mounts=mounts.mounts,
+        attachments=(choose(request, ability, context.networks),),
     )
     record = InstanceRecord(
         id=key,

@@ -26,7 +26,7 @@ MATCH: dict[str, Callable[[InstanceRecord, str], bool]] = {
 def select(records: list[InstanceRecord], every: bool, filters: dict[str, list[str]]) -> list[InstanceRecord]:
     """Keep what every filter accepts; values of one filter are alternatives, except labels, which must all match.
 
-    Without `every`, only what runs; a status filter shows what it names. Raises `InvalidArgument` for an unknown filter.
+    Without `every`, only what runs; a status filter shows what it names. Raises `InvalidArgument`.
     """
     for key in filters:
         if key not in MATCH:

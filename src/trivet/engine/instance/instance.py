@@ -20,7 +20,7 @@ from trivet.engine.image.model import ImageNotFound
 from trivet.engine.instance import create, log, measure, remove, start, stop
 from trivet.engine.instance import exec as execution
 from trivet.engine.instance.context import Context
-from trivet.engine.instance.filter import select
+from trivet.engine.instance import filter as filtering
 from trivet.engine.instance.model import InstanceRecord, view
 from trivet.engine.instance.start import Attach
 from trivet.engine.instance.status import Word, check
@@ -54,9 +54,9 @@ class Instances:
                     raise
         await images.pull(request.image, request.platform)
 
-    async def list(self, *, every: bool, filters: dict[str, list[str]], size: bool) -> list[Instance]:
+    async def select(self, *, every: bool, filters: dict[str, list[str]], size: bool) -> list[Instance]:
         """List running instances, or every one; newest first."""
-        records = select(self.context.table.all(), every, filters)
+        records = filtering.select(self.context.table.all(), every, filters)
         return [await self._view(record, size) for record in reversed(records)]
 
     async def inspect(self, ref: str, size: bool = False) -> Instance:
@@ -149,9 +149,7 @@ class Instances:
         record = self.context.table.find(ref)
         if watch := self.context.watches.get(record.id):
             end = await asyncio.shield(watch.settled if condition == "removed" else watch.ended)
-            return ExitStatus(
-                code=end.code, signal=end.signal, out_of_memory=end.out_of_memory, error=end.error
-            )
+            return ExitStatus(code=end.code, signal=end.signal, out_of_memory=end.out_of_memory, error=end.error)
         return ExitStatus(
             code=record.exit_code, signal=record.exit_signal, out_of_memory=record.out_of_memory, error=record.error
         )

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import msgspec
-
-from trivet.base.clock import rfc3339
-from trivet.engine.instance.context import Context
-from trivet.launch.frame import Type
-from trivet.launch.log import Record, read, tail
 
 POLL = 0.05  # seconds between looks at a log that grows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ from trivet.isolation.plan import (
     Security,
 )
 from trivet.oci.config import Config
-from trivet.runtime.capability import ALL, DEFAULT
+from trivet.kernel.capability import ALL, DEFAULT
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PIDS = 4096  # what an instance gets when nothing is asked for: a fork bomb must end somewhere
@@ -89,7 +90,7 @@ def program(request: InstanceRequest, image: Config) -> Program:
         raise NoCommand(request.image)
     return Program(
         argv=tuple(argv),
-        env=environment(image.env or [], request),
+        env=environment(image.env or (), request),
         cwd=request.cwd or image.working_dir or "/",
         user=request.user or image.user or "",
         groups=tuple(request.groups),
@@ -100,7 +101,7 @@ def program(request: InstanceRequest, image: Config) -> Program:
     )
 
 
-def environment(image: list[str], request: InstanceRequest) -> tuple[str, ...]:
+def environment(image: Sequence[str], request: InstanceRequest) -> tuple[str, ...]:
     """Merge PATH, HOSTNAME, TERM, the image's variables and the request's; later ones win, order is kept."""
     base = [PATH]
     if request.isolation != "process":

@@ -35,9 +35,7 @@ async def _settle(context: Context, record: InstanceRecord) -> None:
     if status.word in ("running", "paused"):
         await _adopt(context, record, status.pid, status.word)
     elif record.word in (Word.RUNNING, Word.PAUSED):
-        end = status.exit or lost_exit(
-            "the host was restarted" if status.word == "gone" else "its monitor was killed"
-        )
+        end = status.exit or lost_exit("the host was restarted" if status.word == "gone" else "its monitor was killed")
         await finish(context, record.id, end)
         await _what_was_agreed(context, record.id)
     else:  # set up but never let go, or ended and half freed

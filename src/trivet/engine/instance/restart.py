@@ -21,4 +21,4 @@ def delay(record: InstanceRecord) -> float | None:
         return None
     if record.finished - record.started >= STABLE:
         return FIRST
-    return min(FIRST * 2**record.restarts, LONGEST)
+    return min(FIRST * 2.0 ** min(record.restarts, 20), LONGEST)

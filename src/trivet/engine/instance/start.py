@@ -49,8 +49,14 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
             raise
         undo.pop_all()
     record = record.change(
-        word=Word.RUNNING, pid=pid, started=now_ns(), finished=0, exit_code=0, exit_signal=0,
-        out_of_memory=False, error="",
+        word=Word.RUNNING,
+        pid=pid,
+        started=now_ns(),
+        finished=0,
+        exit_code=0,
+        exit_signal=0,
+        out_of_memory=False,
+        error="",
     )
     context.table.update(record.id, record)
     context.watches[record.id] = watch

@@ -1,11 +1,11 @@
 """The status word of an instance, and which action each word allows.
 
-                 start                    exit
-    created ─────────────▶ running ─────────────▶ exited ──┐
-       │                    │   ▲                  │  ▲    │ restart policy
-       │              pause │   │ resume     start │  └────┴─▶ restarting ─▶ running
-       │                    ▼   │                  ▼
-       └── remove           paused               running        remove ─▶ (gone)
+             start                    exit
+created ─────────────▶ running ─────────────▶ exited ──┐
+   │                    │   ▲                  │  ▲    │ restart policy
+   │              pause │   │ resume     start │  └────┴─▶ restarting ─▶ running
+   │                    ▼   │                  ▼
+   └── remove           paused               running        remove ─▶ (gone)
 """
 
 from __future__ import annotations

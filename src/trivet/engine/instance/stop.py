@@ -9,6 +9,7 @@ from trivet.base.error import InvalidArgument
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
+from trivet.isolation.driver import Exit
 
 KILL_PATIENCE = 10.0  # after SIGKILL, before the level's own means (cgroup kill, killing QEMU)
 
@@ -98,7 +99,7 @@ async def _signal(context: Context, record: InstanceRecord, number: int) -> None
         return
 
 
-async def _ends(ended: asyncio.Future[object], timeout: float | None) -> bool:
+async def _ends(ended: asyncio.Future[Exit], timeout: float | None) -> bool:
     try:
         await asyncio.wait_for(asyncio.shield(ended), timeout)
     except TimeoutError:

@@ -1,0 +1,98 @@
+"""The only file that knows every package: builds one engine from its settings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+from aiohttp import web
+
+from trivet.api.native.application import application
+from trivet.base.identity import new_id
+from trivet.build.build import Builder
+from trivet.daemon.settings import DEFAULT_ROOT, Settings
+from trivet.engine.engine import Engine
+from trivet.engine.event import Events
+from trivet.engine.image.image import Images
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.reconcile import reconcile
+from trivet.engine.instance.steward import steward
+from trivet.engine.network.model import DEFAULT_ENGINE
+from trivet.engine.network.network import Networks
+from trivet.engine.snapshot.drive import DriveSnapshotter
+from trivet.engine.snapshot.overlay import OverlaySnapshotter
+from trivet.engine.volume.volume import Volumes
+from trivet.isolation.container import ContainerDriver
+from trivet.isolation.process import ProcessDriver
+from trivet.isolation.vm import VmDriver
+from trivet.store.content import ContentStore
+from trivet.store.lease import Leases
+from trivet.store.record import Records
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """An engine's own id, made once per root directory."""
+
+    id: str
+
+
+@asynccontextmanager
+async def wire(settings: Settings) -> AsyncIterator[web.Application]:
+    """Build the engine, make records and running instances agree, and hand out the door.
+
+    What runs when the block ends goes on running.
+    """
+    records = Records(settings.root / "record.db")
+    context = await asyncio.to_thread(_context, settings, records)
+    engine = Engine(context, identity(records), settings.root / "tmp")
+    await asyncio.to_thread(context.networks.ensure_default)
+    await reconcile(context)
+    await asyncio.to_thread(context.networks.restore, list(context.watches))
+    task = asyncio.create_task(steward(context))
+    try:
+        yield application(engine, Builder(context, settings.root / "build"))
+    finally:
+        task.cancel()
+        for watch in context.watches.values():
+            watch.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        records.close()
+
+
+def _context(settings: Settings, records: Records) -> Context:
+    content = ContentStore(settings.root / "content")
+    overlay = OverlaySnapshotter(settings.root / "snapshot" / "overlay", content)
+    drive = DriveSnapshotter(settings.root / "snapshot" / "drive", overlay)
+    snapshotters = {"mount": overlay, "drive": drive}
+    images = Images(content, records, snapshotters, Leases(records))
+    key = identity(records)
+    context = Context(
+        root=settings.root,
+        run=settings.run_dir,
+        cgroup=f"trivet/{key[:8]}",
+        records=records,
+        table=records.table("instance", InstanceRecord),
+        drivers={"process": ProcessDriver(), "container": ContainerDriver(), "vm": VmDriver(settings.root / "guest")},
+        snapshotters=snapshotters,
+        images=images,
+        networks=Networks(records, DEFAULT_ENGINE if settings.root == DEFAULT_ROOT else key, settings.run_dir),
+        volumes=Volumes(records, settings.root / "volume"),
+        events=Events(),
+    )
+    images.users = context.users_of_image
+    return context
+
+
+def identity(records: Records) -> str:
+    """Return the engine's own id, made once per root directory."""
+    table = records.table("engine", Identity)
+    with records.transaction():
+        if not table.all():
+            made = Identity(new_id())
+            table.insert(made.id, made)
+        return table.all()[0].id

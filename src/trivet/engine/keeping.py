@@ -1,0 +1,106 @@
+"""House-keeping: verify what is stored, and remove what nobody needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from trivet.base.error import InvalidArgument
+from trivet.client.schema import Finding, PruneRequest, Removed
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.remove import remove
+from trivet.engine.instance.status import Word
+
+KINDS = ("instances", "networks", "volumes", "images")
+
+
+async def check(context: Context, repair: bool) -> list[Finding]:
+    """Verify records, content, instances and networks; each finding says what `repair` would do, or did."""
+    findings = await asyncio.to_thread(_problems, context)
+    findings += await asyncio.to_thread(context.images.check, repair)
+    if repair:
+        findings += await asyncio.to_thread(context.networks.check, repaired=True)
+        await asyncio.to_thread(context.networks.restore, list(context.watches))
+        return findings
+    return findings + await asyncio.to_thread(context.networks.check)
+
+
+def _problems(context: Context) -> list[Finding]:
+    findings = [
+        Finding(object=str(context.records.path), problem=text, repair="restore it from a backup")
+        for text in context.records.problems()
+    ]
+    for record in context.table.all():
+        findings += _instance_problems(context, record)
+    return findings
+
+
+def _instance_problems(context: Context, record: InstanceRecord) -> list[Finding]:
+    """Compare a record with what runs. The steward and the next start of the engine mend these by themselves."""
+    name = f"instance {record.name}"
+    status = context.driver(record).status(record.plan)
+    found: list[tuple[str, str]] = []
+    runs = status.word in ("running", "paused")
+    if record.word in (Word.RUNNING, Word.PAUSED) and not runs and record.id not in context.watches:
+        found.append((f"is recorded as {record.word}, but is {status.word}", "restart the engine"))
+    if record.word in (Word.CREATED, Word.EXITED) and runs:
+        found.append((f"runs, but is recorded as {record.word}", "restart the engine"))
+    for path in (record.plan.root.upper, *record.plan.root.lowers):
+        if path and not Path(path).exists():
+            found.append((f"its root needs {path}, which is missing", f"trivet rm {record.name}"))
+    return [Finding(object=name, problem=problem, repair=repair) for problem, repair in found]
+
+
+async def prune(context: Context, request: PruneRequest) -> Removed:
+    """Remove stopped instances, unused networks and volumes, unneeded images; each frees something for the next."""
+    unknown = set(request.kinds) - set(KINDS)
+    if unknown:
+        raise InvalidArgument(f"cannot prune {', '.join(sorted(unknown))}", hint=f"one of {', '.join(KINDS)}")
+    deleted: list[str] = []
+    untagged: list[str] = []
+    freed = 0
+    for kind in KINDS:
+        if kind in request.kinds:
+            done = await PRUNERS[kind](context, request)
+            deleted += done.deleted
+            untagged += done.untagged
+            freed += done.freed
+    return Removed(deleted=deleted, untagged=untagged, freed=freed)
+
+
+async def _prune_instances(context: Context, request: PruneRequest) -> Removed:
+    deleted, freed = [], 0
+    for record in context.table.all():
+        if record.word not in (Word.CREATED, Word.EXITED):
+            continue
+        freed += await asyncio.to_thread(context.snapshotter(record).usage, record.id)
+        deleted.append(f"instance {record.name}")
+        if not request.dry_run:
+            async with context.locks.hold(record.id, "removing"):
+                await remove(context, record.id)
+    return Removed(deleted=deleted, freed=freed)
+
+
+async def _prune_networks(context: Context, request: PruneRequest) -> Removed:
+    names = await asyncio.to_thread(context.networks.prune, request.dry_run)
+    return Removed(deleted=[f"network {name}" for name in names])
+
+
+async def _prune_volumes(context: Context, request: PruneRequest) -> Removed:
+    """Anonymous volumes; with `all`, named ones too."""
+    users = {volume for record in context.table.all() for volume in record.volumes}
+    return await asyncio.to_thread(context.volumes.prune, users, every=request.all, dry_run=request.dry_run)
+
+
+async def _prune_images(context: Context, request: PruneRequest) -> Removed:
+    return await asyncio.to_thread(context.images.prune, every=request.all, dry_run=request.dry_run)
+
+
+PRUNERS: dict[str, Callable[[Context, PruneRequest], Awaitable[Removed]]] = {
+    "instances": _prune_instances,
+    "networks": _prune_networks,
+    "volumes": _prune_volumes,
+    "images": _prune_images,
+}
