@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 
-from trivet.launch.operation import Bind, Node, Operation, Symlink
+from trivet.launch.operation import Node, Operation, Symlink
 from trivet.oci.runtime import Device, DeviceRule, Mount
 
 DEFAULT = tuple(
@@ -47,14 +47,16 @@ def own_dev(mounts: tuple[Mount, ...]) -> bool:
     return any(m.destination.rstrip("/") == "/dev" and m.type not in ("", "bind") for m in mounts)
 
 
-def operations(extra: tuple[Device, ...], *, console: bool) -> list[Operation]:
-    """Make nodes and links, and show the program's terminal as /dev/console."""
+def own_terminals(mounts: tuple[Mount, ...]) -> bool:
+    """Tell whether the container has pseudo-terminals of its own."""
+    return any(m.type == "devpts" for m in mounts)
+
+
+def operations(extra: tuple[Device, ...]) -> list[Operation]:
+    """Make nodes and links."""
     devices = {device.path: device for device in (*DEFAULT, *extra)}
     found: list[Operation] = [_node(device) for device in devices.values()]
     found += [Symlink(path, target) for path, target in LINKS.items()]
-    if console:
-        # By descriptor, never by a name below /dev/pts: that one can be swapped (CVE-2025-52565).
-        found.append(Bind(source="/proc/self/fd/0", target="/dev/console", recursive=0, make=2))
     return found
 
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trivet.launch.operation import Join, JoinPath, Operation, Root, Spawn, WriteFile
+from trivet.launch.operation import Console, Join, JoinPath, Operation, Root, Spawn, WriteFile
 from trivet.oci.runtime import Box, Linux, Process
 from trivet.runtime import namespace, plan
 from trivet.runtime.setting import Setting
 
 
-def operations(process: Process, linux: Linux, setting: Setting, pid: int, kinds: Iterable[str]) -> list[Operation]:
+def operations(
+    process: Process,
+    linux: Linux,
+    setting: Setting,
+    pid: int,
+    kinds: Iterable[str],
+    *,
+    own_terminals: bool = True,
+) -> list[Operation]:
     """Compute the plan. `pid` is the container's program, `kinds` the namespaces it doesn't share with the host.
+
+    With `own_terminals` a terminal is taken from the container's /dev/pts, else from the host's.
 
     The mount namespace comes last, and by its path in the host's /proc: the child is then in the
     container's pid namespace, where `pid` means somebody else. The caller makes sure, before it says
@@ -33,5 +43,6 @@ def operations(process: Process, linux: Linux, setting: Setting, pid: int, kinds
         *(WriteFile(write.path, write.value.encode()) for write in setting.joins),
         *([JoinPath(f"/proc/{pid}/ns/mnt", namespace.FLAGS["mount"])] if "mount" in kinds else []),
         Root("/"),
+        *([Console("")] if process.terminal and own_terminals else []),
         *plan.program(process, linux, setting),
     ]

@@ -16,6 +16,7 @@ from trivet.kernel.cgroup_record import Write
 from trivet.launch.operation import (
     Builtin,
     Chroot,
+    Console,
     Exec,
     Hostname,
     Keyring,
@@ -110,14 +111,15 @@ def _root(spec: Spec, linux: Linux, setting: Setting) -> list[Operation]:
     if not namespace.has(linux.namespaces, "mount"):
         raise Unsupported("a container without a mount namespace of its own is not supported")
     own_dev = device.own_dev(spec.mounts)
-    terminal = bool(spec.process and spec.process.terminal)
+    terminal = bool(spec.process and spec.process.terminal) and device.own_terminals(spec.mounts)
     return [
         # Slave, not private: what the host unmounts later goes away here too, and nothing of ours shows there.
         Propagation("/", mount.PROPAGATION[linux.rootfs_propagation or "rslave"]),
         *setting.mount,
         Root(setting.root),
         *mount.operations(spec.mounts, setting.hierarchies),
-        *(device.operations(linux.devices, console=terminal) if own_dev else []),
+        *(device.operations(linux.devices) if own_dev else []),
+        *([Console()] if terminal else []),
         *(Sysctl(name.replace(".", "/"), value) for name, value in sorted(linux.sysctl.items())),
         *(ReadOnly(path) for path in linux.readonly_paths),
         *(Mask(path) for path in linux.masked_paths),
