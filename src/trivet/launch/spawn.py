@@ -34,11 +34,14 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 
 class LaunchError(TrivetError):
-    """An operation of a plan failed. `operation` is None when the launcher or the child itself broke."""
+    """An operation of a plan failed. `operation` is None when the launcher or the child itself broke.
+
+    `index` is the operation's place: in a guest agent's own plan, when it was the agent who failed.
+    """
 
     kind = Internal.kind
 
-    def __init__(self, operation: Operation | None, errno: int, text: str) -> None:
+    def __init__(self, operation: Operation | None, errno: int, text: str, index: int = 0) -> None:
         reason = os.strerror(errno) if errno else ""
         words = text if not reason or text == reason else f"{text}: {reason}" if text else reason
         super().__init__(
@@ -47,6 +50,7 @@ class LaunchError(TrivetError):
         self.operation = operation
         self.errno = errno
         self.text = text
+        self.index = index
 
 
 class LaunchTimeout(TimedOut):
@@ -180,7 +184,7 @@ def launch_error(operations: list[Operation], payload: bytes) -> LaunchError:
     """Turn the payload of a FAILED frame into the error that names the operation."""
     index, errno = struct.unpack_from("<Ii", payload)
     operation = operations[index] if index < len(operations) else None
-    return LaunchError(operation, errno, payload[8:].decode("utf-8", "replace"))
+    return LaunchError(operation, errno, payload[8:].decode("utf-8", "replace"), index)
 
 
 def _read_report(descriptor: int, deadline: float) -> Frame | None:
