@@ -254,6 +254,8 @@ int operate_exec(struct executor *executor, struct cursor *fields)
         return -1;
     if (sys_close_range(3, ~0u, CLOSE_RANGE_ON_EXEC) < 0)
         return -1;
+    if (executor->given >= 0 && fcntl(executor->given_number, F_SETFD, 0) < 0)
+        return -1;
     if (!strchr(argv[0], '/'))
         return search(executor, argv, environment);
     execve(argv[0], argv, environment);

@@ -1,13 +1,72 @@
-/* The monitor: parent of one instance's program (or of its QEMU); outlives the engine. */
+/* The monitor: parent of one instance's program (or of its QEMU); outlives the engine.
+ *
+ *     monitor.c  start and loop      client.c  what clients ask      ending.c  exit file, EXIT, FAILED
+ *     relay.c    the conversation with a guest agent, when the program runs in a machine
+ */
 #ifndef TRIVET_MONITOR_H
 #define TRIVET_MONITOR_H
 
-#include "executor.h"
+#include "frame.h"
+#include "hub.h"
+#include "log.h"
+#include "session.h"
+
+/* RUNNING ─(program reaped)─▶ DRAINING ─(output ended)─▶ TOLD ─(clients gone)─▶ DONE */
+enum phase { RUNNING, DRAINING, TOLD, DONE };
+
+struct relay;
+
+struct monitor {
+    struct executor *executor;
+    struct session session;  /* the child: the program, or QEMU */
+    struct relay *relay;     /* NULL when the child is the program */
+    enum session_state state; /* the program's, wherever it runs */
+    struct hub hub;
+    struct log log;
+    enum phase phase;
+    int directory, proc, signals, report;
+    bool linger, served;
+    struct strings reap;
+    int64_t oom_kills;
+    int64_t last_output; /* while draining, monotonic ms */
+    enum frame_type ending_type; /* EXIT or FAILED once it is known, else 0 */
+    unsigned char ending[FRAME_FAILED_SIZE + TEXT_SIZE];
+    size_t ending_size;
+};
 
 /* Carry out a plan that has a Monitor operation; `report` is where READY, STARTED or FAILED is said once. */
 int monitor_main(struct executor *executor, const struct plan *plan, int report);
 
-/* Write a FAILED frame from what `executor` remembers and errno. */
+/* The program reached WAITING, STARTED (with this pid) or FAILED: tell whoever started us, and clients. */
+void monitor_state(struct monitor *monitor, enum session_state state, pid_t pid);
+
+/* Output of the program: into the log and to attached clients. */
+void monitor_output(struct monitor *monitor, enum frame_type type, const unsigned char *bytes, size_t length);
+
+/* client.c */
+void client_greet(struct monitor *monitor, size_t first);
+void client_serve(struct monitor *monitor, size_t index, short events);
+bool client_stuck(const struct monitor *monitor, const struct client *client);
+
+/* ending.c */
 void report_failure(int fd, const struct executor *executor);
+void say(int *report, enum frame_type type, const void *payload, size_t length);
+void ending_exit(struct monitor *monitor, const unsigned char payload[FRAME_EXIT_SIZE]);
+void ending_failure(struct monitor *monitor, uint32_t index, int error, const char *text);
+void ending_tell(struct monitor *monitor);
+int64_t ending_oom_kills(const struct monitor *monitor);
+void write_file(const struct monitor *monitor, const char *name, const char *text);
+
+/* relay.c */
+int relay_open(struct monitor *monitor, const struct plan *plan);
+bool relay_accepts(const struct relay *relay, const struct client *client, const struct frame *frame);
+int relay_ask(struct monitor *monitor, struct client *client, const struct frame *frame);
+void relay_close_client(struct monitor *monitor, const struct client *client);
+bool relay_ended(const struct relay *relay);
+struct pollfd relay_poll(const struct relay *relay);
+void relay_serve(struct monitor *monitor, short events);
+void relay_note(struct monitor *monitor, const unsigned char *bytes, size_t length);
+int relay_timeout(const struct monitor *monitor);
+void relay_advance(struct monitor *monitor);
 
 #endif

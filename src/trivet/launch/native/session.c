@@ -121,6 +121,22 @@ static void reset_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* Put the given descriptor where the program expects it, after moving ours out of the way. */
+static int take_given(struct executor *executor)
+{
+    enum { ABOVE = 64 };
+    int number = executor->given_number;
+    if (executor->given < 0)
+        return 0;
+    if (number < 3)
+        return refuse(executor, EBADF, "descriptor %d can't be given", number);
+    if (executor->report == number)
+        executor->report = fcntl(number, F_DUPFD_CLOEXEC, ABOVE);
+    if (executor->root == number)
+        executor->root = fcntl(number, F_DUPFD_CLOEXEC, ABOVE);
+    return executor->given == number ? 0 : dup2(executor->given, number);
+}
+
 static int take_streams(const struct ends *ends, const struct spawn *spawn)
 {
     if (setsid() < 0 && errno != EPERM)
@@ -141,7 +157,8 @@ static _Noreturn void run_child(struct executor *executor, const struct plan *pl
     executor->columns = spawn->columns;
     reset_signals();
     bool mapped = !*spawn->uid_map || read(ends->report, &proceed, 1) == 1;
-    if (mapped && take_streams(ends, spawn) == 0 && executor_run(executor, plan, spawn_index + 1, plan->count) == 0) {
+    if (mapped && take_streams(ends, spawn) == 0 && take_given(executor) >= 0
+        && executor_run(executor, plan, spawn_index + 1, plan->count) == 0) {
         executor_report(executor, REPORT_LAUNCHED);
         _exit(0);
     }

@@ -1,0 +1,99 @@
+/* What clients of the monitor's socket ask for. */
+#include "monitor.h"
+
+#include <stdio.h>
+
+static const char *state_word(const struct monitor *monitor)
+{
+    return monitor->phase >= TOLD ? "exited" : monitor->state == SESSION_STARTED ? "running" : "created";
+}
+
+/* A client that comes after the end hears of it and is let go. */
+void client_greet(struct monitor *monitor, size_t first)
+{
+    char text[96];
+    int length = snprintf(text, sizeof text, "{\"version\":1,\"state\":\"%s\",\"pid\":%d}", state_word(monitor),
+                          monitor->session.pid);
+    for (size_t i = first; i < monitor->hub.count; i++) {
+        struct client *client = monitor->hub.clients[i];
+        wire_put(&client->wire, FRAME_HELLO, 0, text, (size_t)length);
+        if (monitor->phase < TOLD)
+            continue;
+        wire_put(&client->wire, monitor->ending_type, 0, monitor->ending, monitor->ending_size);
+        client->closing = monitor->served = true;
+    }
+}
+
+static int ask_session(struct session *session, const struct client *client, const struct frame *frame)
+{
+    switch (frame->type) {
+    case FRAME_GO:
+        session_go(session);
+        return 0;
+    case FRAME_STDIN:
+        return client->wants & ATTACH_STDIN ? session_write(session, frame->payload, frame->length) : 0;
+    case FRAME_RESIZE:
+        if (frame->length != 4)
+            return -1;
+        session_resize(session, frame_get16(frame->payload), frame_get16(frame->payload + 2));
+        return 0;
+    case FRAME_SIGNAL: /* one that has died meanwhile is no mistake of the client's */
+        if (frame->length != 4)
+            return -1;
+        session_signal(session, (int)frame_get32(frame->payload));
+        return 0;
+    default:
+        return -1;
+    }
+}
+
+static int on_frame(struct monitor *monitor, struct client *client, const struct frame *frame)
+{
+    if (frame->type == FRAME_ATTACH && frame->length == 4) {
+        client->attached = true;
+        client->wants = frame_get32(frame->payload);
+        return 0;
+    }
+    if (monitor->relay)
+        return relay_ask(monitor, client, frame);
+    return client->attached ? ask_session(&monitor->session, client, frame) : -1;
+}
+
+/* Input waits in the client's buffer, and so in its socket, while the program has not taken what came before. */
+static bool must_wait(const struct monitor *monitor, const struct client *client, const struct frame *frame)
+{
+    if (monitor->relay)
+        return !relay_accepts(monitor->relay, client, frame);
+    return frame->type == FRAME_STDIN && session_has_input(&monitor->session);
+}
+
+bool client_stuck(const struct monitor *monitor, const struct client *client)
+{
+    struct frame frame;
+    return wire_peek(&client->wire, &frame) > 0 && must_wait(monitor, client, &frame);
+}
+
+static int serve_frames(struct monitor *monitor, struct client *client)
+{
+    struct frame frame;
+    int found;
+    while ((found = wire_peek(&client->wire, &frame)) > 0) {
+        if (must_wait(monitor, client, &frame))
+            return 0;
+        if (on_frame(monitor, client, &frame) < 0)
+            return -1;
+        wire_drop(&client->wire, &frame);
+    }
+    return found;
+}
+
+void client_serve(struct monitor *monitor, size_t index, short events)
+{
+    struct client *client = monitor->hub.clients[index];
+    if (events & POLLIN)
+        wire_fill(&client->wire);
+    if (serve_frames(monitor, client) == 0 && !(events & (POLLHUP | POLLERR)))
+        return;
+    relay_close_client(monitor, client);
+    hub_drop(&monitor->hub, index);
+}

@@ -1,0 +1,310 @@
+/* The conversation with a guest agent over QEMU's virtio-serial port, on behalf of clients.
+ *
+ * A lane is one session in the guest. In both directions at most FRAME_WINDOW bytes are under way on it:
+ * input leaves a client's socket only against the agent's CREDIT, and the agent gets CREDIT for output
+ * once nobody who listens has much queued. So a client that stalls stops its own lane, not its neighbours'.
+ */
+#include "monitor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { LANE_LIMIT = 128, POWER_OFF_MS = 5000, NOTES_LIMIT = 1 << 20, NEVER = 0 };
+
+struct lane {
+    bool used;
+    uint16_t number;
+    uint32_t credit; /* input bytes the agent still takes */
+    uint32_t owed;   /* output bytes taken from the agent and not credited yet */
+};
+
+struct relay {
+    struct wire wire;
+    struct bytes payload; /* session 0's plan */
+    bool started;
+    struct lane lanes[LANE_LIMIT];
+    uint16_t last_number;
+    int64_t deadline; /* when QEMU is killed, monotonic ms; NEVER while nothing asks for it */
+    int notes;        /* what QEMU itself prints */
+    size_t noted;
+};
+
+static struct lane *lane_of(const struct relay *relay, uint16_t number)
+{
+    for (size_t i = 0; i < LANE_LIMIT; i++)
+        if (relay->lanes[i].used && relay->lanes[i].number == number)
+            return (struct lane *)&relay->lanes[i];
+    return NULL;
+}
+
+static struct lane *lane_add(struct relay *relay, uint16_t number)
+{
+    for (size_t i = 0; i < LANE_LIMIT; i++)
+        if (!relay->lanes[i].used) {
+            relay->lanes[i] = (struct lane){ .used = true, .number = number, .credit = FRAME_WINDOW };
+            return &relay->lanes[i];
+        }
+    return NULL;
+}
+
+int relay_open(struct monitor *monitor, const struct plan *plan)
+{
+    static struct relay relay;
+    struct cursor fields;
+    int pair[2];
+    if (plan_find(plan, CODE_RELAY, &fields) == plan->count)
+        return 0;
+    monitor->executor->given_number = (int)take_integer(&fields);
+    relay.payload = take_bytes(&fields);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return -1;
+    fcntl(pair[0], F_SETFL, O_RDWR | O_NONBLOCK);
+    wire_init(&relay.wire, pair[0]);
+    monitor->executor->given = pair[1];
+    relay.notes = openat(monitor->directory, "machine.log", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    monitor->relay = &relay;
+    return lane_add(&relay, 0) ? 0 : -1;
+}
+
+void relay_note(struct monitor *monitor, const unsigned char *bytes, size_t length)
+{
+    struct relay *relay = monitor->relay;
+    if (relay->noted + length > NOTES_LIMIT)
+        return;
+    relay->noted += length;
+    (void)!write(relay->notes, bytes, length);
+}
+
+/* --- from clients ----------------------------------------------------------------------------------- */
+
+static int pass(struct relay *relay, uint16_t number, const struct frame *frame)
+{
+    return wire_put(&relay->wire, (enum frame_type)frame->type, number, frame->payload, frame->length);
+}
+
+static void refuse_exec(struct client *client, int error, const char *text)
+{
+    unsigned char payload[FRAME_FAILED_SIZE + TEXT_SIZE];
+    frame_set32(payload, 0);
+    frame_set32(payload + 4, (uint32_t)error);
+    memcpy(payload + FRAME_FAILED_SIZE, text, strlen(text));
+    wire_put(&client->wire, FRAME_FAILED, 0, payload, FRAME_FAILED_SIZE + strlen(text));
+    client->closing = true;
+}
+
+static uint16_t free_number(struct relay *relay)
+{
+    do
+        relay->last_number++;
+    while (!relay->last_number || lane_of(relay, relay->last_number));
+    return relay->last_number;
+}
+
+static int open_session(struct monitor *monitor, struct client *client, const struct frame *frame)
+{
+    struct relay *relay = monitor->relay;
+    if (client->attached || client->session)
+        return -1;
+    if (monitor->state != SESSION_STARTED || monitor->ending_type) {
+        refuse_exec(client, ESRCH, "the instance is not running");
+        return 0;
+    }
+    uint16_t number = free_number(relay);
+    if (!lane_add(relay, number)) {
+        refuse_exec(client, EAGAIN, "too many sessions");
+        return 0;
+    }
+    client->session = number;
+    client->attached = true;
+    client->wants = ATTACH_STDIN | ATTACH_STDOUT | ATTACH_STDERR;
+    return pass(relay, number, frame);
+}
+
+bool relay_accepts(const struct relay *relay, const struct client *client, const struct frame *frame)
+{
+    if (frame->type != FRAME_STDIN)
+        return true;
+    const struct lane *lane = lane_of(relay, client->session);
+    return !lane || lane->credit >= frame->length;
+}
+
+/* SIGKILL must work also on a guest that boots or hangs: if the agent can't, QEMU goes. */
+static void mind_kill(struct monitor *monitor, const struct client *client, const struct frame *frame)
+{
+    if (client->session || frame->length != 4 || frame_get32(frame->payload) != SIGKILL)
+        return;
+    if (monitor->state != SESSION_STARTED)
+        session_signal(&monitor->session, SIGKILL);
+    else if (monitor->relay->deadline == NEVER)
+        monitor->relay->deadline = monotonic_ms() + POWER_OFF_MS;
+}
+
+int relay_ask(struct monitor *monitor, struct client *client, const struct frame *frame)
+{
+    struct lane *lane = lane_of(monitor->relay, client->session);
+    if (frame->type == FRAME_EXEC)
+        return open_session(monitor, client, frame);
+    if (!client->attached)
+        return -1;
+    if (!lane)
+        return 0; /* it has ended, and the client will hear of it */
+    switch (frame->type) {
+    case FRAME_STDIN:
+        if (!(client->wants & ATTACH_STDIN))
+            return 0;
+        lane->credit -= frame->length;
+        return pass(monitor->relay, lane->number, frame);
+    case FRAME_SIGNAL:
+        mind_kill(monitor, client, frame);
+        return pass(monitor->relay, lane->number, frame);
+    case FRAME_GO:
+    case FRAME_RESIZE:
+        return pass(monitor->relay, lane->number, frame);
+    default:
+        return -1;
+    }
+}
+
+void relay_close_client(struct monitor *monitor, const struct client *client)
+{
+    if (monitor->relay && client->session && lane_of(monitor->relay, client->session))
+        wire_put(&monitor->relay->wire, FRAME_CLOSE, client->session, NULL, 0);
+}
+
+/* --- from the agent --------------------------------------------------------------------------------- */
+
+static void end_lane(struct monitor *monitor, struct lane *lane, const struct frame *frame)
+{
+    struct hub *hub = &monitor->hub;
+    hub_send(hub, lane->number, 0, (enum frame_type)frame->type, frame->payload, frame->length);
+    for (size_t i = 0; i < hub->count; i++)
+        if (hub->clients[i]->session == lane->number)
+            hub->clients[i]->closing = true;
+    lane->used = false;
+}
+
+/* The program's own end is told when QEMU has let go of disks and interfaces. */
+static void end_program(struct monitor *monitor, const struct frame *frame)
+{
+    char text[TEXT_SIZE] = "";
+    if (frame->type == FRAME_EXIT && frame->length == FRAME_EXIT_SIZE) {
+        ending_exit(monitor, frame->payload);
+    } else if (frame->type == FRAME_FAILED && frame->length >= FRAME_FAILED_SIZE) {
+        size_t length = frame->length - FRAME_FAILED_SIZE;
+        memcpy(text, frame->payload + FRAME_FAILED_SIZE, length < sizeof text ? length : sizeof text - 1);
+        ending_failure(monitor, frame_get32(frame->payload), (int)frame_get32(frame->payload + 4), text);
+    }
+    monitor->relay->deadline = monotonic_ms() + POWER_OFF_MS;
+}
+
+static void on_program(struct monitor *monitor, const struct frame *frame)
+{
+    switch (frame->type) {
+    case FRAME_READY:
+        monitor_state(monitor, SESSION_WAITING, 0);
+        break;
+    case FRAME_STARTED:
+        monitor_state(monitor, SESSION_STARTED, monitor->session.pid);
+        break;
+    case FRAME_FAILED:
+    case FRAME_EXIT:
+        end_program(monitor, frame);
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_output(struct monitor *monitor, struct lane *lane, const struct frame *frame)
+{
+    bool standard = frame->type == FRAME_STDOUT;
+    lane->owed += frame->length;
+    if (lane->number == 0)
+        monitor_output(monitor, (enum frame_type)frame->type, frame->payload, frame->length);
+    else
+        hub_send(&monitor->hub, lane->number, standard ? ATTACH_STDOUT : ATTACH_STDERR, (enum frame_type)frame->type,
+                 frame->payload, frame->length);
+}
+
+static void on_agent(struct monitor *monitor, const struct frame *frame)
+{
+    struct relay *relay = monitor->relay;
+    struct lane *lane = lane_of(relay, frame->session);
+    if (frame->type == FRAME_HELLO && !relay->started) {
+        relay->started = true;
+        wire_put(&relay->wire, FRAME_START, 0, relay->payload.data, relay->payload.length);
+    }
+    if (!lane || frame->type == FRAME_HELLO)
+        return;
+    if (frame->type == FRAME_STDOUT || frame->type == FRAME_STDERR)
+        on_output(monitor, lane, frame);
+    else if (frame->type == FRAME_CREDIT && frame->length == 4)
+        lane->credit += frame_get32(frame->payload);
+    else if (frame->session == 0)
+        on_program(monitor, frame);
+    else if (frame->type == FRAME_EXIT || frame->type == FRAME_FAILED)
+        end_lane(monitor, lane, frame);
+    else
+        hub_send(&monitor->hub, lane->number, 0, (enum frame_type)frame->type, frame->payload, frame->length);
+}
+
+/* A guest that breaks the rules is not listened to any more; its machine is ended. */
+void relay_serve(struct monitor *monitor, short events)
+{
+    struct relay *relay = monitor->relay;
+    struct frame frame;
+    int found = 0, filled = 0;
+    if (events & (POLLIN | POLLHUP))
+        filled = wire_fill(&relay->wire);
+    while ((found = wire_peek(&relay->wire, &frame)) > 0) {
+        on_agent(monitor, &frame);
+        wire_drop(&relay->wire, &frame);
+    }
+    if (found < 0 || filled < 0 || wire_flush(&relay->wire) < 0) {
+        wire_close(&relay->wire);
+        session_signal(&monitor->session, SIGKILL);
+    }
+}
+
+/* --- loop ------------------------------------------------------------------------------------------- */
+
+bool relay_ended(const struct relay *relay) { return relay->wire.fd < 0; }
+
+struct pollfd relay_poll(const struct relay *relay)
+{
+    short events = (short)(POLLIN | (wire_backlog(&relay->wire) ? POLLOUT : 0));
+    return (struct pollfd){ .fd = relay->wire.fd, .events = events };
+}
+
+int relay_timeout(const struct monitor *monitor)
+{
+    if (monitor->relay->deadline == NEVER)
+        return -1;
+    int64_t left = monitor->relay->deadline - monotonic_ms();
+    return left > 0 ? (int)left + 1 : 0;
+}
+
+void relay_advance(struct monitor *monitor)
+{
+    struct relay *relay = monitor->relay;
+    unsigned char payload[4];
+    for (size_t i = 0; i < LANE_LIMIT && relay->wire.fd >= 0; i++) {
+        struct lane *lane = &relay->lanes[i];
+        if (!lane->used || !lane->owed || !hub_has_room(&monitor->hub, lane->number))
+            continue;
+        frame_set32(payload, lane->owed);
+        wire_put(&relay->wire, FRAME_CREDIT, lane->number, payload, sizeof payload);
+        lane->owed = 0;
+    }
+    if (relay->wire.fd >= 0 && wire_flush(&relay->wire) < 0)
+        wire_close(&relay->wire);
+    if (relay->deadline != NEVER && monotonic_ms() >= relay->deadline) {
+        session_signal(&monitor->session, SIGKILL);
+        relay->deadline = monotonic_ms() + POWER_OFF_MS;
+    }
+}
