@@ -3,7 +3,8 @@
     ROOT/
     ├── oci-layout                 marks the directory for other tools
     ├── blobs/sha256/<digits>      complete and verified; never changed, only deleted
-    └── ingest/<random>            being written; whatever is found here at start-up is rubbish
+    ├── ingest/<random>            being written
+    └── scratch/                   for what is made on the way; rubbish at start-up, as everything in ingest/
 
 Names live in the records, not in an index.json: one fact, one owner. A blob appears by rename after
 its digest and size were checked and its bytes reached the disk. What may be deleted is decided in
@@ -114,7 +115,13 @@ class ContentStore:
         self.root = root
         self._blobs = root / layout.BLOBS
         self._ingests = root / "ingest"
-        for directory in (root, self._ingests, *(self._blobs / algorithm for algorithm in digests.LENGTHS)):
+        self.scratch = root / "scratch"
+        for directory in (
+            root,
+            self._ingests,
+            self.scratch,
+            *(self._blobs / algorithm for algorithm in digests.LENGTHS),
+        ):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         marker = root / layout.MARKER
         if not marker.exists():
@@ -212,13 +219,11 @@ class ContentStore:
         if digests.name(state) != digest:
             raise digests.DigestMismatch(f"blob {digest}", digest, digests.name(state))
 
-    def sweep_ingests(self) -> int:
-        """Delete what writers that died left behind; only when nobody is writing. Return the bytes freed."""
-        freed = 0
-        for entry in list(os.scandir(self._ingests)):
-            freed += entry.stat(follow_symlinks=False).st_size
-            Path(entry.path).unlink(missing_ok=True)
-        return freed
+    def sweep(self) -> None:
+        """Delete what writers that died left behind; at start-up, when nobody is writing."""
+        for directory in (self._ingests, self.scratch):
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(mode=0o700, exist_ok=True)
 
     def free(self) -> int:
         """Bytes left on the store's file system."""

@@ -33,7 +33,7 @@ class Packer:
     """Writes a tar stream. `epoch` is the youngest time a file may have (SOURCE_DATE_EPOCH)."""
 
     def __init__(self, write: Write, *, epoch: int | None = None) -> None:
-        self._write = write
+        self.write = write
         self._epoch = epoch
         self._links: dict[tuple[int, int], bytes] = {}
 
@@ -68,17 +68,17 @@ class Packer:
 
     def data(self, data: bytes) -> None:
         """Write a whole file's content after its header."""
-        self._write(data)
+        self.write(data)
         self.pad(len(data))
 
     def pad(self, size: int) -> None:
         """Fill the last block of a file of `size` bytes."""
         if size % tar.BLOCK:
-            self._write(bytes(-size % tar.BLOCK))
+            self.write(bytes(-size % tar.BLOCK))
 
     def finish(self) -> None:
         """Write the end mark."""
-        self._write(bytes(2 * tar.BLOCK))
+        self.write(bytes(2 * tar.BLOCK))
 
     def header(
         self,
@@ -106,10 +106,10 @@ class Packer:
                 numbers[key] = 0
         if pax:
             records = b"".join(_record(key, pax[key]) for key in sorted(pax))
-            self._write(_block(b"PaxHeaders/" + short_name[-80:], b"x", 0o644, 0, 0, len(records), 0, b"", (0, 0)))
+            self.write(_block(b"PaxHeaders/" + short_name[-80:], b"x", 0o644, 0, 0, len(records), 0, b"", (0, 0)))
             self.data(records)
         uid, gid, size, mtime = numbers.values()
-        self._write(_block(short_name, kind, mode, uid, gid, size, mtime, short_link, device))
+        self.write(_block(short_name, kind, mode, uid, gid, size, mtime, short_link, device))
 
     def _whole(self, node: Node, kind: bytes) -> int:
         xattrs = node.xattrs()
@@ -156,7 +156,7 @@ class Packer:
             left = state.st_size
             while left:
                 piece = os.read(descriptor, min(CHUNK, left)) or bytes(min(CHUNK, left))
-                self._write(piece)
+                self.write(piece)
                 left -= len(piece)
             self.pad(state.st_size)
         finally:

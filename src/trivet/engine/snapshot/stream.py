@@ -70,18 +70,22 @@ class Readable(Protocol):
         """Read at most `size` bytes; empty at the end."""
 
 
-def decompressed(file: Readable) -> Readable:
-    """Open a gzip, zstd or plain stream for reading, told apart by its first bytes."""
+def decompressed(file: Readable, *, subject: str) -> Readable:
+    """Open a gzip, zstd or plain stream for reading, told apart by its first bytes.
+
+    Its `read` raises `BrokenCompression` about `subject`.
+    """
     head = b""
     while len(head) < 6 and (piece := file.read(6 - len(head))):
         head += piece
     source = cast(BinaryIO, io.BufferedReader(_Joined(head, file), CHUNK))
     if head.startswith(GZIP):
-        return _open_gzip(fileobj=source, mode="rb")
+        return _Explained(_open_gzip(fileobj=source, mode="rb"), subject)
     if head.startswith(ZSTD):
-        return zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(source, read_across_frames=True)
+        reader = zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(source, read_across_frames=True)
+        return _Explained(reader, subject)
     if head.startswith((BZIP2, XZ)):
-        raise BrokenCompression("layer", "bzip2 and xz are not layer formats")
+        raise BrokenCompression(subject, "bzip2 and xz are not supported, only gzip and zstd")
     return source
 
 
@@ -137,7 +141,7 @@ class LayerStream:
 
     def _produce(self) -> None:
         try:
-            source = decompressed(self._file)
+            source = decompressed(self._file, subject=self._subject)
             while not self._stop.is_set():
                 piece = source.read(CHUNK)
                 self._account(len(piece))
@@ -145,8 +149,6 @@ class LayerStream:
                 self._pieces.put(piece)
                 if not piece:
                     return
-        except _BROKEN as error:
-            self._pieces.put(BrokenCompression(self._subject, error))
         except BaseException as error:
             self._pieces.put(error)
 
@@ -156,6 +158,20 @@ class LayerStream:
             raise BudgetExceeded("bytes unpacked", self._budget.bytes)
         if self._total > self._budget.ratio_from and self._total > self._budget.ratio * max(self._file.tell(), 1):
             raise BudgetExceeded("times its packed size", self._budget.ratio)
+
+
+class _Explained:
+    """A decompressor whose errors say what was being decompressed."""
+
+    def __init__(self, source: Readable, subject: str) -> None:
+        self._source = source
+        self._subject = subject
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._source.read(size)
+        except _BROKEN as error:
+            raise BrokenCompression(self._subject, error) from error
 
 
 class _Joined(io.RawIOBase):

@@ -1,0 +1,182 @@
+"""Images, as the rest of the engine sees them: one method per use case."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from trivet.client import schema
+from trivet.engine.image import adopt, bootstrap, detail, load, retention, rootfs, save, source_registry
+from trivet.engine.image.catalog import Catalog
+from trivet.engine.image.commit import Draft
+from trivet.engine.image.model import ImageNotFound, ImageRecord, Name, WrongPlatform
+from trivet.engine.image.progress import Report, silent
+from trivet.engine.snapshot.diff import store_changes
+from trivet.engine.snapshot.snapshotter import Snapshotter
+from trivet.engine.snapshot.stream import Readable
+from trivet.isolation.plan import Root
+from trivet.oci import config as configs
+from trivet.oci import platform as platforms
+from trivet.oci import reference as references
+from trivet.oci.config import Image
+from trivet.oci.descriptor import OCI_CONFIG, OCI_MANIFEST, Descriptor
+from trivet.oci.layer import Layer
+from trivet.oci.manifest import Manifest
+from trivet.oci.platform import Platform
+from trivet.store import collect
+from trivet.store.content import ContentStore
+from trivet.store.lease import Lease, Leases
+from trivet.store.record import Records
+
+
+class Images:
+    """All images of one engine.
+
+    Two things it can't know are told from outside: `users` maps an image id to the names of the instances
+    that need it; `holders` are further sources of content that must stay (build cache).
+    """
+
+    def __init__(
+        self, content: ContentStore, records: Records, snapshotters: Mapping[str, Snapshotter], leases: Leases
+    ) -> None:
+        self.content = content
+        self.records = records
+        self.snapshotters = snapshotters
+        self.leases = leases
+        self.catalog = Catalog(records)
+        self.users: Callable[[str], Sequence[str]] = lambda key: ()
+        self.holders: builtins.list[Callable[[], Iterable[collect.Root]]] = []
+
+    def list(self) -> list[ImageRecord]:
+        """List all images, oldest first."""
+        return self.catalog.all()
+
+    def find(self, ref: str) -> ImageRecord:
+        """Find an image by name, digest, id or beginning of an id; also by what it was bootstrapped from.
+
+        Raises `ImageNotFound`, whose hint is the command to get the image.
+        """
+        if ref.startswith(bootstrap.SCHEME):
+            return self._bootstrapped(ref)
+        return self.catalog.find(ref)[0]
+
+    def config(self, record: ImageRecord) -> Image:
+        """Read an image's configuration."""
+        return configs.parse(self.content.read(record.id, limit=configs.LIMIT), subject=detail.title(record))
+
+    def view(self, record: ImageRecord) -> schema.Image:
+        """Show an image as the API lists it."""
+        return detail.view(record)
+
+    def inspect(self, ref: str) -> schema.ImageDetail:
+        """Show everything about an image."""
+        record = self.find(ref)
+        return detail.inspect(self.content, record, self.config(record))
+
+    def history(self, ref: str) -> builtins.list[dict[str, Any]]:
+        """List how an image came about, newest first, with the size of each step's layer."""
+        record = self.find(ref)
+        return detail.history(record, self.config(record))
+
+    def tag(self, ref: str, target: str) -> ImageRecord:
+        """Give an image a further name, taking it from another image that may have it."""
+        record, name = self.catalog.find(ref)
+        wanted = references.parse(target)
+        if wanted.digest:
+            raise references.MalformedReference(target, "a digest can't be given to an image")
+        origin = name or Name(reference="", digest=record.digest, manifest=record.manifest)
+        return self.catalog.add(record, [msgspec.structs.replace(origin, reference=str(wanted.tagged()))])
+
+    def remove(self, ref: str, force: bool = False) -> schema.Removed:
+        """Take a name from an image, and delete it with its last one. Raises `ImageInUse`."""
+        return retention.remove(self, ref, force)
+
+    async def pull(self, reference: str, platform: str = "", report: Report = silent) -> ImageRecord:
+        """Get an image from its registry, or make it from packages (`bootstrap:debian/bookworm`).
+
+        Layers that are here aren't fetched again. Raises `Unavailable`, `ImageNotFound`, `WrongPlatform` and
+        what the registry's errors say; nothing is recorded then.
+        """
+        wanted = platforms.parse(platform) if platform else platforms.host()
+        if reference.startswith(bootstrap.SCHEME):
+            return await asyncio.to_thread(bootstrap.make, self, reference, wanted, report)
+        return await source_registry.pull(self, references.parse(reference).tagged(), wanted, report)
+
+    def load(self, file: Readable, report: Report = silent) -> builtins.list[str]:
+        """Take the images of a docker-archive or OCI-layout tar (plain, gzip or zstd); return their names or ids."""
+        return load.load(self, file, report)
+
+    def save(self, names: Sequence[str], file: save.Writable, form: str = "docker") -> None:
+        """Write images as a tar: an OCI layout, with form `docker` also readable by `docker load`."""
+        save.save(self, names, file.write, form)
+
+    def import_(
+        self,
+        file: Readable,
+        reference: str = "",
+        changes: Sequence[str] = (),
+        message: str = "",
+        report: Report = silent,
+    ) -> ImageRecord:
+        """Make a one-layer image from the tar of a root file system."""
+        return rootfs.import_(self, file, reference, changes, message, report)
+
+    def draft(self, ref: str, platform: str = "") -> Draft:
+        """Start a new image from one we have. Raises `WrongPlatform` if it is for another than `platform`."""
+        record = self.find(ref)
+        if platform:
+            self.check_platform(record, ref, platforms.parse(platform))
+        return Draft(config=self.config(record), layers=record.layers)
+
+    def layer(self, root: Root, *, epoch: int | None = None, lease: Lease | None = None) -> Layer | None:
+        """Store what was written to a root as a layer; None if nothing was. See `commit.commit`."""
+        return store_changes(root, self.content, epoch=epoch, lease=lease)
+
+    def create(self, draft: Draft, names: Iterable[str] = ()) -> ImageRecord:
+        """Make a draft an image, under the given names."""
+        names = [str(references.parse(name).tagged()) for name in names]
+        with self.leases.hold("creating an image") as lease:
+            raw = configs.encode(draft.config)
+            config = Descriptor(media_type=OCI_CONFIG, digest=self.content.add(raw, lease=lease), size=len(raw))
+            manifest = Manifest(
+                schema_version=2,
+                media_type=OCI_MANIFEST,
+                config=config,
+                layers=tuple(layer.descriptor for layer in draft.layers),
+            )
+            digest = self.content.add(msgspec.json.encode(manifest, order="deterministic"), lease=lease)
+            found = adopt.Found(digest, manifest)
+            record, _ = adopt.describe(self.content, digest, found, subject=", ".join(names) or "being built")
+            return self.catalog.add(record, [Name(reference=name, digest=digest, manifest=digest) for name in names])
+
+    def check_platform(self, record: ImageRecord, ref: str, wanted: Platform | None = None) -> None:
+        """Raise `WrongPlatform` unless an image is for `wanted` (default: can run on this machine)."""
+        offered = platforms.parse(record.platform)
+        if not (platforms.matches(wanted, offered) if wanted else platforms.runs_here(offered)):
+            raise WrongPlatform(ref, record.platform, str(wanted or platforms.host()))
+
+    def df(self) -> schema.Usage:
+        """Add up what images take on disk, each blob once."""
+        return retention.usage(self)
+
+    def prune(self, *, every: bool = False, dry_run: bool = False) -> schema.Removed:
+        """Delete images without a name that nobody uses (with `every` also named ones), then what nothing needs."""
+        return retention.prune(self, every=every, dry_run=dry_run)
+
+    def why(self, digest: str) -> builtins.list[str]:
+        """Tell what keeps a blob: the chain from it up to an image, instance or lease; empty if nothing does."""
+        return collect.why(self.content, retention.roots(self), digest)
+
+    def check(self, repair: bool = False) -> builtins.list[schema.Finding]:
+        """Verify records and blobs; with `repair` drop what is broken."""
+        return retention.check(self, repair)
+
+    def _bootstrapped(self, ref: str) -> ImageRecord:
+        try:
+            return self.catalog.find(bootstrap.image_name(ref))[0]
+        except ImageNotFound as error:
+            raise ImageNotFound(ref) from error

@@ -1,0 +1,34 @@
+"""Progress of something that takes longer than a second, as the API streams it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from trivet.client.schema import Progress
+
+Report = Callable[[Progress], None]
+"""Takes one line of progress; may be called from any thread."""
+
+INTERVAL = 0.1
+
+
+def silent(progress: Progress) -> None:
+    """Report nothing."""
+
+
+class Meter:
+    """Turns frequent counts of one part into lines a person can read: at most ten a second, and the last one."""
+
+    def __init__(self, report: Report, key: str, total: int) -> None:
+        self._report = report
+        self._key = key
+        self._total = total
+        self._next = 0.0
+
+    def count(self, status: str, current: int) -> None:
+        """Tell how far the part is."""
+        now = time.monotonic()
+        if now >= self._next or current == self._total:
+            self._next = now + INTERVAL
+            self._report(Progress(id=self._key, status=status, current=current, total=self._total))

@@ -1,0 +1,144 @@
+"""What of the images may go, what must stay, and what is broken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trivet.base.error import Conflict, TrivetError
+from trivet.client.schema import Finding, Removed, Usage
+from trivet.engine.image import detail
+from trivet.engine.image.model import ImageInUse, ImageRecord
+from trivet.store import collect
+from trivet.store.collect import Root
+
+if TYPE_CHECKING:
+    from trivet.engine.image.image import Images
+
+
+def roots(images: Images) -> list[Root]:
+    """List everything that keeps content: images under each of their names, leases, other holders."""
+    found: list[Root] = []
+    for record in images.catalog.all():
+        label = f"image {detail.title(record)}"
+        digests = {record.id, record.digest, record.manifest, *(layer.digest for layer in record.layers)}
+        digests |= {digest for name in record.names for digest in (name.digest, name.manifest)}
+        found += [Root(label, digest) for digest in sorted(digests)]
+    for lease in images.leases.all():
+        found += [Root(f"lease {lease.purpose}", digest) for digest in lease.digests]
+    for holder in images.holders:
+        found += holder()
+    return found
+
+
+def remove(images: Images, ref: str, force: bool) -> Removed:
+    """Take a name from an image, and delete the image with its last one.
+
+    By id, all its names go, if there is at most one or with `force`. An image that instances need stays,
+    nameless with `force`. Raises `ImageInUse`, `Conflict`, `ImageNotFound`.
+    """
+    with images.records.transaction():
+        record, name = images.catalog.find(ref)
+        if name is None and len(record.names) > 1 and not force:
+            raise Conflict(
+                f"cannot remove image {ref}: it has the names {', '.join(detail.names(record))}",
+                hint=f"trivet rmi --force {ref} removes all of them",
+            )
+        going = [name] if name else list(record.names)
+        last = len(going) == len(record.names)
+        users = list(images.users(record.id)) if last else []
+        if users and not force:
+            raise ImageInUse(ref, users)
+        images.catalog.untag(record.id, [each.reference for each in going])
+        if last and not users:
+            images.catalog.delete(record.id)
+    freed = sweep(images)
+    deleted = [record.id] if last and not users else []
+    return Removed(untagged=[each.familiar for each in going], deleted=deleted, freed=freed)
+
+
+def prune(images: Images, *, every: bool, dry_run: bool) -> Removed:
+    """Delete unused images, then all content and snapshots that nothing needs any more."""
+    with images.records.transaction():
+        going = [
+            record for record in images.catalog.all() if (every or not record.names) and not images.users(record.id)
+        ]
+        if dry_run:
+            return _preview(images, going)
+        for record in going:
+            images.catalog.delete(record.id)
+    names = [name for record in going for name in detail.names(record)]
+    return Removed(untagged=names, deleted=[record.id for record in going], freed=sweep(images))
+
+
+def sweep(images: Images) -> int:
+    """Collect garbage: blobs no root reaches, snapshots no image has. Return the bytes freed."""
+    with images.records.transaction():
+        freed = collect.collect(images.content, roots(images)).freed
+        keep = images.catalog.all()
+    return freed + sum(snapshotter.prune(keep) for snapshotter in images.snapshotters.values())
+
+
+def usage(images: Images) -> Usage:
+    """Add up blobs, each once however many images share it."""
+    records = images.catalog.all()
+    used = [record for record in records if images.users(record.id)]
+    sizes = {layer.digest: layer.size for record in records for layer in record.layers}
+    needed = {layer.digest for record in used for layer in record.layers}
+    return Usage(
+        kind="images",
+        total=len(records),
+        active=len(used),
+        size=sum(sizes.values()),
+        reclaimable=sum(size for digest, size in sizes.items() if digest not in needed),
+    )
+
+
+def check(images: Images, repair: bool) -> list[Finding]:
+    """Read every blob that images need; find what is missing or damaged, and what is left over."""
+    findings = []
+    for record in images.catalog.all():
+        problem = _problem(images, record)
+        if problem:
+            if repair:
+                _drop(images, record)
+            again = f"trivet pull {detail.title(record)}" if record.names else "remove the image"
+            findings.append(
+                Finding(object=f"image {detail.title(record)}", problem=problem, repair=again, repaired=repair)
+            )
+    with images.records.transaction():
+        garbage = collect.collect(images.content, roots(images), dry_run=not repair)
+    if garbage.digests:
+        what = f"{len(garbage.digests)} blobs ({garbage.freed} bytes) belong to nothing"
+        findings.append(Finding(object="content store", problem=what, repair="delete them", repaired=repair))
+    return findings
+
+
+def _problem(images: Images, record: ImageRecord) -> str:
+    for digest in dict.fromkeys((record.id, record.manifest, *(layer.digest for layer in record.layers))):
+        try:
+            images.content.verify(digest)
+        except TrivetError as error:
+            return error.message
+    return ""
+
+
+def _drop(images: Images, record: ImageRecord) -> None:
+    """Delete the damaged blobs, so that the next pull fetches them; the record goes too unless instances need it."""
+    for digest in (record.id, record.manifest, *(layer.digest for layer in record.layers)):
+        try:
+            images.content.verify(digest)
+        except TrivetError:
+            images.content.delete(digest)
+    if not images.users(record.id):
+        images.catalog.delete(record.id)
+
+
+def _preview(images: Images, going: list[ImageRecord]) -> Removed:
+    gone = {record.id for record in going}
+    labels = {f"image {detail.title(record)}" for record in going}
+    kept = [root for root in roots(images) if root.label not in labels]
+    freed = collect.collect(images.content, kept, dry_run=True).freed
+    keep = [record for record in images.catalog.all() if record.id not in gone]
+    freed += sum(snapshotter.prune(keep, dry_run=True) for snapshotter in images.snapshotters.values())
+    names = [name for record in going for name in detail.names(record)]
+    return Removed(untagged=names, deleted=sorted(gone), freed=freed)

@@ -1,0 +1,154 @@
+"""A registry's client: manifests and blobs, verified (OCI distribution-spec, pull)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+import msgspec
+
+from trivet.base.error import Corrupt, TrivetError
+from trivet.oci import digest as digests
+from trivet.oci import manifest as manifests
+from trivet.oci.descriptor import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
+from trivet.registry.auth import Credentials
+from trivet.registry.error import AccessDenied, LoginRequired, NotInRegistry, RegistryUnavailable
+from trivet.registry.transport import Transport
+from trivet.store.content import Ingest
+
+ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))
+CHUNK = 1 << 20
+RESUMES = 5  # times a blob may break off without a byte of progress
+
+Count = Callable[[int], None]
+"""Called with the bytes of a blob received so far."""
+
+
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest or index as the registry sent it."""
+
+    raw: bytes
+    digest: str
+    media_type: str
+
+
+class _ErrorLine(msgspec.Struct, frozen=True):
+    code: str = ""
+    message: str = ""
+
+
+class _ErrorBody(msgspec.Struct, frozen=True):
+    errors: tuple[_ErrorLine, ...] = ()
+
+
+class RegistryClient:
+    """One registry, named by the domain of a reference. Async context manager."""
+
+    def __init__(self, domain: str, credentials: Credentials | None = None) -> None:
+        self.domain = domain
+        self._transport = Transport(domain, credentials)
+
+    async def __aenter__(self) -> RegistryClient:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._transport.__aexit__(*exception)
+
+    async def ping(self) -> None:
+        """Make sure that a registry answers. Raises `RegistryUnavailable` within seconds."""
+        await self._transport.ping()
+
+    async def manifest(self, repository: str, identifier: str) -> Fetched:
+        """Fetch a manifest or index by tag or digest, and verify it. Raises `NotInRegistry`, `DigestMismatch`."""
+        async with self._transport.get(repository, f"manifests/{identifier}", {"Accept": ACCEPT}) as answer:
+            await self._check(answer, repository, f"image {repository} with {_kind(identifier)} {identifier}")
+            raw = await self._bounded(answer, manifests.LIMIT)
+            kind, told = answer.headers.get("Content-Type", ""), answer.headers.get("Docker-Content-Digest", "")
+        promised = identifier if ":" in identifier else told
+        actual = digests.of(raw, promised.partition(":")[0] if promised else "sha256")
+        if promised and actual != promised:
+            raise digests.DigestMismatch(f"manifest of {self.domain}/{repository}", promised, actual)
+        return Fetched(raw=raw, digest=actual, media_type=kind)
+
+    async def blob(self, repository: str, descriptor: Descriptor, ingest: Ingest, count: Count) -> None:
+        """Fetch a blob into an ingest; where the connection breaks off, go on from the last byte."""
+        failures = 0
+        while True:
+            before = ingest.size
+            try:
+                await self._blob_once(repository, descriptor, ingest, count)
+                return
+            except (aiohttp.ClientError, TimeoutError, RegistryUnavailable) as error:
+                failures = 0 if ingest.size > before else failures + 1
+                if failures >= RESUMES or (isinstance(error, RegistryUnavailable) and ingest.size == 0):
+                    raise self._broken(error, descriptor) from error
+                await asyncio.sleep(0.2 * 2**failures)
+
+    async def _blob_once(self, repository: str, descriptor: Descriptor, ingest: Ingest, count: Count) -> None:
+        headers = {"Range": f"bytes={ingest.size}-"} if ingest.size else {}
+        async with self._transport.get(repository, f"blobs/{descriptor.digest}", headers) as answer:
+            await self._check(answer, repository, f"blob {descriptor.digest} in {repository}")
+            if ingest.size and not _continues(answer, ingest.size):
+                await asyncio.to_thread(ingest.restart)
+            async for piece in answer.content.iter_chunked(CHUNK):
+                await asyncio.to_thread(ingest.write, piece)
+                count(ingest.size)
+        if ingest.size < descriptor.size:
+            raise aiohttp.ClientPayloadError("the connection was closed early")
+
+    async def _check(self, answer: aiohttp.ClientResponse, repository: str, what: str) -> None:
+        """Turn an answer that isn't a success into the error that fits."""
+        if answer.status in (200, 206):
+            return
+        reason = _message(await answer.content.read(1 << 16))
+        if answer.status == 404:
+            raise NotInRegistry(self.domain, what)
+        if answer.status == 401:
+            raise LoginRequired(self.domain, repository)
+        if answer.status == 403:
+            raise AccessDenied(self.domain, repository, reason)
+        if answer.status == 429:
+            raise RegistryUnavailable(self.domain, f"it limits how often we may ask for {repository}")
+        raise RegistryUnavailable(
+            self.domain, f"it answers {answer.status} for {what}{': ' + reason if reason else ''}"
+        )
+
+    async def _bounded(self, answer: aiohttp.ClientResponse, limit: int) -> bytes:
+        body = bytearray()
+        try:
+            async for piece in answer.content.iter_chunked(1 << 16):
+                body += piece
+                if len(body) > limit:
+                    raise Corrupt(f"registry {self.domain} sent a manifest larger than {limit >> 20} MiB")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RegistryUnavailable(self.domain, str(error) or "it took too long") from error
+        return bytes(body)
+
+    def _broken(self, error: Exception, descriptor: Descriptor) -> TrivetError:
+        if isinstance(error, TrivetError):
+            return error
+        problem = str(error) or "it took too long"
+        return RegistryUnavailable(
+            self.domain, f"{digests.short(descriptor.digest)} broke off again and again: {problem}"
+        )
+
+
+def _kind(identifier: str) -> str:
+    return "digest" if ":" in identifier else "tag"
+
+
+def _continues(answer: aiohttp.ClientResponse, offset: int) -> bool:
+    """Tell whether an answer goes on at `offset`; a registry without ranges begins again."""
+    return answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+
+
+def _message(body: bytes) -> str:
+    """Find a registry's own words in an error body; printable and short."""
+    try:
+        lines = msgspec.json.decode(body, type=_ErrorBody).errors
+    except msgspec.DecodeError:
+        return ""
+    text = "; ".join(line.message or line.code for line in lines)
+    return "".join(letter for letter in text if letter.isprintable())[:200]
