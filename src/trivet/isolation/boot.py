@@ -18,7 +18,7 @@ class MachineSilent(TimedOut):
 
     def __init__(self, instance: str, seconds: float, console: Path) -> None:
         super().__init__(
-            f"the machine of instance {instance} did not answer within {seconds:.0f} s of its start",
+            f"the machine of {instance} did not answer within {seconds:.0f} s of its start",
             hint=f"read its console: {console}",
         )
 
@@ -27,7 +27,7 @@ class MachineEnded(Internal):
     """A machine that ended before its program was set up."""
 
     def __init__(self, instance: str, cause: str, console: Path) -> None:
-        super().__init__(f"the machine of instance {instance} {cause}", hint=f"read its console: {console}")
+        super().__init__(f"the machine of {instance} {cause}", hint=f"read its console: {console}")
 
 
 def came_up(console: Path) -> bool:

@@ -22,7 +22,6 @@ from trivet.launch.operation import (
     AddRoute,
     Directory,
     File,
-    Join,
     JoinPath,
     LinkUp,
     Operation,
@@ -32,6 +31,7 @@ from trivet.launch.operation import (
 )
 from trivet.launch.operation import Mount as MountOperation
 from trivet.oci import runtime as oci
+from trivet.runtime import enter as runtime_enter
 from trivet.runtime import namespace
 from trivet.runtime import plan as runtime
 from trivet.runtime.mount import READ_ONLY
@@ -61,24 +61,13 @@ def launch(plan: Plan) -> list[Operation]:
 def enter(plan: Plan, program: Program) -> list[Operation]:
     """Compute what the agent does as a further session: join the program's namespaces, then run.
 
-    The mount namespace comes last and by path: behind it the agent's own files are gone.
+    The mount namespace comes right after the spawn and by path: behind it the agent's own files are gone.
     """
     process = specification.process(program, plan.security, plan)
-    filtering = specification.filtering(plan.security, privileged=program.privileged)
-    kinds = sum(namespace.FLAGS[kind] for kind in _NAMESPACES if kind != "mount")
-    return [
-        Join(0, kinds),
-        Spawn(
-            terminal=int(program.terminal),
-            rows=program.rows,
-            columns=program.columns,
-            stdin=int(program.stdin),
-            cgroup=GROUP,
-        ),
-        JoinPath(_MOUNT_NAMESPACE, namespace.FLAGS["mount"]),
-        Root("/"),
-        *runtime.program(process, oci.Linux(seccomp=filtering), _setting(program)),
-    ]
+    linux = oci.Linux(seccomp=specification.filtering(plan.security, privileged=program.privileged))
+    steps = runtime_enter.operations(process, linux, _setting(program), 0, set(_NAMESPACES) - {"mount"})
+    behind = next(place for place, step in enumerate(steps, start=1) if isinstance(step, Spawn))
+    return [*steps[:behind], JoinPath(_MOUNT_NAMESPACE, namespace.FLAGS["mount"]), *steps[behind:]]
 
 
 def _specification(plan: Plan) -> oci.Spec:

@@ -1,1 +1,355 @@
-"""The vm level."""
+"""The vm level: the image's file system as the root of a QEMU guest with a kernel of its own.
+
+plan.directory/
+├── monitor.sock, pid, exit   the monitor's (docs/launch.md); `pid` is QEMU's
+├── console.log               the guest's serial console
+├── qmp.sock                  QEMU's control socket
+├── share/                    where bind mounts are gathered, in QEMU's mount namespace only
+├── share.sock, share.log     virtiofsd's
+└── paused                    there while the machine is paused
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from pathlib import Path
+
+import msgspec
+
+from trivet.base.error import Conflict, InvalidArgument, TrivetError, Unsupported
+from trivet.guest import initramfs, kernel
+from trivet.hypervisor import probe, program
+from trivet.hypervisor.machine import Acceleration
+from trivet.hypervisor.qmp import Qmp
+from trivet.isolation import boot, guest, machine
+from trivet.isolation.driver import Ability, Exit, ProcessRow, Stats, Status
+from trivet.isolation.failure import explain
+from trivet.isolation.local import NotRunning, group
+from trivet.isolation.plan import Level, Plan, Program
+from trivet.launch import monitor
+from trivet.launch.channel import Channel
+from trivet.launch.frame import Type
+from trivet.launch.operation import Operation, encode
+from trivet.launch.spawn import LaunchError, LaunchTimeout, launch_error, spawn
+
+CACHE = Path("/var/cache/trivet")
+AGENT = Path(kernel.__file__).parents[1] / "launch/bin/trivet-agent"
+UNSHARED = ("mount", "pid", "uts", "ipc", "cgroup", "network", "kernel")
+
+_PATIENCE = {Acceleration.KVM: 20.0, Acceleration.EMULATION: 60.0}
+"""Seconds until a machine that hasn't answered is given up; a machine or two in a hundred hangs when it boots."""
+_ATTEMPTS = 2
+_ANSWER = 30.0
+_QUICK = 5.0
+_SETUP_FAILED = 125
+
+
+class VmDriver:
+    """The driver of the vm level; also Pausable. `cache` keeps kernel, initramfs and what was probed."""
+
+    level = Level.VM
+
+    def __init__(self, cache: Path = CACHE) -> None:
+        self.cache = cache
+
+    def ability(self) -> Ability:
+        """Tell what this level needs and offers here; the first time, the guest kernel is fetched and tried."""
+        missing, hint, acceleration = program.missing(), "", Acceleration.EMULATION
+        if os.geteuid() != 0:
+            missing, hint = (*missing, "root privileges"), "run the engine as root"
+        if not AGENT.exists():
+            missing, hint = (*missing, "the guest agent (trivet-agent)"), "make"
+        if not missing:
+            try:
+                acceleration = self._acceleration(kernel.obtain(self.cache))
+            except TrivetError as error:
+                missing, hint = (error.message,), error.hint or ""
+        return Ability(
+            level=self.level,
+            root="drive",
+            network="tap",
+            acceleration=acceleration,
+            unshared=UNSHARED,
+            missing=missing,
+            hint=hint,
+        )
+
+    def operations(self, plan: Plan) -> list[str]:
+        """Describe, in order and one line each, what `start` would do on the host and then in the guest; pure."""
+        outside = [operation.describe() for operation in self._plan(plan, self._imagined())]
+        return [*outside, *(f"guest: {operation.describe()}" for operation in guest.launch(plan))]
+
+    def prepare(self, plan: Plan) -> None:
+        """Make the run directory and the cgroup with its limits. Idempotent."""
+        if plan.root.form != "drive":
+            raise InvalidArgument(f"instance {plan.name} at level vm needs its root as a drive, not as a mount")
+        machine.machine(plan, self._imagined())
+        directory = Path(plan.directory)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (directory / "share").mkdir(mode=0o700, exist_ok=True)
+        group(plan).create(machine.resources(plan))
+
+    def start(self, plan: Plan) -> Channel:
+        """Boot the machine and set the program up in it; it waits for `Channel.go()`.
+
+        A machine that hangs while it boots is replaced once.
+        """
+        host = self._host(plan)
+        patience = _PATIENCE[host.acceleration]
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._boot(plan, host, patience)
+            except LaunchTimeout:
+                self._end(plan)
+        raise boot.MachineSilent(f"instance {plan.name}", patience, _console(plan))
+
+    def attach(self, plan: Plan) -> Channel:
+        """Open a further connection to the instance's monitor."""
+        try:
+            channel = Channel.connect(Path(plan.directory, "monitor.sock"))
+        except OSError as error:
+            raise NotRunning(plan, self.status(plan).word) from error
+        try:
+            channel.greet(_ANSWER)
+        except OSError as error:
+            channel.close()
+            raise NotRunning(plan, self.status(plan).word) from error
+        return channel
+
+    def exec(self, plan: Plan, program: Program) -> Channel:
+        """Set a further program up in the running guest; it waits for `Channel.go()`."""
+        self._running(plan)
+        steps = guest.enter(plan, program)
+        channel = self.attach(plan)
+        try:
+            channel.send(Type.EXEC, encode(steps))
+            self._await_ready(plan, channel, steps)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    def signal(self, plan: Plan, number: int) -> None:
+        """Send a signal to the program."""
+        self._running(plan)
+        with self.attach(plan) as channel:
+            channel.attach(stdin=False, stdout=False, stderr=False)
+            channel.signal(number)
+
+    def status(self, plan: Plan) -> Status:
+        """Read the running truth."""
+        directory = Path(plan.directory)
+        ending = monitor.read_ending(directory)
+        if ending is not None:
+            return Status(word="exited", exit=_exit(ending))
+        machine = monitor.read_process(directory)
+        if machine is None:
+            return Status(word="gone")
+        channel = monitor.connect(directory)
+        if channel is None or channel.hello is None:
+            return _last_words(directory)
+        with channel:
+            word = "paused" if _marker(plan).exists() else channel.hello.state
+        return msgspec.convert({"word": word, "pid": machine.pid}, Status)
+
+    def stats(self, plan: Plan) -> Stats:
+        """Measure resource use: of the machine from outside, and how many processes are inside."""
+        paused = self.status(plan).word == "paused"
+        if not paused:
+            self._running(plan)
+        used = group(plan).usage()
+        received, sent = _traffic(plan)
+        return Stats(
+            cpu=used.cpu,
+            memory=used.memory,
+            memory_limit=machine.memory(plan),
+            pids=0 if paused else len(self.processes(plan)),
+            read=used.read,
+            written=used.written,
+            received=received,
+            sent=sent,
+        )
+
+    def processes(self, plan: Plan) -> list[ProcessRow]:
+        """List the processes inside, by their pids there."""
+        with self.exec(plan, Program(argv=("/proc",), builtin="processes")) as channel:
+            channel.attach(stdin=False)
+            channel.go()
+            text = _output(channel)
+        now = time.time()
+        return [_row(line, now) for line in text.decode(errors="replace").splitlines()]
+
+    def pause(self, plan: Plan) -> None:
+        """Stop the machine's virtual CPUs."""
+        self._running(plan)
+        with Qmp(Path(plan.directory, machine.QMP)) as qmp:
+            _marker(plan).touch()
+            qmp.pause()
+
+    def resume(self, plan: Plan) -> None:
+        """Let them run again."""
+        if self.status(plan).word != "paused":
+            raise Conflict(f"instance {plan.name} is not paused")
+        with Qmp(Path(plan.directory, machine.QMP)) as qmp:
+            qmp.resume()
+            _marker(plan).unlink(missing_ok=True)
+
+    def release(self, plan: Plan) -> None:
+        """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""
+        self._end(plan)
+        group(plan).remove()
+        shutil.rmtree(plan.directory, ignore_errors=True)
+
+    # --- start --------------------------------------------------------------------------------------
+
+    def _boot(self, plan: Plan, host: machine.Host, patience: float) -> Channel:
+        steps = self._plan(plan, host)
+        _console(plan).unlink(missing_ok=True)
+        _marker(plan).unlink(missing_ok=True)
+        try:
+            return spawn(steps, directory=Path(plan.directory), timeout=patience)
+        except LaunchError as error:
+            self._end(plan)
+            raise self._explain(plan, error) from error
+
+    def _explain(self, plan: Plan, error: LaunchError) -> TrivetError:
+        """Say what went wrong: a step on the host, the boot, or a step in the guest."""
+        name, console = f"instance {plan.name}", _console(plan)
+        if error.index == 0 and error.errno == errno.ECHILD:  # the monitor's word for a machine that ended
+            return boot.ended(name, console, _machine_log(plan))
+        steps: list[Operation | None] = [*guest.launch(plan)] if boot.came_up(console) else []
+        step = steps[error.index] if error.index < len(steps) else error.operation
+        return explain(step, error.errno, error.text, name)
+
+    def _end(self, plan: Plan) -> None:
+        home = group(plan)
+        home.kill()
+        monitor.await_ending(Path(plan.directory), _QUICK)
+
+    def _plan(self, plan: Plan, host: machine.Host) -> list[Operation]:
+        home = group(plan)
+        return machine.launch(plan, host, home.joins, home.unified, home.reap)
+
+    def _host(self, plan: Plan) -> machine.Host:
+        """Find or make what the machine boots from. Raises `Unavailable` or `Unsupported` naming what is missing."""
+        if lacking := program.missing():
+            raise Unsupported(f"level vm cannot run here: {', '.join(lacking)} is missing")
+        found = kernel.obtain(self.cache)
+        made = initramfs.build(
+            found,
+            AGENT,
+            self.cache,
+            network=any(attachment.kind == "tap" for attachment in plan.attachments),
+            share=bool(guest.shared(plan)),
+        )
+        return machine.Host(
+            qemu=program.QEMU.find() or program.QEMU.name,
+            virtiofsd=program.VIRTIOFSD.find() or program.VIRTIOFSD.name,
+            acceleration=self._acceleration(found),
+            kernel=str(found.image),
+            initramfs=str(made),
+            cpus=os.cpu_count() or 1,
+        )
+
+    def _imagined(self) -> machine.Host:
+        """Describe the host without looking, for printing."""
+        return machine.Host(
+            qemu=program.QEMU.name,
+            virtiofsd=program.VIRTIOFSD.name,
+            acceleration=Acceleration.EMULATION,
+            kernel="KERNEL",
+            initramfs="INITRAMFS",
+            cpus=os.cpu_count() or 1,
+        )
+
+    def _acceleration(self, found: kernel.Kernel) -> Acceleration:
+        plain = initramfs.build(found, AGENT, self.cache)
+        qemu = program.QEMU.find() or program.QEMU.name
+        return probe.acceleration(qemu, found.image, found.release, plain, self.cache / "acceleration")
+
+    # --- running ------------------------------------------------------------------------------------
+
+    def _running(self, plan: Plan) -> int:
+        status = self.status(plan)
+        if status.word not in ("created", "running") or not status.pid:
+            raise NotRunning(plan, status.word)
+        return status.pid
+
+    def _await_ready(self, plan: Plan, channel: Channel, steps: list[Operation]) -> None:
+        frame = channel.receive(_ANSWER)
+        if frame is None or frame.type is Type.EXIT:
+            raise NotRunning(plan, self.status(plan).word)
+        if frame.type is Type.FAILED:
+            error = launch_error(steps, frame.payload)
+            raise explain(error.operation, error.errno, error.text, f"instance {plan.name}") from error
+
+
+def _exit(ending: monitor.Ending | monitor.Failure) -> Exit:
+    if isinstance(ending, monitor.Failure):
+        return Exit(code=_SETUP_FAILED, error=ending.text)
+    return Exit(
+        code=ending.code,
+        signal=ending.signal,
+        time=ending.time,
+        out_of_memory=ending.out_of_memory,
+        error=ending.text,
+    )
+
+
+def _last_words(directory: Path) -> Status:
+    """Nobody listens any more: the monitor ended between two looks, or died without a word."""
+    ending = monitor.read_ending(directory)
+    return Status(word="lost") if ending is None else Status(word="exited", exit=_exit(ending))
+
+
+def _console(plan: Plan) -> Path:
+    return Path(plan.directory, machine.CONSOLE)
+
+
+def _machine_log(plan: Plan) -> str:
+    """Read what QEMU itself printed."""
+    try:
+        return Path(plan.directory, "machine.log").read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _marker(plan: Plan) -> Path:
+    return Path(plan.directory, "paused")
+
+
+def _output(channel: Channel) -> bytes:
+    parts = []
+    while (frame := channel.receive(_QUICK)) is not None and frame.type is not Type.EXIT:
+        if frame.type is Type.STDOUT:
+            parts.append(frame.payload)
+    return b"".join(parts)
+
+
+def _row(line: str, now: float) -> ProcessRow:
+    """Read a line of the `processes` builtin: pid, parent, user, age and CPU time in ms, command."""
+    pid, ppid, uid, age, used, command = line.split(" ", 5)
+    return ProcessRow(
+        pid=int(pid),
+        ppid=int(ppid),
+        user="root" if uid == "0" else uid,
+        command=command,
+        cpu=100 * int(used) / max(int(age), 1),
+        started=now - int(age) / 1000,
+    )
+
+
+def _traffic(plan: Plan) -> tuple[int, int]:
+    """Add up what the tap devices carried; what they send is what the guest receives."""
+    devices = [attachment.device for attachment in plan.attachments if attachment.kind == "tap"]
+    return sum(_count(name, "tx_bytes") for name in devices), sum(_count(name, "rx_bytes") for name in devices)
+
+
+def _count(device: str, name: str) -> int:
+    try:
+        return int(Path("/sys/class/net", device, "statistics", name).read_text())
+    except OSError:
+        return 0
