@@ -100,7 +100,7 @@ def opened(spool: Spool, node: Node) -> Readable:
     source = _Slice(spool, node)
     if head.startswith((BZIP2, XZ)):
         return _Unpacked(io.BufferedReader(source, CHUNK), head)
-    return decompressed(source)
+    return decompressed(source, subject="archive")
 
 
 def is_archive(spool: Spool, node: Node) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 
 from trivet.oci.layer import Layer
 from trivet.store.collect import Root
+from trivet.store.lease import Lease
 from trivet.store.record import Records
 
 KIND = "build-cache"
@@ -37,14 +38,16 @@ class Cache:
         self._table = records.table(KIND, CacheEntry)
         self._is_here = is_here
 
-    def find(self, key: str) -> CacheEntry | None:
-        """Look a step up, and remember that it was useful. None also when its layer has gone."""
+    def find(self, key: str, lease: Lease) -> CacheEntry | None:
+        """Look a step up, and remember that it was useful; the lease keeps its layer. None also when that has gone."""
         entry = self._table.get(key)
         if entry is None:
             return None
-        if entry.layer and not self._is_here(entry.layer.digest):
-            self._table.delete(key)
-            return None
+        if entry.layer:
+            lease.add(entry.layer.digest)
+            if not self._is_here(entry.layer.digest):
+                self._table.delete(key)
+                return None
         self._table.put(key, msgspec.structs.replace(entry, used=time.time()))
         return entry
 

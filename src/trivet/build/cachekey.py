@@ -38,21 +38,33 @@ def copy_key(
     below: str,
     content: str,
     *,
-    cwd: str,
     target: str,
     into: bool,
-    names: list[str],
     chown: str,
     chmod: str,
     timestamp: int | None,
 ) -> str:
-    """Name the result of a COPY or ADD; `content` is the checksum of what it takes, `names` of files taken singly."""
-    return _key("copy", below, content, cwd, target, into, names, chown, chmod, timestamp)
+    """Name the result of a COPY or ADD.
+
+    `content` is the checksum of what it takes, `target` an absolute path, `into` whether it must be a directory.
+    """
+    return _key("copy", below, content, target, into, chown, chmod, timestamp)
 
 
-def stage_copy_key(below: str, source: str, text: str, *, cwd: str, timestamp: int | None) -> str:
-    """Name the result of a COPY --from whose source has not been looked at: `source` is its chain."""
-    return _key("copy-from", below, source, text, cwd, timestamp)
+def stage_copy_key(
+    below: str,
+    source: str,
+    sources: tuple[str, ...],
+    *,
+    target: str,
+    into: bool,
+    chown: str,
+    chmod: str,
+    exclude: tuple[str, ...],
+    timestamp: int | None,
+) -> str:
+    """Name the result of a COPY --from before anything was read: `source` is the chain of the other image."""
+    return _key("copy-from", below, source, sources, target, into, chown, chmod, exclude, timestamp)
 
 
 def directory_key(below: str, path: str, *, timestamp: int | None) -> str:

@@ -53,7 +53,7 @@ def choose(tree: Tree, source: str) -> list[Choice]:
     """Find what a source means, links followed inside the tree. Raises `NoSource`, `BuildError`."""
     path = posixpath.normpath("/" + source).lstrip("/")
     if has_wildcard(path):
-        found = _matching(tree, path)
+        found = matching(tree, path)
     else:
         found = [path]
     choices = [Choice(posixpath.basename(each), _resolve(tree, source, each), tree) for each in found]
@@ -62,7 +62,8 @@ def choose(tree: Tree, source: str) -> list[Choice]:
     return choices
 
 
-def _matching(tree: Tree, pattern: str) -> list[str]:
+def matching(tree: Tree, pattern: str) -> list[str]:
+    """List the paths of a tree that match a pattern, sorted."""
     try:
         regex = compile_pattern(pattern)
     except PatternError as error:

@@ -61,3 +61,13 @@ def make_plan(
         attachments=(attachment,),
         limits=Limits(pids=PIDS),
     )
+
+
+def run_directory(run: Path, key: str) -> Path:
+    """Tell where a step's monitor lives; short, since socket paths end at 107 bytes."""
+    return run / key[-12:]
+
+
+def cgroup_of(parent: str, key: str) -> str:
+    """Name a step's control group."""
+    return f"{parent}/{key[-12:]}"

@@ -55,17 +55,20 @@ class Spool:
         self._end += len(content)
         return Node(kind="file", mode=0o644, size=len(content), offset=offset, digest=digest, mtime_ns=mtime_ns)
 
-    def take(self, source: tar.Source, name: str, *, devices: bool = False) -> Tree:
-        """Read a tar stream to its end. Raises `ContextError` for one that is hostile or broken."""
+    def take(self, source: tar.Source, name: str, *, devices: bool = False, anonymous: bool = False) -> Tree:
+        """Read a tar stream to its end; with `anonymous` everything belongs to root.
+
+        Raises `ContextError` for a stream that is hostile or broken.
+        """
         try:
             with explaining_full(self._path):
-                return self._take(source, name, devices)
+                return self._take(source, name, devices, anonymous)
         except StoreFull:
             raise
         except (Corrupt, Exhausted) as error:
             raise ContextError(f"{name} cannot be read: {error.message}") from error
 
-    def _take(self, source: tar.Source, name: str, devices: bool) -> Tree:
+    def _take(self, source: tar.Source, name: str, devices: bool, anonymous: bool) -> Tree:
         tree = Tree(name)
         reader = tar.Reader(source)
         for count, entry in enumerate(reader, 1):
@@ -77,6 +80,8 @@ class Spool:
             if entry.type == tar.HARD_LINK:
                 tree.link(path, link)
                 continue
+            if anonymous:
+                entry.uid = entry.gid = 0
             kind = _KINDS.get(entry.type)
             if kind is None or (kind in ("character", "block", "fifo") and not devices):
                 raise ContextError(f"{name} holds {path}, which is neither a file, a directory nor a link")

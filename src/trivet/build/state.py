@@ -48,6 +48,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         draft = self.draft.changed(config, history=history(text, when))
         return msgspec.structs.replace(self, draft=draft, has_cmd=self.has_cmd if has_cmd is None else has_cmd)
 
+    def replacing(self, config: Config) -> State:
+        """Change the configuration as part of the step that was put on top."""
+        image = msgspec.structs.replace(self.draft.config, config=config)
+        return msgspec.structs.replace(self, draft=msgspec.structs.replace(self.draft, config=image))
+
     def with_layer(self, layer: Layer | None, text: str, when: int, config: Config | None = None) -> State:
         """Put a step's layer on top; None is a step that changed no file."""
         if layer is None:

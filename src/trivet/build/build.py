@@ -1,0 +1,179 @@
+"""The builder: a context and a request go in, an image comes out.
+
+HOME/                     below the engine's root
+├── stub/                 mount targets that images may lack (see `command.stubs`)
+└── work/<random>/        one build: spool (contents), root (mount point), file (/etc/hosts ...)
+
+What a killed build leaves (work directories, snapshots, containers, addresses) is removed by
+`cleanup` when the engine starts; its layers go with the next collection, since its lease ends then.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trivet.build.command import make_stubs
+from trivet.build.dockerfile import parse
+from trivet.build.error import BuildError, ContextError
+from trivet.build.graph import Graph, build_graph
+from trivet.build.ignore import Ignore
+from trivet.build.sandbox import Command, cgroup_of, make_plan, run_directory
+from trivet.build.scope import PROXIES, Scope, platform_arguments
+from trivet.build.session import PREFIX, Report, Session, Tools
+from trivet.build.source import MAXIMUM
+from trivet.build.spool import Spool
+from trivet.build.stage import build_stage
+from trivet.build.state import State
+from trivet.build.thread import in_thread
+from trivet.build.tree import Tree
+from trivet.client.schema import BuildRequest, Progress
+from trivet.engine.image.commit import Draft
+from trivet.engine.snapshot.snapshotter import Layered
+from trivet.engine.snapshot.stream import Readable, decompressed
+from trivet.isolation.plan import Attachment, Root
+from trivet.oci import platform as platforms
+from trivet.oci import reference as references
+
+CONTEXT = "the build context"
+IGNORE_FILE = ".dockerignore"
+
+
+class Builder:
+    """Builds images for one engine; several builds may run at once."""
+
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+        self._drafts: dict[str, Draft] = {}
+        make_stubs(tools.home)
+        (tools.home / "work").mkdir(mode=0o700, exist_ok=True)
+
+    async def build(self, request: BuildRequest, context: Readable, report: Report) -> dict[str, Any]:
+        """Build an image from a context's tar (plain, gzip or zstd); return its `id` and `names`.
+
+        Raises `BuildError` (with file and line where there is one) and what images, networks and
+        levels raise. Cancelling it stops the running step; either way nothing half-made is left.
+        """
+        for tag in request.tags:
+            references.parse(tag)
+        with ExitStack() as undo:
+            work = self._work(undo)
+            purpose = f"build of {', '.join(request.tags) or 'an image'}"
+            lease = undo.enter_context(self.tools.images.leases.hold(purpose))
+            spool = undo.enter_context(Spool(work / "spool"))
+            whole = await in_thread(_read_context, spool, context)
+            session = Session(
+                tools=self.tools,
+                request=request,
+                report=report,
+                graph=_graph(request, whole, spool),
+                context=_without_ignored(request, whole, spool),
+                whole=whole,
+                spool=spool,
+                lease=lease,
+                work=work,
+                drafts=self._drafts,
+            )
+            state = await build_stage(session, session.graph.target(request.target))
+            _warn(session, report)
+            draft = _labelled(state, request.labels)
+            record = await in_thread(self.tools.images.create, draft, request.tags)
+        return {"id": record.id, "names": [name.familiar for name in record.names if name.reference]}
+
+    def cleanup(self) -> None:
+        """Remove what builds that were killed have left. Call it when no build runs."""
+        for instance in self.tools.snapshotter.instances():
+            if instance.startswith(PREFIX):
+                self._release(instance)
+                self.tools.snapshotter.remove(instance)
+        shutil.rmtree(self.tools.home / "work", ignore_errors=True)
+        (self.tools.home / "work").mkdir(mode=0o700)
+
+    def layered(self) -> Iterable[Layered]:
+        """List what must stay unpacked: the drafts of running builds, and the cache."""
+        return [*self._drafts.values(), *self.tools.cache.entries()]
+
+    def _work(self, undo: ExitStack) -> Path:
+        work = self.tools.home / "work" / secrets.token_hex(8)
+        work.mkdir(mode=0o700)
+        undo.callback(shutil.rmtree, work, ignore_errors=True)
+        (work / "root").mkdir(mode=0o700)
+        return work
+
+    def _release(self, instance: str) -> None:
+        """End a step that outlived its engine: its container and its address."""
+        nobody = Command(argv=(), env={}, cwd="/", user="", network="none")
+        plan = make_plan(
+            instance,
+            nobody,
+            root=Root(form="mount", lowers=(), upper=""),
+            run=run_directory(self.tools.run, instance),
+            cgroup=cgroup_of(self.tools.cgroup, instance),
+            secret={},
+            attachment=Attachment(kind="none", network="none"),
+            files=(),
+        )
+        self.tools.driver.release(plan)
+        self.tools.networks.release(instance)
+
+
+def _read_context(spool: Spool, context: Readable) -> Tree:
+    return spool.take(decompressed(context, subject=CONTEXT), CONTEXT, anonymous=True)
+
+
+def _graph(request: BuildRequest, context: Tree, spool: Spool) -> Graph:
+    """Read the Dockerfile and cut it into stages."""
+    shown = "Dockerfile" if request.dockerfile.startswith(".dockerfile.") else request.dockerfile
+    text = _text(context, spool, request.dockerfile)
+    if text is None:
+        raise BuildError(f"{CONTEXT} has no {shown}", hint="name the Dockerfile with --file")
+    host = platforms.host()
+    target = platforms.parse(request.platform) if request.platform else host
+    return build_graph(parse(text, shown), Scope(given=request.build_args, platform=platform_arguments(target, host)))
+
+
+def _without_ignored(request: BuildRequest, context: Tree, spool: Spool) -> Tree:
+    """Leave out what the Dockerfile's own .dockerignore says, or else the context's."""
+    for name in (f"{request.dockerfile}{IGNORE_FILE}", IGNORE_FILE):
+        text = _text(context, spool, name)
+        if text is not None:
+            return context.without(Ignore.read(text, name=name).excludes)
+    return context
+
+
+def _text(context: Tree, spool: Spool, path: str) -> str | None:
+    """Read a text file of the context; None if there is no such file."""
+    try:
+        node = context.nodes[context.resolve(path)]
+    except KeyError:
+        return None
+    if node.kind != "file":
+        return None
+    if node.size > MAXIMUM:
+        raise ContextError(f"{path} is larger than {MAXIMUM >> 20} MiB")
+    return spool.read(node, MAXIMUM).decode("utf-8", "replace")
+
+
+def _labelled(state: State, labels: dict[str, str]) -> Draft:
+    """Add the request's labels."""
+    if not labels:
+        return state.draft
+    config = msgspec.structs.replace(state.config, labels={**(state.config.labels or {}), **labels})
+    image = msgspec.structs.replace(state.draft.config, config=config)
+    return msgspec.structs.replace(state.draft, config=image)
+
+
+def _warn(session: Session, report: Report) -> None:
+    """Tell which arguments of the request no ARG took."""
+    text = "\n".join(each.text for each in session.graph.dockerfile.instructions if each.keyword == "ARG")
+    known = {*PROXIES, *re.findall(r"[A-Za-z_][A-Za-z0-9_]*", text)}
+    unused = sorted(set(session.request.build_args) - known)
+    if unused:
+        report(Progress(id="warning", status=f"no ARG takes the build argument {', '.join(unused)}"))

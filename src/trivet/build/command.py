@@ -1,0 +1,183 @@
+"""RUN: the command in a container of its own, its output as progress, its end as a result."""
+
+from __future__ import annotations
+
+import codecs
+import struct
+from collections import deque
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from trivet.base.error import TrivetError, Unavailable
+from trivet.build import cachekey
+from trivet.build.configuration import directory_of, shell_of
+from trivet.build.error import StepFailed
+from trivet.build.instruction import Run
+from trivet.build.sandbox import Command, cgroup_of, make_plan, run_directory
+from trivet.build.session import Step
+from trivet.build.state import State
+from trivet.build.thread import in_thread
+from trivet.engine.instance.stream import Failed, Stream
+from trivet.engine.instance.watch import parse_exit
+from trivet.engine.network import names
+from trivet.isolation.driver import Exit
+from trivet.isolation.failure import explain
+from trivet.isolation.plan import Plan, Root
+from trivet.launch.frame import Type
+from trivet.launch.operation import Exec
+
+TAIL = 20  # lines of output that an error shows
+LONGEST = 4000  # characters of them
+
+
+async def run(step: Step, state: State, each: Run, now: int) -> State:
+    """Carry out a RUN instruction. Raises `StepFailed` with the last lines of output."""
+    session = step.session
+    command = _command(step, state, each)
+    shown = {name: value for name, value in state.scope.declared.items() if name not in state.env}
+    arguments = f"|{len(shown)} {' '.join(f'{name}={value}' for name, value in shown.items())} " if shown else ""
+    text = f"RUN {arguments}{' '.join(command.argv)}"
+    key = cachekey.run_key(
+        state.chain,
+        command.argv,
+        env=command.env,
+        cwd=command.cwd,
+        user=command.user,
+        network=command.network,
+        timestamp=session.request.timestamp,
+    )
+    found = await step.cached(state, key, text)
+    if found is not None:
+        return found
+
+    async def make(root: Root, name: str) -> None:
+        await _Sandbox(step, state, command).run(root, name)
+
+    return await step.layered(state, [key], text, session.when(state, now), session.request.timestamp, make)
+
+
+def _command(step: Step, state: State, each: Run) -> Command:
+    config, network = state.config, each.network
+    return Command(
+        argv=_argv(each, shell_of(config)),
+        env=state.scope.variables(state.env),
+        cwd=directory_of(config, "."),
+        user=config.user,
+        network=step.session.network if network in ("", "default") else network,
+    )
+
+
+def _argv(each: Run, shell: tuple[str, ...]) -> tuple[str, ...]:
+    """A lone here-document is the script itself; otherwise the shell reads here-documents after the line."""
+    argv = each.command.argv(shell)
+    if not each.heredocs:
+        return argv
+    line = each.command.words[0]
+    if len(each.heredocs) == 1 and line.startswith("<<") and len(line.split()) == 1:
+        return (*shell, each.heredocs[0].content)
+    bodies = "".join(f"{heredoc.content}{heredoc.name}\n" for heredoc in each.heredocs)
+    return (*shell, f"{line}\n{bodies}")
+
+
+class _Sandbox:
+    """One command, from its network to its exit code."""
+
+    def __init__(self, step: Step, state: State, command: Command) -> None:
+        self._step = step
+        self._state = state
+        self._command = command
+        self._tail: deque[str] = deque(maxlen=TAIL)
+
+    async def run(self, root: Root, name: str) -> None:
+        """Run it in `root`; whatever happens, nothing of it goes on after this returns."""
+        tools = self._step.session.tools
+        async with AsyncExitStack() as undo:
+            plan = await self._plan(root, name, undo)
+            undo.push_async_callback(in_thread, tools.driver.release, plan)
+            await in_thread(tools.driver.prepare, plan)
+            stream = await Stream.adopt(await in_thread(tools.driver.start, plan))
+            undo.callback(stream.close)
+            await stream.attach(stdout=True, stderr=True)
+            end = await self._follow(stream, plan)
+        if end.code:
+            words = " ".join(self._command.argv[-1:] if self._command.argv[:-1] else self._command.argv)
+            raise StepFailed(
+                self._step.session.graph.dockerfile.file,
+                self._step.line,
+                words.split("\n")[0][:200],
+                end.code,
+                "\n".join(self._tail)[-LONGEST:],
+            )
+
+    async def _plan(self, root: Root, name: str, undo: AsyncExitStack) -> Plan:
+        """Connect the step to its network, and describe its container."""
+        session, tools = self._step.session, self._step.session.tools
+        undo.push_async_callback(in_thread, tools.networks.release, name)
+        attachment = await in_thread(tools.networks.attach, self._command.network, name, name, "netns")
+        directory = session.work / "file"
+        files = tools.networks.files(name, "build", directory)
+        directory.mkdir(mode=0o755, exist_ok=True)
+        names.write(files)
+        return make_plan(
+            name,
+            self._command,
+            root=_with_stubs(root, stubs(tools.home)),
+            run=run_directory(tools.run, name),
+            cgroup=cgroup_of(tools.cgroup, name),
+            secret=self._state.scope.secret(),
+            attachment=attachment,
+            files=files,
+        )
+
+    async def _follow(self, stream: Stream, plan: Plan) -> Exit:
+        """Let the command go and pass its output on until it ends."""
+        try:
+            await stream.go()
+        except Failed as failure:
+            raise _not_started(plan, failure) from None
+        decoders = {kind: codecs.getincrementaldecoder("utf-8")("replace") for kind in (Type.STDOUT, Type.STDERR)}
+        while frame := await stream.receive():
+            if frame.type == Type.EXIT:
+                return parse_exit(frame.payload)
+            if frame.type in decoders:
+                self._output(decoders[frame.type].decode(frame.payload))
+        raise Unavailable("the monitor of the step ended without a word")
+
+    def _output(self, text: str) -> None:
+        self._step.show(text)
+        first, *rest = text.split("\n")
+        if self._tail:
+            self._tail[-1] = (self._tail[-1] + first)[-LONGEST:]
+        else:
+            self._tail.append(first[-LONGEST:])
+        self._tail.extend(line[-LONGEST:] for line in rest)
+
+
+def _not_started(plan: Plan, failure: Failed) -> TrivetError:
+    """Say why a program that was set up could not be executed."""
+    _, number = struct.unpack_from("<II", failure.payload)
+    program = Exec(plan.program.argv, plan.program.env)
+    return explain(program, number, failure.payload[8:].decode(errors="replace"), "the image")
+
+
+def stubs(home: Path) -> Path:
+    """A directory with everything that is mounted over in a container, to lie below all layers.
+
+    Mount targets the image lacks are found there, so that none is made in the step's layer and has
+    to be removed again (CVE-2024-23652).
+    """
+    return home / "stub"
+
+
+def make_stubs(home: Path) -> None:
+    """Make the directory, once."""
+    for name in ("dev", "proc", "sys", "etc"):
+        (stubs(home) / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+    for name in ("hosts", "hostname", "resolv.conf"):
+        (stubs(home) / "etc" / name).touch(mode=0o644)
+
+
+def _with_stubs(root: Root, stub: Path) -> Root:
+    return msgspec.structs.replace(root, lowers=(*root.lowers, str(stub)))

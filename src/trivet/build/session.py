@@ -1,0 +1,151 @@
+"""One build: what it was asked for, where it works, and how a step that changes files is cached."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from trivet.build.cache import Cache
+from trivet.build.graph import Graph
+from trivet.build.spool import Spool
+from trivet.build.state import State
+from trivet.build.thread import in_thread
+from trivet.build.transfer import Transfer
+from trivet.build.tree import Tree
+from trivet.client.schema import BuildRequest, Progress
+from trivet.engine.image.commit import Draft
+from trivet.engine.image.image import Images
+from trivet.engine.network.network import Networks
+from trivet.engine.snapshot.snapshotter import Layered, Snapshotter
+from trivet.isolation.driver import Driver
+from trivet.isolation.plan import Root
+from trivet.oci.layer import Layer
+from trivet.store.lease import Lease
+
+Report = Callable[[Progress], None]
+
+
+class Adopting(Snapshotter, Protocol):
+    """A snapshotter that can keep what a step wrote as the unpacked form of its layer."""
+
+    def adopt(self, root: Root, below: Layered, layer: Layer) -> None:
+        """Take the upper directory over."""
+
+
+class Tools(msgspec.Struct, frozen=True, kw_only=True):
+    """The neighbours every build of an engine uses. `home` and `run` are directories of the builder's own."""
+
+    images: Images
+    snapshotter: Adopting
+    networks: Networks
+    driver: Driver
+    cache: Cache
+    home: Path
+    run: Path
+    cgroup: str
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A build that runs. `context` lacks what .dockerignore leaves out, `whole` has it."""
+
+    tools: Tools
+    request: BuildRequest
+    report: Report
+    graph: Graph
+    context: Tree
+    whole: Tree
+    spool: Spool
+    lease: Lease
+    work: Path
+    drafts: dict[str, Draft]
+    states: dict[int, State] = {}
+
+    @property
+    def network(self) -> str:
+        """The network of RUN steps that ask for none."""
+        return self.request.network or "bridge"
+
+    def when(self, state: State, floor: int) -> int:
+        """Date a step: as the request says, else as its newest input."""
+        return self.request.timestamp if self.request.timestamp is not None else max(state.created, floor)
+
+    def hold(self, draft: Draft) -> None:
+        """Protect a draft's content."""
+        self.lease.add(*(layer.digest for layer in draft.layers))
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One instruction being carried out; `id` is how its progress is called, `title` what it says."""
+
+    session: Session
+    id: str
+    line: int
+    title: str
+
+    def tell(self, outcome: str = "") -> None:
+        """Say that the step begins, or how it ended."""
+        status = f"{self.title} · {outcome}" if outcome else self.title
+        self.session.report(Progress(id=self.id, status=status))
+
+    def show(self, output: str) -> None:
+        """Pass output of the step on."""
+        if output:
+            self.session.report(Progress(id=self.id, stream=output))
+
+    async def cached(self, state: State, key: str, text: str) -> State | None:
+        """Find the step's result in the cache and put it on top."""
+        session = self.session
+        if session.request.no_cache:
+            return None
+        entry = session.tools.cache.find(key, session.lease)
+        if entry is None:
+            return None
+        self.tell("cached")
+        return state.with_layer(entry.layer, text, entry.time)
+
+    async def layered(
+        self, state: State, keys: list[str], text: str, when: int, epoch: int | None, make: Make
+    ) -> State:
+        """Change files: `make` does it in a root over the state's, and what it wrote becomes a layer."""
+        tools, session = self.session.tools, self.session
+        begin = time.monotonic()
+        async with AsyncExitStack() as undo:
+            root, name = await self.root(state.draft, undo)
+            await make(root, name)
+            layer = await in_thread(tools.images.layer, root, epoch=epoch, lease=session.lease)
+            if layer and epoch is None:
+                await in_thread(tools.snapshotter.adopt, root, state.draft, layer)
+        for key in keys:
+            tools.cache.keep(key, state.draft.layers, layer, when)
+        self.tell(f"{time.monotonic() - begin:.1f} s")
+        return state.with_layer(layer, text, when)
+
+    async def root(self, draft: Draft, undo: AsyncExitStack) -> tuple[Root, str]:
+        """Make a writable root over a draft, removed again by `undo`; also its name."""
+        tools = self.session.tools
+        name = f"{PREFIX}{secrets.token_hex(8)}"
+        self.session.drafts[name] = draft
+        undo.callback(self.session.drafts.pop, name)
+        undo.push_async_callback(in_thread, tools.snapshotter.remove, name)
+        return await in_thread(tools.snapshotter.create, name, draft), name
+
+    def transfer(self, root: Root) -> Transfer:
+        """Reach into a root."""
+        return Transfer(root, self.session.work / "root")
+
+
+class Make(Protocol):
+    """What a step does to a root; `name` is unique among all builds."""
+
+    async def __call__(self, root: Root, name: str) -> None:
+        """Do it."""
+
+
+PREFIX = "build-"
+"""Snapshots whose names begin so belong to builds."""
