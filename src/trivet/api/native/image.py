@@ -92,7 +92,5 @@ ROUTES = (
     Route("GET", ONE, inspect, "Inspect an image", None, ImageDetail),
     Route("DELETE", ONE, remove, "Remove an image or one of its names", None, Removed, ("force",)),
     Route("POST", ONE + "/tag", tag, "Give an image a further name", query=("target",)),
-    Route(
-        "POST", "/v1/build", build, "Build an image (header Trivet-Build: BuildRequest)", None, Progress, (), NDJSON
-    ),
+    Route("POST", "/v1/build", build, "Build an image (header Trivet-Build: BuildRequest)", None, Progress, (), NDJSON),
 )

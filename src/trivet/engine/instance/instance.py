@@ -13,14 +13,15 @@ from trivet.client.schema import (
     ExitStatus,
     Instance,
     InstanceRequest,
+    PathStat,
     StatsSample,
     TopRow,
 )
 from trivet.engine.image.model import ImageNotFound
-from trivet.engine.instance import create, log, measure, remove, start, stop
+from trivet.engine.instance import copy, create, log, measure, remove, start, stop
 from trivet.engine.instance import exec as execution
-from trivet.engine.instance.context import Context
 from trivet.engine.instance import filter as filtering
+from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord, view
 from trivet.engine.instance.start import Attach
 from trivet.engine.instance.status import Word, check
@@ -181,3 +182,15 @@ class Instances:
     async def top(self, ref: str) -> list[TopRow]:
         """List a running instance's processes."""
         return await measure.top(self.context, self.key(ref))
+
+    async def stat_path(self, ref: str, path: str) -> PathStat:
+        """Look at a file inside an instance."""
+        return await copy.stat(self.context, self.key(ref), path)
+
+    def read_archive(self, ref: str, path: str) -> AsyncIterator[bytes]:
+        """Read files inside an instance as a tar."""
+        return copy.read(self.context, self.key(ref), path)
+
+    async def write_archive(self, ref: str, path: str, chunks: AsyncIterator[bytes]) -> None:
+        """Unpack a tar into a directory inside an instance."""
+        await copy.write(self.context, self.key(ref), path, chunks)

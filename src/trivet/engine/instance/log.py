@@ -1,10 +1,22 @@
-"""An instance's log, from the files its monitor writes."""
+"""An instance's log, from the files its monitor writes, and as it grows."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
 import msgspec
 
+from trivet.base.clock import rfc3339
+from trivet.engine.instance.context import Context
+from trivet.launch.frame import MAXIMUM, Type
+from trivet.launch.log import Record, parse, records, tail
+
 POLL = 0.05  # seconds between looks at a log that grows
+BATCH = 4 << 20  # bytes read between two chances for other tasks
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,3 +29,111 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     timestamps: bool = False
     stdout: bool = True
     stderr: bool = True
+
+
+async def follow(context: Context, key: str, wanted: Wanted) -> AsyncIterator[tuple[Type, bytes]]:
+    """Yield STDOUT and STDERR payloads, oldest first; with `follow` until the instance has ended."""
+    path = Path(context.table.find(key).plan.log.path)
+    growing = _Growing(path) if wanted.follow else None
+    last = 0
+    written = await asyncio.to_thread(_written, path, wanted)
+    while batch := await asyncio.to_thread(_next, written):
+        for record in batch:
+            last = record.time
+            if _in_range(record, wanted):
+                yield _show(record, wanted)
+    while growing is not None:
+        ended = key not in context.watches  # asked before reading: what was written until then is read
+        for record in growing.read():
+            if record.time > last and _in_range(record, wanted):
+                yield _show(record, wanted)
+        if ended or (wanted.until and last > wanted.until):
+            growing.close()
+            return
+        await asyncio.sleep(POLL)
+
+
+def _written(path: Path, wanted: Wanted) -> Iterator[Record]:
+    return iter(records(path) if wanted.tail < 0 else tail(path, wanted.tail))
+
+
+def _next(source: Iterator[Record]) -> list[Record]:
+    """Take the next records, about BATCH bytes."""
+    batch: list[Record] = []
+    size = 0
+    for record in source:
+        batch.append(record)
+        size += len(record.content)
+        if size >= BATCH:
+            break
+    return batch
+
+
+def _in_range(record: Record, wanted: Wanted) -> bool:
+    return (
+        record.time >= wanted.since
+        and (not wanted.until or record.time <= wanted.until)
+        and (wanted.stdout if record.stream == "stdout" else wanted.stderr)
+    )
+
+
+def _show(record: Record, wanted: Wanted) -> tuple[Type, bytes]:
+    kind = Type.STDOUT if record.stream == "stdout" else Type.STDERR
+    if not wanted.timestamps:
+        return kind, record.content
+    return kind, (rfc3339(record.time).encode() + b" " + record.content)[:MAXIMUM]
+
+
+class _Growing:
+    """The part of a log written from now on, through rotations."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._rest = b""
+        if self._open():
+            self._seek_last_line()
+
+    def _open(self) -> bool:
+        try:
+            self._file = self._path.open("rb")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _seek_last_line(self) -> None:
+        """Begin at the last line that is written already: the caller knows it by its time."""
+        assert self._file is not None
+        size = self._file.seek(0, 2)
+        self._file.seek(max(size - MAXIMUM, 0))
+        block = self._file.read(MAXIMUM)
+        self._file.seek(size - len(block) + block.rfind(b"\n") + 1)
+
+    def read(self) -> Iterable[Record]:
+        """Read what was added since the last call."""
+        found: list[Record] = []
+        if self._file is None and not self._open():
+            return found
+        assert self._file is not None
+        self._take(self._file, found)
+        if self._rotated(self._file):
+            self._take(self._file, found)
+            self._file.close()
+            if self._open():
+                self._take(self._file, found)
+        return found
+
+    def _take(self, file: BinaryIO, found: list[Record]) -> None:
+        *lines, self._rest = (self._rest + file.read()).split(b"\n")
+        found += [record for line in lines if (record := parse(line))]
+
+    def _rotated(self, file: BinaryIO) -> bool:
+        try:
+            return os.fstat(file.fileno()).st_ino != self._path.stat().st_ino
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()

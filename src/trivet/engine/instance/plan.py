@@ -22,8 +22,8 @@ from trivet.isolation.plan import (
     Root,
     Security,
 )
-from trivet.oci.config import Config
 from trivet.kernel.capability import ALL, DEFAULT
+from trivet.oci.config import Config
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PIDS = 4096  # what an instance gets when nothing is asked for: a fork bomb must end somewhere

@@ -1,0 +1,131 @@
+"""Fixtures everything shares: probed needs, short run directories, a real engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from trivet.client.client import Client
+
+BIN = Path(sys.executable).parent
+CGROUP = Path("/sys/fs/cgroup")
+
+PROBES: dict[str, Callable[[], str]] = {
+    "root": lambda: "" if os.geteuid() == 0 else "not root",
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what `needs` a thing that isn't there: a probe's name, or a program's."""
+    for mark in item.iter_markers("needs"):
+        for what in mark.args:
+            lack = PROBES[what]() if what in PROBES else "" if shutil.which(what) else f"no program {what}"
+            if lack:
+                pytest.skip(lack)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory with a name so short that unix sockets fit below it (107 bytes, unix(7))."""
+    directory = Path(tempfile.mkdtemp(prefix="tv", dir="/tmp"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+class Daemon:
+    """A real `trivetd` of a test's own, and the command that talks to it."""
+
+    def __init__(self, root: Path, run: Path) -> None:
+        self.root = root
+        self.run = run
+        self.socket = run / "trivet.sock"
+        self.address = f"unix://{self.socket}"
+        self.log = run / "trivetd.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def client(self) -> Client:
+        """A new client of this engine."""
+        return Client(self.address)
+
+    def start(self) -> None:
+        """Start the engine and wait until it answers."""
+        arguments = [f"--root={self.root}", f"--run-dir={self.run}", f"--listen={self.address}", "--log-level=debug"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen([BIN / "trivetd", *arguments], stdout=log, stderr=log, cwd="/")
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                self.client.system.ping()
+                return
+            except Exception:
+                time.sleep(0.02)
+        raise RuntimeError(f"trivetd did not come up:\n{self.log.read_text()[-4000:]}")
+
+    def kill(self) -> None:
+        """Kill the engine as `kill -9` does."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the engine politely; what runs goes on."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(20)
+            self._process = None
+
+    def trivet(
+        self,
+        *arguments: str | Path,
+        input: bytes | None = None,
+        timeout: float = 120,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run the command against this engine."""
+        return subprocess.run(
+            [BIN / "trivet", *arguments],
+            input=input,
+            capture_output=True,
+            timeout=timeout,
+            env={**os.environ, "TRIVET_HOST": self.address, **(env or {})},
+            check=False,
+        )
+
+    def ok(self, *arguments: str | Path, input: bytes | None = None, timeout: float = 120) -> str:
+        """Run the command, which must succeed; its output, stripped."""
+        done = self.trivet(*arguments, input=input, timeout=timeout)
+        assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+        return done.stdout.decode().strip()
+
+    def clean(self) -> None:
+        """Remove every instance, then the engine with its networks."""
+        if self._process is None:
+            self.start()
+        for instance in self.client.instances.list(all=True):
+            self.client.instances.remove(instance.id, force=True, volumes=True)
+        self.stop()
+        subprocess.run([BIN / "trivetd", f"--root={self.root}", f"--run-dir={self.run}", "--uninstall"], check=True)
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A running engine for the whole session; tests name their objects after themselves."""
+    with ExitStack() as undo:
+        run = Path(tempfile.mkdtemp(prefix="tv", dir="/tmp"))
+        undo.callback(shutil.rmtree, run, True)
+        engine = Daemon(tmp_path_factory.mktemp("engine"), run)
+        undo.callback(engine.clean)
+        engine.start()
+        yield engine
