@@ -19,6 +19,8 @@ from trivet.base.error import Corrupt
 from trivet.client.connection import Writer
 
 PIECE = 256 << 10
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 class Reader(Protocol):
@@ -86,18 +88,29 @@ def _extract(
         _make_room(parent, name, directory=entry.isdir())
         if entry.isdir():
             _make_directory(parent, name)
+            with _opened(name, DIRECTORY, parent) as made:
+                _restore(entry, made, keep_owner)
+        elif entry.isreg():
+            with _opened(name, NEW_FILE, parent) as made:
+                _write(archive.extractfile(entry), made)
+                _restore(entry, made, keep_owner)
         elif entry.issym():
             os.symlink(entry.linkname, name, dir_fd=parent)
+        elif entry.isfifo():
+            os.mkfifo(name, entry.mode & 0o777, dir_fd=parent)
         elif entry.islnk():
             target = _parts(entry.linkname, rename)
             with _parent(top, target) as other:
                 os.link(target[-1], name, src_dir_fd=other, dst_dir_fd=parent, follow_symlinks=False)
-        elif entry.isfifo():
-            os.mkfifo(name, dir_fd=parent)
-        else:
-            _write(archive.extractfile(entry), parent, name)
-        if not entry.islnk():
-            _restore(entry, parent, name, keep_owner)
+
+
+@contextmanager
+def _opened(name: str, flags: int, parent: int) -> Iterator[int]:
+    descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -107,7 +120,7 @@ def _parent(top: int, parts: list[str]) -> Iterator[int]:
     try:
         for part in parts[:-1]:
             _make_directory(current, part)
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
+            below = os.open(part, DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
             os.close(current)
             current = below
         yield current
@@ -134,22 +147,19 @@ def _make_room(parent: int, name: str, *, directory: bool) -> None:
     os.unlink(name, dir_fd=parent)
 
 
-def _write(content: IO[bytes] | None, parent: int, name: str) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(name, flags, 0o600, dir_fd=parent), "wb") as output:
-        while content is not None and (data := content.read(PIECE)):
-            output.write(data)
+def _write(content: IO[bytes] | None, descriptor: int) -> None:
+    while content is not None and (data := memoryview(content.read(PIECE))):
+        while data:
+            data = data[os.write(descriptor, data) :]
 
 
-def _restore(entry: tarfile.TarInfo, parent: int, name: str, keep_owner: bool) -> None:
+def _restore(entry: tarfile.TarInfo, descriptor: int, keep_owner: bool) -> None:
+    """Set owner, mode and time through the descriptor: the name may mean something else by now."""
     if keep_owner and os.geteuid() == 0:
-        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-    if entry.issym():
-        return
-    # Between the creation and here only the caller's own directory was touched: `name` is what we made.
+        os.fchown(descriptor, entry.uid, entry.gid)
     bits = entry.mode & (0o7777 if keep_owner else 0o777)
-    os.chmod(name, bits | (0o700 if entry.isdir() else 0), dir_fd=parent)
-    os.utime(name, (entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
+    os.fchmod(descriptor, bits | (0o700 if entry.isdir() else 0))
+    os.utime(descriptor, (entry.mtime, entry.mtime))
 
 
 def _stream(pipe: object) -> IO[bytes]:
