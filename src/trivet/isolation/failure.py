@@ -115,6 +115,17 @@ def explain(operation: Operation | None, number: int, text: str, instance: str) 
             return _KIND.get(number, SetupFailed)(instance, step[:120], _with(cause, number))
 
 
+def exit_code(error: TrivetError) -> int:
+    """Give the exit code of the command: 127 not found, 126 can't be executed, 125 anything else."""
+    match error:
+        case ProgramNotFound():
+            return 127
+        case ProgramNotExecutable():
+            return 126
+        case _:
+            return 125
+
+
 def _program(operation: Exec, number: int, text: str, instance: str) -> TrivetError:
     name = operation.argv[0]
     path = next((word[5:] for word in operation.env if word.startswith("PATH=")), "")

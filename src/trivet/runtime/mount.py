@@ -47,6 +47,7 @@ PROPAGATION = {
     "runbindable": UNBINDABLE | RECURSIVE,
 }
 _NOTHING = ("defaults", "relatime", "norelatime", "async", "nomand", "silent", "loud", "remount", "auto", "noauto")
+WORDS = {*_SET, *_CLEAR, *PROPAGATION, *_NOTHING, "bind", "rbind"}
 _LATER = ("idmap", "ridmap", "tmpcopyup")
 
 

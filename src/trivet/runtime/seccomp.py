@@ -297,3 +297,4 @@ _COMPARISON: dict[str, Callable[[SyscallArgument, Code], Code]] = {
     "SCMP_CMP_LT": lambda c, body: _below(AT_LEAST, c, body),
     "SCMP_CMP_LE": lambda c, body: _below(GREATER, c, body),
 }
+OPERATORS = tuple(_COMPARISON)

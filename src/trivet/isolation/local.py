@@ -1,0 +1,268 @@
+"""What the process and the container level share: both are this kernel's own processes.
+
+plan.directory/
+├── monitor.sock, pid, exit   the monitor's (docs/launch.md)
+├── root/                     where the root file system is mounted, in the instance's mount namespace only
+└── exec/ID/                  the same three files for each program that exec added
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import TypedDict
+
+from trivet.base.error import Conflict
+from trivet.isolation import specification
+from trivet.isolation.driver import Exit, ProcessRow, Stats, Status
+from trivet.isolation.failure import exit_code, explain
+from trivet.isolation.plan import Level, Plan, Program, Root
+from trivet.kernel import cgroup, procfs
+from trivet.launch.channel import Channel
+from trivet.launch.monitor import Ending, Failure
+from trivet.launch.operation import Bind, Exec, Monitor, Mount, Operation
+from trivet.launch.spawn import LaunchError, spawn
+from trivet.oci.runtime import Linux, Process, Spec
+from trivet.runtime import enter, life
+from trivet.runtime import plan as runtime
+from trivet.runtime.resource import resources
+from trivet.runtime.setting import Setting
+
+
+class NotRunning(Conflict):
+    """Something that needs a running instance was asked of one that isn't."""
+
+    def __init__(self, plan: Plan, word: str) -> None:
+        super().__init__(f"instance {plan.name} is not running (it is {word})")
+
+
+class Lack(TypedDict):
+    """The part of an `Ability` that says why a level can't run."""
+
+    missing: tuple[str, ...]
+    hint: str
+
+
+class Local:
+    """The driver of a level on this kernel; a level says what its specification is and what exec joins."""
+
+    level: Level
+
+    def lacks(self) -> Lack:
+        """Tell what is missing on this machine, and what to do about it."""
+        return _lack()
+
+    def specification(self, plan: Plan) -> Spec:
+        """Describe the instance in the runtime's words."""
+        raise NotImplementedError
+
+    def added(self, plan: Plan, program: Program) -> tuple[Process, Linux]:
+        """Describe a program that exec adds."""
+        raise NotImplementedError
+
+    def joined(self, plan: Plan) -> frozenset[str]:
+        """Name the namespaces that the instance doesn't share with the host."""
+        raise NotImplementedError
+
+    def operations(self, plan: Plan) -> list[str]:
+        """Describe, in order and one line each, what `start` would do; pure."""
+        return [operation.describe() for operation in self._plan(plan)]
+
+    def prepare(self, plan: Plan) -> None:
+        """Make the run directory and the cgroup with its limits. Idempotent."""
+        directory = Path(plan.directory)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (directory / "root").mkdir(mode=0o755, exist_ok=True)
+        group(plan).create(resources(_linux(self.specification(plan)).resources))
+
+    def start(self, plan: Plan) -> Channel:
+        """Start the monitor and set the program up; it waits for `Channel.go()`."""
+        return _start(self._plan(plan), plan, Path(plan.directory))
+
+    def attach(self, plan: Plan) -> Channel:
+        """Open a further connection to the instance's monitor."""
+        try:
+            return Channel.connect(Path(plan.directory, "monitor.sock"))
+        except OSError as error:
+            raise NotRunning(plan, self.status(plan).word) from error
+
+    def exec(self, plan: Plan, program: Program) -> Channel:
+        """Set a further program up in a running instance; it waits for `Channel.go()`."""
+        pid = self._running(plan, "running")
+        directory = Path(plan.directory, "exec", secrets.token_hex(8))
+        life.sweep(directory.parent)
+        directory.mkdir(mode=0o700, parents=True)
+        process, linux = self.added(plan, program)
+        home = group(plan)
+        setting = Setting(
+            root="/",
+            monitor=Monitor(str(directory), linger=1),
+            joins=home.joins,
+            unified=home.unified,
+            user=program.user,
+            groups=program.groups,
+            stdin=program.stdin,
+            builtin=program.builtin,
+        )
+        kinds = self.joined(plan)
+        steps = enter.operations(process, linux, setting, pid, kinds, own_terminals=kinds != {"mount"})
+        channel = _start(steps, plan, directory)
+        if self.status(plan).pid != pid:  # the pid could have been taken over while it was joined
+            channel.close()
+            raise NotRunning(plan, self.status(plan).word)
+        return channel
+
+    def signal(self, plan: Plan, number: int) -> None:
+        """Send a signal to the program."""
+        process = life.observe(Path(plan.directory)).process
+        try:
+            if process is None:
+                raise ProcessLookupError
+            process.signal(number)
+        except ProcessLookupError as error:
+            raise NotRunning(plan, self.status(plan).word) from error
+
+    def status(self, plan: Plan) -> Status:
+        """Read the running truth."""
+        seen = life.observe(Path(plan.directory))
+        if seen.process is not None:
+            paused = seen.word == "running" and group(plan).frozen()
+            return Status(word="paused" if paused else seen.word, pid=seen.process.pid)
+        return Status(word=seen.word, exit=_exit(seen.ending, plan))
+
+    def stats(self, plan: Plan) -> Stats:
+        """Measure resource use."""
+        pid = self._running(plan)
+        used = group(plan).usage()
+        own_network = "network" in self.joined(plan)
+        received, sent = procfs.traffic(pid) if own_network else (0, 0)
+        return Stats(
+            cpu=used.cpu,
+            memory=used.memory,
+            memory_limit=used.memory_limit,
+            pids=used.pids,
+            read=used.read,
+            written=used.written,
+            received=received,
+            sent=sent,
+        )
+
+    def processes(self, plan: Plan) -> list[ProcessRow]:
+        """List the processes inside, by their pids on the host."""
+        self._running(plan)
+        rows = (procfs.row(pid) for pid in group(plan).processes())
+        return [
+            ProcessRow(pid=r.pid, ppid=r.ppid, user=r.user, command=r.command, cpu=r.cpu, started=r.started)
+            for r in rows
+            if r is not None
+        ]
+
+    def pause(self, plan: Plan) -> None:
+        """Freeze every process of the instance."""
+        self._running(plan, "running")
+        group(plan).freeze(True)
+
+    def resume(self, plan: Plan) -> None:
+        """Thaw it."""
+        if self.status(plan).word != "paused":
+            raise Conflict(f"instance {plan.name} is not paused")
+        group(plan).freeze(False)
+
+    def resize(self, plan: Plan) -> None:
+        """Apply the plan's limits to the running instance."""
+        self._running(plan)
+        group(plan).apply(resources(specification.resources(plan.limits, (), reset=True)))
+
+    def release(self, plan: Plan) -> None:
+        """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""
+        directory = Path(plan.directory)
+        life.clear(directory, group(plan))
+        shutil.rmtree(directory, ignore_errors=True)
+
+    def _plan(self, plan: Plan) -> list[Operation]:
+        home = group(plan)
+        setting = Setting(
+            root=f"{plan.directory}/root",
+            mount=(_root(plan.root, f"{plan.directory}/root"),),
+            monitor=Monitor(
+                plan.directory, log=plan.log.path, log_size=plan.log.size, log_files=plan.log.files, reap=home.reap
+            ),
+            joins=home.joins,
+            unified=home.unified,
+            hierarchies=home.layout.hierarchies,
+            network=specification.network(plan.attachments),
+            user=plan.program.user,
+            groups=plan.program.groups,
+            stdin=plan.program.stdin,
+        )
+        return runtime.launch(self.specification(plan), setting)
+
+    def _running(self, plan: Plan, *words: str) -> int:
+        status = self.status(plan)
+        if status.word not in (words or ("running", "paused")):
+            raise NotRunning(plan, status.word)
+        return status.pid
+
+
+@cache
+def _lack() -> Lack:
+    missing = []
+    if os.geteuid() != 0:
+        missing.append("root privileges")
+    if not layout().hierarchies:
+        missing.append("mounted control groups")
+    if "overlay" not in Path("/proc/filesystems").read_text():
+        missing.append("the overlay file system")
+    return Lack(missing=tuple(missing), hint="run the engine as root" if os.geteuid() != 0 else "")
+
+
+@cache
+def layout() -> cgroup.Layout:
+    """Read once how this machine mounts its control groups."""
+    return cgroup.detect()
+
+
+def group(plan: Plan) -> cgroup.Group:
+    """Give the instance's group."""
+    return cgroup.Group(layout(), plan.cgroup)
+
+
+def _start(steps: list[Operation], plan: Plan, directory: Path) -> Channel:
+    try:
+        return spawn(steps, directory=directory)
+    except LaunchError as error:
+        raise explain(error.operation, error.errno, error.text, f"instance {plan.name}") from error
+
+
+def _exit(ending: Ending | Failure | None, plan: Plan) -> Exit | None:
+    match ending:
+        case Ending():
+            return Exit(
+                code=ending.code,
+                signal=ending.signal,
+                time=ending.time,
+                out_of_memory=ending.out_of_memory,
+                error=ending.text,
+            )
+        case Failure():
+            step = Exec(plan.program.argv, plan.program.env)  # what fails after GO is the last step
+            error = explain(step, ending.errno, ending.text, f"instance {plan.name}")
+            return Exit(code=exit_code(error), error=error.message)
+    return None
+
+
+def _linux(spec: Spec) -> Linux:
+    return spec.linux or Linux()
+
+
+def _root(root: Root, target: str) -> Operation:
+    """Show the root: an overlay, or a lone directory by a bind mount."""
+    if not root.lowers or (len(root.lowers) == 1 and not root.upper):
+        return Bind(root.upper or root.lowers[0], target, recursive=0, host=1, make=0)
+    layers = [f"lowerdir+={lower}" for lower in root.lowers]
+    writable = [f"upperdir={root.upper}", f"workdir={root.work}"] if root.upper else []
+    volatile = ["volatile"] if root.volatile and root.upper else []
+    return Mount("overlay", "overlay", target, options=(*layers, *writable, *volatile), host=1, make=0)

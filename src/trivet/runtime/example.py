@@ -1,0 +1,48 @@
+"""The configuration that `spec` writes: a shell, contained as usual."""
+
+from __future__ import annotations
+
+from trivet.oci import runtime as oci
+
+_CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
+_SAFE = ("nosuid", "noexec", "nodev")
+
+
+def spec() -> oci.Spec:
+    """Build it."""
+    return oci.Spec(
+        oci_version=oci.VERSION,
+        process=oci.Process(
+            terminal=True,
+            args=("sh",),
+            env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"),
+            cwd="/",
+            capabilities=oci.Capabilities(bounding=_CAPABILITIES, effective=_CAPABILITIES, permitted=_CAPABILITIES),
+            rlimits=(oci.Rlimit(type="RLIMIT_NOFILE", soft=1024, hard=1024),),
+            no_new_privileges=True,
+        ),
+        root=oci.Root(path="rootfs", readonly=True),
+        hostname="trivet",
+        mounts=(
+            _mount("/proc", "proc"),
+            _mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+            _mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+            _mount("/dev/shm", "tmpfs", *_SAFE, "mode=1777", "size=65536k"),
+            _mount("/dev/mqueue", "mqueue", *_SAFE),
+            _mount("/sys", "sysfs", *_SAFE, "ro"),
+            _mount("/sys/fs/cgroup", "cgroup", *_SAFE, "relatime", "ro"),
+        ),
+        linux=oci.Linux(
+            resources=oci.Resources(devices=(oci.DeviceRule(allow=False, access="rwm"),)),
+            namespaces=tuple(oci.Namespace(type=kind) for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")),
+            masked_paths=(
+                *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/scsi"),
+                *("/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware"),
+            ),
+            readonly_paths=("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"),
+        ),
+    )
+
+
+def _mount(target: str, kind: str, *words: str) -> oci.Mount:
+    return oci.Mount(destination=target, type=kind, source=kind, options=words)

@@ -1,0 +1,85 @@
+"""What a monitor's directory and a cgroup tell about a program's life, and how to end it for sure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from trivet.kernel.cgroup import Group
+from trivet.launch import monitor
+from trivet.launch.channel import Channel
+from trivet.launch.monitor import Ending, Failure, Process
+
+_CREDENTIALS = struct.Struct("3i")  # struct ucred
+
+
+class Life(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen; `process` is the program while it lives, `ending` how it ended."""
+
+    word: Literal["created", "running", "exited", "gone", "lost"]
+    process: Process | None = None
+    ending: Ending | Failure | None = None
+
+
+def observe(directory: Path) -> Life:
+    """Look at a monitor's directory."""
+    ending = monitor.read_ending(directory)
+    if ending is not None:
+        return Life(word="exited", ending=ending)
+    channel = monitor.connect(directory)
+    if channel is None:
+        return _unattended(directory)
+    with channel:
+        hello = channel.hello
+    process = monitor.read_process(directory)
+    if hello is None or process is None or hello.state == "exited":
+        return _unattended(directory)
+    return Life(word="running" if hello.state == "running" else "created", process=process)
+
+
+def _unattended(directory: Path) -> Life:
+    """Nobody answers: it ended just now, the monitor was killed, or nothing was ever started."""
+    ending = monitor.read_ending(directory)
+    if ending is not None:
+        return Life(word="exited", ending=ending)
+    began = any((directory / name).exists() for name in ("monitor.sock", "pid"))
+    return Life(word="lost" if began else "gone")
+
+
+def end(directory: Path) -> None:
+    """Kill the monitor of a directory, if one lives: its program is dead, nobody else will ask for its end."""
+    try:
+        channel = Channel.connect(directory / "monitor.sock")
+    except OSError:
+        return
+    with channel.detach() as connection:
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid = _CREDENTIALS.unpack(raw)[0]
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def clear(directory: Path, group: Group) -> None:
+    """Kill all processes of a group and the monitors of a directory, and remove the group. Idempotent."""
+    group.kill()
+    for place in (directory, *directory.glob("exec/*")):
+        end(place)
+    group.kill()  # what a monitor was about to spawn when it was ended
+    group.remove()
+
+
+def sweep(directory: Path) -> None:
+    """Remove what is left of programs added earlier whose monitors have gone."""
+    for place in directory.glob("*"):
+        if monitor.read_ending(place) is not None and monitor.connect(place) is None:
+            for name in ("monitor.sock", "pid", "exit", "new"):
+                (place / name).unlink(missing_ok=True)
+            place.rmdir()

@@ -1,0 +1,54 @@
+"""Where the levels differ, and why: the contract suite asks this table and nothing else.
+
+Everything that isn't listed must be the same at all three levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trivet.isolation.plan import Level
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One row: what is expected at each level."""
+
+    process: object
+    container: object
+    vm: object
+    reason: str
+
+    def at(self, level: Level) -> object:
+        """Look up a level's column."""
+        return {Level.PROCESS: self.process, Level.CONTAINER: self.container, Level.VM: self.vm}[level]
+
+
+EXPECTATION = {
+    "pid of the program": Expectation(
+        "host", 1, "guest", "a container's pid namespace starts with the program; a VM's with the guest agent"
+    ),
+    "own hostname": Expectation(False, True, True, "a process shares the host's name"),
+    "own network": Expectation(False, True, True, "a process uses the host's interfaces and ports directly"),
+    "sees host processes": Expectation(True, False, False, "a process shows the host's /proc"),
+    "own kernel": Expectation(False, False, True, "only a VM boots one"),
+    "capabilities dropped": Expectation(False, True, True, "a process keeps the rights of its user on the host"),
+    "system calls filtered": Expectation(
+        False, True, True, "a process may call everything; inside a VM the filter protects the guest from its program"
+    ),
+    "devices of the host": Expectation(True, False, False, "a process shows the host's /dev"),
+    "kernel messages hidden": Expectation(False, True, True, "/proc is masked where it isn't the host's own"),
+    "sysctls set": Expectation(False, True, True, "a process would change the host's"),
+    "tmpfs /dev/shm of the plan's size": Expectation(False, True, True, "a process shows the host's /dev"),
+    "orphans die with the program": Expectation(
+        True, True, True, "the monitor ends the cgroup; a pid namespace or a machine ends by itself"
+    ),
+    "bind of a host directory": Expectation(True, True, True, "a VM sees it through a shared file system"),
+    "pause": Expectation(True, True, True, "freezer, or the machine's stop"),
+    "resize": Expectation(True, True, False, "a VM's memory is fixed when it boots (balloon: later)"),
+    "ends by itself after its monitor was killed": Expectation(
+        False, False, True, "QEMU dies with its monitor; a program on this kernel goes on, unobserved"
+    ),
+    "out of memory is told": Expectation(True, True, True, "from the cgroup, or from the guest agent"),
+    "seconds to start": Expectation(5.0, 5.0, 60.0, "a VM boots, here mostly under emulation"),
+}

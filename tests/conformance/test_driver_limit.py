@@ -1,0 +1,104 @@
+"""The contract, part six: limits are enforced, names and networks are one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.conformance.harness import Harness
+
+from trivet.isolation.driver import Resizable
+from trivet.isolation.plan import Limits
+
+
+def test_memory_limit_kills(instance: Harness) -> None:
+    """A program that takes more memory than it may is killed, and the exit says why."""
+    session = instance.start("inside", "eat", "600", memory=64 << 20 if instance.level != "vm" else 256 << 20)
+    result = session.wait()
+    assert result.code == 137
+    assert result.exit.out_of_memory
+    status = instance.becomes("exited")
+    assert status.exit is not None
+    assert status.exit.out_of_memory == instance.expect("out of memory is told")
+
+
+def test_memory_below_the_limit_is_given(instance: Harness) -> None:
+    """Memory below the limit is there to be used."""
+    session = instance.start("inside", "eat", "30", memory=64 << 20 if instance.level != "vm" else 256 << 20)
+    session.until(b"full")
+
+
+def test_pids_limit(instance: Harness) -> None:
+    """A program can't have more tasks than it may."""
+    made, _, reason = instance.run("inside", "forks", "100", pids=20).text.partition(" ")
+    assert 10 <= int(made) < 20
+    assert reason != "all"
+
+
+def test_cpu_limit(instance: Harness) -> None:
+    """A program that may use a quarter of a core gets about that, and never half of it."""
+    if instance.level == "vm":
+        pytest.skip("a VM has whole processors; its share is the host's scheduling")
+    used, passed = map(int, instance.run("inside", "spin", "1500", cpus=0.25).text.split())
+    assert used < 0.5 * passed
+
+
+def test_resize(instance: Harness) -> None:
+    """Limits of a running instance can be raised and lowered."""
+    if not instance.expect("resize") or not isinstance(instance.driver, Resizable):
+        pytest.skip("this level can't resize yet")
+    session = instance.start("sh", "-c", "echo up; read x; inside forks 100", pids=10, stdin=True)
+    session.until(b"up")
+    plan = msgspec.structs.replace(instance.plan, limits=Limits(pids=50, memory=128 << 20))
+    instance.driver.resize(plan)
+    assert instance.driver.stats(plan).memory_limit == 128 << 20
+    session.channel.write(b"\n")
+    made = int(session.wait().text.split()[1])
+    assert 35 < made < 50
+
+
+def test_hostname(instance: Harness) -> None:
+    """The instance has its own name where it has names of its own, and the host keeps its."""
+    name = Path("/proc/sys/kernel/hostname")
+    host = name.read_text()
+    inside = instance.run("hostname").text
+    assert (inside == "box") == instance.expect("own hostname")
+    assert name.read_text() == host
+
+
+def test_process_namespace(instance: Harness) -> None:
+    """A contained program is process 1 and sees no process of the host."""
+    session = instance.shell("echo $$; ls -d /proc/[0-9]* | wc -l")
+    first, count = session.lines
+    if instance.expect("pid of the program") == 1:
+        assert first == "1"
+    if not instance.expect("sees host processes"):
+        assert int(count) < 80 if instance.level == "vm" else int(count) <= 4
+
+
+def test_network_none(instance: Harness) -> None:
+    """Without a network the instance has loopback, up, and nothing else."""
+    if not instance.expect("own network"):
+        pytest.skip("this level uses the host's network")
+    assert instance.shell("ls /sys/class/net; cat /sys/class/net/lo/operstate").lines[0] == "lo"
+    assert "127.0.0.1" in instance.shell("ip -4 addr show lo").stdout.decode()
+
+
+def test_sysctl(instance: Harness) -> None:
+    """Kernel parameters of the instance's own namespaces are set, and the host's stay."""
+    if not instance.expect("sysctls set"):
+        pytest.skip("this level would change the host's")
+    sysctls = (("net.core.somaxconn", "77"), ("kernel.msgmax", "9000"))
+    assert instance.shell("cat /proc/sys/net/core/somaxconn /proc/sys/kernel/msgmax", sysctls=sysctls).lines == [
+        "77",
+        "9000",
+    ]
+
+
+def test_kernel_files_are_masked(instance: Harness) -> None:
+    """What /proc and /sys tell about the kernel is hidden or read-only where it isn't the host's own view."""
+    if not instance.expect("kernel messages hidden"):
+        pytest.skip("this level shows the host's /proc")
+    result = instance.shell("wc -c < /proc/keys; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/panic; echo $?")
+    assert result.lines == ["0", "0", "1"], result
