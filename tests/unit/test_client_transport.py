@@ -171,6 +171,16 @@ def test_progress_streams(peer: Peer) -> None:
         list(peer.client.images.pull("image"))
 
 
+def test_streams_that_fail_later(peer: Peer) -> None:
+    """A stream whose last line is a problem raises it."""
+    event = b'{"time":"2026","time_ns":1,"kind":"image","action":"pull","id":"1","name":"x"}\n'
+    peer.answer(OK + b"\r\n" + event + b'{"error":{"kind":"denied","message":"enough"}}\n')
+    events = peer.client.system.events()
+    assert next(events).action == "pull"
+    with pytest.raises(Denied, match="enough"):
+        next(events)
+
+
 def test_uploads_are_chunked(peer: Peer) -> None:
     """A body is sent as it is produced, and the header of a build is ASCII whatever its values."""
 

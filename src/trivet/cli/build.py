@@ -84,7 +84,13 @@ def _from_directory(args: Namespace) -> Source:
                 _add_text(archive, name, dockerfile.read_bytes())
                 # The engine applies the ignore file again: a Dockerfile from elsewhere is no part of the context.
                 _add_text(archive, IGNORE_FILE, f"{ignore_text}\n{name}\n{IGNORE_FILE}\n".encode())
-            _add_tree(archive, top, Ignore.read(ignore_text), needed={name, IGNORE_FILE}, skip=inside is None)
+            _add_tree(
+                archive,
+                top,
+                Ignore.read(ignore_text),
+                needed={name, name + IGNORE_FILE, IGNORE_FILE},
+                skip=inside is None,
+            )
 
     return Source(name, produce)
 

@@ -61,7 +61,7 @@ class Transport:
         """Send a request, read the answer's NDJSON lines as they come."""
         with self.request(method, path, query) as response:
             for line in response.lines():
-                yield decode(line, shape)
+                yield _item(line, shape)
 
     def upgrade(self, path: str, query: Query | None = None, body: msgspec.Struct | None = None) -> Stream:
         """Turn a request into a stream of frames."""
@@ -117,6 +117,17 @@ def decode(data: bytes, shape: type[T]) -> T:
     except msgspec.DecodeError as error:
         hint = "are command and engine of the same version? see `trivet version`"
         raise EngineGone(f"the engine's answer cannot be understood: {error}", hint=hint) from error
+
+
+def _item(line: bytes, shape: type[T]) -> T:
+    """Read a line of a stream; one that went wrong after its beginning ends with a `Progress` that has the error."""
+    try:
+        return decode(line, shape)
+    except EngineGone:
+        problem = decode(line, Progress).error
+        if problem is None:
+            raise
+        raise error_of(problem) from None
 
 
 def segment(text: str) -> str:
