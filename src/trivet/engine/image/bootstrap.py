@@ -41,6 +41,8 @@ HOOKS = (
     'rm -f "$1/etc/resolv.conf" "$1/etc/hostname"',
     'printf "#!/bin/sh\\nexit 101\\n" > "$1/usr/sbin/policy-rc.d"; chmod 755 "$1/usr/sbin/policy-rc.d"',
 )
+# What mmdebstrap says that is worth a line of progress.
+STEPS = ("running apt", "downloading", "extracting", "installing", "cleaning", "creating")
 # Keys that the distribution's own packages bring into the image.
 OWN_KEYS = re.compile(r"/usr/share/keyrings/(debian|ubuntu)-|/etc/apt/trusted\.gpg\.d/(debian|ubuntu)-")
 
@@ -182,7 +184,7 @@ def _follow(stderr: BinaryIO, last: list[str], report: Report) -> None:
     for raw in stderr:
         line = raw.decode(errors="replace").strip()
         word, _, rest = line.partition(": ")
-        if word == "I":
+        if word == "I" and rest.startswith(STEPS):
             report(Progress(id="bootstrap", status=rest))
         elif word in ("E", "W") and not rest.startswith("mmdebstrap failed"):
             last.append(rest)

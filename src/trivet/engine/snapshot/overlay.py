@@ -10,8 +10,6 @@ DIRECTORY/
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Literal
 
 from trivet.base.error import AlreadyExists
 from trivet.engine.snapshot.extract import extract
+from trivet.engine.snapshot.making import Making, disk_usage
 from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
 from trivet.engine.snapshot.stream import Budget, LayerStream
 from trivet.isolation.plan import Root
@@ -40,11 +39,12 @@ class OverlaySnapshotter:
         self._budget = budget or Budget()
         self._layers = directory / "layer"
         self._instances = directory / "instance"
-        self._making = directory / "making"
+        self._making = Making(directory / "making")
         self._lock = threading.Lock()
-        for each in (directory, self._layers, self._instances, self._making):
+        for each in (directory, self._layers, self._instances):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make_root(self._layers / EMPTY / "fs")
+        for name in ("fs", "under"):
+            _make_root(self._layers / EMPTY / name)
 
     def prepare(self, image: Layered, report: Report = silent) -> None:
         """Unpack the layers that aren't there yet, bottom first."""
@@ -77,13 +77,17 @@ class OverlaySnapshotter:
         chains = chain_ids(layer.diff_id for layer in image.layers)
         return tuple(str(self._fs(chain)) for chain in reversed(chains)) or (str(self._layers / EMPTY / "fs"),)
 
+    def view(self, image: Layered) -> tuple[str, ...]:
+        """List what to stack, topmost first, for a look at an image without an instance: overlayfs wants two."""
+        return (*self.lowers(image), str(self._layers / EMPTY / "under"))
+
     def usage(self, instance: str) -> int:
         """Measure the writable layer, in bytes on disk."""
         return disk_usage(self._home(instance) / "upper")
 
     def remove(self, instance: str) -> None:
         """Delete the writable layer: out of sight at once, from the disk after that."""
-        self._discard(self._instances / instance)
+        self._making.discard(self._instances / instance)
 
     def instances(self) -> set[str]:
         """List the instances that have a writable layer here."""
@@ -97,11 +101,10 @@ class OverlaySnapshotter:
         target = self._fs(chain_ids(each.diff_id for each in (*below.layers, layer))[-1])
         with self._lock:
             if not target.is_dir():
-                draft = self._making / secrets.token_hex(8)
-                draft.mkdir(mode=0o700)
-                Path(root.upper).rename(draft / "fs")
-                draft.rename(target.parent)
-        self._discard(Path(root.upper).parent)
+                with self._making.draft() as draft:
+                    Path(root.upper).rename(draft / "fs")
+                    draft.rename(target.parent)
+        self._making.discard(Path(root.upper).parent)
 
     def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
         """Delete layers that no image of `keep` has, and what a crash left."""
@@ -112,10 +115,10 @@ class OverlaySnapshotter:
             for instance in self.instances():
                 needed.update((self._instances / instance / "layers").read_text().split())
             useless = [Path(entry.path) for entry in os.scandir(self._layers) if entry.name not in needed]
-            useless += [Path(entry.path) for entry in os.scandir(self._making)]
+            useless += self._making.leftovers()
             freed = sum(disk_usage(path) for path in useless)
             for path in useless if not dry_run else ():
-                self._discard(path)
+                self._making.discard(path)
         return freed
 
     def _fs(self, chain: str) -> Path:
@@ -128,71 +131,31 @@ class OverlaySnapshotter:
         return home
 
     def _make_instance(self, instance: str, lowers: tuple[str, ...]) -> None:
-        home, draft = self._instances / instance, self._making / secrets.token_hex(8)
+        home = self._instances / instance
         if home.exists():
             raise AlreadyExists(f"instance {instance} already has a writable layer")
-        try:
-            with explaining_full(home):
-                draft.mkdir(mode=0o700)
-                _make_root(draft / "upper", like=Path(lowers[0]))
-                (draft / "work").mkdir(mode=0o700)
-                (draft / "layers").write_text("".join(f"{Path(lower).parent.name}\n" for lower in lowers))
-                draft.rename(home)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
+        with explaining_full(home), self._making.draft() as draft:
+            _make_root(draft / "upper", like=Path(lowers[0]))
+            (draft / "work").mkdir(mode=0o700)
+            (draft / "layers").write_text("".join(f"{Path(lower).parent.name}\n" for lower in lowers))
+            draft.rename(home)
 
     def _unpack(self, chain: str, layer: Layer, report: Report) -> None:
         """Unpack into a directory nobody knows, check the tar's digest, then give it its name."""
-        draft = self._making / secrets.token_hex(8)
         short = digests.short(layer.digest)
         subject = f"layer {short}"
-        try:
-            draft.mkdir(mode=0o700)
+        with (
+            self._making.draft() as draft,
+            self._content.open(layer.digest) as file,
+            LayerStream(file, subject=subject, budget=self._budget) as stream,
+        ):
             _make_root(draft / "fs")
-            with (
-                self._content.open(layer.digest) as file,
-                LayerStream(file, subject=subject, budget=self._budget) as stream,
-            ):
-                stream.watch(lambda done: report(short, "unpacking", done, layer.size))
-                extract(stream, draft / "fs", budget=self._budget)
+            stream.watch(lambda done: report(short, "unpacking", done, layer.size))
+            extract(stream, draft / "fs", budget=self._budget)
             if stream.diff_id != layer.diff_id:
                 raise digests.DigestMismatch(subject, layer.diff_id, stream.diff_id)
             draft.rename(self._fs(chain).parent)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
         report(short, "unpacked", layer.size, layer.size)
-
-    def _discard(self, path: Path) -> None:
-        """Delete a directory so that a crash can't leave half of it under its name."""
-        grave = self._making / secrets.token_hex(8)
-        try:
-            path.rename(grave)
-        except FileNotFoundError:
-            return
-        shutil.rmtree(grave, ignore_errors=True)
-
-
-def disk_usage(directory: Path) -> int:
-    """Add up the disk blocks of everything below a directory, hard links once."""
-    total, seen = 0, set[int]()
-    pending = [os.fspath(directory)]
-    while pending:
-        try:
-            entries = list(os.scandir(pending.pop()))
-        except FileNotFoundError:
-            continue
-        for entry in entries:
-            state = entry.stat(follow_symlinks=False)
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(entry.path)
-            elif state.st_nlink > 1:
-                if state.st_ino in seen:
-                    continue
-                seen.add(state.st_ino)
-            total += state.st_blocks * 512
-    return total
 
 
 def _make_root(path: Path, *, like: Path | None = None) -> None:

@@ -1,0 +1,189 @@
+"""Root file systems as drives for virtual machines: the image as one EROFS file, an ext4 file per instance.
+
+    DIRECTORY/
+    ├── image/<chain id>.erofs         all layers of an image in one, read-only; complete or absent
+    ├── instance/<id>/{image,root.ext4}  what an instance writes (sparse), and the chain id of its image
+    └── making/<random>                being made or deleted
+
+The EROFS file is made from the unpacked layers of the `mount` snapshotter, stacked by overlayfs in a mount
+namespace that only mkfs.erofs lives in: on the host nothing is mounted at any moment.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from trivet.base.error import AlreadyExists, Internal, Unsupported
+from trivet.engine.snapshot.making import Making, disk_usage
+from trivet.engine.snapshot.overlay import OverlaySnapshotter
+from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
+from trivet.isolation.plan import Root
+from trivet.launch import spawn
+from trivet.launch.operation import Exec, Mount, Operation, Propagation, Unshare
+from trivet.oci.layer import chain_ids
+from trivet.store.content import StoreFull, explaining_full
+
+CLONE_NEWNS = 0x20000
+MS_REC, MS_PRIVATE = 0x4000, 0x40000
+MOUNT_ATTR_RDONLY = 0x1
+
+PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+PACKAGES = {"mkfs.erofs": "erofs-utils", "mke2fs": "e2fsprogs"}
+
+
+class ProgramMissing(Unsupported):
+    """A system program that drives are made with."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__(
+            f"cannot make drives for virtual machines: {program} is not installed",
+            hint=f"apt-get install {PACKAGES[program]}",
+        )
+
+
+class DriveFailed(Internal):
+    """A drive that could not be made."""
+
+    def __init__(self, what: str, output: bytes) -> None:
+        reason = output.decode(errors="replace").strip().splitlines()
+        super().__init__(f"cannot make {what}: {reason[-1] if reason else 'the program said nothing'}")
+
+
+class DriveSnapshotter:
+    """The snapshotter of the vm level; `size` is the virtual size of an instance's writable drive, in bytes."""
+
+    form: Literal["mount", "drive"] = "drive"
+
+    def __init__(self, directory: Path, overlay: OverlaySnapshotter, size: int = 10 << 30) -> None:
+        self.directory = directory
+        self._overlay = overlay
+        self._size = size
+        self._images = directory / "image"
+        self._instances = directory / "instance"
+        self._making = Making(directory / "making")
+        self._lock = threading.Lock()
+        for each in (directory, self._images, self._instances):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def prepare(self, image: Layered, report: Report = silent) -> None:
+        """Make the image's EROFS file if it isn't there."""
+        target = self._image(image)
+        if target.exists():
+            return
+        with self._lock:
+            if not target.exists():
+                self._overlay.prepare(image, report)
+                report("drive", "making the drive", 0, 0)
+                self._make_image(image, target)
+
+    def create(self, instance: str, image: Layered) -> Root:
+        """Make an instance's sparse ext4 file."""
+        while True:
+            self.prepare(image)
+            with self._lock:
+                # Somebody may have pruned since `prepare`; once the instance names its image nobody can.
+                if self._image(image).exists():
+                    self._make_instance(instance, image)
+                    return self.root(instance, image)
+
+    def root(self, instance: str, image: Layered) -> Root:
+        """Find an instance's drives again."""
+        return Root(form=self.form, lowers=(str(self._image(image)),), upper=str(self._home(instance) / "root.ext4"))
+
+    def usage(self, instance: str) -> int:
+        """Measure what the instance's drive takes of the disk."""
+        return disk_usage(self._home(instance) / "root.ext4")
+
+    def remove(self, instance: str) -> None:
+        """Delete an instance's drive."""
+        self._making.discard(self._instances / instance)
+
+    def instances(self) -> set[str]:
+        """List the instances that have a drive."""
+        return {path.name for path in self._instances.iterdir()}
+
+    def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
+        """Delete the drives of images that nobody of `keep` and no instance needs."""
+        needed = {self._image(image).name for image in keep}
+        with self._lock:
+            needed |= {(self._instances / instance / "image").read_text() for instance in self.instances()}
+            useless = [path for path in self._images.iterdir() if path.name not in needed]
+            useless += self._making.leftovers()
+            freed = sum(disk_usage(path) for path in useless)
+            for path in useless if not dry_run else ():
+                self._making.discard(path)
+        return freed
+
+    def _image(self, image: Layered) -> Path:
+        chains = chain_ids(layer.diff_id for layer in image.layers)
+        return self._images / f"{chains[-1].partition(':')[2] if chains else 'empty'}.erofs"
+
+    def _home(self, instance: str) -> Path:
+        home = self._instances / instance
+        if not home.is_dir():
+            raise SnapshotNotFound(instance)
+        return home
+
+    def _make_image(self, image: Layered, target: Path) -> None:
+        program = _find("mkfs.erofs")
+        with self._making.draft() as draft:
+            (draft / "view").mkdir()
+            file = draft / target.name
+            done = spawn.run(make_image(program, self._overlay.view(image), draft / "view", file))
+            if done.code:
+                self._fail(f"drive {target.name[:12]}", file, done.error_output + done.output)
+            file.chmod(0o400)
+            file.rename(target)
+
+    def _make_instance(self, instance: str, image: Layered) -> None:
+        home = self._instances / instance
+        if home.exists():
+            raise AlreadyExists(f"instance {instance} already has a drive")
+        with explaining_full(home), self._making.draft() as draft:
+            file = draft / "root.ext4"
+            made = subprocess.run(make_drive(_find("mke2fs"), file, self._size), capture_output=True, check=False)
+            if made.returncode:
+                self._fail(f"the drive of instance {instance[:12]}", file, made.stderr)
+            file.chmod(0o600)
+            (draft / "image").write_text(self._image(image).name)
+            draft.rename(home)
+
+    def _fail(self, what: str, file: Path, output: bytes) -> None:
+        if b"No space left" in output or shutil.disk_usage(self.directory).free < 1 << 20:
+            raise StoreFull(file, OSError(28, "No space left on device"))
+        raise DriveFailed(what, output)
+
+
+def make_image(program: str, layers: Iterable[str], view: Path, file: Path) -> list[Operation]:
+    """Plan to stack layers (topmost first) at `view`, where nobody else sees it, and pack that into `file`."""
+    return [
+        Unshare(CLONE_NEWNS),
+        Propagation("/", MS_REC | MS_PRIVATE),
+        Mount(
+            "overlay",
+            "overlay",
+            str(view),
+            attributes=MOUNT_ATTR_RDONLY,
+            options=tuple(f"lowerdir+={layer}" for layer in layers),
+            host=1,
+        ),
+        Exec((program, "--quiet", "--preserve-mtime", str(file), str(view)), (PATH,)),
+    ]
+
+
+def make_drive(program: str, file: Path, size: int) -> list[str]:
+    """Compose the command that makes an empty ext4 file system in a sparse file."""
+    lazy = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
+    return [program, "-q", "-F", "-t", "ext4", "-m", "0", "-E", lazy, str(file), f"{size >> 10}k"]
+
+
+def _find(program: str) -> str:
+    found = shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if found is None:
+        raise ProgramMissing(program)
+    return found

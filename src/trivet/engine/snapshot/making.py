@@ -1,0 +1,75 @@
+"""A directory for what is half-made or half-deleted, so that nothing under its real name ever is.
+
+Things are made here and get their name by rename when they are complete; things to delete lose their
+name by rename first. What a crash leaves here is rubbish.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Making:
+    """The directory `directory`, on the file system of what is made."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """Hand out an empty directory, mode 0700; what is still there when the block ends is deleted."""
+        path = self._directory / secrets.token_hex(8)
+        path.mkdir(mode=0o700)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def discard(self, path: Path) -> None:
+        """Delete a file or directory, out of sight at once; fine if it isn't there."""
+        grave = self._directory / secrets.token_hex(8)
+        try:
+            path.rename(grave)
+        except FileNotFoundError:
+            return
+        delete(grave)
+
+    def leftovers(self) -> list[Path]:
+        """List what is here: rubbish, if nobody is at work."""
+        return [Path(entry.path) for entry in os.scandir(self._directory)]
+
+
+def delete(path: Path) -> None:
+    """Delete a file or a whole directory."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def disk_usage(path: Path) -> int:
+    """Add up the disk blocks of a file, or of everything below a directory, hard links once. In bytes."""
+    state = path.lstat()
+    total, seen = state.st_blocks * 512, set[int]()
+    pending = [os.fspath(path)] if path.is_dir() and not path.is_symlink() else []
+    while pending:
+        try:
+            entries = list(os.scandir(pending.pop()))
+        except FileNotFoundError:
+            continue
+        for entry in entries:
+            state = entry.stat(follow_symlinks=False)
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+            elif state.st_nlink > 1:
+                if state.st_ino in seen:
+                    continue
+                seen.add(state.st_ino)
+            total += state.st_blocks * 512
+    return total
