@@ -51,6 +51,11 @@ class Images:
         self.users: Callable[[str], Sequence[str]] = lambda key: ()
         self.holders: builtins.list[Callable[[], Iterable[collect.Root]]] = []
 
+    def recover(self) -> None:
+        """At start-up, before anything else: drop what an engine that died was working on."""
+        self.leases.reset()
+        self.content.sweep()
+
     def list(self) -> list[ImageRecord]:
         """List all images, oldest first."""
         return self.catalog.all()

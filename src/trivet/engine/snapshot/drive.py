@@ -60,7 +60,7 @@ class DriveSnapshotter:
     form: Literal["mount", "drive"] = "drive"
 
     def __init__(self, directory: Path, overlay: OverlaySnapshotter, size: int = 10 << 30) -> None:
-        self.directory = directory
+        self._directory = directory
         self._overlay = overlay
         self._size = size
         self._images = directory / "image"
@@ -154,7 +154,7 @@ class DriveSnapshotter:
             draft.rename(home)
 
     def _fail(self, what: str, file: Path, output: bytes) -> None:
-        if b"No space left" in output or shutil.disk_usage(self.directory).free < 1 << 20:
+        if b"No space left" in output or shutil.disk_usage(self._directory).free < 1 << 20:
             raise StoreFull(file, OSError(28, "No space left on device"))
         raise DriveFailed(what, output)
 

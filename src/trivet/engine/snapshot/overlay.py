@@ -18,8 +18,10 @@ from typing import Literal
 from trivet.base.error import AlreadyExists
 from trivet.engine.snapshot.extract import extract
 from trivet.engine.snapshot.making import Making, disk_usage
+from trivet.engine.snapshot.pack import Packer
 from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
 from trivet.engine.snapshot.stream import Budget, LayerStream
+from trivet.engine.snapshot.walk import locate, merged
 from trivet.isolation.plan import Root
 from trivet.oci import digest as digests
 from trivet.oci.layer import Layer, chain_ids
@@ -34,7 +36,6 @@ class OverlaySnapshotter:
     form: Literal["mount", "drive"] = "mount"
 
     def __init__(self, directory: Path, content: ContentStore, budget: Budget | None = None) -> None:
-        self.directory = directory
         self._content = content
         self._budget = budget or Budget()
         self._layers = directory / "layer"
@@ -80,6 +81,22 @@ class OverlaySnapshotter:
     def view(self, image: Layered) -> tuple[str, ...]:
         """List what to stack, topmost first, for a look at an image without an instance: overlayfs wants two."""
         return (*self.lowers(image), str(self._layers / EMPTY / "under"))
+
+    def directory(self, image: Layered, path: str) -> Path:
+        """Show a directory of an image as one host directory, to be copied from; an empty one if the image has none.
+
+        Where several layers have a part of it, a merged copy is made once and kept as long as the image.
+        """
+        self.prepare(image)
+        found = locate(self.lowers(image), path)
+        if len(found) < 2:
+            return found[0] if found else self._layers / EMPTY / "fs"
+        home = self._fs(chain_ids(layer.diff_id for layer in image.layers)[-1]).parent
+        merged_copy = home / f"merged-{digests.of(path.encode())[7:19]}"
+        with self._lock:
+            if not merged_copy.is_dir():
+                self._merge(found, merged_copy)
+        return merged_copy
 
     def usage(self, instance: str) -> int:
         """Measure the writable layer, in bytes on disk."""
@@ -129,6 +146,17 @@ class OverlaySnapshotter:
         if not home.is_dir():
             raise SnapshotNotFound(instance)
         return home
+
+    def _merge(self, directories: list[Path], target: Path) -> None:
+        with self._making.draft() as draft, explaining_full(target):
+            with (draft / "tar").open("w+b") as file:
+                packer = Packer(file.write)
+                packer.tree(merged(directories))
+                packer.finish()
+                file.seek(0)
+                _make_root(draft / "fs", like=directories[0])
+                extract(file, draft / "fs", whiteouts=False)
+            (draft / "fs").rename(target)
 
     def _make_instance(self, instance: str, lowers: tuple[str, ...]) -> None:
         home = self._instances / instance

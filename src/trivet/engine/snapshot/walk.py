@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import Unsupported
-from trivet.engine.snapshot.tree import OPAQUE, is_whiteout
+from trivet.engine.snapshot.tree import MAXIMUM_LINKS, OPAQUE, is_whiteout
 
 MAXIMUM_DEPTH = 256
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -108,9 +108,52 @@ def _same_directory(directories: list[int], name: bytes, undo: ExitStack) -> lis
     return opened
 
 
-def is_opaque(directory: int) -> bool:
-    """Tell whether an open directory hides the ones below it."""
+def is_opaque(directory: int | Path) -> bool:
+    """Tell whether a directory hides the ones below it."""
     try:
         return os.getxattr(directory, OPAQUE) == b"y"
     except OSError:
         return False
+
+
+def locate(layers: Sequence[str | Path], path: str) -> list[Path]:
+    """Find the directories that overlayfs would show, merged, at `path`; topmost first, none if it is no directory.
+
+    Links are followed as inside the image. For layers that nobody changes.
+    """
+    todo, links = list(reversed(path.split("/"))), 0
+    trail: list[list[Path]] = [[Path(layer) for layer in layers]]
+    while todo:
+        name = todo.pop()
+        if name == "..":
+            del trail[max(len(trail) - 1, 1) :]
+        elif name not in ("", "."):
+            found, target = _descend(trail[-1], name)
+            links += target is not None
+            if links > MAXIMUM_LINKS or not (found or target):
+                return []
+            if target is None:
+                trail.append(found)
+                continue
+            del trail[1 if target.startswith("/") else len(trail) :]
+            todo += reversed(target.split("/"))
+    return trail[-1]
+
+
+def _descend(directories: list[Path], name: str) -> tuple[list[Path], str | None]:
+    """Go one level down: the directories of that name that show through, or a link's target."""
+    found: list[Path] = []
+    for directory in directories:
+        place = directory / name
+        try:
+            state = place.lstat()
+        except FileNotFoundError:
+            continue
+        if stat.S_ISLNK(state.st_mode) and not found:
+            return [], str(place.readlink())
+        if not stat.S_ISDIR(state.st_mode):
+            break
+        found.append(place)
+        if is_opaque(place):
+            break
+    return found, None
