@@ -89,8 +89,10 @@ int operate_console(struct executor *executor, struct cursor *fields)
     if ((size.ws_row && ioctl(slave, TIOCSWINSZ, &size) < 0) || send_descriptor(executor, master) < 0)
         return -1;
     close(master);
-    /* The session leader gives the first terminal up before it takes this one. */
+    /* The session leader gives the first terminal up before it takes this one, and is sent SIGHUP for it. */
+    signal(SIGHUP, SIG_IGN);
     (void)!ioctl(0, TIOCNOTTY);
+    signal(SIGHUP, SIG_DFL);
     for (int fd = 0; fd < 3; fd++)
         if (dup2(slave, fd) < 0)
             return -1;
