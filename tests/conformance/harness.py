@@ -158,9 +158,10 @@ class Harness:
 
     def run(self, *argv: str, seconds: float = 60, **changes: Any) -> Result:
         """Run a program to its end, and release the instance: its files stay."""
-        result = self.start(*argv, **changes).wait(seconds)
-        self.driver.release(self.plan)
-        return result
+        try:
+            return self.start(*argv, **changes).wait(seconds)
+        finally:
+            self.driver.release(self.plan)
 
     def shell(self, script: str, **changes: Any) -> Result:
         """Run a shell script to its end."""

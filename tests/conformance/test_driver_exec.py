@@ -44,7 +44,9 @@ def test_exec_failures(running: Harness) -> None:
         (UnknownUser, Program(argv=("true",), user="nobody-here")),
     ):
         with pytest.raises(error):
-            Session(running.driver.exec(running.plan, program)).go(program)
+            channel = running.driver.exec(running.plan, program)
+            channel.attach()
+            Session(channel).go(program)
     assert running.status().word == "running"
     assert running.exec("echo", "fine").wait().text == "fine"
 

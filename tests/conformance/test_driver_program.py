@@ -110,7 +110,9 @@ def test_terminal_resize(instance: Harness) -> None:
 
 def test_terminal_interrupt(instance: Harness) -> None:
     """The interrupt character on a terminal interrupts the program."""
-    session = instance.start("sh", "-c", "echo ready; exec sleep 60", terminal=True, stdin=True)
+    session = instance.start(
+        "sh", "-c", "trap 'exit 130' INT; echo ready; while :; do sleep 0.05; done", terminal=True, stdin=True
+    )
     session.until(b"ready")
     session.channel.write(b"\x03")
     assert session.wait().code == 130
