@@ -1,0 +1,79 @@
+"""A peer that takes part: its account, its results, and what happens when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from bench.account import Account
+from bench.image import MissingProgram
+from bench.peers.peer import Peer, PeerFailed
+from trivet.base.error import TrivetError
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What one peer needed for one thing, in seconds; percentiles are samples, not interpolations.
+
+    `cpu` is the mean per round, with the kernel's work and what is done later in the background; None where
+    a round holds more than what is measured.
+    """
+
+    samples: list[float]
+    median: float
+    p10: float
+    p95: float
+    cpu: float | None = None
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """PSS in bytes: `each` is what an idle instance adds beyond its own program, `base` what is there without any."""
+
+    instances: int
+    each: float
+    base: int
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """Everything measured about one peer; `skipped` says why there is nothing, or nothing more."""
+
+    name: str
+    version: str = ""
+    skipped: str = ""
+    figures: dict[str, Figures] = {}
+    memory: Memory | None = None
+
+
+class Contestant:
+    """A peer, its account and its results."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.account = Account(peer.name.replace(" ", "-").replace("(", "").replace(")", ""))
+        self.result = Result(name=peer.name)
+
+    @property
+    def present(self) -> bool:
+        """Tell whether it is still taking part."""
+        return not self.result.skipped
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let it act: its work goes to its account, and its failure is the end of its taking part."""
+        self.account.enter()
+        try:
+            yield
+        except (PeerFailed, MissingProgram, TrivetError, OSError) as error:
+            self.result.skipped = str(error)
+
+    def open(self) -> None:
+        """Get ready, or be skipped."""
+        with self.turn():
+            self.peer.open(self.account)
+            self.result.version = self.peer.version()
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        self.peer.close()
+        self.account.close()

@@ -1,0 +1,121 @@
+"""Peers take turns in one loop, so that whatever else the machine does hits all of them alike."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from time import monotonic, sleep
+
+from bench import memory
+from bench.contestant import Contestant, Figures, Memory
+
+SLOWNESS = 10  # a slow peer takes part in every tenth round ...
+FEWEST = 3  # ... but in so many at least
+CROWD_OF_SLOW = 3  # idle instances of a slow peer at once
+SETTLE = 1.0  # seconds until what was started last has come to rest
+
+Tell = Callable[[str], None]
+Act = Callable[[Contestant], Sequence[float]]
+
+
+def measure_runs(contestants: Sequence[Contestant], rounds: int, tell: Tell) -> None:
+    """Measure `start` (until the first instruction) and `run` (until all is over) of new instances."""
+    alternate(contestants, ("start", "run"), rounds, lambda one: one.peer.run(), tell, cpu_of="run")
+
+
+def measure_execs(contestants: Sequence[Contestant], rounds: int, tell: Tell) -> None:
+    """Measure `exec`, from the request to the exit status, in an idle instance of each."""
+
+    def act(one: Contestant) -> Sequence[float]:
+        began = monotonic()
+        one.peer.exec("bench-idle")
+        return (monotonic() - began,)
+
+    for one in _present(contestants):
+        with one.turn():
+            one.peer.idle("bench-idle")
+    alternate(contestants, ("exec",), rounds, act, tell, cpu_of="exec")
+    for one in _present(contestants):
+        with one.turn():
+            one.peer.stop("bench-idle")
+
+
+def measure_stops(contestants: Sequence[Contestant], rounds: int, tell: Tell) -> None:
+    """Measure `stop`: ask an idle instance to end, wait, remove it."""
+
+    def act(one: Contestant) -> Sequence[float]:
+        one.peer.idle("bench-stop")
+        began = monotonic()
+        one.peer.stop("bench-stop")
+        return (monotonic() - began,)
+
+    alternate(contestants, ("stop",), rounds, act, tell)
+
+
+def measure_memory(contestants: Sequence[Contestant], instances: int, tell: Tell) -> None:
+    """Measure what a crowd of idle instances takes beyond the programs in them, one peer after the other."""
+    for one in _present(contestants):
+        count = min(instances, CROWD_OF_SLOW) if one.peer.slow else instances
+        tell(f"{count} idle instances: {one.peer.name}")
+        with one.turn():
+            base = memory.total(one.account.processes())
+            names = [f"bench-{number}" for number in range(count)]
+            programs = {one.peer.idle(name) for name in names}
+            sleep(SETTLE)
+            outside = one.account.processes() - (set() if one.peer.slow else programs)
+            one.result.memory = Memory(instances=count, each=(memory.total(outside) - base) / count, base=base)
+            for name in names:
+                one.peer.stop(name)
+
+
+def alternate(
+    contestants: Sequence[Contestant], measures: Sequence[str], rounds: int, act: Act, tell: Tell, cpu_of: str = ""
+) -> None:
+    """Let everybody act once a round, in an order that rotates, and note down what they needed.
+
+    `act` returns seconds in the order of `measures`. Round 0 warms up and doesn't count.
+    """
+    samples: dict[str, list[Sequence[float]]] = {one.peer.name: [] for one in contestants}
+    before: dict[str, float] = {}
+    for number in range(rounds + 1):
+        shift = number % len(contestants)
+        for one in _present([*contestants[shift:], *contestants[:shift]]):
+            if one.peer.slow and number % _pace(rounds):
+                continue
+            tell(f"{' and '.join(measures)}, round {number} of {rounds}: {one.peer.name}")
+            with one.turn():
+                sample = act(one)
+                if number:
+                    samples[one.peer.name].append(sample)
+                else:
+                    before[one.peer.name] = one.account.cpu()
+    for one in _present(contestants):
+        taken = samples[one.peer.name]
+        cpu = (one.account.cpu() - before[one.peer.name]) / len(taken)
+        for measure, values in zip(measures, zip(*taken, strict=True), strict=True):
+            one.result.figures[measure] = summarise(values, cpu if measure == cpu_of else None)
+
+
+def summarise(samples: Sequence[float], cpu: float | None = None) -> Figures:
+    """Compute median, 10th and 95th percentile."""
+    return Figures(
+        samples=[round(sample, 6) for sample in samples],
+        median=statistics.median(samples),
+        p10=_percentile(samples, 0.10),
+        p95=_percentile(samples, 0.95),
+        cpu=cpu,
+    )
+
+
+def _percentile(samples: Sequence[float], share: float) -> float:
+    return sorted(samples)[max(math.ceil(share * len(samples)) - 1, 0)]
+
+
+def _pace(rounds: int) -> int:
+    """Tell in which rounds slow peers take part: in those whose number this divides."""
+    return max(1, min(SLOWNESS, rounds // FEWEST))
+
+
+def _present(contestants: Sequence[Contestant]) -> list[Contestant]:
+    return [one for one in contestants if one.present]

@@ -1,0 +1,159 @@
+"""Docker: a dockerd of the bench's own, reached by its API and by its command."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from bench.account import Account
+from bench.image import DIRECTORY, MARK, NAME, archive
+from bench.peers.peer import PATIENCE, PeerFailed, Run, command, end, instant, last_line, spawn, timed
+
+RUN = Path("/run/trivet-bench-docker")  # short: the path of a unix socket has at most 107 bytes
+READY = 30.0
+
+
+class Docker(ABC):
+    """What both ways have in common: the daemon. Its networking is off, so that it touches none of the host's rules."""
+
+    slow = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._short = name.replace(" ", "-").replace("(", "").replace(")", "")
+        self._run = Path(f"{RUN}-{self._short}")
+        self._host = f"unix://{self._run}/docker.sock"
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    def open(self, account: Account) -> None:
+        """Start the daemon, load the image, try it."""
+        self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data, log = DIRECTORY / self._short, DIRECTORY / f"{self._short}.log"
+        self._daemon = spawn(
+            [
+                *("dockerd", "--host", self._host, "--data-root", data, "--exec-root", self._run / "exec"),
+                *("--pidfile", self._run / "pid", "--cgroup-parent", account.path),
+                *("--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none"),
+            ],
+            log,
+        )
+        self._wait(log)
+        self._command("load", "--quiet", "--input", archive())
+        self.run()
+
+    def version(self) -> str:
+        """Tell which version this is."""
+        return self._command("version", "--format", "docker {{.Server.Version}}").strip()
+
+    @abstractmethod
+    def run(self) -> Run:
+        """Run the program in a new container."""
+
+    def idle(self, name: str) -> int:
+        """Start a container in the background."""
+        self._command("run", "--detach", "--network", "none", "--name", name, NAME, MARK, "idle")
+        return int(self._command("inspect", "--format", "{{.State.Pid}}", name))
+
+    def close(self) -> None:
+        """Remove containers, end the daemon."""
+        with contextlib.suppress(PeerFailed):
+            names = self._command("ps", "--all", "--quiet").split()
+            if names:
+                self._command("rm", "--force", *names)
+        end(self._daemon)
+
+    def _command(self, *words: str | Path) -> str:
+        return command(["docker", "--host", self._host, *words])
+
+    def _wait(self, log: Path) -> None:
+        deadline = time.monotonic() + READY
+        while time.monotonic() < deadline and self._daemon and self._daemon.poll() is None:
+            try:
+                self._command("version")
+                return
+            except PeerFailed:
+                time.sleep(0.2)
+        end(self._daemon)
+        raise PeerFailed(f"dockerd did not start: {last_line(log)}")
+
+
+class DockerCommand(Docker):
+    """The `docker` command, as people type it."""
+
+    def __init__(self) -> None:
+        super().__init__("docker (command)")
+
+    def run(self) -> Run:
+        """`docker run --rm`."""
+        return timed(["docker", "--host", self._host, "run", "--rm", "--network", "none", NAME])
+
+    def exec(self, name: str) -> None:
+        """`docker exec`."""
+        self._command("exec", name, MARK, "true")
+
+    def stop(self, name: str) -> None:
+        """`docker stop` and `docker rm`."""
+        self._command("stop", name)
+        self._command("rm", name)
+
+
+class DockerApi(Docker):
+    """The Engine API on its unix socket, with the requests docker-py makes."""
+
+    def __init__(self) -> None:
+        super().__init__("docker (api)")
+
+    def run(self) -> Run:
+        """Create, start, wait, read the output, delete."""
+        began = time.monotonic()
+        body = {"Image": NAME, "HostConfig": {"NetworkMode": "none"}}
+        key = json.loads(self._ask("POST", "/containers/create", body))["Id"]
+        self._ask("POST", f"/containers/{key}/start")
+        self._ask("POST", f"/containers/{key}/wait")
+        output = self._ask("GET", f"/containers/{key}/logs?stdout=1")[8:]  # behind the stream's header
+        self._ask("DELETE", f"/containers/{key}")
+        return Run(instant(output.decode()) - began, time.monotonic() - began)
+
+    def exec(self, name: str) -> None:
+        """Create an exec, start it, read to its end, ask for the exit status."""
+        body = {"Cmd": [MARK, "true"], "AttachStdout": True, "AttachStderr": True}
+        key = json.loads(self._ask("POST", f"/containers/{name}/exec", body))["Id"]
+        self._ask("POST", f"/exec/{key}/start", {"Detach": False})
+        if json.loads(self._ask("GET", f"/exec/{key}/json"))["ExitCode"]:
+            raise PeerFailed("docker: the program failed")
+
+    def stop(self, name: str) -> None:
+        """Stop and delete."""
+        self._ask("POST", f"/containers/{name}/stop")
+        self._ask("DELETE", f"/containers/{name}")
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
+        connection = _Connection(self._run / "docker.sock")
+        with contextlib.closing(connection):
+            text = json.dumps(body) if body is not None else None
+            connection.request(method, path, text, {"Content-Type": "application/json"} if text else {})
+            response = connection.getresponse()
+            answer = response.read()
+        if response.status >= 400:
+            raise PeerFailed(f"docker: {method} {path}: {answer.decode(errors='replace').strip()}")
+        return answer
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP on a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("docker", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(str(self._path))

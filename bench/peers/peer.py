@@ -1,0 +1,115 @@
+"""The contract of a peer, and what several of them do the same way."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from bench.account import Account
+
+Words = Sequence[str | Path]
+
+PATIENCE = 120.0  # seconds for anything a peer does
+
+
+class Run(NamedTuple):
+    """One run of the marking program, in seconds: until its first instruction, and until all is over."""
+
+    first: float
+    whole: float
+
+
+class PeerFailed(Exception):
+    """The peer is there, but can't do what is asked of it here; one sentence says why."""
+
+
+class Peer(Protocol):
+    """Somebody who runs instances of the bench's image, without a network.
+
+    `open` makes it ready (a daemon, an image loaded, a bundle) and raises `PeerFailed` when it can't. `slow`
+    peers take part in every tenth round only.
+    """
+
+    name: str
+    slow: bool
+
+    def open(self, account: Account) -> None:
+        """Get ready."""
+
+    def version(self) -> str:
+        """Tell which version this is."""
+
+    def run(self) -> Run:
+        """Run the marking program in a new instance, and remove that."""
+
+    def idle(self, name: str) -> int:
+        """Start an instance that waits, called `name`; returns a process of it, by the host's number."""
+
+    def exec(self, name: str) -> None:
+        """Run a program that ends at once in an idle instance, and learn its exit status."""
+
+    def stop(self, name: str) -> None:
+        """Ask an idle instance to end, and remove it."""
+
+    def close(self) -> None:
+        """Leave nothing running; never raises."""
+
+
+def command(words: Words) -> str:
+    """Run a command to its end; returns what it printed. Raises `PeerFailed` with the last thing it said."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PATIENCE)
+    except FileNotFoundError as error:
+        raise PeerFailed(f"{words[0]} is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise PeerFailed(f"{words[0]} took longer than {PATIENCE:.0f} s") from error
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise PeerFailed(f"{Path(words[0]).name}: {lines[-1] if lines else f'status {done.returncode}'}")
+    return done.stdout
+
+
+def timed(words: Words) -> Run:
+    """Run a command that runs the marking program."""
+    began = time.monotonic()
+    output = command(words)
+    return Run(instant(output) - began, time.monotonic() - began)
+
+
+def instant(output: str) -> float:
+    """Read what the marking program printed, in seconds of CLOCK_MONOTONIC."""
+    try:
+        return int(output.split()[0]) / 1e9
+    except (IndexError, ValueError):
+        raise PeerFailed(f"the program's output was lost: {output!r}") from None
+
+
+def spawn(words: Words, log: Path) -> subprocess.Popen[bytes]:
+    """Start a daemon whose words go to a file. Raises `PeerFailed` when it isn't installed."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with log.open("wb") as file:
+            return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+    except FileNotFoundError as error:
+        raise PeerFailed(f"{words[0]} is not installed") from error
+
+
+def end(process: subprocess.Popen[bytes] | None) -> None:
+    """Ask a daemon to end, and wait for it; kill it when that takes too long."""
+    if process is None:
+        return
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def last_line(log: Path) -> str:
+    """Return the last thing a daemon said."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"

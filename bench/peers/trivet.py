@@ -1,0 +1,163 @@
+"""trivet: an engine of its own for every level and way, so that time and memory can be told apart."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from bench.account import Account
+from bench.image import DIRECTORY, MARK, NAME, archive
+from bench.peers.peer import PeerFailed, Run, command, end, instant, last_line, spawn, timed
+from trivet.base.error import TrivetError
+from trivet.client.client import Client
+from trivet.client.schema import ExecRequest, InstanceRequest, LevelName
+from trivet.client.stream import Exit, Output, Stream
+
+BIN = Path(sys.executable).parent
+RUN = "/run/trivet-bench"  # short: the path of a unix socket has at most 107 bytes
+READY = 30.0
+
+
+class Trivet(ABC):
+    """What both ways have in common: the engine, and idle instances."""
+
+    def __init__(self, name: str, level: LevelName) -> None:
+        self.name = name
+        self.level: LevelName = level
+        self.slow = level == "vm"
+        self._short = name.replace(" ", "-").replace("(", "").replace(")", "")
+        self._run = Path(f"{RUN}-{level}-{self._short.rpartition('-')[2][0]}")
+        self._host = f"unix://{self._run}/trivet.sock"
+        self._network = "" if level == "process" else "none"
+        self._engine: subprocess.Popen[bytes] | None = None
+        self._client = Client(self._host)
+
+    def open(self, account: Account) -> None:
+        """Start the engine, load the image, try it."""
+        log = DIRECTORY / f"{self._short}.log"
+        words: list[str | Path] = [
+            BIN / "trivetd",
+            "--root",
+            DIRECTORY / self._short,
+            "--run-dir",
+            self._run,
+            "--log-level",
+            "warning",
+        ]
+        self._engine = spawn(words, log)
+        self._wait(log)
+        try:
+            level = next(level for level in self._client.system.info().levels if level.level == self.level)
+            if not level.available:
+                raise PeerFailed(f"level {self.level} lacks {', '.join(level.missing)}")
+            list(self._client.images.load(archive().read_bytes()))
+            account.also(self.idle("bench-try"))
+            self.stop("bench-try")
+        except TrivetError as error:
+            raise PeerFailed(f"trivet: {error}") from error
+
+    def version(self) -> str:
+        """Tell which version this is."""
+        return f"trivet {self._client.system.ping()}"
+
+    @abstractmethod
+    def run(self) -> Run:
+        """Run the program in a new instance."""
+
+    @abstractmethod
+    def stop(self, name: str) -> None:
+        """Stop and remove."""
+
+    def idle(self, name: str) -> int:
+        """Start an instance in the background."""
+        created = self._client.instances.create(self._request(name, MARK, "idle"))
+        self._client.instances.start(created.id)
+        return self._client.instances.get(created.id).pid
+
+    def close(self) -> None:
+        """Remove instances, end the engine."""
+        with contextlib.suppress(TrivetError):
+            for instance in self._client.instances.list(all=True):
+                self._client.instances.remove(instance.id, force=True)
+        end(self._engine)
+
+    def _request(self, name: str, *words: str) -> InstanceRequest:
+        return InstanceRequest(
+            image=NAME, isolation=self.level, name=name, command=list(words), network=self._network, memory=128 << 20
+        )
+
+    def _wait(self, log: Path) -> None:
+        deadline = time.monotonic() + READY
+        while time.monotonic() < deadline and self._engine and self._engine.poll() is None:
+            try:
+                self._client.system.ping()
+                return
+            except TrivetError:
+                time.sleep(0.05)
+        end(self._engine)
+        raise PeerFailed(f"trivetd did not start: {last_line(log)}")
+
+
+class TrivetApi(Trivet):
+    """The engine's own API, by the typed client."""
+
+    def __init__(self, level: LevelName) -> None:
+        super().__init__(f"trivet {level} (api)", level)
+
+    def run(self) -> Run:
+        """Create, start and stay with it, remove."""
+        began = time.monotonic()
+        created = self._client.instances.create(self._request("", MARK))
+        with self._client.instances.attach(created.id, start=True) as stream:
+            output, arrived = _read(stream)
+        self._client.instances.remove(created.id)
+        # A machine has a clock of its own: there the arrival of the output tells, which comes a little later.
+        first = arrived if self.level == "vm" else instant(output)
+        return Run(first - began, time.monotonic() - began)
+
+    def exec(self, name: str) -> None:
+        """Run a further program inside, stay with it."""
+        with self._client.instances.exec(name, ExecRequest(command=[MARK, "true"])) as stream:
+            _read(stream)
+
+    def stop(self, name: str) -> None:
+        """Stop and remove."""
+        self._client.instances.stop(name)
+        self._client.instances.remove(name)
+
+
+class TrivetCommand(Trivet):
+    """The `trivet` command, as people type it."""
+
+    def __init__(self, level: LevelName) -> None:
+        super().__init__(f"trivet {level} (command)", level)
+        self._words: list[str | Path] = [BIN / "trivet", "--host", self._host]
+
+    def run(self) -> Run:
+        """`trivet run --rm`."""
+        return timed([*self._words, "run", "--rm", "--isolation", self.level, "--network", self._network, NAME])
+
+    def exec(self, name: str) -> None:
+        """`trivet exec`."""
+        command([*self._words, "exec", name, MARK, "true"])
+
+    def stop(self, name: str) -> None:
+        """`trivet stop` and `trivet rm`."""
+        command([*self._words, "stop", name])
+        command([*self._words, "rm", name])
+
+
+def _read(stream: Stream) -> tuple[str, float]:
+    """Read to the end; returns the output and when its first byte arrived. Raises `PeerFailed` for a failed program."""
+    output, arrived = b"", 0.0
+    for event in stream:
+        if isinstance(event, Output):
+            arrived = arrived or time.monotonic()
+            output += event.data
+        elif isinstance(event, Exit) and event.code:
+            raise PeerFailed(f"the program ended with status {event.code}: {output.decode(errors='replace')}")
+    return output.decode(), arrived

@@ -1,0 +1,124 @@
+"""What comes out: JSON with the facts about the host, and tables for people."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.contestant import Result
+from bench.table import draw
+from trivet.engine.host import facts
+
+RESULTS = Path("bench/results")
+REFERENCE = "trivet container (api)"  # what the ratios refer to
+
+TITLES = {
+    "start": "Start: from the request to the program's first instruction",
+    "run": "Run: until the program has ended and the instance is removed",
+    "exec": "Exec: a further program in a running instance, until its exit status is known",
+    "stop": "Stop: ask to end, wait, remove",
+}
+
+
+def host() -> dict[str, Any]:
+    """Describe the machine and how busy it is."""
+    processor = next((line for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ": unknown")
+    return facts() | {
+        "processor": processor.partition(":")[2].strip(),
+        "load": [round(value, 2) for value in os.getloadavg()],
+        "kvm": Path("/dev/kvm").exists(),
+        "cgroup_version_1": Path("/sys/fs/cgroup/cpuacct").exists(),
+    }
+
+
+def write(results: Sequence[Result], rounds: int, before: dict[str, Any], path: Path | None) -> Path:
+    """Write everything, samples included; returns the file."""
+    now = time.gmtime()
+    path = path or RESULTS / f"{time.strftime('%Y%m%dT%H%M%SZ', now)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", now),
+        "rounds": rounds,
+        "host": before | {"load_after": [round(value, 2) for value in os.getloadavg()]},
+        "results": results,
+    }
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+    return path
+
+
+def text(results: Sequence[Result]) -> str:
+    """Lay everything out in tables."""
+    parts = [_times(results, measure, title) for measure, title in TITLES.items()]
+    parts.append(_memory(results))
+    skipped = [result for result in results if result.skipped]
+    if skipped:
+        lines = (f" {result.name}: {result.skipped}\n" for result in skipped)
+        parts.append("Skipped\n" + "".join(lines))
+    return "\n".join(part for part in parts if part)
+
+
+def _times(results: Sequence[Result], measure: str, title: str) -> str:
+    found = [(result.name, result.figures[measure]) for result in results if measure in result.figures]
+    if not found:
+        return ""
+    reference = dict(found).get(REFERENCE)
+    cpu = any(figure.cpu is not None for _, figure in found)
+    rows = [
+        [
+            name,
+            _milliseconds(figure.median),
+            _milliseconds(figure.p10),
+            _milliseconds(figure.p95),
+            *([_milliseconds(figure.cpu)] if cpu else []),
+            str(len(figure.samples)),
+            _ratio(figure.median, reference.median if reference else 0),
+        ]
+        for name, figure in sorted(found, key=lambda pair: pair[1].median)
+    ]
+    head = ["milliseconds", "median", "10 %", "95 %", *(["CPU"] if cpu else []), "n", "ratio"]
+    return f"{title}\n{draw(head, rows, right=True)}"
+
+
+def _memory(results: Sequence[Result]) -> str:
+    found = [(result.name, result.memory) for result in results if result.memory]
+    if not found:
+        return ""
+    reference = dict(found).get(REFERENCE)
+    rows = [
+        [
+            name,
+            f"{used.each / 1e6:.3f}",
+            f"{used.base / 1e6:.1f}",
+            str(used.instances),
+            _ratio(used.each, reference.each if reference else 0),
+        ]
+        for name, used in sorted(found, key=lambda pair: pair[1].each)
+    ]
+    head = ["megabytes (PSS)", "each", "without any", "n", "ratio"]
+    return f"Memory: what an idle instance takes beyond its program\n{draw(head, rows, right=True)}"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    value = seconds * 1000
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _ratio(value: float, reference: float) -> str:
+    if not reference:
+        return "–"
+    ratio = value / reference
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
