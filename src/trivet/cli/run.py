@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -18,6 +18,7 @@ from trivet.cli.context import Context
 from trivet.cli.option import KEYS, PROXY, SHARED, repeated
 from trivet.cli.output import write_json
 from trivet.cli.request import request_of
+from trivet.client.problem import EngineGone
 from trivet.client.schema import Created, InstanceRequest
 
 
@@ -28,12 +29,26 @@ def run(context: Context, args: Namespace) -> int:
     if args.dry_run:
         return _show_plan(context, args, request)
     created = _create(context, args, request)
-    if args.detach:
-        context.client.instances.start(created.id)
-        _print_id(args, created)
-        return 0
-    with context.client.instances.attach(created.id, start=True, stdin=args.interactive) as stream:
-        return converse(stream, _settings(context, args, created.id))
+    with _removed_unless_started(context, created.id):
+        if args.detach:
+            context.client.instances.start(created.id)
+            _print_id(args, created)
+            return 0
+        with context.client.instances.attach(created.id, start=True, stdin=args.interactive) as stream:
+            return converse(stream, _settings(context, args, created.id))
+
+
+@contextmanager
+def _removed_unless_started(context: Context, ref: str) -> Iterator[None]:
+    """Take the instance away again when its start was refused: `run` leaves nothing half-made."""
+    try:
+        yield
+    except EngineGone:
+        raise  # it may well be running
+    except TrivetError:
+        with suppress(TrivetError):
+            context.client.instances.remove(ref, force=True, volumes=True)
+        raise
 
 
 def create(context: Context, args: Namespace) -> int:
