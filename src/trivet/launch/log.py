@@ -32,7 +32,7 @@ class Record(msgspec.Struct, frozen=True):
 
 def files(path: Path) -> list[Path]:
     """List the log's files that exist, oldest first: PATH.N ... PATH.1, PATH."""
-    old = []
+    old: list[Path] = []
     while (candidate := path.with_name(f"{path.name}.{len(old) + 1}")).exists():
         old.append(candidate)
     return [*reversed(old), *([path] if path.exists() else [])]

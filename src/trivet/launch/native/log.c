@@ -74,8 +74,9 @@ static int append(struct log *log, const char *bytes, size_t length)
         log->size += written;
         return 0;
     }
-    if (written >= 0 || errno == ENOSPC)
-        (void)!ftruncate(log->fd, log->size);
+    struct stat status;
+    if (written > 0 && fstat(log->fd, &status) == 0 && ftruncate(log->fd, status.st_size - written) == 0)
+        log->size = status.st_size - written;
     return -1;
 }
 

@@ -114,9 +114,15 @@ static int open_report(struct session *session, struct ends *ends)
 /* A handler, an ignored signal or a mask of ours must not reach the program. */
 static void reset_signals(void)
 {
+    const struct {
+        void *handler;
+        unsigned long flags;
+        void *restorer;
+        uint64_t mask;
+    } standard = { 0 }; /* the kernel's struct sigaction: the library's keeps 32 to 34 to itself */
     sigset_t none;
     for (int number = 1; number < _NSIG; number++)
-        signal(number, SIG_DFL);
+        syscall(SYS_rt_sigaction, number, &standard, NULL, sizeof standard.mask);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }

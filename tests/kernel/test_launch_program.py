@@ -1,0 +1,305 @@
+"""Programs under a monitor: streams, clients, signals, ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trivet.base.error import TrivetError
+from trivet.launch.channel import Channel
+from trivet.launch.frame import Type
+from trivet.launch.log import records
+from trivet.launch.monitor import Ending, Failure, await_ending, connect, read_ending, read_process
+from trivet.launch.operation import Exec, Monitor, Spawn, Wait
+from trivet.launch.spawn import LaunchError, LaunchTimeout, reap, run, spawn
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import Launch, Listen
+
+PATH = ("PATH=/usr/bin:/bin",)
+
+
+def test_streams_are_kept_apart_and_the_exit_comes_last(launch: Launch, listen: Listen) -> None:
+    """Output and errors arrive in their own frames, then exactly one exit."""
+    heard = listen(launch.shell("echo out; echo err >&2; exit 7"))
+    assert (heard.output, heard.error_output) == (b"out\n", b"err\n")
+    assert [ending.code for ending in heard.exits] == [7]
+    assert heard.types[0] is Type.STARTED
+    assert heard.types[-1] is Type.EXIT
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_signal_is_told_apart_from_a_status(launch: Launch, listen: Listen, number: int) -> None:
+    """Death by signal n is code 128+n and says the signal."""
+    [ending] = listen(launch.shell(f"kill -{int(number)} $$")).exits
+    assert (ending.code, ending.signal) == (128 + number, number)
+    assert read_ending(launch.directories[0]) == ending
+
+
+def test_binary_input_comes_back_byte_for_byte(launch: Launch, listen: Listen) -> None:
+    """Three megabytes of all byte values pass through cat unharmed."""
+    data = os.urandom(1 << 20) + bytes(range(256)) * 8192
+    channel = launch.start("cat", stdin=1)
+    with channel:
+        pid = os.fork()
+        if pid == 0:
+            channel.write(data)
+            channel.end_input()
+            os._exit(0)
+        heard = listen(channel)
+        os.waitpid(pid, 0)
+    assert heard.output == data
+
+
+def test_input_ends_only_when_it_is_said(launch: Launch, listen: Listen) -> None:
+    """A client that goes away does not end the program's input; an empty STDIN frame does."""
+    first = launch.start("cat", stdin=1)
+    first.write(b"one ")
+    first.close()
+    second = connect(launch.directories[0])
+    assert second is not None
+    second.attach()
+    second.write(b"two")
+    second.end_input()
+    assert [ending.code for ending in listen(second).exits] == [0]
+    assert b"".join(record.content for record in records(launch.directories[0] / "log")) == b"one two"
+
+
+def test_without_input_the_program_reads_nothing(launch: Launch, listen: Listen) -> None:
+    """A program without stdin gets /dev/null."""
+    heard = listen(launch.shell("wc -c; readlink /proc/self/fd/0", stdin=0))
+    assert heard.output == b"0\n/dev/null\n"
+
+
+def test_long_arguments_and_environment_arrive(launch: Launch, listen: Listen) -> None:
+    """An argument and a variable of 100 kB each are passed whole."""
+    directory = launch.directory()
+    long = "x" * 100_000
+    plan = [
+        Monitor(str(directory)),
+        Spawn(),
+        Wait(),
+        Exec(("sh", "-c", "echo ${#1} ${#V}", "sh", long), (*PATH, f"V={long}")),
+    ]
+    channel = spawn(plan, directory=directory)
+    channel.attach()
+    channel.go()
+    assert listen(channel).output == b"100000 100000\n"
+
+
+def test_nothing_of_ours_leaks_into_the_program(launch: Launch, listen: Listen) -> None:
+    """Only descriptors 0 to 2, no blocked or ignored signals, a session of its own, HOME set."""
+    heard = listen(
+        launch.shell(
+            "ls /proc/self/fd | tr '\\n' ' '; grep -E 'Sig(Blk|Ign)' /proc/self/status; ps -o sid= -p $$; echo $$ $HOME"
+        )
+    )
+    lines = heard.output.decode().split("\n")
+    assert lines[0].startswith("0 1 2 3 Sig")  # 3 is the directory ls itself lists
+    assert [line.split()[-1] for line in lines[:2]] == ["0" * 16, "0" * 16]
+    assert lines[2].strip() == lines[3].split()[0]
+    assert lines[3].split()[1] == "/"
+
+
+def test_orphans_that_hold_the_output_are_waited_for_two_seconds(launch: Launch, listen: Listen) -> None:
+    """A child left behind holds stdout: the exit comes two seconds after its last word, with that word."""
+    begun = time.monotonic()
+    heard = listen(launch.shell("(sleep 1; echo late; sleep 60) & echo early"))
+    took = time.monotonic() - begun
+    assert heard.output == b"early\nlate\n"
+    assert [ending.code for ending in heard.exits] == [0]
+    assert 2.5 < took < 8
+
+
+def test_every_client_hears_the_exit_and_attached_ones_the_output(launch: Launch, listen: Listen) -> None:
+    """Two attached clients get the same output; one that only watches gets the exit."""
+    directory = launch.directory()
+    first = spawn(launch.plan(directory, "sh", "-c", "echo hello; exit 3", stdin=0), directory=directory)
+    second, watcher = connect(directory), connect(directory)
+    assert second is not None
+    assert watcher is not None
+    first.attach()
+    second.attach()
+    time.sleep(0.05)
+    first.go()
+    heard = [listen(channel) for channel in (first, second, watcher)]
+    assert [h.output for h in heard] == [b"hello\n", b"hello\n", b""]
+    assert [[ending.code for ending in h.exits] for h in heard] == [[3], [3], [3]]
+
+
+def test_a_client_that_stops_reading_slows_the_program_down(launch: Launch) -> None:
+    """With a stalled client the monitor's memory stays small and the program waits; it goes on without the client."""
+    channel = launch.shell("head -c 20000000 /dev/zero; echo done >&2")
+    time.sleep(1)
+    directory = launch.directories[0]
+    assert read_ending(directory) is None
+    assert resident(parent_of(directory)) < 1500 * 1024
+    channel.close()
+    ending = await_ending(directory, 20)
+    assert isinstance(ending, Ending)
+    assert ending.code == 0
+
+
+def expect(channel: Channel, kind: Type) -> bytes:
+    """Receive a frame of this type; its payload."""
+    frame = channel.receive(10)
+    assert frame is not None
+    assert frame.type is kind
+    return frame.payload
+
+
+def resident(pid: int) -> int:
+    """Proportional memory of a process, in bytes."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024
+
+
+def test_monitors_are_small(launch: Launch) -> None:
+    """Idle monitors take less than 100 kB each; they share the launcher's text, so four are measured."""
+    channels = [launch.start("sleep", "5") for _ in range(4)]
+    for channel in channels:
+        expect(channel, Type.STARTED)
+    sizes = [resident(parent_of(directory)) for directory in launch.directories]
+    for channel in channels:
+        channel.close()
+    assert max(sizes) < 100 * 1024
+
+
+def parent_of(directory: Path) -> int:
+    """The monitor's pid: the parent of its program."""
+    process = read_process(directory)
+    assert process is not None
+    return int(Path(f"/proc/{process.pid}/stat").read_text().rsplit(")")[-1].split()[1])
+
+
+def test_a_broken_client_is_let_go(launch: Launch, listen: Listen) -> None:
+    """A client that sends rubbish, or asks before it attached, is disconnected; the program goes on."""
+    channel = launch.shell("read x; echo $x")
+    for rubbish in (b"\xff" * 64, b"\x03\0\0\0\xff\xff\xff\x7f", b"\x02\0\0\0\0\0\0\0"):
+        other = connect(launch.directories[0])
+        assert other is not None
+        with other.detach() as raw:
+            raw.sendall(rubbish)
+            raw.settimeout(5)
+            while raw.recv(100):  # STARTED may come first; the end of the stream must
+                pass
+    channel.write(b"alive\n")
+    assert listen(channel).output == b"alive\n"
+
+
+def test_signals_reach_the_program_and_a_dead_one_is_no_mistake(launch: Launch, listen: Listen) -> None:
+    """SIGNAL is delivered; after the end it changes nothing."""
+    channel = launch.shell("trap 'echo caught; exit 5' USR1; echo ready; while :; do sleep 0.05; done")
+    expect(channel, Type.STARTED)
+    assert expect(channel, Type.STDOUT) == b"ready\n"
+    channel.signal(signal.SIGUSR1)
+    channel.signal(signal.SIGUSR1)
+    heard = listen(channel)
+    assert (heard.output, [ending.code for ending in heard.exits]) == (b"caught\n", [5])
+
+
+def test_killed_while_it_waits_it_never_began(launch: Launch, listen: Listen) -> None:
+    """A program killed before GO has failed, not exited."""
+    directory = launch.directory()
+    channel = spawn(launch.plan(directory, "true"), directory=directory)
+    channel.attach()
+    channel.signal(signal.SIGKILL)
+    heard = listen(channel)
+    assert heard.exits == []
+    assert b"died while it was being set up" in heard.failures[0]
+    assert isinstance(read_ending(directory), Failure)
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "errno"),
+    [
+        ("nonesuch-program", "not found in PATH", 2),
+        ("/nonesuch/program", "not found", 2),
+        ("/etc/passwd", "no permission to execute", 13),
+        ("/etc", "is a directory", 13),
+        ("{tmp}/script", "its interpreter /nonesuch/sh does not", 2),
+        ("{tmp}/garbage", "no format this kernel executes", 8),
+    ],
+)
+def test_why_a_program_can_not_be_executed(
+    launch: Launch, listen: Listen, tmp_path: Path, program: str, words: str, errno: int
+) -> None:
+    """The failure says what is missing: file, permission, interpreter or format; the exit file says it too."""
+    (tmp_path / "script").write_text("#!/nonesuch/sh\n")
+    (tmp_path / "garbage").write_bytes(b"\x01\x02")
+    for file in tmp_path.iterdir():
+        file.chmod(0o755)
+    heard = listen(launch.start(program.format(tmp=tmp_path)))
+    failure = read_ending(launch.directories[0])
+    assert isinstance(failure, Failure)
+    assert words in failure.text
+    assert (failure.index, failure.errno) == (3, errno)
+    assert heard.exits == []
+    assert len(heard.failures) == 1
+
+
+def test_a_failing_set_up_names_its_operation(launch: Launch) -> None:
+    """What fails before the program is there is raised with the operation, and recorded."""
+    directory = launch.directory()
+    with pytest.raises(LaunchError, match="nonesuch") as caught:
+        spawn([Monitor(str(directory)), Spawn(), Exec(("/nonesuch",))], directory=directory)
+    assert isinstance(caught.value, TrivetError)
+    assert isinstance(caught.value.operation, Exec)
+    assert isinstance(await_ending(directory, 5), Failure)
+
+
+def test_the_monitor_outlives_whoever_started_it(launch: Launch, short_path: Path) -> None:
+    """Killed with -9, the engine's process leaves program, log and exit status behind."""
+    directory = launch.directory()
+    code = (
+        "import os, pathlib, sys; from trivet.launch.spawn import spawn; from trivet.launch.operation import *\n"
+        "d = pathlib.Path(sys.argv[1])\n"
+        "c = spawn([Monitor(str(d), log=str(d / 'log')), Spawn(), Wait(),"
+        " Exec(('sh', '-c', 'echo a; sleep 1; echo b; exit 9'), ('PATH=/bin',))], directory=d)\n"
+        "c.attach(); c.go(); c.receive(5); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, directory]).returncode == -9
+    assert connect(directory) is not None
+    ending = await_ending(directory, 10)
+    assert isinstance(ending, Ending)
+    assert ending.code == 9
+    text = (directory / "log").read_bytes()
+    assert [line.split(b" ")[-1] for line in text.splitlines()] == [b"a", b"b"]
+
+
+def test_a_lingering_monitor_keeps_the_exit_for_one_client(launch: Launch, listen: Listen) -> None:
+    """With linger the exit is told to a client that comes late; then the monitor ends."""
+    directory = launch.directory()
+    plan = [Monitor(str(directory), linger=1), Spawn(), Exec(("sh", "-c", "exit 4"), PATH)]
+    spawn(plan, directory=directory).close()
+    time.sleep(0.3)
+    late = connect(directory)
+    if late is not None:
+        assert [ending.code for ending in listen(late).exits] == [4]
+    deadline = time.monotonic() + 5
+    while reap() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert connect(directory) is None
+    assert isinstance(read_ending(directory), Ending)
+
+
+def test_a_task_gives_its_output_and_status() -> None:
+    """A task's streams and status come back; input is given as bytes."""
+    done = run([Spawn(), Exec(("sh", "-c", "tr a b; echo e >&2; exit 3"), PATH)], input=b"banana")
+    assert (done.code, done.output, done.error_output) == (3, b"bbnbnb", b"e\n")
+
+
+def test_a_task_that_takes_too_long_is_killed_with_its_child() -> None:
+    """After the time-out nothing of the task is left."""
+    mark = f"77{os.getpid()}"
+    with pytest.raises(LaunchTimeout):
+        run([Spawn(), Exec(("sleep", mark), PATH)], timeout=0.3)
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert f"sleep\0{mark}\0".encode() not in commands
