@@ -165,11 +165,10 @@ def test_events(daemon: Daemon, busybox: str) -> None:
 
 def test_prune(daemon: Daemon, busybox: str) -> None:
     """`prune` removes what has ended, after a yes; a dry run only tells."""
-    daemon.ok("run", "--name", "ended", "-l", "prune=me", busybox, "true")
-    line = ["instance", "prune", "--filter", "label=prune=me"]
-    assert "would delete" in daemon.ok(*line, "--dry-run")
-    assert daemon.trivet(*line).returncode == 2
-    assert "deleted" in daemon.ok(*line, "--yes")
+    daemon.ok("run", "--name", "ended", busybox, "true")
+    assert "would delete: instance ended" in daemon.ok("instance", "prune", "--dry-run")
+    assert daemon.trivet("instance", "prune").returncode == 2
+    assert "deleted: instance ended" in daemon.ok("instance", "prune", "--yes")
     assert daemon.trivet("inspect", "ended").returncode == 1
 
 

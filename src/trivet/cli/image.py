@@ -236,7 +236,7 @@ COMMANDS = {
         examples=(("trivet rmi web:1", ""),),
     ),
     "prune": prune_command(
-        ("images", "content"), "trivet image prune", flag("-a", "--all", help="also named ones no instance uses")
+        ("images",), "trivet image prune", flag("-a", "--all", help="also named ones no instance uses")
     ),
     "inspect": Command(inspect, (REF,), examples=(("trivet image inspect web:1", ""),)),
 }

@@ -5,20 +5,17 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from trivet.cli import terminal, value
+from trivet.cli import terminal
 from trivet.cli.command import Command, Misuse, Option, flag
 from trivet.cli.context import Context
-from trivet.cli.option import FILTER
 from trivet.cli.output import JSON, human_size, write_json
-from trivet.client.schema import PruneRequest
+from trivet.client.schema import PruneRequest, Removed
 
 WORDS = {
-    "instances": "all instances that don't run",
-    "images": "all images without a name",
-    "volumes": "all anonymous volumes no instance uses",
-    "networks": "all networks no instance uses",
-    "build": "the build cache",
-    "content": "stored content nothing refers to",
+    "instances": ("all instances that don't run", ""),
+    "images": ("all images without a name", "all images no instance uses"),
+    "volumes": ("all anonymous volumes no instance uses", "ALL volumes no instance uses, with their data"),
+    "networks": ("all networks no instance uses", ""),
 }
 
 
@@ -26,12 +23,14 @@ def prune_command(kinds: tuple[str, ...], line: str, *options: Option) -> Comman
     """Make the prune command of some kinds of object."""
 
     def run(context: Context, args: Namespace) -> int:
-        wanted = (*kinds, "volumes") if getattr(args, "volumes", False) else kinds
-        return prune(context, args, wanted)
+        every = getattr(args, "all", False)
+        wishes = dict.fromkeys(kinds, every)
+        if getattr(args, "volumes", False):
+            wishes["volumes"] = False  # named volumes go only by their own command
+        return prune(context, args, wishes)
 
     shared = (
         *options,
-        FILTER,
         flag("--dry-run", help="only tell what would go"),
         flag("-y", "--force", "--yes", help="don't ask"),
         *JSON,
@@ -39,30 +38,36 @@ def prune_command(kinds: tuple[str, ...], line: str, *options: Option) -> Comman
     return Command(run, shared, examples=((line, ""), (f"{line} --dry-run", "")))
 
 
-def prune(context: Context, args: Namespace, kinds: tuple[str, ...]) -> int:
-    """Ask, remove, tell what went."""
-    every = getattr(args, "all", False)
-    request = PruneRequest(kinds=list(kinds), all=every, dry_run=args.dry_run, filters=value.collect(args.filter))
-    if not args.dry_run and not args.force and not _agreed(kinds, every):
+def prune(context: Context, args: Namespace, wishes: dict[str, bool]) -> int:
+    """Ask, remove, tell what went. `wishes` maps kinds of object to whether all unused ones go."""
+    if not args.dry_run and not args.force and not _agreed(wishes):
         return 1
-    removed = context.client.system.prune(request)
+    removed = [
+        context.client.system.prune(PruneRequest(kinds=[kind], all=every, dry_run=args.dry_run))
+        for kind, every in wishes.items()
+    ]
+    total = Removed(
+        untagged=[name for part in removed for name in part.untagged],
+        deleted=[name for part in removed for name in part.deleted],
+        freed=sum(part.freed for part in removed),
+    )
     if args.json:
-        write_json(removed)
+        write_json(total)
         return 0
-    for name in removed.untagged:
+    for name in total.untagged:
         print(f"untagged: {name}")
-    for name in removed.deleted:
+    for name in total.deleted:
         print(f"{'would delete' if args.dry_run else 'deleted'}: {name}")
-    print(f"{'to be freed' if args.dry_run else 'freed'}: {human_size(removed.freed)}")
+    print(f"{'to be freed' if args.dry_run else 'freed'}: {human_size(total.freed)}")
     return 0
 
 
-def _agreed(kinds: tuple[str, ...], every: bool) -> bool:
+def _agreed(wishes: dict[str, bool]) -> bool:
     if not terminal.is_terminal(0):
         raise Misuse("pruning needs a yes, and standard input is not a terminal", hint="add --yes")
-    words = {**WORDS, "images": "all images no instance uses"} if every else WORDS
     print("This removes:", file=sys.stderr)
-    for kind in kinds:
-        print(f"  - {words[kind]}", file=sys.stderr)
+    for kind, every in wishes.items():
+        unnamed, all_of_them = WORDS[kind]
+        print(f"  - {all_of_them if every and all_of_them else unnamed}", file=sys.stderr)
     print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -86,5 +86,7 @@ COMMANDS = {
         (flag("-f", "--force", help="none of that name is fine"), *JSON, NAMES),
         examples=(("trivet volume rm data", ""),),
     ),
-    "prune": prune_command(("volumes",), "trivet volume prune"),
+    "prune": prune_command(
+        ("volumes",), "trivet volume prune", flag("-a", "--all", help="also named volumes no instance uses")
+    ),
 }
