@@ -102,14 +102,9 @@ class _Sandbox:
             await stream.attach(stdout=True, stderr=True)
             end = await self._follow(stream, plan)
         if end.code:
-            words = " ".join(self._command.argv[-1:] if self._command.argv[:-1] else self._command.argv)
-            raise StepFailed(
-                self._step.session.graph.dockerfile.file,
-                self._step.line,
-                words.split("\n")[0][:200],
-                end.code,
-                "\n".join(self._tail)[-LONGEST:],
-            )
+            file = self._step.session.graph.dockerfile.file
+            output = "\n".join(self._tail).strip("\n")[-LONGEST:]
+            raise StepFailed(file, self._step.line, self._step.title.removeprefix("RUN "), end.code, output)
 
     async def _plan(self, root: Root, name: str, undo: AsyncExitStack) -> Plan:
         """Connect the step to its network, and describe its container."""
