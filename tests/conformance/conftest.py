@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conformance.harness import Harness
+from tests.conformance.harness import CGROUP, Harness
 
 from trivet.isolation.driver import Driver
 from trivet.isolation.plan import Level
+from trivet.kernel import cgroup
 
 INSIDE = Path(__file__).parents[1] / "inside"
 DRIVERS = {
@@ -78,6 +79,13 @@ def driver(level: Level) -> Driver:
     if missing:
         pytest.skip(f"{level} needs {', '.join(missing)}")
     return made
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cgroups_left() -> Iterator[None]:
+    """Remove the parent of the instances' cgroups; it is empty unless a test failed to clean up."""
+    yield
+    cgroup.Group(cgroup.detect(), CGROUP).remove()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import time
@@ -19,6 +20,7 @@ from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 from trivet.launch.operation import Exec
 
+CGROUP = f"trivet-test-{os.getpid()}"
 PATH = "PATH=/bin:/usr/bin:/sbin:/usr/sbin"
 
 
@@ -138,7 +140,7 @@ class Harness:
             program=Program(argv=argv, **program),
             root=changes.pop("root", self.root),
             directory=str(self.directory),
-            cgroup=f"trivet-test/{self.id}",
+            cgroup=f"{CGROUP}/{self.id}",
             log=Log(path=str(self.log)),
             limits=Limits(**limits),
             **(defaults | changes),
@@ -170,7 +172,10 @@ class Harness:
     def exec(self, *argv: str, **changes: Any) -> Session:
         """Add a program to the running instance."""
         changes["env"] = (PATH, *changes.get("env", ()))
-        program = Program(argv=argv, **changes)
+        return self.enter(Program(argv=argv, **changes))
+
+    def enter(self, program: Program) -> Session:
+        """Add a program just as given."""
         channel = self.driver.exec(self.plan, program)
         channel.attach()
         return Session(channel).go(program)

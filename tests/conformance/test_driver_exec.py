@@ -44,9 +44,7 @@ def test_exec_failures(running: Harness) -> None:
         (UnknownUser, Program(argv=("true",), user="nobody-here")),
     ):
         with pytest.raises(error):
-            channel = running.driver.exec(running.plan, program)
-            channel.attach()
-            Session(channel).go(program)
+            running.enter(program)
     assert running.status().word == "running"
     assert running.exec("echo", "fine").wait().text == "fine"
 

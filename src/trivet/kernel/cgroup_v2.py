@@ -9,11 +9,13 @@ from pathlib import Path
 
 from trivet.kernel.cgroup_record import Resources, Usage, Write, number, table
 
+NEEDED = frozenset({"cpu", "cpuset", "io", "memory", "pids"})
+
 
 def controllers(mount: str) -> tuple[str, ...]:
-    """Read which controllers version 2 has, by their version 1 names where these differ."""
+    """Read which of the controllers we use version 2 has; on a hybrid machine perhaps none."""
     try:
-        return tuple(Path(mount, "cgroup.controllers").read_text().split())
+        return tuple(name for name in Path(mount, "cgroup.controllers").read_text().split() if name in NEEDED)
     except OSError:
         return ()
 
@@ -83,7 +85,7 @@ class Version2:
 
 
 def _delegate(directory: Path) -> None:
-    offered = set((directory / "cgroup.controllers").read_text().split())
+    offered = NEEDED & set((directory / "cgroup.controllers").read_text().split())
     missing = offered - set((directory / "cgroup.subtree_control").read_text().split())
     for controller in sorted(missing):
         try:

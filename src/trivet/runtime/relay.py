@@ -57,7 +57,10 @@ def relay(channel: Channel, *, terminal: bool) -> int:
 
 def _pass_input(channel: Channel, selector: selectors.BaseSelector) -> None:
     data = os.read(0, 65536)
-    channel.send(Type.STDIN, data)
+    try:
+        channel.send(Type.STDIN, data)
+    except (BrokenPipeError, ConnectionResetError):
+        data = b""  # it has ended, and its last words are still to be read
     if not data:
         selector.unregister(0)
 

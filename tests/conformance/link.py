@@ -1,0 +1,78 @@
+"""An interface for an instance, in the form its level asks for, reachable from the host.
+
+netns   host ─ veth ─▶ │ network namespace of the instance │
+tap     host ─ bridge ─ tap ─▶ │ machine │
+host    the instance uses the host's loopback
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import msgspec
+
+from trivet.isolation.plan import Address, Attachment
+
+HOST, GUEST = "198.18.93.1", "198.18.93.2"  # RFC 2544's range for tests
+
+
+class Link(msgspec.Struct, frozen=True):
+    """What the plan gets, and the address at which the instance answers."""
+
+    attachment: Attachment
+    address: str
+
+
+@contextmanager
+def link(form: str) -> Iterator[Link]:
+    """Make it, and take it away again."""
+    word = secrets.token_hex(3)
+    with ExitStack() as undo:
+        yield _FORMS[form](word, undo)
+
+
+def _host(word: str, undo: ExitStack) -> Link:
+    return Link(Attachment(kind="host", network=""), "127.0.0.1")
+
+
+def _netns(word: str, undo: ExitStack) -> Link:
+    name, here, there = f"tt-{word}", f"th{word}", f"tg{word}"
+    _ip("netns", "add", name)
+    undo.callback(_ip, "netns", "delete", name)
+    _ip("link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
+    _ip("addr", "add", f"{HOST}/30", "dev", here)
+    _ip("link", "set", here, "up")
+    return Link(_attachment("netns", there, path=f"/run/netns/{name}"), GUEST)
+
+
+def _tap(word: str, undo: ExitStack) -> Link:
+    bridge, tap = f"tb{word}", f"tt{word}"
+    _ip("link", "add", bridge, "type", "bridge")
+    undo.callback(_ip, "link", "delete", bridge)
+    _ip("addr", "add", f"{HOST}/30", "dev", bridge)
+    _ip("link", "set", bridge, "up")
+    _ip("tuntap", "add", tap, "mode", "tap")
+    undo.callback(_ip, "link", "delete", tap)
+    _ip("link", "set", tap, "master", bridge, "up")
+    return Link(_attachment("tap", tap), GUEST)
+
+
+def _attachment(kind: str, device: str, path: str = "") -> Attachment:
+    return Attachment(
+        kind=kind,  # type: ignore[arg-type]
+        network="test",
+        device=device,
+        path=path,
+        mac="02:00:c6:12:5d:02",
+        addresses=(Address(address=f"{GUEST}/30", gateway=HOST),),
+    )
+
+
+_FORMS = {"host": _host, "netns": _netns, "tap": _tap}
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=20)
