@@ -16,7 +16,7 @@ from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageNotFound, ImageRecord, Name, WrongPlatform
 from trivet.engine.image.progress import Report, silent
 from trivet.engine.snapshot.diff import store_changes
-from trivet.engine.snapshot.snapshotter import Snapshotter
+from trivet.engine.snapshot.snapshotter import Layered, Snapshotter
 from trivet.engine.snapshot.stream import Readable
 from trivet.isolation.plan import Root
 from trivet.oci import config as configs
@@ -36,8 +36,9 @@ from trivet.store.record import Records
 class Images:
     """All images of one engine.
 
-    Two things it can't know are told from outside: `users` maps an image id to the names of the instances
-    that need it; `holders` are further sources of content that must stay (build cache).
+    Three things it can't know are told from outside: `users` maps an image id to the names of the instances
+    that need it; `holders` are further sources of content that must stay (build cache), `unpacked` of layers
+    that must stay on disk as they are (running builds).
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Images:
         self.catalog = Catalog(records)
         self.users: Callable[[str], Sequence[str]] = lambda key: ()
         self.holders: builtins.list[Callable[[], Iterable[collect.Root]]] = []
+        self.unpacked: builtins.list[Callable[[], Iterable[Layered]]] = []
 
     def recover(self) -> None:
         """At start-up, before anything else: drop what an engine that died was working on."""

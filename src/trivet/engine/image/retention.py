@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from trivet.base.error import Conflict, TrivetError
 from trivet.client.schema import Finding, Removed, Usage
 from trivet.engine.image import detail
 from trivet.engine.image.model import ImageInUse, ImageRecord
+from trivet.engine.snapshot.snapshotter import Layered
 from trivet.store import collect
 from trivet.store.collect import Root
 
@@ -74,7 +76,7 @@ def sweep(images: Images) -> int:
     """Collect garbage: blobs no root reaches, snapshots no image has. Return the bytes freed."""
     with images.records.transaction():
         freed = collect.collect(images.content, roots(images)).freed
-        keep = images.catalog.all()
+        keep = [*images.catalog.all(), *_unpacked(images)]
     return freed + sum(snapshotter.prune(keep) for snapshotter in images.snapshotters.values())
 
 
@@ -133,12 +135,17 @@ def _drop(images: Images, record: ImageRecord) -> None:
         images.catalog.delete(record.id)
 
 
+def _unpacked(images: Images) -> Iterator[Layered]:
+    for source in images.unpacked:
+        yield from source()
+
+
 def _preview(images: Images, going: list[ImageRecord]) -> Removed:
     gone = {record.id for record in going}
     labels = {f"image {detail.title(record)}" for record in going}
     kept = [root for root in roots(images) if root.label not in labels]
     freed = collect.collect(images.content, kept, dry_run=True).freed
-    keep = [record for record in images.catalog.all() if record.id not in gone]
+    keep = [*(record for record in images.catalog.all() if record.id not in gone), *_unpacked(images)]
     freed += sum(snapshotter.prune(keep, dry_run=True) for snapshotter in images.snapshotters.values())
     names = [name for record in going for name in detail.names(record)]
     return Removed(untagged=names, deleted=sorted(gone), freed=freed)
