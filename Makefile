@@ -8,20 +8,32 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# what the engine runs, and why
+# What the engine runs, and why. A reason is a comment to the shell: `\# ...`; a bare # would end the list for make.
 RUN_PACKAGES := \
-	qemu-system-x86  `# the vm level; brings virtiofsd` \
-	nftables         `# published ports, masquerading` \
-	erofs-utils      `# an image as a VM's read-only drive` \
-	e2fsprogs        `# a VM's writable drive` \
-	mmdebstrap       `# pull bootstrap:debian/...` \
-	iproute2 kmod ca-certificates
-# what building it needs
-BUILD_PACKAGES := python3-venv gcc libc6-dev linux-libc-dev musl-tools make
-# what the tests talk to
-TEST_PACKAGES := busybox-static docker-registry skopeo
+	qemu-system-x86  `\# the vm level; brings virtiofsd` \
+	nftables         `\# published ports, masquerading` \
+	erofs-utils      `\# an image as a VM's read-only drive` \
+	e2fsprogs        `\# a VM's writable drive` \
+	mmdebstrap       `\# pull bootstrap:debian/...` \
+	iproute2         `\# a look at links and addresses when something is wrong` \
+	kmod             `\# loading a kernel module the host has but has not loaded` \
+	ca-certificates  `\# registries over TLS`
+# What building it needs.
+BUILD_PACKAGES := \
+	python3-venv     `\# the environment in .venv` \
+	musl-tools       `\# the launcher and the guest agent are static` \
+	linux-libc-dev   `\# the kernel's structures, for both` \
+	gcc libc6-dev    `\# what musl-gcc is a wrapper of` \
+	make             `\# this file`
+# What the tests talk to.
+TEST_PACKAGES := \
+	busybox-static   `\# an image of one file` \
+	docker-registry  `\# a registry that isn't ours` \
+	skopeo           `\# a client of registries that isn't ours`
 
 RUN_PACKAGES := $(shell echo $(RUN_PACKAGES))
+BUILD_PACKAGES := $(shell echo $(BUILD_PACKAGES))
+TEST_PACKAGES := $(shell echo $(TEST_PACKAGES))
 NATIVE := src/trivet/launch/native
 RUN_PYTEST := $(BIN)/python -m pytest
 
