@@ -17,7 +17,7 @@ from pathlib import Path
 from trivet.base.error import Denied, Exhausted, InvalidArgument
 from trivet.client.schema import Port, PortRequest
 from trivet.engine.network.model import Endpoint, PortTaken
-from trivet.engine.network.ruleset import ANY
+from trivet.engine.network.ruleset import ANY, map_name
 from trivet.kernel import nftables
 
 _TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -109,7 +109,7 @@ def _of_other_engines(table: str) -> list[tuple[Port, str]]:
     found = []
     for other in others:
         for protocol in _TYPES:
-            for name in (protocol, f"{protocol}_here", f"{protocol}_at", f"{protocol}_here_at"):
+            for name in (map_name(protocol, here, at) for here in ("", "_here") for at in ("", "_at")):
                 found += [(_port(protocol, key), "another trivet engine") for key in nftables.keys(other, name)]
     return found
 

@@ -1,8 +1,8 @@
 """Which packets pass: one nftables table per engine, a pure function of networks and published ports.
 
-    map     tcp, udp              port             → address . port    published on every address of the host
-            tcp_at, udp_at        address . port   → address . port    published on one
-            tcp_here ...          the same four    → port              of an instance on the host's own network
+    map     on_tcp, on_udp        port             → address . port    published on every address of the host
+            on_tcp_at, on_udp_at  address . port   → address . port    published on one
+            on_tcp_here ...       the same four    → port              of an instance on the host's own network
     chain   guard       loopback addresses come from and go to loopback only
             incoming    ports asked from outside and by instances   ┐ both look into the maps
             outgoing    ports asked by programs of the host         ┘
@@ -55,12 +55,17 @@ class Element(msgspec.Struct, frozen=True, kw_only=True):
         return f"{key} : {value}"
 
 
+def map_name(protocol: str, here: str = "", at: str = "") -> str:
+    """Name a map; a bare `tcp` would be a keyword of nft's language."""
+    return f"on_{protocol}{here}{at}"
+
+
 def element(endpoint: Endpoint, port: Port) -> Element | None:
     """Say where a published port goes; None when it needs no rule (the host's own network, same number)."""
     if not endpoint.address and port.host_port == port.container_port:
         return None
     at = "" if port.host_address in ("", ANY) else port.host_address
-    name = port.protocol + ("" if endpoint.address else "_here") + ("_at" if at else "")
+    name = map_name(port.protocol, "" if endpoint.address else "_here", "_at" if at else "")
     return Element(map=name, port=port.host_port, at=at, to=endpoint.address, to_port=port.container_port)
 
 
@@ -102,7 +107,7 @@ def _names(name: str, interfaces: Iterable[str]) -> Set:
 
 
 def _map(protocol: str, here: str, at: str, elements: list[Element]) -> Set:
-    name = protocol + here + at
+    name = map_name(protocol, here, at)
     return Set(
         name=name,
         key="ipv4_addr . inet_service" if at else "inet_service",
@@ -120,10 +125,10 @@ def _guard() -> tuple[str, ...]:
 def _published(protocol: str) -> tuple[str, ...]:
     here = f"meta nfproto ipv4 meta l4proto {protocol} redirect to"
     return (
-        f"dnat ip to ip daddr . {protocol} dport map @{protocol}_at",
-        f"dnat ip to {protocol} dport map @{protocol}",
-        f"{here} :ip daddr . {protocol} dport map @{protocol}_here_at",
-        f"{here} :{protocol} dport map @{protocol}_here",
+        f"dnat ip to ip daddr . {protocol} dport map @on_{protocol}_at",
+        f"dnat ip to {protocol} dport map @on_{protocol}",
+        f"{here} :ip daddr . {protocol} dport map @on_{protocol}_here_at",
+        f"{here} :{protocol} dport map @on_{protocol}_here",
     )
 
 
