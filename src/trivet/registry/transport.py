@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from trivet.registry.auth import Challenge, Credentials, Token
 from trivet.registry.error import LoginRequired, RegistryUnavailable
 
 CONNECT = 5.0  # seconds until somebody has to answer
+ANSWER = 6.0  # seconds until it has to have said that it is a registry
 SILENCE = 15.0  # seconds without a byte
 ATTEMPTS = 4
 PATIENCE = 30.0  # longest Retry-After we wait for
@@ -55,11 +57,13 @@ class Transport:
         for scheme in ("http", "https") if is_local(self.domain) else ("https",):
             base = URL(f"{scheme}://{HOSTS.get(self.domain, self.domain)}")
             try:
-                async with self._send("GET", base / "v2/", {}) as answer:
+                async with asyncio.timeout(ANSWER), self._send("GET", base / "v2/", {}) as answer:
                     if answer.status in (200, 401, 403):
                         self._base = base
                         return
                     failure = RegistryUnavailable(self.domain, f"/v2/ answers {answer.status}, it is no registry")
+            except TimeoutError:
+                raise RegistryUnavailable(self.domain, f"not a word in {ANSWER:g} seconds") from None
             except TrivetError as error:
                 failure = failure or error
         assert failure is not None
@@ -170,5 +174,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "it took too long"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or str(error.os_error)
+        code = error.os_error.errno
+        return os.strerror(code).lower() if code and code > 0 else str(error.os_error)
     return str(error) or type(error).__name__
