@@ -127,8 +127,6 @@ def _is_present(context: Context, image: str) -> bool:
 def _pull(context: Context, args: Namespace) -> None:
     from trivet.cli.progress import follow  # most runs need no pull
 
-    if not args.quiet:
-        context.note(f"pulling {args.image} ...")
     follow(context.client.images.pull(args.image, platform=args.platform), quiet=args.quiet)
 
 

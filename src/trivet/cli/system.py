@@ -12,7 +12,7 @@ from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
 from trivet.cli.control import visible
 from trivet.cli.option import FILTER, INSTANCE
-from trivet.cli.output import JSON, Column, human_size, print_table, write_array, write_json
+from trivet.cli.output import JSON, Column, binary_size, human_size, print_table, short, write_array, write_json
 from trivet.cli.prune import prune_command
 from trivet.client.schema import Event, Finding, Info, LevelInfo, Usage
 
@@ -44,7 +44,7 @@ def _facts(found: Info) -> list[tuple[str, str]]:
         ("snapshotter", found.snapshotter),
         ("instances", counts),
         ("images", str(found.images)),
-        *((key.replace("_", " "), str(fact)) for key, fact in found.host.items()),
+        *((key, binary_size(fact) if key == "memory" else str(fact)) for key, fact in found.host.items()),
     ]
 
 
@@ -115,7 +115,7 @@ def events(context: Context, args: Namespace) -> int:
 def _event_line(event: Event) -> str:
     details = ", ".join(f"{key}={text}" for key, text in sorted(event.attributes.items()))
     name = f"{event.name} " if event.name and event.name != event.id else ""
-    return f"{event.time} {event.kind} {event.action} {name}{event.id[:12]}" + (f" ({details})" if details else "")
+    return f"{event.time} {event.kind} {event.action} {name}{short(event.id)}" + (f" ({details})" if details else "")
 
 
 def version(context: Context, args: Namespace) -> int:
