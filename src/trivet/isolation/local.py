@@ -131,7 +131,7 @@ class Local:
         if seen.process is not None:
             paused = seen.word == "running" and group(plan).frozen()
             return Status(word="paused" if paused else seen.word, pid=seen.process.pid)
-        return Status(word=seen.word, exit=_exit(seen.ending, plan))
+        return Status(word=seen.word, exit=how_ended(seen.ending, plan))
 
     def stats(self, plan: Plan) -> Stats:
         """Measure resource use."""
@@ -237,7 +237,8 @@ def _start(steps: list[Operation], plan: Plan, directory: Path) -> Channel:
         raise explain(error.operation, error.errno, error.text, f"instance {plan.name}") from error
 
 
-def _exit(ending: Ending | Failure | None, plan: Plan) -> Exit | None:
+def how_ended(ending: Ending | Failure | None, plan: Plan) -> Exit | None:
+    """Translate what a monitor wrote down."""
     match ending:
         case Ending():
             return Exit(

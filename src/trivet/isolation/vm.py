@@ -17,23 +17,21 @@ import shutil
 import time
 from pathlib import Path
 
-import msgspec
-
 from trivet.base.error import Conflict, InvalidArgument, TrivetError, Unsupported
 from trivet.guest import initramfs, kernel
 from trivet.hypervisor import probe, program
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.qmp import Qmp
 from trivet.isolation import boot, guest, machine
-from trivet.isolation.driver import Ability, Exit, ProcessRow, Stats, Status
+from trivet.isolation.driver import Ability, ProcessRow, Stats, Status
 from trivet.isolation.failure import explain
-from trivet.isolation.local import NotRunning, group
+from trivet.isolation.local import NotRunning, group, how_ended
 from trivet.isolation.plan import Level, Plan, Program
-from trivet.launch import monitor
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 from trivet.launch.operation import Operation, encode
 from trivet.launch.spawn import LaunchError, LaunchTimeout, launch_error, spawn
+from trivet.runtime import life
 
 CACHE = Path("/var/cache/trivet")
 AGENT = Path(kernel.__file__).parents[1] / "launch/bin/trivet-agent"
@@ -44,7 +42,6 @@ _PATIENCE = {Acceleration.KVM: 20.0, Acceleration.EMULATION: 60.0}
 _ATTEMPTS = 2
 _ANSWER = 30.0
 _QUICK = 5.0
-_SETUP_FAILED = 125
 
 
 class VmDriver:
@@ -100,10 +97,11 @@ class VmDriver:
         host = self._host(plan)
         patience = _PATIENCE[host.acceleration]
         for _ in range(_ATTEMPTS):
+            self._clear(plan)
             try:
                 return self._boot(plan, host, patience)
             except LaunchTimeout:
-                self._end(plan)
+                continue
         raise boot.MachineSilent(f"instance {plan.name}", patience, _console(plan))
 
     def attach(self, plan: Plan) -> Channel:
@@ -133,33 +131,23 @@ class VmDriver:
         return channel
 
     def signal(self, plan: Plan, number: int) -> None:
-        """Send a signal to the program."""
-        self._running(plan)
+        """Send a signal to the program; a machine that is paused heeds it when it is resumed, but is killed at once."""
+        self._running(plan, "created", "running", "paused")
         with self.attach(plan) as channel:
             channel.attach(stdin=False, stdout=False, stderr=False)
             channel.signal(number)
 
     def status(self, plan: Plan) -> Status:
         """Read the running truth."""
-        directory = Path(plan.directory)
-        ending = monitor.read_ending(directory)
-        if ending is not None:
-            return Status(word="exited", exit=_exit(ending))
-        machine = monitor.read_process(directory)
-        if machine is None:
-            return Status(word="gone")
-        channel = monitor.connect(directory)
-        if channel is None or channel.hello is None:
-            return _last_words(directory)
-        with channel:
-            word = "paused" if _marker(plan).exists() else channel.hello.state
-        return msgspec.convert({"word": word, "pid": machine.pid}, Status)
+        seen = life.observe(Path(plan.directory))
+        if seen.process is not None:
+            paused = seen.word == "running" and _marker(plan).exists()
+            return Status(word="paused" if paused else seen.word, pid=seen.process.pid)
+        return Status(word=seen.word, exit=how_ended(seen.ending, plan))
 
     def stats(self, plan: Plan) -> Stats:
         """Measure resource use: of the machine from outside, and how many processes are inside."""
-        paused = self.status(plan).word == "paused"
-        if not paused:
-            self._running(plan)
+        paused = self._running(plan, "running", "paused") == "paused"
         used = group(plan).usage()
         received, sent = _traffic(plan)
         return Stats(
@@ -199,20 +187,16 @@ class VmDriver:
 
     def release(self, plan: Plan) -> None:
         """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""
-        self._end(plan)
-        group(plan).remove()
+        life.clear(Path(plan.directory), group(plan))
         shutil.rmtree(plan.directory, ignore_errors=True)
 
     # --- start --------------------------------------------------------------------------------------
 
     def _boot(self, plan: Plan, host: machine.Host, patience: float) -> Channel:
         steps = self._plan(plan, host)
-        _console(plan).unlink(missing_ok=True)
-        _marker(plan).unlink(missing_ok=True)
         try:
             return spawn(steps, directory=Path(plan.directory), timeout=patience)
         except LaunchError as error:
-            self._end(plan)
             raise self._explain(plan, error) from error
 
     def _explain(self, plan: Plan, error: LaunchError) -> TrivetError:
@@ -224,10 +208,14 @@ class VmDriver:
         step = steps[error.index] if error.index < len(steps) else error.operation
         return explain(step, error.errno, error.text, name)
 
-    def _end(self, plan: Plan) -> None:
-        home = group(plan)
-        home.kill()
-        monitor.await_ending(Path(plan.directory), _QUICK)
+    def _clear(self, plan: Plan) -> None:
+        """End what an earlier start left, so that nothing of it is taken for this one's."""
+        if not Path(plan.directory, "pid").exists():
+            return
+        life.clear(Path(plan.directory), group(plan))
+        group(plan).create(machine.resources(plan))
+        for name in ("monitor.sock", "pid", "exit", "paused", machine.CONSOLE, machine.QMP, machine.SHARE_SOCKET):
+            Path(plan.directory, name).unlink(missing_ok=True)
 
     def _plan(self, plan: Plan, host: machine.Host) -> list[Operation]:
         home = group(plan)
@@ -272,11 +260,11 @@ class VmDriver:
 
     # --- running ------------------------------------------------------------------------------------
 
-    def _running(self, plan: Plan) -> int:
-        status = self.status(plan)
-        if status.word not in ("created", "running") or not status.pid:
-            raise NotRunning(plan, status.word)
-        return status.pid
+    def _running(self, plan: Plan, *words: str) -> str:
+        word = self.status(plan).word
+        if word not in (words or ("running",)):
+            raise NotRunning(plan, word)
+        return word
 
     def _await_ready(self, plan: Plan, channel: Channel, steps: list[Operation]) -> None:
         frame = channel.receive(_ANSWER)
@@ -285,24 +273,6 @@ class VmDriver:
         if frame.type is Type.FAILED:
             error = launch_error(steps, frame.payload)
             raise explain(error.operation, error.errno, error.text, f"instance {plan.name}") from error
-
-
-def _exit(ending: monitor.Ending | monitor.Failure) -> Exit:
-    if isinstance(ending, monitor.Failure):
-        return Exit(code=_SETUP_FAILED, error=ending.text)
-    return Exit(
-        code=ending.code,
-        signal=ending.signal,
-        time=ending.time,
-        out_of_memory=ending.out_of_memory,
-        error=ending.text,
-    )
-
-
-def _last_words(directory: Path) -> Status:
-    """Nobody listens any more: the monitor ended between two looks, or died without a word."""
-    ending = monitor.read_ending(directory)
-    return Status(word="lost") if ending is None else Status(word="exited", exit=_exit(ending))
 
 
 def _console(plan: Plan) -> Path:

@@ -340,6 +340,10 @@ static void serve(int signals)
         watch_slot(&slots[i], polls + 2 + i * POLLS);
     if (poll(polls, 2 + SLOT_LIMIT * POLLS, patience()) < 0 && errno != EINTR)
         power_off("poll");
+    if (polls[0].revents & POLLIN)
+        listen_to_host();
+    else if (polls[0].revents & POLLHUP)
+        power_off("the monitor has gone");
     for (size_t i = 0; i < SLOT_LIMIT; i++)
         if (slots[i].used)
             serve_slot(&slots[i], polls + 2 + i * POLLS);
@@ -348,10 +352,6 @@ static void serve(int signals)
     for (size_t i = 0; i < SLOT_LIMIT; i++)
         if (slots[i].used)
             settle(&slots[i]);
-    if (polls[0].revents & POLLIN)
-        listen_to_host();
-    else if (polls[0].revents & POLLHUP)
-        power_off("the monitor has gone");
     if (wire_flush(&wire) < 0)
         power_off("the port is broken");
 }
