@@ -89,7 +89,7 @@ void executor_print_operations(void)
 void executor_init(struct executor *executor)
 {
     memset(executor, 0, sizeof *executor);
-    executor->root = executor->report = executor->given = executor->given_number = -1;
+    executor->root = executor->report = executor->joined_fd = executor->given = executor->given_number = -1;
 }
 
 int refuse(struct executor *executor, int error, const char *format, ...)

@@ -66,6 +66,8 @@ struct executor {
     int given, given_number; /* a descriptor the program inherits under this number, or -1 */
     unsigned short rows, columns;
     pid_t program; /* what `Join` with pid 0 means */
+    pid_t joined; /* the process last joined, and its pidfd: in its pid namespace its number means another */
+    int joined_fd;
     uint32_t index;
     char text[TEXT_SIZE];
     struct identity identity;

@@ -140,6 +140,8 @@ static int take_given(struct executor *executor)
         executor->report = fcntl(number, F_DUPFD_CLOEXEC, ABOVE);
     if (executor->root == number)
         executor->root = fcntl(number, F_DUPFD_CLOEXEC, ABOVE);
+    if (executor->joined_fd == number)
+        executor->joined_fd = fcntl(number, F_DUPFD_CLOEXEC, ABOVE);
     return executor->given == number ? 0 : dup2(executor->given, number);
 }
 

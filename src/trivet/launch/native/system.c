@@ -19,31 +19,41 @@ int operate_unshare(struct executor *executor, struct cursor *fields)
 /* Not dumpable first: what lives in the namespace must not read our memory or descriptors. */
 static int enter(struct executor *executor, int fd, int flags, const char *what)
 {
-    int result = fd < 0 ? -1 : prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    if (result == 0)
-        result = sys_setns(fd, flags);
-    if (result < 0)
-        refuse(executor, errno, "join the namespaces of %s", what);
-    int error = errno;
-    if (fd >= 0)
-        close(fd);
-    errno = error;
-    return result;
+    if (fd < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || sys_setns(fd, flags) < 0)
+        return refuse(executor, errno, "join the namespaces of %s", what);
+    return 0;
+}
+
+static int open_process(struct executor *executor, pid_t pid)
+{
+    if (executor->joined_fd >= 0 && executor->joined == pid)
+        return executor->joined_fd;
+    if (executor->joined_fd >= 0)
+        close(executor->joined_fd);
+    executor->joined = pid;
+    executor->joined_fd = sys_pidfd_open(pid);
+    return executor->joined_fd;
 }
 
 int operate_join(struct executor *executor, struct cursor *fields)
 {
     pid_t pid = (pid_t)take_integer(fields);
+    int flags = (int)take_integer(fields);
     char what[32];
     pid = pid ? pid : executor->program;
     snprintf(what, sizeof what, "process %d", pid);
-    return enter(executor, sys_pidfd_open(pid), (int)take_integer(fields), what);
+    return enter(executor, open_process(executor, pid), flags, what);
 }
 
 int operate_join_path(struct executor *executor, struct cursor *fields)
 {
     const char *path = take_text(fields);
-    return enter(executor, open(path, O_RDONLY | O_CLOEXEC), (int)take_integer(fields), path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int result = enter(executor, fd, (int)take_integer(fields), path), error = errno;
+    if (fd >= 0)
+        close(fd);
+    errno = error;
+    return result;
 }
 
 int operate_hostname(struct executor *executor, struct cursor *fields)
