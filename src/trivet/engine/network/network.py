@@ -103,12 +103,12 @@ class Networks:
             self.drivers[record.driver].remove(record)
             self.load()
 
-    def prune(self) -> Names:
+    def prune(self, dry_run: bool = False) -> Names:
         """Remove the networks nobody is on, except the predefined; returns their names."""
         with self.ledger.lock:
             unused = [record.name for record in self.ledger.networks() if not self.ledger.members(record)]
             removed = [name for name in unused if name not in PREDEFINED]
-            for name in removed:
+            for name in () if dry_run else removed:
                 self.remove(name)
         return removed
 

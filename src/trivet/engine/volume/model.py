@@ -1,0 +1,72 @@
+"""The record of a volume, and what can be wrong with one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from trivet.base.error import Conflict, InvalidArgument, NotFound, Unsupported
+from trivet.client.schema import Volume
+
+DRIVER = "local"
+
+
+class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume. `mountpoint` is what instances are shown: the volume's own directory, or the host's with `device`."""
+
+    name: str
+    mountpoint: str
+    created: str
+    anonymous: bool = False
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+
+    def show(self, users: Sequence[str], size: int = -1) -> Volume:
+        """Render for the API."""
+        return Volume(
+            name=self.name,
+            driver=DRIVER,
+            mountpoint=self.mountpoint,
+            created=self.created,
+            labels=self.labels,
+            options=self.options,
+            anonymous=self.anonymous,
+            users=list(users),
+            size=size,
+        )
+
+
+class NoSuchVolume(NotFound):
+    """A name that no volume has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no such volume: {name}", hint="list them: trivet volume ls")
+
+
+class VolumeInUse(Conflict):
+    """A volume that instances use can't be removed."""
+
+    def __init__(self, name: str, users: Sequence[str]) -> None:
+        super().__init__(f"volume {name} is in use by instance {users[0]}", hint=f"trivet rm {users[0]}")
+
+
+class VolumeDiffers(Conflict):
+    """A volume of this name exists, but not as asked for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"volume {name} exists with other options", hint=f"trivet volume inspect {name}")
+
+
+class InvalidVolume(InvalidArgument):
+    """A volume that can't be as asked for."""
+
+    def __init__(self, name: str, cause: str) -> None:
+        super().__init__(f"volume {name!r} {cause}")
+
+
+class UnsupportedVolume(Unsupported):
+    """A volume that other engines could make."""
+
+    def __init__(self, name: str, cause: str) -> None:
+        super().__init__(f"volume {name} cannot be made: {cause}", hint="use driver local without options")

@@ -1,0 +1,205 @@
+"""Volumes: data that outlives the instance.
+
+    ROOT/               0701: nobody finds out which volumes there are
+    └── NAME/           0701
+        └── data/       what instances are shown, with owner and mode of the image's directory
+
+Who uses a volume is the instances' fact: callers that may remove one pass `users` along.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from trivet.client.schema import Removed, Volume, VolumeRequest
+from trivet.engine.volume.model import (
+    DRIVER,
+    InvalidVolume,
+    NoSuchVolume,
+    UnsupportedVolume,
+    VolumeDiffers,
+    VolumeInUse,
+    VolumeRecord,
+)
+from trivet.engine.volume.populate import populate
+from trivet.store.record import Records
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_TRASH = ".trash-"  # no volume's name begins with a dot
+_FILLING = "filling"
+
+Shown = list[Volume]  # inside the class `list` is the method
+
+
+class Volumes:
+    """The volumes of one engine. Methods may be called from any thread."""
+
+    def __init__(self, records: Records, root: Path) -> None:
+        self._root = root
+        self._lock = threading.RLock()
+        self._table = records.table("volume", VolumeRecord)
+        root.mkdir(mode=0o701, parents=True, exist_ok=True)
+        root.chmod(0o701)
+        self._sweep()
+
+    def create(self, request: VolumeRequest) -> VolumeRecord:
+        """Create a volume; one that exists with the same options is returned as it is.
+
+        Raises `InvalidVolume`, `UnsupportedVolume`, `VolumeDiffers`.
+        """
+        name = request.name or secrets.token_hex(32)
+        _validate(name, request)
+        with self._lock:
+            known = self.get(name)
+            if known:
+                if known.options != request.options:
+                    raise VolumeDiffers(name)
+                return known
+            record = VolumeRecord(
+                name=name,
+                mountpoint=_device(name, request.options) or str(self._make(name)),
+                created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+                anonymous=not request.name,
+                labels=request.labels,
+                options=request.options,
+            )
+            self._table.insert(name, record, name=name)
+            return record
+
+    def get(self, name: str) -> VolumeRecord | None:
+        """Read a volume's record; None when there is none."""
+        return self._table.get(name)
+
+    def find(self, name: str) -> VolumeRecord:
+        """Read a volume's record. Raises `NoSuchVolume`."""
+        record = self.get(name)
+        if not record:
+            raise NoSuchVolume(name)
+        return record
+
+    def show(self, name: str, users: Mapping[str, Sequence[str]], size: bool = False) -> Volume:
+        """Describe a volume. Raises `NoSuchVolume`."""
+        return self._show(self.find(name), users, size)
+
+    def list(self, users: Mapping[str, Sequence[str]], size: bool = False) -> Shown:
+        """Describe all volumes, oldest first."""
+        return [self._show(record, users, size) for record in self._table.all()]
+
+    def is_empty(self, record: VolumeRecord) -> bool:
+        """Tell whether a volume has no content yet."""
+        with os.scandir(record.mountpoint) as entries:
+            return next(entries, None) is None
+
+    def fill(self, name: str, source: Path) -> None:
+        """Give an empty volume the content, owner and mode of an image's directory, all of it or nothing."""
+        with self._lock:
+            record = self.find(name)
+            if record.options or not self.is_empty(record):
+                return
+            filling = self._root / name / _FILLING
+            shutil.rmtree(filling, ignore_errors=True)
+            filling.mkdir(mode=0o700)
+            try:
+                populate(source, filling)
+                filling.rename(record.mountpoint)
+            except BaseException:
+                shutil.rmtree(filling, ignore_errors=True)
+                raise
+
+    def remove(self, name: str, users: Mapping[str, Sequence[str]] | None = None, force: bool = False) -> None:
+        """Remove a volume and its data; with `force` a missing one is fine. Raises `VolumeInUse`, `NoSuchVolume`."""
+        with self._lock:
+            record = self.get(name)
+            if not record:
+                if force:
+                    return
+                raise NoSuchVolume(name)
+            using = (users or {}).get(name)
+            if using:
+                raise VolumeInUse(name, using)
+            self._table.delete(name)
+            trash = self._trash(name)
+        if trash:
+            shutil.rmtree(trash, ignore_errors=True)
+
+    def prune(self, used: Collection[str], *, every: bool = False, dry_run: bool = False) -> Removed:
+        """Remove anonymous volumes nobody uses, with `every` also named ones; tells the names and the bytes."""
+        deleted, freed = [], 0
+        for record in self._table.all():
+            if record.name in used or not (record.anonymous or every):
+                continue
+            deleted.append(f"volume {record.name}")
+            freed += self._size(record)
+            if not dry_run:
+                self.remove(record.name, force=True)
+        return Removed(deleted=deleted, freed=freed)
+
+    def _make(self, name: str) -> Path:
+        data = self._root / name / "data"
+        for path, mode in ((data.parent, 0o701), (data, 0o755)):
+            if not path.exists():
+                path.mkdir()
+                path.chmod(mode)  # whatever the umask
+        return data
+
+    def _show(self, record: VolumeRecord, users: Mapping[str, Sequence[str]], size: bool) -> Volume:
+        return record.show(users.get(record.name, ()), self._size(record) if size else -1)
+
+    def _size(self, record: VolumeRecord) -> int:
+        return 0 if record.options else disk_usage(Path(record.mountpoint))
+
+    def _trash(self, name: str) -> Path | None:
+        """Move a volume's directory out of sight in one step."""
+        trash = self._root / f"{_TRASH}{secrets.token_hex(8)}"
+        try:
+            (self._root / name).rename(trash)
+        except FileNotFoundError:
+            return None
+        return trash
+
+    def _sweep(self) -> None:
+        """Delete the trash a crash left. A directory without a record is data: it stays, and `create` finds it."""
+        for path in self._root.glob(f"{_TRASH}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def disk_usage(directory: Path) -> int:
+    """Add up the blocks below a directory, every file once however many names it has; never follows a link."""
+    total, seen = 0, set()
+    for _, folders, files, descriptor in os.fwalk(directory):
+        for name in (*folders, *files):
+            try:
+                info = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if info.st_nlink == 1 or (info.st_dev, info.st_ino) not in seen:
+                total += info.st_blocks * 512
+            if info.st_nlink > 1:
+                seen.add((info.st_dev, info.st_ino))
+    return total
+
+
+def _validate(name: str, request: VolumeRequest) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidVolume(name, "has an invalid name: letters, digits, '_', '.', '-' are possible")
+    if request.driver != DRIVER:
+        raise UnsupportedVolume(name, f"there is no driver {request.driver}")
+
+
+def _device(name: str, options: Mapping[str, str]) -> str:
+    """Read the options compose files use for a directory of the host: type=none, o=bind, device=PATH."""
+    if not options:
+        return ""
+    kind, flags, device = options.get("type", "none"), options.get("o", ""), options.get("device", "")
+    if set(options) - {"type", "o", "device"} or kind != "none" or flags not in ("bind", "rbind"):
+        raise UnsupportedVolume(name, f"options {', '.join(sorted(options))} ask for a mount that is not a bind")
+    if not Path(device).is_dir():
+        raise InvalidVolume(name, f"cannot show {device or 'no device'}: it is not a directory of this host")
+    return device
