@@ -13,7 +13,7 @@ import msgspec
 from trivet.base.error import Conflict, InvalidArgument
 from trivet.client.schema import NetworkRequest
 from trivet.engine.network import names
-from trivet.engine.network.ipam import DEFAULT_RANGE, USER_RANGE, free_subnet
+from trivet.engine.network.ipam import DEFAULT_RANGES, USER_RANGES, free_subnet
 from trivet.engine.network.model import BRIDGE, DEFAULT_ENGINE, InvalidNetwork, NetworkRecord, short
 from trivet.kernel import rtnetlink
 
@@ -51,7 +51,7 @@ def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRe
 def _subnet(request: NetworkRequest, networks: Sequence[NetworkRecord]) -> ipaddress.IPv4Network:
     used = _used(networks)
     if not request.subnet:
-        return free_subnet(DEFAULT_RANGE if request.name == BRIDGE else USER_RANGE, used)
+        return free_subnet(DEFAULT_RANGES if request.name == BRIDGE else USER_RANGES, used)
     try:
         subnet = ipaddress.IPv4Network(request.subnet)
     except ValueError as error:

@@ -7,15 +7,16 @@ address rests as long as possible before somebody else gets it (neighbours and c
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from trivet.base.error import AlreadyExists, Exhausted, InvalidArgument
 
 Address = ipaddress.IPv4Address
 Subnet = ipaddress.IPv4Network
 
-DEFAULT_RANGE = (Subnet("172.24.0.0/13"), 16)  # the default network of an engine: one of 8
-USER_RANGE = (Subnet("10.208.0.0/12"), 24)  # every other network: one of 4096
+# Where subnets come from, best first: a range and how it is divided.
+DEFAULT_RANGES = ((Subnet("172.24.0.0/13"), 20), (Subnet("10.208.0.0/12"), 24))  # the default network of an engine
+USER_RANGES = ((Subnet("10.208.0.0/12"), 24),)  # every other network
 
 
 class NoAddressLeft(Exhausted):
@@ -26,14 +27,16 @@ class NoAddressLeft(Exhausted):
         super().__init__(f"no address is left in subnet {subnet}", hint=hint)
 
 
-def free_subnet(choice: tuple[Subnet, int], used: Iterable[Subnet]) -> Subnet:
-    """Choose the first subnet of a range that overlaps nothing in `used`. Raises `Exhausted`."""
-    whole, prefix = choice
-    obstacles = [network for network in used if network.prefixlen and network.overlaps(whole)]
-    for subnet in whole.subnets(new_prefix=prefix):
-        if not any(subnet.overlaps(obstacle) for obstacle in obstacles):
-            return subnet
-    raise Exhausted(f"no free subnet is left in {whole}", hint="give one with --subnet")
+def free_subnet(ranges: Sequence[tuple[Subnet, int]], used: Iterable[Subnet]) -> Subnet:
+    """Choose the first subnet of some ranges that overlaps nothing in `used`. Raises `Exhausted`."""
+    taken = [network for network in used if network.prefixlen]
+    for whole, prefix in ranges:
+        obstacles = [network for network in taken if network.overlaps(whole)]
+        for subnet in whole.subnets(new_prefix=prefix):
+            if not any(subnet.overlaps(obstacle) for obstacle in obstacles):
+                return subnet
+    places = " and ".join(str(whole) for whole, _ in ranges)
+    raise Exhausted(f"no free subnet is left in {places}", hint="give one with --subnet")
 
 
 def mac_of(address: Address) -> str:
