@@ -13,6 +13,8 @@ from aiohttp import web
 from trivet.api.native.application import application
 from trivet.base.identity import new_id
 from trivet.build.build import Builder
+from trivet.build.cache import Cache
+from trivet.build.session import Tools
 from trivet.daemon.settings import DEFAULT_ROOT, Settings
 from trivet.engine.engine import Engine
 from trivet.engine.event import Events
@@ -48,13 +50,17 @@ async def wire(settings: Settings) -> AsyncIterator[web.Application]:
     """
     records = Records(settings.root / "record.db")
     context = await asyncio.to_thread(_context, settings, records)
-    engine = Engine(context, identity(records), settings.root / "tmp")
+    spool = settings.root / "tmp"
+    spool.mkdir(mode=0o700, exist_ok=True)
+    builder = _builder(settings, context)
+    await asyncio.to_thread(builder.cleanup)
+    engine = Engine(context, identity(records), spool)
     await asyncio.to_thread(context.networks.ensure_default)
     await reconcile(context)
     await asyncio.to_thread(context.networks.restore, list(context.watches))
     task = asyncio.create_task(steward(context))
     try:
-        yield application(engine, Builder(context, settings.root / "build"))
+        yield application(engine, builder.build)
     finally:
         task.cancel()
         for watch in context.watches.values():
@@ -86,6 +92,23 @@ def _context(settings: Settings, records: Records) -> Context:
     )
     images.users = context.users_of_image
     return context
+
+
+def _builder(settings: Settings, context: Context) -> Builder:
+    overlay = context.snapshotters["mount"]
+    assert isinstance(overlay, OverlaySnapshotter)
+    tools = Tools(
+        images=context.images,
+        snapshotter=overlay,
+        networks=context.networks,
+        driver=context.drivers["container"],
+        cache=Cache(context.records, context.images.content.exists),
+        home=settings.root / "build",
+        run=settings.run_dir,
+        cgroup=context.cgroup,
+    )
+    context.images.holders.append(tools.cache.roots)
+    return Builder(tools)
 
 
 def identity(records: Records) -> str:

@@ -64,7 +64,7 @@ async def _make(
     request = publish_exposed(request, settings)
     snapshotter = context.snapshotters[ability.root]
     undo.push_async_callback(asyncio.to_thread, shutil.rmtree, place.state, True)
-    place.state.mkdir(parents=True, mode=0o700)
+    place.files.mkdir(parents=True, mode=0o700)
     root = await asyncio.to_thread(snapshotter.create, key, image)
     undo.push_async_callback(asyncio.to_thread, snapshotter.remove, key)
     mounts = await asyncio.to_thread(resolve, request.mounts, sorted(settings.volumes or {}), context.volumes)

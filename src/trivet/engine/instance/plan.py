@@ -36,6 +36,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     run: Path
     cgroup: str
 
+    @property
+    def files(self) -> Path:
+        """Where the engine's copies of the instance's generated files are."""
+        return self.state / "file"
+
 
 class NoCommand(InvalidArgument):
     """Neither the request nor the image says what to run."""

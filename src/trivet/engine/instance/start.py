@@ -76,7 +76,7 @@ async def _connect(context: Context, record: InstanceRecord, undo: AsyncExitStac
     files = networks.files(
         record.id,
         plan.hostname,
-        context.place(record.id).state / "file",
+        context.place(record.id).files,
         dns=request.dns,
         extra_hosts=request.extra_hosts,
     )
