@@ -75,7 +75,7 @@ class Local:
         """Make the run directory and the cgroup with its limits. Idempotent."""
         directory = Path(plan.directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (directory / "root").mkdir(mode=0o755, exist_ok=True)
+        Path(plan.directory, "root").mkdir(exist_ok=True)
         group(plan).create(resources(_linux(self.specification(plan)).resources))
 
     def start(self, plan: Plan) -> Channel:

@@ -69,7 +69,7 @@ def _hierarchy(line: str) -> Hierarchy | None:
 class Mechanism(Protocol):
     """What differs between the versions, for one directory of one hierarchy."""
 
-    def make(self, mount: str, path: str) -> None: ...
+    def make(self, hierarchy: Hierarchy, path: str) -> None: ...
     def writes(self, controllers: tuple[str, ...], resources: Resources) -> list[tuple[str, str]]: ...
     def join(self, directory: str) -> tuple[Write, ...]: ...
     def usage(self, directory: str, controllers: tuple[str, ...]) -> Usage: ...
@@ -119,7 +119,7 @@ class Group:
     def create(self, resources: Resources) -> None:
         """Make the group everywhere and set its limits; an existing group is taken over. OSError names the file."""
         for hierarchy, mechanism, _ in self._places:
-            mechanism.make(hierarchy.mount, self.path)
+            mechanism.make(hierarchy, self.path)
         self.apply(resources)
 
     def writes(self, resources: Resources) -> list[Write]:
@@ -211,7 +211,11 @@ def _pids(group: str) -> list[int]:
 
 def _try(write: Write) -> OSError | None:
     try:
-        Path(write.path).write_text(write.value)
+        descriptor = os.open(write.path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, write.value.encode())
+        finally:
+            os.close(descriptor)
     except OSError as error:
         error.filename = write.path
         return error

@@ -6,21 +6,25 @@ import os
 import signal
 from pathlib import Path
 
-from trivet.kernel.cgroup_record import Resources, Usage, Write, number, table
+from trivet.kernel.cgroup_record import Hierarchy, Resources, Usage, Write, number, table
 
 
 class Version1:
     """A directory of a version 1 hierarchy."""
 
-    def make(self, mount: str, path: str) -> None:
+    def make(self, hierarchy: Hierarchy, path: str) -> None:
         """Make the group and its parents; a cpuset is empty, and takes no task, until it is given CPUs and memory."""
-        directory = Path(mount)
-        for part in Path(path).parts:
-            parent, directory = directory, directory / part
+        parent, _, _ = path.rpartition("/")
+        directory = Path(f"{hierarchy.mount}/{path}")
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            self.make(hierarchy, parent)
             directory.mkdir(exist_ok=True)
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                if (directory / name).exists() and not (directory / name).read_text().strip():
-                    (directory / name).write_text((parent / name).read_text())
+        if "cpuset" in hierarchy.controllers:
+            _inherit(Path(f"{hierarchy.mount}/{parent}"), directory)
 
     def writes(self, controllers: tuple[str, ...], resources: Resources) -> list[tuple[str, str]]:
         """Compute the files of these controllers, in the order they must be written."""
@@ -66,6 +70,12 @@ class Version1:
                 os.kill(int(pid), signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+
+def _inherit(parent: Path, directory: Path) -> None:
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if not (directory / name).read_text().strip():
+            (directory / name).write_text((parent / name).read_text())
 
 
 _Value = int | str | None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trivet.kernel.cgroup_record import Resources, Usage, Write, number, table
+from trivet.kernel.cgroup_record import Hierarchy, Resources, Usage, Write, number, table
 
 NEEDED = frozenset({"cpu", "cpuset", "io", "memory", "pids"})
 
@@ -23,11 +23,12 @@ def controllers(mount: str) -> tuple[str, ...]:
 class Version2:
     """A directory of the version 2 hierarchy."""
 
-    def make(self, mount: str, path: str) -> None:
+    def make(self, hierarchy: Hierarchy, path: str) -> None:
         """Make the group and its parents, handing each parent's controllers down."""
-        directory = Path(mount)
+        directory = Path(hierarchy.mount)
         for part in Path(path).parts:
-            _delegate(directory)
+            if hierarchy.controllers:
+                _delegate(directory)
             directory = directory / part
             directory.mkdir(exist_ok=True)
 
