@@ -48,6 +48,9 @@ def test_run_heredoc(workshop: Workshop) -> None:
     """A here-document is a script of its own, or the input of the command before it."""
     built = workshop.build("FROM base\nRUN <<EOF\necho one\necho two\nEOF\nRUN cat <<'X' > /f\n$HOME\nX\n")
     assert built.output == "one\ntwo\n"
+    scripted = workshop.build("FROM base\nRUN <<EOF\n#!/bin/busybox cat\nshown as it is\nEOF\n")
+    assert scripted.output == "#!/bin/busybox cat\nshown as it is\n"
+    assert len(scripted.layers) == 1
     assert built.files["f"].content == b"$HOME\n"
 
 
@@ -256,3 +259,14 @@ def test_modes_of_made_files(workshop: Workshop) -> None:
     built = workshop.build("FROM base\nWORKDIR /a/b\nRUN touch f\nCOPY x y/", {"x": b""})
     modes = {path: stat.S_IMODE(built.files[path].info.mode) for path in ("a", "a/b", "a/b/f", "a/b/y", "a/b/y/x")}
     assert modes == {"a": 0o755, "a/b": 0o755, "a/b/f": 0o644, "a/b/y": 0o755, "a/b/y/x": 0o644}
+
+
+def test_networks(workshop: Workshop) -> None:
+    """A step is on the bridge unless told otherwise; without network it has loopback only."""
+    lines = ("RUN echo default; ip -o addr", "RUN --network=none ip -o addr", "RUN --network=host ip -o link")
+    bridged, alone, host = (workshop.build(f"FROM base\n{line}", network="bridge").output for line in lines)
+    assert "eth0" in bridged
+    assert "eth0" not in alone
+    assert "127.0.0.1" in alone
+    assert host.count("\n") > alone.count("\n")
+    assert workshop.networks.find("bridge").members == {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
+
 import pytest
 from tests.build.workshop import Content, Workshop
 
@@ -105,6 +108,7 @@ def test_reproducible_without_asking(workshop: Workshop) -> None:
     """A build that runs no command gives the same digest on another day, without cache."""
     files: dict[str, Content] = {"d/e": b"1", "f": b"2"}
     first = workshop.build(PURE, files, no_cache=True)
+    time.sleep(1.1)
     assert workshop.build(PURE, files, no_cache=True).id == first.id
     assert first.image.created is not None
 
@@ -123,19 +127,19 @@ def test_timestamp(workshop: Workshop) -> None:
 
 def test_keys() -> None:
     """Every part of a RUN's surroundings changes its key, and the order of variables doesn't."""
-
-    def key(**changes: object) -> str:
-        given: dict[str, object] = {
-            "env": {"a": "1", "b": "2"},
-            "cwd": "/",
-            "user": "",
-            "network": "bridge",
-            "timestamp": None,
-        }
-        below, argv = changes.pop("below", "x"), changes.pop("argv", ("sh", "-c", "true"))
-        return run_key(below, argv, **{**given, **changes})  # type: ignore[arg-type]
-
-    others = [key(below="y"), key(argv=("sh", "-c true")), key(env={"a": "1"}), key(cwd="/x"), key(user="x")]
-    others += [key(network="none"), key(timestamp=0)]
-    assert len({key(), *others}) == 8
+    key = partial(
+        run_key,
+        "below",
+        ("sh", "-c", "true"),
+        env={"a": "1", "b": "2"},
+        cwd="/",
+        user="",
+        network="bridge",
+        script="",
+        timestamp=None,
+    )
+    others = [key(env={"a": "1"}), key(cwd="/x"), key(user="x"), key(network="none"), key(script="#!")]
+    others += [key(timestamp=0), partial(run_key, "other", *key.args[1:], **key.keywords)()]
+    others += [partial(run_key, "below", ("sh", "-c true"), **key.keywords)()]
+    assert len({key(), *others}) == 9
     assert key() == key(env={"b": "2", "a": "1"})

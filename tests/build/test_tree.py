@@ -170,6 +170,8 @@ def test_missing_sources(spool: Spool) -> None:
     assert caught.value.hint == "nothing outside of the build context can be copied"
     with pytest.raises(BuildError, match="never closed"):
         choose(tree, "[a")
+    with pytest.raises(NoSource, match=r"no \\udcff in"):
+        choose(tree, "\udcff")
 
 
 def test_ignored_files_are_gone(spool: Spool) -> None:

@@ -52,6 +52,7 @@ class Builder:
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
         self._drafts: dict[str, Draft] = {}
+        tools.images.unpacked.append(self.layered)
         make_stubs(tools.home)
         (tools.home / "work").mkdir(mode=0o700, exist_ok=True)
 

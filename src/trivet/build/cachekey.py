@@ -28,10 +28,11 @@ def run_key(
     cwd: str,
     user: str,
     network: str,
+    script: str,
     timestamp: int | None,
 ) -> str:
     """Name the result of a RUN."""
-    return _key("run", below, list(argv), sorted(env.items()), cwd, user, network, timestamp)
+    return _key("run", below, argv, sorted(env.items()), cwd, user, network, script, timestamp)
 
 
 def copy_key(

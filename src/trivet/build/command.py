@@ -15,7 +15,7 @@ from trivet.build import cachekey
 from trivet.build.configuration import directory_of, shell_of
 from trivet.build.error import StepFailed
 from trivet.build.instruction import Run
-from trivet.build.sandbox import Command, cgroup_of, make_plan, run_directory
+from trivet.build.sandbox import HOSTNAME, SCRIPT, Command, cgroup_of, make_plan, run_directory
 from trivet.build.session import Step
 from trivet.build.state import State
 from trivet.build.thread import in_thread
@@ -24,7 +24,7 @@ from trivet.engine.instance.watch import parse_exit
 from trivet.engine.network import names
 from trivet.isolation.driver import Exit
 from trivet.isolation.failure import explain
-from trivet.isolation.plan import Plan, Root
+from trivet.isolation.plan import File, Plan, Root
 from trivet.launch.frame import Type
 from trivet.launch.operation import Exec
 
@@ -46,6 +46,7 @@ async def run(step: Step, state: State, each: Run, now: int) -> State:
         cwd=command.cwd,
         user=command.user,
         network=command.network,
+        script=command.script,
         timestamp=session.request.timestamp,
     )
     found = await step.cached(state, key, text)
@@ -60,25 +61,30 @@ async def run(step: Step, state: State, each: Run, now: int) -> State:
 
 def _command(step: Step, state: State, each: Run) -> Command:
     config, network = state.config, each.network
+    argv, script = _argv(each, shell_of(config))
     return Command(
-        argv=_argv(each, shell_of(config)),
+        argv=argv,
         env=state.scope.variables(state.env),
         cwd=directory_of(config, "."),
         user=config.user,
         network=step.session.network if network in ("", "default") else network,
+        script=script,
     )
 
 
-def _argv(each: Run, shell: tuple[str, ...]) -> tuple[str, ...]:
-    """A lone here-document is the script itself; otherwise the shell reads here-documents after the line."""
-    argv = each.command.argv(shell)
+def _argv(each: Run, shell: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Give what is executed, and the script if that is one.
+
+    A lone here-document is for the shell, or a script of its own if it begins with #!; others are the
+    input of the commands before them, and the shell reads them after the line.
+    """
     if not each.heredocs:
-        return argv
-    line = each.command.words[0]
+        return each.command.argv(shell), ""
+    line, content = each.command.words[0], each.heredocs[0].content
     if len(each.heredocs) == 1 and line.startswith("<<") and len(line.split()) == 1:
-        return (*shell, each.heredocs[0].content)
+        return ((SCRIPT,), content) if content.startswith("#!") else ((*shell, content), "")
     bodies = "".join(f"{heredoc.content}{heredoc.name}\n" for heredoc in each.heredocs)
-    return (*shell, f"{line}\n{bodies}")
+    return (*shell, f"{line}\n{bodies}"), ""
 
 
 class _Sandbox:
@@ -112,7 +118,10 @@ class _Sandbox:
         undo.push_async_callback(in_thread, tools.networks.release, name)
         attachment = await in_thread(tools.networks.attach, self._command.network, name, name, "netns")
         directory = session.work / "file"
-        files = tools.networks.files(name, "build", directory)
+        files = tools.networks.files(name, HOSTNAME, directory)
+        if self._command.script:
+            content = self._command.script.encode()
+            files += (File(target=SCRIPT, source=str(directory / "script"), content=content, mode=0o755),)
         directory.mkdir(mode=0o755, exist_ok=True)
         names.write(files)
         return make_plan(

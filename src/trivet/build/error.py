@@ -12,7 +12,10 @@ from trivet.base.error import InvalidArgument
 
 
 class BuildError(InvalidArgument):
-    """A build that cannot go on."""
+    """A build that cannot go on. Names of files that are no UTF-8 are shown escaped."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message.encode("utf-8", "backslashreplace").decode(), hint=hint)
 
 
 class DockerfileError(BuildError):

@@ -13,16 +13,21 @@ from trivet.kernel.capability import DEFAULT
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOSTNAME = "build"  # the same for every step and day, since programs write it into files
 PIDS = 16384
+SCRIPT = "/dev/script"
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """A program to run in a step, with everything about the image that it can see."""
+    """A program to run in a step, with everything about the image that it can see.
+
+    `script` is shown to it, executable, at `SCRIPT`.
+    """
 
     argv: tuple[str, ...]
     env: dict[str, str]
     cwd: str
     user: str
     network: str
+    script: str = ""
 
 
 def make_plan(
