@@ -19,7 +19,7 @@ from aiohttp import web
 
 from trivet.base.error import AlreadyExists, Denied, TrivetError, Unavailable
 from trivet.daemon.settings import Settings, parse
-from trivet.daemon.wiring import wire
+from trivet.daemon.wiring import uninstall, wire
 
 log = logging.getLogger("trivetd")
 
@@ -35,7 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     os.umask(0o077)
     try:
         with _directories(settings), contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_serve(settings))
+            if settings.uninstall:
+                uninstall(settings)
+            else:
+                asyncio.run(_serve(settings))
     except TrivetError as error:
         print(f"trivetd: {error.message}", file=sys.stderr)
         if error.hint:

@@ -26,6 +26,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: Path
     listen: Path
     log_level: str
+    uninstall: bool = False
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
@@ -33,6 +34,11 @@ def parse(arguments: list[str] | None = None) -> Settings:
     parser = argparse.ArgumentParser(prog="trivetd", description="The trivet engine.")
     for flag, variable, default, text in FIELDS:
         parser.add_argument(f"--{flag}", default=os.environ.get(variable, default), help=f"{text} [{variable}]")
+    parser.add_argument(
+        "--uninstall",
+        action="store_true",
+        help="take bridges, rules, namespaces and control groups off the host, and end; images and volumes stay",
+    )
     values = parser.parse_args(arguments)
     run = Path(values.run_dir).absolute()
     listen = values.listen.removeprefix("unix://") or str(run / "trivet.sock")
@@ -40,4 +46,10 @@ def parse(arguments: list[str] | None = None) -> Settings:
         parser.error(f"cannot listen on {values.listen}: only unix:///PATH is supported")
     if values.log_level not in ("debug", "info", "warning", "error"):
         parser.error(f"unknown log level {values.log_level}")
-    return Settings(root=Path(values.root).absolute(), run_dir=run, listen=Path(listen), log_level=values.log_level)
+    return Settings(
+        root=Path(values.root).absolute(),
+        run_dir=run,
+        listen=Path(listen),
+        log_level=values.log_level,
+        uninstall=values.uninstall,
+    )

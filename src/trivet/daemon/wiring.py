@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from trivet.api.native.application import application
+from trivet.base.error import Conflict
 from trivet.base.identity import new_id
 from trivet.build.build import Builder
 from trivet.build.cache import Cache
@@ -31,6 +32,7 @@ from trivet.engine.volume.volume import Volumes
 from trivet.isolation.container import ContainerDriver
 from trivet.isolation.process import ProcessDriver
 from trivet.isolation.vm import VmDriver
+from trivet.kernel.cgroup import Group, detect
 from trivet.store.content import ContentStore
 from trivet.store.lease import Leases
 from trivet.store.record import Records
@@ -92,6 +94,19 @@ def _context(settings: Settings, records: Records) -> Context:
     )
     images.users = context.users_of_image
     return context
+
+
+def uninstall(settings: Settings) -> None:
+    """Take off the host what the engine put there for its instances. Raises `Conflict` while one of them runs."""
+    records = Records(settings.root / "record.db")
+    context = _context(settings, records)
+    for record in context.table.all():
+        if context.driver(record).status(record.plan).word in ("running", "paused"):
+            raise Conflict(f"cannot uninstall: instance {record.name} is running", hint="trivet stop it first")
+        context.driver(record).release(record.plan)
+    context.networks.remove_all()
+    Group(detect(), context.cgroup).remove()
+    records.close()
 
 
 def _builder(settings: Settings, context: Context) -> Builder:

@@ -34,6 +34,7 @@ async def finish(context: Context, key: str, end: Exit) -> InstanceRecord | None
             exit_signal=end.signal,
             out_of_memory=end.out_of_memory,
             error=end.error,
+            ports=(),
         )
         context.table.update(key, record)
         if end.out_of_memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,17 +64,18 @@ def make_plan(
 ) -> Plan:
     """Fold everything known about an instance into the record its level works from."""
     level = Level(request.isolation)
+    hostname = platform.node() if level is Level.PROCESS else request.hostname or key[:12]
     return Plan(
         id=key,
         name=name,
         level=level,
-        program=program(request, image),
+        program=program(request, image, hostname),
         root=msgspec.structs.replace(root, read_only=request.read_only, volatile=request.auto_remove),
         directory=str(place.run),
         cgroup=place.cgroup,
         log=Log(path=str(place.state / "log"), size=request.log_size, files=request.log_files),
         security=security(request),
-        hostname=request.hostname or key[:12],
+        hostname=hostname,
         mounts=mounts,
         files=files,
         attachments=attachments,
@@ -86,7 +88,7 @@ def make_plan(
     )
 
 
-def program(request: InstanceRequest, image: Config) -> Program:
+def program(request: InstanceRequest, image: Config, hostname: str) -> Program:
     """Apply Docker's rules for command, entry point and environment. Raises `NoCommand`."""
     entrypoint = image.entrypoint if request.entrypoint is None else request.entrypoint
     command = request.command or ([] if request.entrypoint is not None else image.cmd)
@@ -95,7 +97,7 @@ def program(request: InstanceRequest, image: Config) -> Program:
         raise NoCommand(request.image)
     return Program(
         argv=tuple(argv),
-        env=environment(image.env or (), request),
+        env=environment(image.env or (), request, hostname),
         cwd=request.cwd or image.working_dir or "/",
         user=request.user or image.user or "",
         groups=tuple(request.groups),
@@ -106,13 +108,9 @@ def program(request: InstanceRequest, image: Config) -> Program:
     )
 
 
-def environment(image: Sequence[str], request: InstanceRequest) -> tuple[str, ...]:
+def environment(image: Sequence[str], request: InstanceRequest, hostname: str) -> tuple[str, ...]:
     """Merge PATH, HOSTNAME, TERM, the image's variables and the request's; later ones win, order is kept."""
-    base = [PATH]
-    if request.isolation != "process":
-        base.append(f"HOSTNAME={request.hostname}") if request.hostname else None
-    if request.terminal:
-        base.append("TERM=xterm")
+    base = [PATH, f"HOSTNAME={hostname}", *(["TERM=xterm"] if request.terminal else [])]
     merged: dict[str, str] = {}
     for item in [*base, *image, *request.env]:
         key, sign, value = item.partition("=")
