@@ -1,0 +1,326 @@
+"""What every snapshotter does, whatever form its roots have: looked at from inside, through real mounts."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from trivet.base.error import AlreadyExists, Corrupt
+from trivet.engine.image.commit import Draft, commit, scratch
+from trivet.engine.image.image import Images
+from trivet.engine.snapshot.drive import DriveSnapshotter
+from trivet.engine.snapshot.overlay import OverlaySnapshotter
+from trivet.engine.snapshot.snapshotter import SnapshotNotFound, Snapshotter
+from trivet.engine.snapshot.stream import Budget
+from trivet.isolation.plan import Root
+from trivet.oci import platform as platforms
+from trivet.oci.config import History
+from trivet.oci.layer import Layer
+from trivet.store.content import ContentStore, StoreFull
+from trivet.store.lease import Leases
+from trivet.store.record import Records
+
+pytestmark = pytest.mark.needs("root", "mkfs.erofs", "mke2fs")
+
+
+class Store:
+    """A content store, the snapshotter under test over it, and images for the asking."""
+
+    def __init__(self, root: Path, form: str, budget: Budget | None = None) -> None:
+        self.root = root
+        self.content = ContentStore(root / "content")
+        self.records = Records(root / "record.db")
+        self.overlay = OverlaySnapshotter(root / "overlay", self.content, budget)
+        self.snapshotter: Snapshotter = self.overlay
+        if form == "drive":
+            self.snapshotter = DriveSnapshotter(root / "drive", self.overlay, size=64 << 20)
+        self.images = Images(self.content, self.records, {"mount": self.overlay}, Leases(self.records))
+
+    def draft(self, *tars: bytes) -> Draft:
+        """Make an image whose layers have these contents, bottom first."""
+        draft = scratch(platforms.host())
+        for data in tars:
+            digest = self.content.add(data)
+            layer = Layer(digest=digest, size=len(data), media_type="tar", diff_id=digest)
+            draft = draft.with_layer(layer, history=History())
+        return draft
+
+    def trash(self) -> list[Path]:
+        """What is half-made on disk."""
+        return [path for each in self.root.glob("*/making") for path in each.iterdir()]
+
+
+def tar(files: dict[str, bytes | None]) -> bytes:
+    """Make a tar; None is a directory, names in angle brackets link there."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.mode = 0o755 if data is None else 0o644
+            info.type = tarfile.DIRTYPE if data is None else tarfile.REGTYPE
+            info.size = len(data or b"")
+            archive.addfile(info, io.BytesIO(data or b""))
+    return buffer.getvalue()
+
+
+LOWER = tar({"a": b"one", "b": b"one", "dir": None, "dir/x": b"x", "dir/y": b"y", "kept/z": b"z"})
+UPPER = tar({"b": b"two", ".wh.a": b"", "dir": None, "dir/.wh..wh..opq": b"", "dir/new": b"new", "kept/.wh.q": b""})
+
+
+@pytest.fixture(params=["mount", "drive"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store with a snapshotter of each form."""
+    made = Store(tmp_path, request.param)
+    yield made
+    made.records.close()
+
+
+def inside(root: Root, script: str) -> str:
+    """Run a shell script in the directory an instance would have as its root; in a mount namespace of its own."""
+    point = Path(root.upper).with_name("point")
+    if root.form == "mount":
+        lowers, upper, work = ":".join(root.lowers), root.upper, root.work
+        before = ""
+    else:
+        lower, drive = point / "lower", point / "drive"
+        before = (
+            f"mkdir -p {lower} {drive} && mount -t erofs -o loop,ro {root.lowers[0]} {lower} && "
+            f"mount -o loop {root.upper} {drive} && mkdir -p {drive}/upper {drive}/work && "
+        )
+        lowers, upper, work = str(lower), f"{drive}/upper", f"{drive}/work"
+    commands = (
+        f"mkdir -p {point} && mount -t tmpfs point {point} && {before}"
+        f"mkdir {point}/root && cd {point}/root && "
+        f"mount -t overlay -o lowerdir={lowers},upperdir={upper},workdir={work} overlay {point}/root && "
+        f"cd {point}/root && {{ {script}\n}}"
+    )
+    done = subprocess.run(["unshare", "--mount", "sh", "-ec", commands], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_layers_are_stacked(store: Store) -> None:
+    """An instance sees the union of its image's layers: replaced, deleted and hidden files included."""
+    root = store.snapshotter.create("one", store.draft(LOWER, UPPER))
+    assert root.form == store.snapshotter.form
+    assert inside(root, "find . -type f | sort; cat b").splitlines() == ["./b", "./dir/new", "./kept/z", "two"]
+
+
+def test_instances_write_apart(store: Store) -> None:
+    """What one instance writes stays, and no other instance or later one sees it."""
+    image = store.draft(LOWER)
+    first, second = store.snapshotter.create("one", image), store.snapshotter.create("two", image)
+    inside(first, "echo changed > a; rm b; mkdir fresh")
+    assert inside(store.snapshotter.root("one", image), "cat a; ls").split() == ["changed", "a", "dir", "fresh", "kept"]
+    assert inside(second, "cat a; ls").split() == ["one", "a", "b", "dir", "kept"] or inside(second, "cat a") == "one"
+    assert inside(store.snapshotter.create("three", image), "cat a") == "one"
+
+
+def test_root_directory_is_the_images(store: Store) -> None:
+    """Owner and mode of `/` come from the image."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        info = tarfile.TarInfo("./")
+        info.type, info.mode, info.uid = tarfile.DIRTYPE, 0o711, 42
+        archive.addfile(info)
+    root = store.snapshotter.create("one", store.draft(data.getvalue()))
+    if root.form == "mount":
+        assert inside(root, "stat -c '%a %u' .").split() == ["711", "42"]
+    else:
+        assert Path(root.lowers[0]).stat().st_size > 0
+
+
+def test_empty_image(store: Store) -> None:
+    """An image without layers gives an empty, writable root."""
+    root = store.snapshotter.create("one", store.draft())
+    assert inside(root, "ls -A; touch x; ls -A").split() == ["x"]
+
+
+def test_prepare_is_done_once(store: Store) -> None:
+    """Preparing again changes nothing; concurrent preparations end with one result and no rubbish."""
+    image = store.draft(LOWER, UPPER)
+    errors: list[BaseException] = []
+
+    def prepare() -> None:
+        try:
+            store.snapshotter.prepare(image)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=prepare) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    before = {
+        path: path.stat().st_ino for path in store.root.rglob("*") if path.name in ("fs",) or path.suffix == ".erofs"
+    }
+    store.snapshotter.prepare(image)
+    assert {path: path.stat().st_ino for path in before} == before
+    assert store.trash() == []
+
+
+def test_a_second_root_for_an_instance_is_refused(store: Store) -> None:
+    """An instance has one writable layer; making another is a conflict, and the first one stays."""
+    image = store.draft(LOWER)
+    root = store.snapshotter.create("one", image)
+    inside(root, "echo mine > a")
+    with pytest.raises(AlreadyExists, match="instance one already has"):
+        store.snapshotter.create("one", image)
+    assert inside(root, "cat a") == "mine\n"
+    assert store.trash() == []
+
+
+def test_remove_is_complete_and_repeatable(store: Store) -> None:
+    """A removed instance leaves nothing, removing it again is fine, and asking for it is an error."""
+    image = store.draft(LOWER)
+    store.snapshotter.create("one", image)
+    assert store.snapshotter.instances() == {"one"}
+    store.snapshotter.remove("one")
+    store.snapshotter.remove("one")
+    assert store.snapshotter.instances() == set()
+    assert store.trash() == []
+    with pytest.raises(SnapshotNotFound, match="instance one has no writable layer"):
+        store.snapshotter.root("one", image)
+    with pytest.raises(SnapshotNotFound):
+        store.snapshotter.usage("one")
+
+
+def test_usage_grows_with_what_is_written(store: Store) -> None:
+    """The size of the writable layer is what it takes on disk."""
+    root = store.snapshotter.create("one", store.draft(LOWER))
+    before = store.snapshotter.usage("one")
+    inside(root, "dd if=/dev/zero of=big bs=1M count=8 status=none; sync")
+    assert 8 << 20 <= store.snapshotter.usage("one") - before < 12 << 20
+
+
+def test_prune_keeps_what_instances_need(store: Store) -> None:
+    """What no image and no instance needs goes; an instance's image stays even if nobody keeps it."""
+    used, unused = store.draft(LOWER), store.draft(UPPER)
+    root = store.snapshotter.create("one", used)
+    store.snapshotter.prepare(unused)
+    assert store.snapshotter.prune([used, unused], dry_run=True) == 0
+    freed = store.snapshotter.prune([], dry_run=True)
+    assert store.snapshotter.prune([]) == freed > 0
+    assert "a" in inside(root, "ls").split()
+    store.snapshotter.remove("one")
+    assert store.snapshotter.prune([]) > 0
+    assert "dir" in inside(store.snapshotter.create("two", unused), "ls").split()
+
+
+def test_a_half_made_layer_is_made_again(store: Store) -> None:
+    """What a crash left in the middle is not taken for the real thing, and prune removes it."""
+    image = store.draft(LOWER)
+    for making in store.root.glob("*/making"):
+        (making / "0123456789abcdef" / "fs").mkdir(parents=True)
+    root = store.snapshotter.create("one", image)
+    assert "a" in inside(root, "ls").split()
+    store.snapshotter.prune([image])
+    store.overlay.prune([image])
+    assert store.trash() == []
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing"])
+def test_a_damaged_layer_is_corrupt(store: Store, damage: str) -> None:
+    """A layer that isn't what its digest says is refused by name, and nothing of it stays."""
+    image = store.draft(LOWER)
+    path = store.content.path(image.layers[0].digest)
+    data = bytearray(path.read_bytes())
+    data[520] ^= 1
+    path.chmod(0o600)
+    path.write_bytes({"flipped": bytes(data), "truncated": bytes(data[:700]), "missing": b""}[damage])
+    with pytest.raises(Corrupt, match=r"layer [0-9a-f]{12}|tar stream"):
+        store.snapshotter.create("one", image)
+    assert store.snapshotter.instances() == set()
+    assert store.trash() == []
+
+
+def test_a_layer_of_lies_is_corrupt(store: Store) -> None:
+    """A layer whose diff id is wrong is refused although the blob itself is whole."""
+    image = store.draft(LOWER)
+    lie = msgspec.structs.replace(image.layers[0], diff_id="sha256:" + "0" * 64)
+    with pytest.raises(Corrupt, match=r"layer [0-9a-f]{12} is corrupt: its digest is"):
+        store.snapshotter.prepare(Draft(config=image.config, layers=(lie,)))
+    assert store.trash() == []
+
+
+def test_a_full_disk_leaves_nothing(store: Store) -> None:
+    """When there is no room to unpack, the error names the file and nothing half-made stays."""
+    import resource
+
+    image = store.draft(tar({"big": bytes(1 << 20)}))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(StoreFull, match="cannot write big"):
+            store.snapshotter.create("one", image)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert store.trash() == []
+
+
+def commit_changes(store: Store, script: str, *, epoch: int | None = None, tars: Sequence[bytes] = (LOWER,)) -> Draft:
+    """Run a script in a container's root over an image and commit the result."""
+    image = store.draft(*tars)
+    name = f"step-{os.urandom(4).hex()}"
+    root = store.overlay.create(name, image)
+    inside(root, script)
+    with store.images.leases.hold("test") as lease:
+        return commit(store.images, root, image, history=History(created_by=script), epoch=epoch, lease=lease)
+
+
+def test_what_was_changed_becomes_a_layer(store: Store) -> None:
+    """Changes committed on top of an image show in instances of the result: new, replaced, deleted, recreated."""
+    draft = commit_changes(
+        store, "echo new > n; ln n m; rm a; rm -r dir; mkdir dir; echo d > dir/d; chmod 4711 b; ln -s n s"
+    )
+    root = store.snapshotter.create("after", draft)
+    shown = inside(root, "find . -type f | sort; stat -c %a b; stat -c %h n; readlink s; cat m").split()
+    assert shown == ["./b", "./dir/d", "./kept/z", "./m", "./n", "4711", "2", "n", "new"]
+    assert draft.config.history is not None
+    assert len(draft.layers) == len(draft.config.rootfs.diff_ids) == 2
+
+
+def test_no_change_gives_no_layer(store: Store) -> None:
+    """A step that only reads adds an empty history entry."""
+    draft = commit_changes(store, "cat a")
+    assert len(draft.layers) == 1
+    assert draft.config.history is not None
+    assert draft.config.history[-1].empty_layer
+
+
+def test_committing_is_reproducible(store: Store) -> None:
+    """With a fixed epoch the same changes give the same digest, whenever and in whatever order they are made."""
+    first = commit_changes(store, "echo 1 > one; echo 2 > two; mkdir d", epoch=1_000_000)
+    second = commit_changes(store, "mkdir d; echo 2 > two; sleep 1.1; echo 1 > one", epoch=1_000_000)
+    assert first.layers[-1] == second.layers[-1]
+    assert first.layers[-1] != commit_changes(store, "echo 1 > one; echo 2 > two; mkdir d", epoch=2).layers[-1]
+
+
+def test_idle_whiteouts_are_not_seen(store: Store) -> None:
+    """Whiteouts where there is nothing below, or below an opaque directory, don't show as broken names."""
+    upper = tar({"fresh/.wh.q": b"", "fresh/f": b"", "dir/.wh..wh..opq": b"", "dir/.wh.x": b"", "dir/.wh.nothing": b""})
+    for number, tars in enumerate(([upper], [LOWER, upper])):
+        root = store.snapshotter.create(f"number-{number}", store.draft(*tars))
+        assert inside(root, "ls -R fresh dir; find fresh dir -type f").split() == ["dir:", "fresh:", "f", "fresh/f"]
+
+
+def test_a_directory_of_an_image_can_be_copied_from(store: Store) -> None:
+    """A directory is shown with all layers merged and links followed inside the image; none is an empty one."""
+    lower = tar({"var/lib/app/one": b"1", "var/lib/app/two": b"2"})
+    upper = tar({"var/lib/app/.wh.one": b"", "var/lib/app/three": b"3"})
+    image = store.draft(lower, upper)
+    shown = store.overlay.directory(image, "/var/lib/../lib/app")
+    assert {path.name: path.read_bytes() for path in shown.iterdir()} == {"two": b"2", "three": b"3"}
+    assert store.overlay.directory(image, "/var/lib/app") == store.overlay.directory(image, "/var/lib/app")
+    assert list(store.overlay.directory(image, "/nowhere").iterdir()) == []
+    assert list(store.overlay.directory(image, "/../../../etc").iterdir()) == []
