@@ -80,7 +80,8 @@ def test_failing_run(workshop: Workshop) -> None:
         ("COPY f /bin/busybox/x", "/bin/busybox"),
         ("COPY hidden /", "no hidden in the build context"),
         ("ADD http://127.0.0.1/x /", "ADD of http://127.0.0.1/x is not supported yet"),
-        ("WORKDIR /bin/busybox", "/bin/busybox"),
+        ("WORKDIR /bin/busybox", "cannot make directory /bin/busybox in the image: not a directory"),
+        ("COPY d /", "cannot make lib: Not a directory"),
         ("EXPOSE 99999", "EXPOSE 99999 is not a port"),
         ("STOPSIGNAL please", "STOPSIGNAL please is not a signal"),
         ("LABEL a='b", "LABEL: a single quote is never closed"),
@@ -90,7 +91,7 @@ def test_failing_run(workshop: Workshop) -> None:
 def test_mistakes(workshop: Workshop, line: str, problem: str) -> None:
     """Every mistake is one sentence with file and line, and leaves nothing behind."""
     with pytest.raises(TrivetError) as caught:
-        workshop.build(f"FROM base\n{line}\n", {"f": b"", "hidden": b"", ".dockerignore": b"hidden\n"})
+        workshop.build(f"FROM base\n{line}\n", {"f": b"", "d/lib/x": b"", "hidden": b"", ".dockerignore": b"hidden\n"})
     assert problem in caught.value.message
     assert caught.value.message.startswith("Dockerfile:")
     assert workshop.leftovers() == []

@@ -12,6 +12,7 @@ from trivet.kernel.capability import DEFAULT
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOSTNAME = "build"  # the same for every step and day, since programs write it into files
+NAME = "build-step"  # in messages; the id is unique
 PIDS = 16384
 SCRIPT = "/dev/script"
 
@@ -48,7 +49,7 @@ def make_plan(
     """
     return Plan(
         id=key,
-        name=key,
+        name=NAME,
         level=Level.CONTAINER,
         program=Program(
             argv=command.argv,

@@ -7,6 +7,7 @@ image holds, and nothing of the image is executed.
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -29,6 +30,7 @@ from trivet.runtime.mount import PROPAGATION
 
 CLONE_NEWNS = 0x20000
 _NOT_FOUND = 44  # exit status of the builtins
+_IN_THE_WAY = "a copied directory cannot replace a file or link of the image; name the real path as the target"
 
 
 class _Stat(msgspec.Struct, frozen=True):
@@ -140,7 +142,8 @@ class Transfer:
             done = run([*self._mounted(), *steps, *last], input=source, output=target)
         if done.code and not (missing and done.code == _NOT_FOUND):
             sentence = done.error_output.decode("utf-8", "replace").strip()
-            raise TransferFailed(sentence or f"{builtin} ended with status {done.code}")
+            hint = _IN_THE_WAY if sentence.endswith(os.strerror(errno.ENOTDIR)) else None
+            raise TransferFailed(sentence or f"{builtin} ended with status {done.code}", hint=hint)
         return done
 
     def _mounted(self) -> list[Operation]:
@@ -164,5 +167,5 @@ def _explained() -> Iterator[None]:
     except LaunchError as error:
         if not isinstance(error.operation, Directory):
             raise
-        cause = error.text or os.strerror(error.errno).lower()
-        raise TransferFailed(f"cannot make directory {error.operation.path}: {cause}") from error
+        cause = os.strerror(error.errno).lower() if error.errno else error.text
+        raise TransferFailed(f"cannot make directory {error.operation.path} in the image: {cause}") from error
