@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ from typing import Protocol
 import msgspec
 import pytest
 
+from trivet.kernel.rtnetlink import set_link
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 from trivet.launch.monitor import Ending, parse_exit, read_process
@@ -112,3 +114,25 @@ class Listen(Protocol):
 def _listen() -> Listen:
     """The function that collects frames until the end of the stream."""
     return listen
+
+
+CLONE_NEWNET = 0x40000000
+
+
+@pytest.fixture
+def own_network() -> Iterator[None]:
+    """A network namespace of the test's own that stands for the host: nothing of the machine is touched.
+
+    Only the test's thread is moved, and with it what it spawns.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("not root")
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    assert libc.unshare(CLONE_NEWNET) == 0
+    try:
+        set_link("lo", up=True)
+        yield
+    finally:
+        assert libc.setns(before, CLONE_NEWNET) == 0
+        os.close(before)

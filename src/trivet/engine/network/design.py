@@ -19,6 +19,7 @@ from trivet.kernel import rtnetlink
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _LONGEST_PREFIX = 29
+USUAL_MTU = 1500
 
 
 def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRecord]) -> NetworkRecord:
@@ -34,7 +35,7 @@ def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRe
         driver=request.driver,
         created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         internal=request.internal,
-        mtu=request.mtu,
+        mtu=_mtu(request.mtu),
         labels=request.labels,
     )
     if request.driver != BRIDGE:
@@ -46,6 +47,12 @@ def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRe
         gateway=str(_gateway(request, subnet)),
         interface=_interface(engine_id, request.name, identity),
     )
+
+
+def _mtu(wanted: int) -> int:
+    """Lower the usual MTU to that of the way out, so that nothing has to be fragmented there."""
+    ways_out = {route.interface for route in rtnetlink.routes() if route.destination.prefixlen == 0}
+    return min([wanted, *(link.mtu for link in rtnetlink.links() if link.index in ways_out and wanted == USUAL_MTU)])
 
 
 def _subnet(request: NetworkRequest, networks: Sequence[NetworkRecord]) -> ipaddress.IPv4Network:
