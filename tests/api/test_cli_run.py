@@ -61,6 +61,7 @@ def test_without_interactive_input_is_empty(daemon: Daemon, busybox: str) -> Non
 def test_options_arrive(daemon: Daemon, busybox: str, tmp_path: Path) -> None:
     """Variables, user, directory, hostname and a host file are seen inside."""
     (tmp_path / "file").write_text("hello")
+    tmp_path.chmod(0o755)
     script = "echo $A $(id -u):$(id -g) $(pwd) $(hostname) $(cat /x/file)"
     line = [
         "-e",

@@ -20,8 +20,8 @@ def logs(context: Context, args: Namespace) -> int:
         args.instance,
         follow=args.follow,
         tail=args.tail,
-        since=args.since,
-        until=args.until,
+        since=args.since or "",
+        until=args.until or "",
         timestamps=args.timestamps,
     )
     if args.json:
@@ -48,10 +48,8 @@ COMMANDS = {
         (
             flag("-f", "--follow", help="go on as it writes"),
             option("-n", "--tail", metavar="N", type=value.count_or_all, help="only the last N lines (default: all)"),
-            option(
-                "--since", metavar="TIME", type=value.moment, default="", help="from a time, or a duration ago: 10m"
-            ),
-            option("--until", metavar="TIME", type=value.moment, default="", help="up to a time, or a duration ago"),
+            option("--since", metavar="TIME", type=value.moment, help="from a time, or a duration ago: 10m"),
+            option("--until", metavar="TIME", type=value.moment, help="up to a time, or a duration ago"),
             flag("-t", "--timestamps", help="write the time in front of each line"),
             flag("--raw", help="pass control characters on to the terminal"),
             *JSON,

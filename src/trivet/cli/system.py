@@ -102,7 +102,7 @@ def events(context: Context, args: Namespace) -> int:
     """Follow what happens."""
     follow = not args.until
     found = context.client.system.events(
-        since=args.since, until=args.until, follow=follow, wanted=value.collect(args.filter)
+        since=args.since or "", until=args.until or "", follow=follow, wanted=value.collect(args.filter)
     )
     for event in found:
         if args.json:
@@ -158,8 +158,8 @@ def _find(context: Context, ref: str, kind: str) -> Any:
 
 
 TIMES = (
-    option("--since", metavar="TIME", type=value.moment, default="", help="from a time, or a duration ago: 10m"),
-    option("--until", metavar="TIME", type=value.moment, default="", help="up to a time; then it ends"),
+    option("--since", metavar="TIME", type=value.moment, help="from a time, or a duration ago: 10m"),
+    option("--until", metavar="TIME", type=value.moment, help="up to a time; then it ends"),
 )
 
 COMMANDS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 
-from trivet.base.error import InvalidArgument, NotFound
+from trivet.base.error import InvalidArgument, NotFound, TrivetError
 from trivet.client.connection import Body, Response
 from trivet.client.schema import (
     Created,
@@ -132,6 +132,9 @@ class Instances:
             response = self._transport.request("HEAD", f"{_path(ref)}/archive", {"path": path})
         except NotFound as error:  # the answer to HEAD has no body that could say more
             raise NotFound(f"no such file in instance {ref}: {path}") from error
+        except TrivetError:
+            self.read_archive(ref, path).close()  # fails for the same reason, and tells it
+            raise
         with response:
             text = response.headers.get("trivet-path-stat", "").encode("latin-1")
         return decode(text if text.startswith(b"{") else base64.b64decode(text), PathStat)
