@@ -30,7 +30,7 @@ _MAXIMUM_TIME = 1 << 62
 
 
 def extract(source: Source, directory: Path, *, budget: Budget | None = None, whiteouts: bool = True) -> int:
-    """Unpack a tar stream into `directory`; return the bytes of the files made.
+    """Unpack a tar stream into `directory`; return how many whiteouts that made.
 
     With `whiteouts` off, names beginning with `.wh.` are ordinary (an archive, not a layer).
     Raises `MalformedTar`, `MalformedLayer`, `BudgetExceeded`, `StoreFull`; what was unpacked so far stays for the
@@ -43,17 +43,17 @@ def extract(source: Source, directory: Path, *, budget: Budget | None = None, wh
             extractor.apply(entry, reader)
         extractor.finish()
         reader.drain()
-    return extractor.bytes
+    return extractor.whiteouts
 
 
 class Extractor:
     """Applies entries one after the other to a tree."""
 
     def __init__(self, tree: Tree, budget: Budget, *, whiteouts: bool) -> None:
-        self.bytes = 0
+        self.whiteouts = 0
         self._tree = tree
         self._budget = budget
-        self._whiteouts = whiteouts
+        self._is_layer = whiteouts
         self._entries = 0
         self._directory_times: dict[bytes, int] = {}
 
@@ -62,7 +62,7 @@ class Extractor:
         self._account(entry)
         try:
             parts = self._split(entry.name)
-            if self._whiteouts and parts and parts[-1].startswith(WHITEOUT):
+            if self._is_layer and parts and parts[-1].startswith(WHITEOUT):
                 self._whiteout(parts, entry)
             elif not parts or entry.type == tar.DIRECTORY:
                 self._directory(parts, entry)
@@ -101,7 +101,7 @@ class Extractor:
             raise MalformedLayer(name, "its name holds a NUL byte")
         if b".." in parts:
             raise MalformedLayer(name, "its path leads out through ..")
-        if self._whiteouts and any(part.startswith(WHITEOUT) for part in parts[:-1]):
+        if self._is_layer and any(part.startswith(WHITEOUT) for part in parts[:-1]):
             raise MalformedLayer(name, "it lies below a whiteout")
         return parts
 
@@ -119,6 +119,7 @@ class Extractor:
         parent = self._tree.directory(parts[:-1], make=True)
         try:
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
+            self.whiteouts += 1
         except FileExistsError:
             if stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode):
                 os.setxattr(self._tree.directory((*parts[:-1], name)), OPAQUE, b"y")
@@ -168,7 +169,6 @@ class Extractor:
                     os.lseek(descriptor, offset, os.SEEK_SET)
                     reader.copy(length, lambda piece: _write(descriptor, piece))
                 os.ftruncate(descriptor, entry.size)
-            self.bytes += entry.stored
             self._dress(descriptor, entry)
             os.fchmod(descriptor, entry.mode)
             os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))

@@ -21,7 +21,8 @@ from trivet.engine.snapshot.making import Making, disk_usage
 from trivet.engine.snapshot.pack import Packer
 from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
 from trivet.engine.snapshot.stream import Budget, LayerStream
-from trivet.engine.snapshot.walk import locate, merged
+from trivet.engine.snapshot.tree import is_whiteout
+from trivet.engine.snapshot.walk import changes, locate, merged
 from trivet.isolation.plan import Root
 from trivet.oci import digest as digests
 from trivet.oci.layer import Layer, chain_ids
@@ -53,9 +54,11 @@ class OverlaySnapshotter:
         if all(self._fs(chain).is_dir() for chain in chains):
             return
         with self._lock:
+            below: list[Path] = []
             for chain, layer in zip(chains, image.layers, strict=True):
                 if not self._fs(chain).is_dir():
-                    self._unpack(chain, layer, report)
+                    self._unpack(chain, layer, below, report)
+                below.insert(0, self._fs(chain))
 
     def create(self, instance: str, image: Layered) -> Root:
         """Make an instance's upper and work directories over an image."""
@@ -168,7 +171,7 @@ class OverlaySnapshotter:
             (draft / "layers").write_text("".join(f"{Path(lower).parent.name}\n" for lower in lowers))
             draft.rename(home)
 
-    def _unpack(self, chain: str, layer: Layer, report: Report) -> None:
+    def _unpack(self, chain: str, layer: Layer, below: list[Path], report: Report) -> None:
         """Unpack into a directory nobody knows, check the tar's digest, then give it its name."""
         short = digests.short(layer.digest)
         subject = f"layer {short}"
@@ -179,11 +182,32 @@ class OverlaySnapshotter:
         ):
             _make_root(draft / "fs")
             stream.watch(lambda done: report(short, "unpacking", done, layer.size))
-            extract(stream, draft / "fs", budget=self._budget)
+            if extract(stream, draft / "fs", budget=self._budget):
+                drop_idle_whiteouts(draft / "fs", below)
             if stream.diff_id != layer.diff_id:
                 raise digests.DigestMismatch(subject, layer.diff_id, stream.diff_id)
             draft.rename(self._fs(chain).parent)
         report(short, "unpacked", layer.size, layer.size)
+
+
+def drop_idle_whiteouts(layer: Path, below: list[Path]) -> None:
+    """Delete whiteouts in directories that no layer below has a part of.
+
+    overlayfs reads such a directory directly and would list them as names that can't be looked up.
+    """
+    merging: dict[bytes, bool] = {}
+    idle = []
+    for node in changes(layer):
+        if is_whiteout(node.state):
+            parent = node.path.rpartition(b"/")[0]
+            if parent not in merging:
+                merging[parent] = len(locate([layer, *below], os.fsdecode(parent))) > 1
+            if not merging[parent]:
+                idle.append(layer / os.fsdecode(node.path))
+    for path in idle:
+        times = path.parent.stat()
+        path.unlink()
+        os.utime(path.parent, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def _make_root(path: Path, *, like: Path | None = None) -> None:

@@ -169,12 +169,12 @@ class Reader:
 
     def _entry(self, header: bytes, pax: dict[bytes, bytes], xattrs: dict[bytes, bytes]) -> Entry:
         kind = header[156:157]
+        stored = 0 if kind in _NO_DATA else _decimal(pax.get(b"size"), _number(header[124:136]))
         name, link = pax.get(b"path", _path(header)), pax.get(b"linkpath", _string(header[157:257]))
         if kind in (b"\0", FILE, _CONTIGUOUS, _SPARSE):
             kind, sparse = (DIRECTORY if name.endswith(b"/") and kind != _SPARSE else FILE), kind == _SPARSE
         else:
             sparse = False
-        stored = 0 if kind in _NO_DATA else _decimal(pax.get(b"size"), _number(header[124:136]))
         self._data(stored)
         entry = Entry(
             name=pax.get(b"GNU.sparse.name", name),
