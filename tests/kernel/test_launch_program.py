@@ -72,6 +72,20 @@ def test_input_ends_only_when_it_is_said(launch: Launch, listen: Listen) -> None
     assert b"".join(record.content for record in records(launch.directories[0] / "log")) == b"one two"
 
 
+def test_input_of_a_client_that_left_still_arrives(launch: Launch, listen: Listen) -> None:
+    """What a client sent before it closed its connection reaches a program that reads it late."""
+    data = os.urandom(500_000)
+    channel = launch.shell("sleep 0.5; wc -c; exit 2")
+    channel.write(data)
+    channel.end_input()
+    channel.close()
+    second = connect(launch.directories[0])
+    assert second is not None
+    second.attach()
+    heard = listen(second)
+    assert (heard.output, [ending.code for ending in heard.exits]) == (b"500000\n", [2])
+
+
 def test_without_input_the_program_reads_nothing(launch: Launch, listen: Listen) -> None:
     """A program without stdin gets /dev/null."""
     heard = listen(launch.shell("wc -c; readlink /proc/self/fd/0", stdin=0))
@@ -111,7 +125,7 @@ def test_nothing_of_ours_leaks_into_the_program(launch: Launch, listen: Listen) 
 def test_orphans_that_hold_the_output_are_waited_for_two_seconds(launch: Launch, listen: Listen) -> None:
     """A child left behind holds stdout: the exit comes two seconds after its last word, with that word."""
     begun = time.monotonic()
-    heard = listen(launch.shell("(sleep 1; echo late; sleep 60) & echo early"))
+    heard = listen(launch.shell("(sleep 1; echo late; sleep 6) & echo early"))
     took = time.monotonic() - begun
     assert heard.output == b"early\nlate\n"
     assert [ending.code for ending in heard.exits] == [0]
@@ -303,3 +317,22 @@ def test_a_task_that_takes_too_long_is_killed_with_its_child() -> None:
         run([Spawn(), Exec(("sleep", mark), PATH)], timeout=0.3)
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
     assert f"sleep\0{mark}\0".encode() not in commands
+
+
+def test_a_tasks_orphans_do_not_hold_it_up() -> None:
+    """A process that keeps a finished task's output open is listened to for two quiet seconds."""
+    begun = time.monotonic()
+    done = run([Spawn(), Exec(("sh", "-c", "sleep 6 & echo done"), PATH)])
+    assert (done.code, done.output) == (0, b"done\n")
+    assert time.monotonic() - begun < 5
+
+
+def test_a_client_stalled_at_the_end_does_not_hold_up_the_exit(launch: Launch) -> None:
+    """Five seconds after a killed program's client stopped reading, the exit is on record without it."""
+    channel = launch.shell("exec cat /dev/zero")
+    time.sleep(0.5)
+    channel.signal(signal.SIGKILL)
+    ending = await_ending(launch.directories[0], 12)
+    channel.close()
+    assert isinstance(ending, Ending)
+    assert ending.signal == signal.SIGKILL

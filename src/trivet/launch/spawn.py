@@ -22,6 +22,7 @@ import msgspec
 from trivet.base.error import Internal, TimedOut, TrivetError, Unavailable
 from trivet.launch.channel import Channel, Frame
 from trivet.launch.frame import HEADER, Type
+from trivet.launch.monitor import connect
 from trivet.launch.operation import Operation, encode
 
 BINARY = Path(__file__).with_name("bin") / "trivet-launcher"
@@ -30,6 +31,7 @@ REPORT_FD = 4
 FIRST_FREE_FD = 10  # ours are moved above the numbers the launcher expects
 SETUP_TIMEOUT = 120.0
 STOP_GRACE = 2.0
+QUIET = 2.0  # how long output that a task's orphans hold open is listened to
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
@@ -175,8 +177,9 @@ def spawn(operations: list[Operation], *, directory: Path, timeout: float = SETU
         raise LaunchError(None, 0, "the monitor ended without a report")
     if frame.type is Type.FAILED:
         raise launch_error(operations, frame.payload)
-    channel = Channel.connect(directory / "monitor.sock")
-    channel.greet(timeout)
+    channel = connect(directory, timeout)
+    if channel is None:
+        raise LaunchError(None, 0, "the program and its monitor ended at once")
     return channel
 
 
@@ -252,6 +255,8 @@ class _Task:
             self._pid = _start(encode(operations), report, actions)
         self._alive = True
         stack.callback(self._kill)
+        self._ended = _keep(stack, os.pidfd_open(self._pid))
+        self._selector.register(self._ended, selectors.EVENT_READ)
 
     def _open_input(self, stack: contextlib.ExitStack, theirs: contextlib.ExitStack, source: bytes | int | None) -> int:
         if isinstance(source, int):
@@ -272,16 +277,25 @@ class _Task:
         return _keep(theirs, writing)
 
     def communicate(self, deadline: float | None) -> None:
-        """Move bytes until every pipe has ended."""
+        """Move bytes until every pipe has ended, or until what the task left behind is quiet for a moment."""
         while self._selector.get_map():
-            ready = self._selector.select(None if deadline is None else max(deadline - time.monotonic(), 0))
-            if not ready and deadline is not None and time.monotonic() >= deadline:
+            quiet = None if self._ended in self._selector.get_map() else QUIET
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            ready = self._selector.select(min((t for t in (quiet, left) if t is not None), default=None))
+            if not ready and quiet is not None:
+                return
+            if not ready:
                 raise LaunchTimeout("a task of the launcher did not end in time")
             for key, events in ready:
-                if events & selectors.EVENT_READ:
-                    self._read(key)
-                else:
-                    self._write(key)
+                self._move(key, events)
+
+    def _move(self, key: selectors.SelectorKey, events: int) -> None:
+        if key.fd == self._ended:
+            self._selector.unregister(key.fileobj)
+        elif events & selectors.EVENT_READ:
+            self._read(key)
+        else:
+            self._write(key)
 
     def _read(self, key: selectors.SelectorKey) -> None:
         part = os.read(key.fd, 65536)

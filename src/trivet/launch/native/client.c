@@ -87,12 +87,15 @@ static int serve_frames(struct monitor *monitor, struct client *client)
     return found;
 }
 
+/* One that has left is forgotten when all it said was heard. */
 void client_serve(struct monitor *monitor, size_t index, short events)
 {
     struct client *client = monitor->hub.clients[index];
     if (events & POLLIN)
         wire_fill(&client->wire);
-    if (serve_frames(monitor, client) == 0 && !(events & (POLLHUP | POLLERR)))
+    bool broken = serve_frames(monitor, client) < 0;
+    bool left = events & (POLLHUP | POLLERR) && client->wire.ended && !client_stuck(monitor, client);
+    if (!broken && !left)
         return;
     relay_close_client(monitor, client);
     hub_drop(&monitor->hub, index);

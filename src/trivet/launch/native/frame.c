@@ -162,8 +162,14 @@ int wire_flush(struct wire *wire)
 {
     while (wire_backlog(wire)) {
         ssize_t size = write(wire->fd, wire->out.bytes + wire->out.start, wire_backlog(wire));
-        if (size < 0)
-            return errno == EAGAIN ? 0 : errno == EINTR ? wire_flush(wire) : -1;
+        if (size < 0 && errno == EINTR)
+            continue;
+        if (size < 0 && errno == EAGAIN)
+            return 0;
+        if (size < 0) {
+            buffer_free(&wire->out);
+            return -1;
+        }
         buffer_consume(&wire->out, (size_t)size);
     }
     return 0;

@@ -62,7 +62,8 @@ void wire_drop(struct wire *wire, const struct frame *frame);
 /* Queue a frame. 0, or -1 without memory. */
 int wire_put(struct wire *wire, enum frame_type type, uint16_t session, const void *payload, size_t length);
 
-/* Write what the descriptor takes. 0, or -1 when it is broken. */
+/* Write what the descriptor takes. 0, or -1 when nobody reads any more: the queue is gone then, but what the
+ * other side said before it left can still be read. */
 int wire_flush(struct wire *wire);
 
 /* Bytes queued and not yet written. */

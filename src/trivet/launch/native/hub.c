@@ -64,7 +64,7 @@ void hub_send(struct hub *hub, uint16_t session, uint32_t wants, enum frame_type
 {
     for (size_t i = 0; i < hub->count; i++) {
         struct client *client = hub->clients[i];
-        if (client->session != session || client->closing || (wants && !(client->wants & wants)))
+        if (client->session != session || client->closing || client->deaf || (wants && !(client->wants & wants)))
             continue;
         if (wire_put(&client->wire, type, 0, payload, length) < 0)
             client->closing = true;
@@ -86,12 +86,13 @@ void hub_flush(struct hub *hub, int64_t patience)
     for (size_t i = hub->count; i--;) {
         struct client *client = hub->clients[i];
         size_t before = wire_backlog(&client->wire);
-        int result = wire_flush(&client->wire);
+        if (wire_flush(&client->wire) < 0)
+            client->deaf = true;
         size_t after = wire_backlog(&client->wire);
         if (after != before || !after)
             client->moved = now;
         bool stalled = patience && after && now - client->moved > patience;
-        if (result < 0 || stalled || (client->closing && !after))
+        if (stalled || (client->closing && !after))
             hub_drop(hub, i);
     }
 }

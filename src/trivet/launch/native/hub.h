@@ -11,6 +11,7 @@ enum { CLIENT_LIMIT = 64, BACKLOG_LIMIT = 256 << 10 };
 struct client {
     struct wire wire;
     bool attached, closing; /* closing: goes when its queue is empty */
+    bool deaf;              /* reads no more, but may have said something that waits to be read */
     uint32_t wants;         /* ATTACH_* */
     uint16_t session;       /* relay: 0 the instance's own program, else one that EXEC opened */
     int64_t moved;          /* when its queue last moved, or was empty (monotonic ms) */
@@ -34,7 +35,7 @@ void hub_send(struct hub *hub, uint16_t session, uint32_t wants, enum frame_type
 /* Nobody who listens to this session has too much queued. */
 bool hub_has_room(const struct hub *hub, uint16_t session);
 
-/* Write what can be written; forget clients that are broken, stalled for `patience` ms (0: any time), or done. */
+/* Write what can be written; forget clients that are stalled for `patience` ms (0: never), or done. */
 void hub_flush(struct hub *hub, int64_t patience);
 
 void hub_drop(struct hub *hub, size_t index);

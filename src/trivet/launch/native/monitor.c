@@ -124,6 +124,15 @@ static void read_output(struct monitor *monitor, int *stream, enum frame_type ty
 
 static struct pollfd slot(int fd, short events) { return (struct pollfd){ .fd = events ? fd : -1, .events = events }; }
 
+/* Poll reports a hang-up even when it is asked for nothing, so a client that has to wait is left out. */
+static struct pollfd poll_client(const struct monitor *monitor, const struct client *client)
+{
+    bool stuck = client_stuck(monitor, client);
+    short events = client->wire.ended || stuck ? 0 : POLLIN;
+    events |= wire_backlog(&client->wire) ? POLLOUT : 0;
+    return (struct pollfd){ .fd = stuck && !events ? -1 : client->wire.fd, .events = events };
+}
+
 static size_t fill_poll(const struct monitor *monitor, struct pollfd *polls)
 {
     const struct session *session = &monitor->session;
@@ -136,10 +145,7 @@ static size_t fill_poll(const struct monitor *monitor, struct pollfd *polls)
     polls[POLL_ERROR] = slot(session->error, reading);
     polls[POLL_RELAY] = monitor->relay ? relay_poll(monitor->relay) : slot(-1, 0);
     for (size_t i = 0; i < monitor->hub.count; i++) {
-        const struct client *client = monitor->hub.clients[i];
-        short events = client->wire.ended || client_stuck(monitor, client) ? 0 : POLLIN;
-        events |= wire_backlog(&client->wire) ? POLLOUT : 0;
-        polls[POLL_CLIENTS + i] = (struct pollfd){ .fd = client->wire.fd, .events = events };
+        polls[POLL_CLIENTS + i] = poll_client(monitor, monitor->hub.clients[i]);
     }
     return monitor->hub.count;
 }

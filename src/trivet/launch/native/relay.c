@@ -21,6 +21,7 @@ struct lane {
     uint16_t number;
     uint32_t credit; /* input bytes the agent still takes */
     uint32_t owed;   /* output bytes taken from the agent and not credited yet */
+    bool ready, begun; /* READY and STARTED were said: a guest can't say them twice */
 };
 
 struct relay {
@@ -204,53 +205,88 @@ static void end_program(struct monitor *monitor, const struct frame *frame)
 
 static void on_program(struct monitor *monitor, const struct frame *frame)
 {
-    switch (frame->type) {
-    case FRAME_READY:
+    if (frame->type == FRAME_READY)
         monitor_state(monitor, SESSION_WAITING, 0);
-        break;
-    case FRAME_STARTED:
+    else if (frame->type == FRAME_STARTED)
         monitor_state(monitor, SESSION_STARTED, monitor->session.pid);
-        break;
-    case FRAME_FAILED:
-    case FRAME_EXIT:
+    else
         end_program(monitor, frame);
-        break;
-    default:
-        break;
-    }
 }
 
-static void on_output(struct monitor *monitor, struct lane *lane, const struct frame *frame)
+static int on_output(struct monitor *monitor, struct lane *lane, const struct frame *frame)
 {
     bool standard = frame->type == FRAME_STDOUT;
     lane->owed += frame->length;
+    if (lane->owed > FRAME_WINDOW)
+        return -1;
     if (lane->number == 0)
         monitor_output(monitor, (enum frame_type)frame->type, frame->payload, frame->length);
     else
         hub_send(&monitor->hub, lane->number, standard ? ATTACH_STDOUT : ATTACH_STDERR, (enum frame_type)frame->type,
                  frame->payload, frame->length);
+    return 0;
 }
 
-static void on_agent(struct monitor *monitor, const struct frame *frame)
+static int on_credit(struct lane *lane, const struct frame *frame)
+{
+    uint32_t credit = frame->length == 4 ? frame_get32(frame->payload) : UINT32_MAX;
+    if (credit > FRAME_WINDOW - lane->credit)
+        return -1;
+    lane->credit += credit;
+    return 0;
+}
+
+static int on_progress(struct monitor *monitor, struct lane *lane, const struct frame *frame)
+{
+    bool *said = frame->type == FRAME_READY ? &lane->ready : &lane->begun;
+    if (*said)
+        return -1;
+    *said = true;
+    if (lane->number == 0)
+        on_program(monitor, frame);
+    else
+        hub_send(&monitor->hub, lane->number, 0, (enum frame_type)frame->type, frame->payload, frame->length);
+    return 0;
+}
+
+static int on_end(struct monitor *monitor, struct lane *lane, const struct frame *frame)
+{
+    if (lane->number != 0)
+        end_lane(monitor, lane, frame);
+    else if (monitor->ending_type)
+        return -1;
+    else
+        on_program(monitor, frame);
+    return 0;
+}
+
+/* The guest may be hostile: what it says is bounded by credit, or can be said once. */
+static int on_agent(struct monitor *monitor, const struct frame *frame)
 {
     struct relay *relay = monitor->relay;
     struct lane *lane = lane_of(relay, frame->session);
-    if (frame->type == FRAME_HELLO && !relay->started) {
+    if (frame->type == FRAME_HELLO) {
+        int again = relay->started ? -1 : 0;
         relay->started = true;
-        wire_put(&relay->wire, FRAME_START, 0, relay->payload.data, relay->payload.length);
+        return again ? again : wire_put(&relay->wire, FRAME_START, 0, relay->payload.data, relay->payload.length);
     }
-    if (!lane || frame->type == FRAME_HELLO)
-        return;
-    if (frame->type == FRAME_STDOUT || frame->type == FRAME_STDERR)
-        on_output(monitor, lane, frame);
-    else if (frame->type == FRAME_CREDIT && frame->length == 4)
-        lane->credit += frame_get32(frame->payload);
-    else if (frame->session == 0)
-        on_program(monitor, frame);
-    else if (frame->type == FRAME_EXIT || frame->type == FRAME_FAILED)
-        end_lane(monitor, lane, frame);
-    else
-        hub_send(&monitor->hub, lane->number, 0, (enum frame_type)frame->type, frame->payload, frame->length);
+    if (!lane)
+        return 0;
+    switch (frame->type) {
+    case FRAME_STDOUT:
+    case FRAME_STDERR:
+        return on_output(monitor, lane, frame);
+    case FRAME_CREDIT:
+        return on_credit(lane, frame);
+    case FRAME_READY:
+    case FRAME_STARTED:
+        return on_progress(monitor, lane, frame);
+    case FRAME_EXIT:
+    case FRAME_FAILED:
+        return on_end(monitor, lane, frame);
+    default:
+        return -1;
+    }
 }
 
 /* A guest that breaks the rules is not listened to any more; its machine is ended. */
@@ -262,10 +298,11 @@ void relay_serve(struct monitor *monitor, short events)
     if (events & (POLLIN | POLLHUP))
         filled = wire_fill(&relay->wire);
     while ((found = wire_peek(&relay->wire, &frame)) > 0) {
-        on_agent(monitor, &frame);
+        if ((found = on_agent(monitor, &frame)) < 0)
+            break;
         wire_drop(&relay->wire, &frame);
     }
-    if (found < 0 || filled < 0 || wire_flush(&relay->wire) < 0) {
+    if (found < 0 || filled < 0) {
         wire_close(&relay->wire);
         session_signal(&monitor->session, SIGKILL);
     }
@@ -301,8 +338,8 @@ void relay_advance(struct monitor *monitor)
         wire_put(&relay->wire, FRAME_CREDIT, lane->number, payload, sizeof payload);
         lane->owed = 0;
     }
-    if (relay->wire.fd >= 0 && wire_flush(&relay->wire) < 0)
-        wire_close(&relay->wire);
+    if (relay->wire.fd >= 0)
+        wire_flush(&relay->wire);
     if (relay->deadline != NEVER && monotonic_ms() >= relay->deadline) {
         session_signal(&monitor->session, SIGKILL);
         relay->deadline = monotonic_ms() + POWER_OFF_MS;
