@@ -59,11 +59,12 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def familiar(self) -> str:
         """Spell it as people do: without the default domain and name space."""
-        path = self.path
-        if self.domain == DEFAULT_DOMAIN and path.startswith(DEFAULT_NAMESPACE):
-            path = path.removeprefix(DEFAULT_NAMESPACE)
-        prefix = "" if self.domain == DEFAULT_DOMAIN else f"{self.domain}/"
-        return prefix + path + self._suffix()
+        if self.domain != DEFAULT_DOMAIN:
+            return str(self)
+        bare = self.path.removeprefix(DEFAULT_NAMESPACE)
+        path = self.path if "/" in bare else bare
+        # A first part that looks like a host name must not stand at the front.
+        return str(self) if "/" in path and _is_domain(path.partition("/")[0]) else path + self._suffix()
 
     def __str__(self) -> str:
         return self.name + self._suffix()
@@ -98,11 +99,15 @@ def _split_tag(text: str) -> tuple[str, str | None]:
 
 
 def _split_domain(name: str) -> tuple[str, str]:
-    """Tell domain and path apart: the first part is a domain if it looks like one (dot, port, capital, localhost)."""
+    """Tell domain and path apart: the first part is a domain if it looks like one."""
     first, slash, rest = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+    if slash and _is_domain(first):
         return (DEFAULT_DOMAIN if first == "index.docker.io" else first), _namespaced(first, rest)
     return DEFAULT_DOMAIN, _namespaced(DEFAULT_DOMAIN, name)
+
+
+def _is_domain(first: str) -> bool:
+    return "." in first or ":" in first or first == "localhost" or first != first.lower()
 
 
 def _namespaced(domain: str, path: str) -> str:
