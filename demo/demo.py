@@ -106,15 +106,21 @@ def run(client: Client, level: str) -> Observation:
     note(f"PostgreSQL counts {counted}")
     if counted != str(len(book)):
         raise Failure(f"{name}: the guest book showed {len(book)} entries, but PostgreSQL counts {counted}")
-    return observe(client.instances.get(name), client.system.info(), first_answer, trivet("logs", name, quiet=True))
+    return observe(client.instances.get(name), client.system.info(), first_answer, log_of(client, name))
 
 
 def check_alive(client: Client, name: str) -> None:
     """Raise `Failure` with the last lines of its log when an instance has ended."""
     instance = client.instances.get(name)
     if instance.status != "running":
-        log = trivet("logs", "--tail", "5", name, quiet=True).strip()
-        raise Failure(f"{name} is {instance.status} with exit code {instance.exit_code} {instance.error}\n{log}")
+        reason = instance.error or f"exit code {instance.exit_code}"
+        last = log_of(client, name).strip().splitlines()[-1:]
+        raise Failure(f"{name} is {instance.status} ({reason}); its last words: {''.join(last) or 'none'}")
+
+
+def log_of(client: Client, name: str) -> str:
+    """Read what the service has printed."""
+    return b"".join(output.data for output in client.instances.logs(name)).decode(errors="replace")
 
 
 @contextmanager

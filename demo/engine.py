@@ -28,7 +28,7 @@ PATIENCE = 30.0  # seconds until its first word
 def engine(*, keep: bool = False) -> Iterator[Client]:
     """Run `trivetd` for as long as the body takes. One that an earlier demo kept ends first; what it ran goes on."""
     words = ["--root", str(ROOT), "--run-dir", str(RUN)]
-    show("trivetd", *words, "&")
+    show("trivetd", *words, ending=" &")
     show("export", f"TRIVET_HOST={HOST}")
     os.environ["TRIVET_HOST"] = HOST
     client = Client(HOST)

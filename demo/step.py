@@ -33,9 +33,9 @@ def note(text: str) -> None:
     print(f"  {text}", flush=True)
 
 
-def show(*words: str) -> None:
+def show(*words: str, ending: str = "") -> None:
     """Print a command line as one would type it."""
-    print(f"{styled('$', FAINT)} {shlex.join(words)}", flush=True)
+    print(f"{styled('$', FAINT)} {shlex.join(words)}{ending}", flush=True)
 
 
 def trivet(*words: str, quiet: bool = False) -> str:
