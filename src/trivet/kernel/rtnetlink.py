@@ -44,7 +44,8 @@ NEWROUTE, GETROUTE = 24, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_IFALIAS, IFLA_NET_NS_FD = 20, 28
-INFO_KIND, INFO_DATA = 1, 2
+INFO_KIND, INFO_DATA, INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
+BRPORT_MODE = 4
 VETH_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
@@ -111,6 +112,7 @@ def create_veth(
 ) -> None:
     """Create a pair: `name` here, up and on bridge `master`; `peer` in the network namespace of descriptor `namespace`.
 
+    As for `set_hairpin`, the bridge sends back to it what came from it.
     The peer can't be brought up in the same message (ENOTCONN); whoever enters the namespace does that.
     """
     there = IFINFO.pack(0, 0, 0, 0, 0) + b"".join(
@@ -132,7 +134,7 @@ def create_veth(
         ]
     )
     with Socket(socket.NETLINK_ROUTE) as netlink:
-        netlink.send(Request(NEWLINK, here, _ADD, name), _alias(name, alias))
+        netlink.send(Request(NEWLINK, here, _ADD, name), _alias(name, alias), _hairpin(name))
 
 
 def set_link(name: str, *, up: bool | None = None, master: str | None = None, mtu: int = 0, alias: str = "") -> None:
@@ -147,6 +149,15 @@ def set_link(name: str, *, up: bool | None = None, master: str | None = None, mt
         payload += attribute(IFLA_IFALIAS, alias)
     with Socket(socket.NETLINK_ROUTE) as netlink:
         netlink.send(Request(SETLINK, payload, object=name))
+
+
+def set_hairpin(name: str) -> None:
+    """Let a bridge send frames back through the port they came from.
+
+    An instance that asks for its own published port needs it where br_netfilter translates addresses inside the bridge.
+    """
+    with Socket(socket.NETLINK_ROUTE) as netlink:
+        netlink.send(_hairpin(name))
 
 
 def delete_link(name: str) -> bool:
@@ -220,6 +231,12 @@ def _alias(name: str, alias: str) -> Request:
     """Say on the interface what it is for (`ip link` shows it); only a change takes an alias, a creation does not."""
     payload = IFINFO.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, name) + attribute(IFLA_IFALIAS, alias)
     return Request(SETLINK, payload, object=name)
+
+
+def _hairpin(name: str) -> Request:
+    port = nested(INFO_SLAVE_DATA, attribute(BRPORT_MODE, b"\1"))
+    info = nested(IFLA_LINKINFO, attribute(INFO_SLAVE_KIND, "bridge"), port)
+    return Request(NEWLINK, IFINFO.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, name) + info, object=name)
 
 
 def _index(name: str) -> int:

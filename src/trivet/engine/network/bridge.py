@@ -69,6 +69,7 @@ class Bridge:
         if not endpoint.device or not rtnetlink.link(endpoint.device):
             return False
         rtnetlink.set_link(endpoint.device, master=network.interface)
+        rtnetlink.set_hairpin(endpoint.device)
         return True
 
     def detach(self, endpoint: Endpoint) -> None:
@@ -103,6 +104,7 @@ class Bridge:
             undo.callback(rtnetlink.delete_link, endpoint.device)
             alias = f"{ALIAS}instance {endpoint.name}"
             rtnetlink.set_link(endpoint.device, up=True, master=network.interface, mtu=network.mtu, alias=alias)
+            rtnetlink.set_hairpin(endpoint.device)
             undo.pop_all()
 
     def _attach_namespace(self, network: NetworkRecord, endpoint: Endpoint, path: Path) -> None:
