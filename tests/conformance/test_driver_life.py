@@ -12,6 +12,7 @@ from tests.conformance.harness import Harness, Session
 
 from trivet.base.error import Conflict
 from trivet.isolation.driver import Pausable
+from trivet.isolation.failure import ProgramNotFound
 from trivet.runtime import life
 
 STUBBORN = "trap '' TERM; echo up; while :; do sleep 0.1; done"
@@ -87,15 +88,37 @@ def test_orphans_die_with_the_program(instance: Harness) -> None:
         time.sleep(0.02)
 
 
-def test_orphans_are_reaped(instance: Harness) -> None:
-    """A dead child that nobody waited for doesn't stay as a zombie when its parent has gone."""
-    script = "(sleep 0.1 & exec true) ; sleep 0.5; ps -o stat,args | grep -c '^Z' ; true"
-    if instance.expect("pid of the program") == 1:
-        script = script.replace("true)", "true)", 1)
-        result = instance.shell(script, init=True)
-    else:
-        result = instance.shell(script)
-    assert result.code == 0
+def test_init_collects_the_dead(instance: Harness) -> None:
+    """With `init` a dead orphan doesn't stay as a zombie, signals reach the program, and its code comes back."""
+    script = """(sleep 0.1 &) ; sleep 0.6
+        ps -o stat,args | grep -c '^Z'
+        trap 'exit 8' TERM; echo up; while :; do sleep 0.05; done"""
+    session = instance.start("sh", "-c", script, init=True)
+    session.until(b"up")
+    instance.driver.signal(instance.plan, signal.SIGTERM)
+    result = session.wait()
+    assert result.code == 8
+    if not instance.expect("sees host processes"):
+        assert result.lines == ["0", "up"]
+
+
+def test_init_passes_death_on(instance: Harness) -> None:
+    """With `init` a program that died of a signal, or couldn't be executed, is told as without."""
+    assert instance.shell("kill -9 $$", init=True).code == 137
+    with pytest.raises(ProgramNotFound):
+        instance.run("no-such-program", init=True)
+
+
+def test_init_leaves_the_terminal_alone(instance: Harness) -> None:
+    """With `init` the interrupt character reaches the program once."""
+    script = "trap 'echo interrupted' INT; echo ready; while :; do sleep 0.05; done"
+    session = instance.start("sh", "-c", script, terminal=True, stdin=True, init=True)
+    session.until(b"ready")
+    session.channel.write(b"\x03")
+    session.until(b"interrupted")
+    time.sleep(0.2)
+    instance.driver.signal(instance.plan, signal.SIGKILL)
+    assert session.wait().stdout.count(b"interrupted") == 1
 
 
 def test_log(instance: Harness) -> None:

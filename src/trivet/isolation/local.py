@@ -197,6 +197,7 @@ class Local:
             user=plan.program.user,
             groups=plan.program.groups,
             stdin=plan.program.stdin,
+            init=plan.init and "pid" in self.joined(plan),
         )
         return runtime.launch(self.specification(plan), setting)
 

@@ -427,6 +427,12 @@ class Builtin(Operation, frozen=True):
     arguments: tuple[str, ...] = ()
 
 
+class Init(Operation, frozen=True):
+    """fork: the child goes on, this process stays as its init, passing signals on and collecting the dead."""
+
+    code = 64
+
+
 OPERATIONS: dict[int, type[Operation]] = {kind.code: kind for kind in Operation.__subclasses__()}
 
 MAGIC = b"TRVPLAN1"

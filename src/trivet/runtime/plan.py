@@ -19,6 +19,7 @@ from trivet.launch.operation import (
     Console,
     Exec,
     Hostname,
+    Init,
     Keyring,
     LinkUp,
     Mask,
@@ -73,6 +74,7 @@ def program(process: Process, linux: Linux, setting: Setting, *, read_only: bool
         *([RemountRoot(mount.READ_ONLY)] if read_only else []),
         Keyring(),
         *identity.become(process, linux.seccomp),
+        *([Init()] if setting.init else []),
         *([WaitOperation()] if setting.wait else []),
         _exec(process, setting),
     ]

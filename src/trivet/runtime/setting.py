@@ -15,7 +15,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     instance's own mount namespace. `joins` and `unified` put the program into its cgroup; `hierarchies` is
     what a mount of type "cgroup" shows. `network` runs in the program's network namespace. `user` is Docker's
     "name|uid[:group|gid]", looked up inside, instead of the spec's numbers. Without `monitor` the launch is a
-    task. `pivot` False uses chroot instead (an initramfs can't be pivoted away from).
+    task. With `init` process 1 is a tiny init of ours, and the program its child. `pivot` False uses chroot
+    instead (an initramfs can't be pivoted away from).
     """
 
     root: str
@@ -29,5 +30,6 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
     stdin: bool = False
     wait: bool = True
+    init: bool = False
     pivot: bool = True
     builtin: str = ""

@@ -63,6 +63,7 @@ static const struct operation operations[] = {
     { 61, "Background", "lss", operate_background },
     { 62, "Exec", "ll", operate_exec },
     { 63, "Builtin", "sl", operate_builtin },
+    { 64, "Init", "", operate_init },
 };
 
 enum { OPERATION_COUNT = sizeof operations / sizeof *operations };

@@ -160,6 +160,7 @@ DECLARE_OPERATION(operate_background);
 DECLARE_OPERATION(operate_exec);
 DECLARE_OPERATION(operate_builtin);
 DECLARE_OPERATION(operate_console);
+DECLARE_OPERATION(operate_init);
 
 /* exec.c: helpers started by `Background`, for whoever ends last. */
 void background_kill(void);
