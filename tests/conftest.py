@@ -103,6 +103,13 @@ class Daemon:
             check=False,
         )
 
+    def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Run the command without waiting for it."""
+        environment = {**os.environ, "TRIVET_HOST": self.address}
+        return subprocess.Popen(
+            [BIN / "trivet", *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
     def ok(self, *arguments: str | Path, input: bytes | None = None, timeout: float = 120) -> str:
         """Run the command, which must succeed; its output, stripped."""
         done = self.trivet(*arguments, input=input, timeout=timeout)
