@@ -343,6 +343,49 @@ def test_what_is_left_in_the_cgroup_is_killed(launch: Launch, listen: Listen) ->
                 time.sleep(0.01)
 
 
+def test_a_cgroup_of_the_unified_hierarchy(launch: Launch, listen: Listen) -> None:
+    """The child is born in its v2 cgroup, and what it leaves there is killed."""
+    base = next(
+        (p for p in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")) if (p / "cgroup.procs").exists()), None
+    )
+    if base is None or not (base / "cgroup.controllers").exists():
+        pytest.skip("no cgroup v2 hierarchy")
+    cgroup = base / f"trivet-test-{os.getpid()}"
+    cgroup.mkdir()
+    try:
+        directory = launch.directory()
+        script = "grep ^0:: /proc/self/cgroup; (setsid sleep 60 &) ; sleep 0.1"
+        plan: list[Operation] = [
+            Monitor(str(directory), reap=(str(cgroup),)),
+            Spawn(cgroup=str(cgroup)),
+            Wait(),
+            Exec(("sh", "-c", script), ("PATH=/usr/bin:/bin",)),
+        ]
+        begun = time.monotonic()
+        channel = spawn(plan, directory=directory)
+        channel.attach()
+        channel.go()
+        assert listen(channel).output == f"0::/{cgroup.name}\n".encode()
+        assert time.monotonic() - begun < 1.5
+        assert (cgroup / "cgroup.procs").read_text() == ""
+    finally:
+        cgroup.rmdir()
+
+
+def test_processes_left_on_a_terminal_hear_the_hang_up(launch: Launch, listen: Listen) -> None:
+    """A program that leaves others on its terminal ends two quiet seconds later, and they get SIGHUP."""
+    mark = launch.base / "hung-up"
+    script = f"(trap 'touch {mark}; exit' HUP; while :; do sleep 0.1; done) & echo done"
+    begun = time.monotonic()
+    heard = listen(launch.shell(script, terminal=1))
+    assert heard.output.endswith(b"done\r\n")
+    assert [ending.code for ending in heard.exits] == [0]
+    assert time.monotonic() - begun < 6
+    while not mark.exists() and time.monotonic() - begun < 8:
+        time.sleep(0.01)
+    assert mark.exists()
+
+
 def test_memory_that_runs_out_is_told(launch: Launch, listen: Listen) -> None:
     """A program the kernel kills for its memory limit exits with 137 and the out-of-memory flag."""
     base = Path("/sys/fs/cgroup/memory")
