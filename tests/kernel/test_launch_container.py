@@ -373,9 +373,9 @@ def test_a_cgroup_of_the_unified_hierarchy(launch: Launch, listen: Listen) -> No
 
 
 def test_processes_left_on_a_terminal_hear_the_hang_up(launch: Launch, listen: Listen) -> None:
-    """A program that leaves others on its terminal ends two quiet seconds later, and they get SIGHUP."""
+    """When a program ends that led the session of its terminal, those it leaves there get SIGHUP."""
     mark = launch.base / "hung-up"
-    script = f"(trap 'touch {mark}; exit' HUP; while :; do sleep 0.1; done) & echo done"
+    script = f"(trap 'touch {mark}; exit' HUP; while :; do sleep 0.1; done) & sleep 0.5; echo done"
     begun = time.monotonic()
     heard = listen(launch.shell(script, terminal=1))
     assert heard.output.endswith(b"done\r\n")
