@@ -58,11 +58,14 @@ class Daemon:
         """A new client of this engine."""
         return Client(self.address)
 
-    def start(self) -> None:
-        """Start the engine and wait until it answers."""
+    def start(self, *, path: str | None = None) -> None:
+        """Start the engine and wait until it answers; `path` replaces its PATH."""
         arguments = [f"--root={self.root}", f"--run-dir={self.run}", f"--listen={self.address}", "--log-level=debug"]
+        environment = {"PATH": path} if path else {}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([BIN / "trivetd", *arguments], stdout=log, stderr=log, cwd="/")
+            self._process = subprocess.Popen(
+                [BIN / "trivetd", *arguments], stdout=log, stderr=log, cwd="/", env={**os.environ, **environment}
+            )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self._process.poll() is None:
             try:

@@ -59,6 +59,7 @@ async def _make(
     key = new_id()
     place = context.place(key)
     image = context.images.find(request.image)
+    context.images.check_platform(image, request.image)
     config = context.images.config(image)
     settings = config.defaults
     request = publish_exposed(request, settings)
