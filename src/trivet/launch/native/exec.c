@@ -81,7 +81,7 @@ int operate_console(struct executor *executor, struct cursor *fields)
     const char *path = take_text(fields);
     struct winsize size = { .ws_row = executor->rows, .ws_col = executor->columns };
     int slave = -1;
-    if (!executor->own_stdio || executor->report < 0)
+    if (!executor->terminal)
         return refuse(executor, EINVAL, "Console needs a Spawn with a terminal");
     int master = open_pair(executor, &slave);
     if (master < 0 || (*path && show_console(executor, slave, path) < 0))

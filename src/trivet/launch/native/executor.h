@@ -63,6 +63,7 @@ struct executor {
     int report;     /* the child's end of the report socket, or -1 in the launcher itself */
     bool waits;     /* somebody will answer `Wait` */
     bool own_stdio; /* pipes or terminal were made for this child, and may be given to its user */
+    bool terminal;  /* it is a terminal, which `Console` may replace */
     int given, given_number; /* a descriptor the program inherits under this number, or -1 */
     unsigned short rows, columns;
     pid_t program; /* what `Join` with pid 0 means */

@@ -161,6 +161,7 @@ static _Noreturn void run_child(struct executor *executor, const struct plan *pl
     char proceed;
     executor->report = ends->report;
     executor->own_stdio = !spawn->inherit;
+    executor->terminal = spawn->terminal;
     executor->rows = spawn->rows;
     executor->columns = spawn->columns;
     reset_signals();
