@@ -20,7 +20,7 @@ from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 from trivet.launch.operation import Exec
 
-CGROUP = f"trivet-test-{os.getpid()}"
+CGROUP = f"trivet-contract-{os.getpid()}"
 PATH = "PATH=/bin:/usr/bin:/sbin:/usr/sbin"
 
 
@@ -191,6 +191,11 @@ class Harness:
             assert time.monotonic() < deadline, f"still {status}, not {word}"
             time.sleep(0.01)
         return status
+
+    def mounts(self) -> list[str]:
+        """List the mounts on the host that belong to the instance; other people's come and go."""
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [line for line in lines if str(self.directory) in line or str(self.state) in line]
 
     def close(self) -> None:
         """Leave nothing behind."""

@@ -25,12 +25,12 @@ V1 = """
 
 @pytest.fixture
 def group() -> Iterator[Group]:
-    made = Group(cgroup.detect(), f"trivet-test-{os.getpid()}/one")
+    made = Group(cgroup.detect(), f"trivet-group-{os.getpid()}/one")
     made.create(Resources())
     yield made
     made.kill()
     made.remove()
-    Group(made.layout, f"trivet-test-{os.getpid()}").remove()
+    Group(made.layout, f"trivet-group-{os.getpid()}").remove()
 
 
 def inside(group: Group, *command: str) -> subprocess.Popen[bytes]:

@@ -79,7 +79,7 @@ def bare_process(program: Program, plan: Plan) -> oci.Process:
 def process(program: Program, security: Security, plan: Plan) -> oci.Process:
     """Describe a contained program: the instance's own, or one added by exec. The user is looked up inside, later."""
     privileged = security.privileged or program.privileged
-    names = capability.available() if privileged else security.capabilities
+    names = capability.ALL if privileged else security.capabilities  # the launcher drops what the host lacks
     return oci.Process(
         cwd=program.cwd,
         args=program.argv,
