@@ -28,6 +28,7 @@ from trivet.engine.network.model import DEFAULT_ENGINE
 from trivet.engine.network.network import Networks
 from trivet.engine.snapshot.drive import DriveSnapshotter
 from trivet.engine.snapshot.overlay import OverlaySnapshotter
+from trivet.engine.snapshot.snapshotter import Snapshotter
 from trivet.engine.volume.volume import Volumes
 from trivet.isolation.container import ContainerDriver
 from trivet.isolation.process import ProcessDriver
@@ -76,7 +77,7 @@ def _context(settings: Settings, records: Records) -> Context:
     content = ContentStore(settings.root / "content")
     overlay = OverlaySnapshotter(settings.root / "snapshot" / "overlay", content)
     drive = DriveSnapshotter(settings.root / "snapshot" / "drive", overlay)
-    snapshotters = {"mount": overlay, "drive": drive}
+    snapshotters: dict[str, Snapshotter] = {"mount": overlay, "drive": drive}
     images = Images(content, records, snapshotters, Leases(records))
     key = identity(records)
     context = Context(
@@ -86,6 +87,7 @@ def _context(settings: Settings, records: Records) -> Context:
         records=records,
         table=records.table("instance", InstanceRecord),
         drivers={"process": ProcessDriver(), "container": ContainerDriver(), "vm": VmDriver(settings.root / "guest")},
+        overlay=overlay,
         snapshotters=snapshotters,
         images=images,
         networks=Networks(records, DEFAULT_ENGINE if settings.root == DEFAULT_ROOT else key, settings.run_dir),
@@ -110,11 +112,9 @@ def uninstall(settings: Settings) -> None:
 
 
 def _builder(settings: Settings, context: Context) -> Builder:
-    overlay = context.snapshotters["mount"]
-    assert isinstance(overlay, OverlaySnapshotter)
     tools = Tools(
         images=context.images,
-        snapshotter=overlay,
+        snapshotter=context.overlay,
         networks=context.networks,
         driver=context.drivers["container"],
         cache=Cache(context.records, context.images.content.exists),

@@ -15,6 +15,7 @@ from trivet.engine.instance.plan import Place
 from trivet.engine.instance.watch import Watch
 from trivet.engine.network.network import Networks
 from trivet.engine.operation import Locks
+from trivet.engine.snapshot.overlay import OverlaySnapshotter
 from trivet.engine.snapshot.snapshotter import Snapshotter
 from trivet.engine.volume.volume import Volumes
 from trivet.isolation.driver import Driver, Pausable
@@ -24,7 +25,7 @@ from trivet.store.record import Records, Table
 @dataclass(frozen=True)
 class Context:
     """One engine's instances and everything around them. `watches` holds the running ones, by id;
-    what is put into `started` is taken over by the steward."""
+    what is put into `started` is taken over by the steward. `overlay` is the snapshotter of form `mount`."""
 
     root: Path
     run: Path
@@ -32,6 +33,7 @@ class Context:
     records: Records
     table: Table[InstanceRecord]
     drivers: Mapping[str, Driver]
+    overlay: OverlaySnapshotter
     snapshotters: Mapping[str, Snapshotter]
     images: Images
     networks: Networks

@@ -99,7 +99,7 @@ async def _make(
 def _fill(context: Context, mounts: Mounts, image: ImageRecord) -> None:
     """Give new volumes the content the image has at their target (Docker's rule for an empty volume)."""
     for volume, path in mounts.fill:
-        context.volumes.fill(volume, context.snapshotters["mount"].directory(image, path))
+        context.volumes.fill(volume, context.overlay.directory(image, path))
 
 
 def _drop_volumes(context: Context, mounts: Mounts) -> None:
