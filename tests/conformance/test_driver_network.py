@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -9,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.conformance.harness import Harness
-from tests.conformance.link import HOST, link
+from tests.conformance.link import link
 
-PORT = 48317
+PORT = 40000 + os.getpid() % 9000
 
 
 def test_program_answers_on_its_port(instance: Harness) -> None:
@@ -28,12 +29,12 @@ def test_interface_is_named_and_routed(instance: Harness) -> None:
     if not instance.expect("own network"):
         return
     with link(instance.driver.ability().network) as made:
-        script = f"ip -4 addr show eth0; ip route; nc {HOST} {PORT} < /dev/null"
-        with _answering(b"reached\n"):
+        script = f"ip -4 addr show eth0; ip route; nc {made.host} {PORT} < /dev/null"
+        with _answering(made.host, b"reached\n"):
             result = instance.shell(script, attachments=(made.attachment,))
         assert "mtu 1500" in result.lines[0]
         assert f"inet {made.address}/30" in result.stdout.decode()
-        assert f"default via {HOST} dev eth0" in result.stdout.decode()
+        assert f"default via {made.host} dev eth0" in result.stdout.decode()
         assert result.lines[-1] == "reached", result
 
 
@@ -52,7 +53,7 @@ def test_traffic_is_counted(instance: Harness) -> None:
 
 
 @contextmanager
-def _answering(answer: bytes) -> Iterator[None]:
+def _answering(address: str, answer: bytes) -> Iterator[None]:
     """Serve one client on the host's end of the link."""
 
     def serve() -> None:
@@ -60,7 +61,7 @@ def _answering(answer: bytes) -> Iterator[None]:
         with connection:
             connection.sendall(answer)
 
-    with socket.create_server((HOST, PORT)) as listener:
+    with socket.create_server((address, PORT)) as listener:
         listener.settimeout(60)
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
