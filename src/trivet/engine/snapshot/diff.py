@@ -6,6 +6,7 @@ from pathlib import Path
 
 from isal import isal_zlib
 
+from trivet.base.error import Unsupported
 from trivet.engine.snapshot import tar
 from trivet.engine.snapshot.pack import Packer, Write
 from trivet.engine.snapshot.walk import changes, merged
@@ -17,6 +18,16 @@ from trivet.store.content import ContentStore, Ingest
 from trivet.store.lease import Lease
 
 LEVEL = 2  # isal's: 0 is fastest, 3 smallest
+
+
+class NotReadable(Unsupported):
+    """A root whose files only its own kernel can read."""
+
+    def __init__(self, root: Root) -> None:
+        super().__init__(
+            f"cannot read the files of drive {root.upper} from the host",
+            hint="start the instance and copy from it: trivet cp",
+        )
 
 
 class LayerWriter:
@@ -50,6 +61,8 @@ def store_changes(
     root: Root, content: ContentStore, *, epoch: int | None = None, lease: Lease | None = None
 ) -> Layer | None:
     """Store what was written to a root (form `mount`) as a layer, under `lease`; None if nothing was."""
+    if root.form != "mount":
+        raise NotReadable(root)
     if not _changed(root):
         return None
     with content.ingest(lease=lease) as ingest:
@@ -63,7 +76,9 @@ def store_changes(
 
 
 def export(root: Root, write: Write) -> None:
-    """Write everything an instance sees of its root (form `mount`) as a tar, without mounting it."""
+    """Write everything an instance sees of its root as a tar, without mounting it. Raises `NotReadable` for drives."""
+    if root.form != "mount":
+        raise NotReadable(root)
     packer = Packer(write)
     packer.tree(merged((root.upper, *root.lowers)))
     packer.finish()
