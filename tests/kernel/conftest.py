@@ -132,6 +132,7 @@ def own_network() -> Iterator[None]:
     assert libc.unshare(CLONE_NEWNET) == 0
     try:
         set_link("lo", up=True)
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")  # may be inherited from the machine
         yield
     finally:
         assert libc.setns(before, CLONE_NEWNET) == 0

@@ -387,10 +387,14 @@ def test_two_engines(world: World) -> None:
     assert web.ask(far.address, 80) == "nothing"
     assert web.ask(HOST, 8081).startswith("far ")
     assert world.neighbour.ask(HOST, 8081) == f"far {NEIGHBOUR}"
+    switch = Path("/proc/sys/net/ipv4/ip_forward")
     second.remove_all()
+    assert switch.read_text() == "1\n"
     assert not nftables.exists(second.table)
     assert rtnetlink.link(theirs.interface) is None
     assert world.host.ask(web.address, 80).startswith("web ")
+    world.networks.remove_all()
+    assert switch.read_text() == "0\n"  # the last to go
 
 
 def test_static_address(world: World) -> None:

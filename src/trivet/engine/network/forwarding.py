@@ -3,6 +3,9 @@
 The kernel's switch is for the whole host. When it was off, nothing was forwarded between the
 interfaces that existed then; that stays so: they are remembered and go into the table's set `closed`.
 Interfaces that come later (other engines, tunnels) are their owners' business.
+
+The memory is shared by all engines of the host, as the switch is: the last one to go turns it off again.
+It lies on tmpfs, as a reboot forgets the switch too.
 """
 
 from __future__ import annotations
@@ -15,33 +18,35 @@ ALIAS = "trivet "  # how the alias of every interface that an engine makes begin
 SWITCH = Path("/proc/sys/net/ipv4/ip_forward")
 
 
-class Forwarding:
-    """The switch, and its past: the file `mark`, on tmpfs as a reboot forgets the switch too."""
+def enable() -> None:
+    """Turn forwarding on; remember the interfaces when it was off."""
+    if enabled():
+        return
+    names = [link.name for link in rtnetlink.links() if link.name != "lo" and not link.alias.startswith(ALIAS)]
+    _memory().write_text("\n".join(names))
+    SWITCH.write_text("1")
 
-    def __init__(self, mark: Path) -> None:
-        self._mark = mark
 
-    def enable(self) -> None:
-        """Turn forwarding on; remember the interfaces when it was off."""
-        if SWITCH.read_text().strip() == "1":
-            return
-        names = [link.name for link in rtnetlink.links() if link.name != "lo" and not link.alias.startswith(ALIAS)]
-        self._mark.write_text("\n".join(names))
-        SWITCH.write_text("1")
+def enabled() -> bool:
+    """Tell whether the host forwards."""
+    return SWITCH.read_text().strip() == "1"
 
-    def enabled(self) -> bool:
-        """Tell whether the host forwards."""
-        return SWITCH.read_text().strip() == "1"
 
-    def closed(self) -> tuple[str, ...]:
-        """List the interfaces between which nothing may be forwarded."""
-        try:
-            return tuple(self._mark.read_text().split())
-        except FileNotFoundError:
-            return ()
+def closed() -> tuple[str, ...]:
+    """List the interfaces between which nothing may be forwarded."""
+    try:
+        return tuple(_memory().read_text().split())
+    except FileNotFoundError:
+        return ()
 
-    def restore(self) -> None:
-        """Turn it off again if this engine turned it on."""
-        if self._mark.exists():
-            SWITCH.write_text("0")
-            self._mark.unlink()
+
+def restore() -> None:
+    """Turn it off again if an engine turned it on."""
+    if _memory().exists():
+        SWITCH.write_text("0")
+        _memory().unlink()
+
+
+def _memory() -> Path:
+    """Each network namespace is a host of its own here."""
+    return Path(f"/run/trivet-forwarding.{Path('/proc/thread-self/ns/net').stat().st_ino}")

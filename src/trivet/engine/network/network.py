@@ -20,11 +20,10 @@ import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument
 from trivet.client.schema import Finding, Network, NetworkRequest, Port, PortRequest
-from trivet.engine.network import names, publish, repair
+from trivet.engine.network import forwarding, names, publish, repair
 from trivet.engine.network.bridge import Bridge, device_name
 from trivet.engine.network.design import design
 from trivet.engine.network.driver import Driver
-from trivet.engine.network.forwarding import Forwarding
 from trivet.engine.network.host import Host
 from trivet.engine.network.ipam import mac_of
 from trivet.engine.network.ledger import Ledger
@@ -63,7 +62,6 @@ class Networks:
         self.engine_id = engine_id
         self.table = publish.TABLE_PREFIX if engine_id == DEFAULT_ENGINE else f"trivet_{short(engine_id)}"
         self.namespaces = run_directory / "netns"
-        self.forwarding = Forwarding(run_directory / "forwarding")
         self.ledger = Ledger(records)
         self.drivers: dict[str, Driver] = {BRIDGE: Bridge(self.namespaces), HOST: Host(), NONE: Nothing()}
 
@@ -218,12 +216,12 @@ class Networks:
     def load(self) -> None:
         """Load the engine's table, computed from the records, and let bridged traffic be forwarded."""
         with self.ledger.lock:
-            self.forwarding.enable()
+            forwarding.enable()
             nftables.replace(self.ruleset())
 
     def ruleset(self) -> nftables.Table:
         """Compute the engine's table; `ruleset().render()` shows it."""
-        return table(self.table, self.ledger.networks(), self.ledger.endpoints(), self.forwarding.closed())
+        return table(self.table, self.ledger.networks(), self.ledger.endpoints(), forwarding.closed())
 
     def restore(self, running: Sequence[str] | None = None) -> None:
         """Make the host fit the records again. With `running`, all other instances are disconnected."""

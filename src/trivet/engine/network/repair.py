@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trivet.client.schema import Finding
-from trivet.engine.network import namespace
-from trivet.engine.network.publish import listener
+from trivet.engine.network import forwarding, namespace
+from trivet.engine.network.publish import TABLE_PREFIX, listener
 from trivet.engine.network.ruleset import element
 from trivet.kernel import nftables
 
@@ -53,7 +53,8 @@ def remove_all(networks: Networks) -> None:
         for record in networks.ledger.networks():
             networks.drivers[record.driver].remove(record)
         nftables.remove(networks.table)
-        networks.forwarding.restore()
+        if not any(name.startswith(TABLE_PREFIX) for name in nftables.tables()):
+            forwarding.restore()
 
 
 def stale_namespaces(networks: Networks) -> list[Path]:
@@ -77,7 +78,7 @@ def _problems(networks: Networks) -> Iterator[Finding]:
     for record in networks.ledger.networks():
         if problem := networks.drivers[record.driver].problem(record):
             yield Finding(object=f"network {record.name}", problem=problem, repair="make the bridge anew")
-    if not networks.forwarding.enabled():
+    if not forwarding.enabled():
         yield Finding(object="host", problem="net.ipv4.ip_forward is off", repair="turn it on")
     if not nftables.exists(networks.table):
         yield Finding(object=f"nftables table {networks.table}", problem="it is not loaded", repair="load it")
