@@ -13,6 +13,8 @@ from trivet.base.error import TrivetError
 from trivet.build.error import BuildError, DockerfileError, StepFailed
 from trivet.oci.config import Empty, Healthcheck
 
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 pytestmark = pytest.mark.needs("root")
 
 
@@ -41,7 +43,7 @@ def test_run_surroundings(workshop: Workshop) -> None:
     assert built.output == "hullo 1 two words yes /home/app /w 1000:10 build\nshell: as is $A\n"
     assert built.config.user == "app:wheel"
     assert built.config.shell == ("/bin/busybox", "echo", "shell:")
-    assert built.config.env == ("FROM_BASE=yes", "A=1", "B=two words")
+    assert built.config.env == ("FROM_BASE=yes", PATH, "A=1", "B=two words")
 
 
 def test_run_heredoc(workshop: Workshop) -> None:
@@ -72,6 +74,7 @@ def test_failing_run(workshop: Workshop) -> None:
         ('RUN ["nosuchprogram"]', "program nosuchprogram not found in PATH"),
         ("USER nobody-here\nRUN true", "nobody-here"),
         ("COPY missing /", "no missing in the build context"),
+        ("COPY f d /x", "COPY of several sources needs a directory as target"),
         ("COPY --from=base /missing /x", "no /missing in base"),
         ("COPY --from=base /bin/*z /x", "no /bin/*z in base"),
         ("COPY --chown=ghost f /", "--chown: no user 'ghost' in /etc/passwd of the image"),
@@ -132,7 +135,7 @@ def test_copy(workshop: Workshop) -> None:
     assert (files["d/run"].info.uid, files["d/run"].info.mtime) == (0, 1_700_000_000)
     assert files["d/link"].info.linkname == "run"
     assert files["d/t"].content == b"text"
-    assert (files["w/one/deep/two"].info.uid, files["w/one/deep/two"].info.gid) == (1000, 1000)
+    assert (files["w/one/deep/two"].info.uid, files["w/one/deep/two"].info.gid) == (1000, 1001)
     assert files["w/one/deep"].info.uid == 1000
     assert (files["e/sp ace"].info.uid, files["e/run"].info.gid, files["e/run"].info.mode) == (7, 10, 0o640)
     assert files["tmp/t"].content == b"text"
@@ -151,7 +154,7 @@ def test_add(workshop: Workshop) -> None:
     owned = tarfile.TarInfo("inner/owned")
     owned.uid = 55
     packed = gzip.compress(make_tar({"inner/f": b"x", "inner/owned": owned}))
-    built = workshop.build("FROM base\nADD a.tgz plain.gz /x\n", {"a.tgz": packed, "plain.gz": gzip.compress(b"text")})
+    built = workshop.build("FROM base\nADD a.tgz plain.gz /x/\n", {"a.tgz": packed, "plain.gz": gzip.compress(b"text")})
     assert built.files["x/inner/f"].content == b"x"
     assert built.files["x/inner/owned"].info.uid == 55
     assert (
@@ -173,10 +176,13 @@ def test_stages(workshop: Workshop) -> None:
         COPY --from=0 /out/*.o /objects/
         COPY --from=compile /out /all
         COPY --from=base /lib/../etc/passwd /p
+        COPY --from=base / /whole
     """
     built = workshop.build(dockerfile)
     files = built.files
-    assert len(built.layers) == 4
+    assert len(built.layers) == 5
+    assert files["whole/lib"].info.linkname == "usr/lib"
+    assert "whole/bin/busybox" in files
     assert files["bin/app"].content == b"binary\n"
     assert (files["bin/app"].info.uid, files["bin/app"].info.gid, files["bin/app"].info.mode) == (5, 6, 0o750)
     assert files["bin/link"].content == b"binary\n"

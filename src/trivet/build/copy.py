@@ -112,6 +112,8 @@ async def _put(
     session = step.session
     exclude = Ignore(wish.exclude, name=f"{each.keyword} --exclude")
     into = goes_into_directory(wish.target, choices)
+    if len(choices) > 1 and not wish.into:
+        raise BuildError(f"{each.keyword} of several sources needs a directory as target", hint=f"write {wish.target}/")
     content = await in_thread(_content, choices, exclude)
     key = cachekey.copy_key(
         state.chain,
@@ -202,7 +204,7 @@ def _from_image(step: Step, transfer: Transfer, sources: tuple[str, ...], origin
     """Read the sources out of another image, each into a tree of its own."""
     chosen: list[Choice] = []
     for source in sources:
-        path = posixpath.normpath(f"/{source}")
+        path = posixpath.normpath("/" + source.lstrip("/"))
         found = _matches(step, transfer, path, origin) if has_wildcard(path) else [path]
         if not found:
             raise NoSource(source, Tree(origin), hint="no name matches the pattern")

@@ -91,8 +91,12 @@ def target_of(target: str, cwd: str, choices: list[Choice], *, is_directory: boo
 
 def goes_into_directory(target: str, choices: list[Choice]) -> bool:
     """Tell whether the target must be a directory, whatever the image holds."""
-    ends = target.endswith(("/", "/.")) or target in (".", "..", "")
-    return ends or len(choices) > 1 or any(choice.node.kind == "directory" for choice in choices)
+    return (
+        target.endswith("/")
+        or target in (".", "")
+        or len(choices) > 1
+        or any(choice.node.kind == "directory" for choice in choices)
+    )
 
 
 def place(choices: Iterable[Choice], target: Target, exclude: Ignore) -> list[Placement]:

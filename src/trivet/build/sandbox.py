@@ -53,7 +53,7 @@ def make_plan(
         level=Level.CONTAINER,
         program=Program(
             argv=command.argv,
-            env=env_list({"PATH": PATH, **secret, **command.env}),
+            env=env_list({**secret, **command.env}),
             cwd=command.cwd,
             user=command.user,
         ),

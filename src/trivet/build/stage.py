@@ -15,6 +15,8 @@ from trivet.build.dockerfile import parse_line
 from trivet.build.error import BuildError, DockerfileError, StepFailed
 from trivet.build.graph import Stage, declare, expand_at
 from trivet.build.instruction import Copy, Instruction
+from trivet.build.sandbox import PATH
+from trivet.build.scope import env_list
 from trivet.build.session import Session, Step
 from trivet.build.source import Line, Source
 from trivet.build.state import State
@@ -41,6 +43,15 @@ async def build_stage(session: Session, stage: Stage) -> State:
 
 
 async def _begin(session: Session, stage: Stage) -> State:
+    """Find what the stage begins with; like Docker, give it a PATH, which `ENV PATH=/x:$PATH` relies on."""
+    state = await _base(session, stage)
+    if "PATH" in state.env:
+        return state
+    env = env_list({**state.env, "PATH": PATH})
+    return state.replacing(msgspec.structs.replace(state.config, env=env))
+
+
+async def _base(session: Session, stage: Stage) -> State:
     scope = session.graph.scope.inner()
     if stage.parent is not None:
         parent = await build_stage(session, session.graph.stages[stage.parent])
@@ -82,8 +93,10 @@ def _triggers(session: Session, stage: Stage, state: State) -> tuple[tuple[Instr
 
 
 def _step(session: Session, stage: Stage, each: Instruction, position: str) -> Step:
+    several = len(session.graph.stages) > 1
+    name = stage.origin.name or (f"stage-{stage.index}" if several else "")
     title = " ".join(each.text.split())[:TITLE]
-    step = Step(session=session, id=f"[{stage.name} {position}]", line=each.line, title=title)
+    step = Step(session=session, id=f"[{name} {position}]".replace("[ ", "["), line=each.line, title=title)
     step.tell()
     return step
 
