@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
-from trivet.base.error import Conflict
+from trivet.base.error import Conflict, InvalidArgument
 from trivet.isolation import specification
 from trivet.isolation.driver import Exit, ProcessRow, Stats, Status
 from trivet.isolation.failure import exit_code, explain
@@ -198,6 +198,7 @@ class Local:
             groups=plan.program.groups,
             stdin=plan.program.stdin,
             init=plan.init and "pid" in self.joined(plan),
+            builtin=plan.program.builtin,
         )
         return runtime.launch(self.specification(plan), setting)
 
@@ -236,6 +237,8 @@ def _start(steps: list[Operation], plan: Plan, directory: Path) -> Channel:
         return spawn(steps, directory=directory)
     except LaunchError as error:
         raise explain(error.operation, error.errno, error.text, f"instance {plan.name}") from error
+    except (ValueError, OverflowError) as error:  # a NUL byte in a string, a number beyond 64 bits
+        raise InvalidArgument(f"cannot start instance {plan.name}: {error}") from error
 
 
 def how_ended(ending: Ending | Failure | None, plan: Plan) -> Exit | None:

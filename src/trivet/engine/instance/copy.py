@@ -94,6 +94,8 @@ async def _output(stream: Stream, name: str, path: str) -> AsyncIterator[bytes]:
                 if code:
                     raise CopyFailed(name, path, complaint.decode(errors="replace").strip() or f"exit status {code}")
                 return
+            case Type.FAILED:
+                raise CopyFailed(name, path, frame.payload[8:].decode(errors="replace"))
     raise CopyFailed(name, path, "the instance went away")
 
 
@@ -103,7 +105,7 @@ async def _builtin(
 ) -> AsyncIterator[tuple[InstanceRecord, Stream]]:
     if not path:
         raise InvalidArgument("no path inside the instance was given")
-    program = Program(argv=(name, path), builtin=name, stdin=stdin)
+    program = Program(argv=(path,), builtin=name, stdin=stdin)
     async with AsyncExitStack() as stack:
         record = context.table.find(key)
         if record.word in (Word.RUNNING, Word.PAUSED):

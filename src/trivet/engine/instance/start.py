@@ -102,7 +102,7 @@ async def _run(
         undo.callback(client.close)
         await client.attach(stdin=attach.stdin, stdout=attach.stdout, stderr=attach.stderr)
     try:
-        pid = await watch.go()
+        pid = await watch.go(client)
     except Failed as failure:
         raise refusal(plan.program, failure, record.name) from None
     return watch, client, pid

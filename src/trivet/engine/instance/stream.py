@@ -70,9 +70,13 @@ class Stream:
         flags = ATTACH_STDIN * stdin | ATTACH_STDOUT * stdout | ATTACH_STDERR * stderr
         await self.send(Type.ATTACH, flags.to_bytes(4, "little"))
 
-    async def go(self) -> int:
-        """Let the waiting program begin; returns its pid. Raises `Failed`."""
-        await self.send(Type.GO)
+    async def go(self, through: Stream | None = None) -> int:
+        """Let the waiting program begin; returns its pid. Raises `Failed`.
+
+        `through` is a connection that has just asked for output: the monitor hears it ask and say GO in this order,
+        while it may hear two connections in any, and the first bytes of a quick program would go to nobody.
+        """
+        await (through or self).send(Type.GO)
         while frame := await self.receive():
             match frame.type:
                 case Type.STARTED:

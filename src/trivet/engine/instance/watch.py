@@ -26,10 +26,10 @@ class Watch:
         self.ended: asyncio.Future[Exit] = loop.create_future()
         self.settled: asyncio.Future[Exit] = loop.create_future()
 
-    async def go(self) -> int:
-        """Let the waiting program begin; returns its pid. Raises `Failed`."""
+    async def go(self, client: Stream | None) -> int:
+        """Let the waiting program begin, at `client`'s word if there is one; returns its pid. Raises `Failed`."""
         await self._stream.attach()
-        return await self._stream.go()
+        return await self._stream.go(through=client)
 
     async def follow(self) -> Exit | None:
         """Wait for the end; None when the monitor went away without a word."""
