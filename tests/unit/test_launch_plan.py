@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from trivet.base.error import InvalidArgument, Unsupported
+from trivet.base.error import Denied, InvalidArgument, Unsupported
 from trivet.isolation import specification
 from trivet.isolation.plan import (
     Address,
@@ -89,6 +90,13 @@ CASES: dict[str, oci.Spec] = {
 }
 
 
+MOUNT_ONLY = (oci.Namespace(type="mount"),)
+
+
+def _linux(**changes: Any) -> oci.Linux:
+    return msgspec.structs.replace(CASES["container"].linux or oci.Linux(), **changes)
+
+
 def show(steps: list[Operation]) -> str:
     """Render a plan as `--dry-run` does."""
     encode(steps)
@@ -141,6 +149,11 @@ def test_limits_become_resources() -> None:
         ({"mounts": (oci.Mount(destination="/d", source="/s", options=("bind", "idmap")),)}, Unsupported, "idmap"),
         ({"linux": oci.Linux()}, Unsupported, "mount namespace"),
         ({"linux": oci.Linux(namespaces=(oci.Namespace(type="user"),))}, Unsupported, "user"),
+        ({"linux": _linux(sysctl={"kernel.core_pattern": "|/x"})}, Denied, "kernel.core_pattern"),
+        ({"linux": _linux(sysctl={"net/../kernel/panic": "1"})}, InvalidArgument, "net/../kernel/panic"),
+        ({"linux": _linux(sysctl={"net...kernel.panic": "1"})}, InvalidArgument, "kernel.panic"),
+        ({"linux": oci.Linux(namespaces=MOUNT_ONLY, sysctl={"net.core.somaxconn": "1"})}, Denied, "somaxconn"),
+        ({"linux": _linux(rootfs_propagation="sideways")}, InvalidArgument, "sideways"),
         (
             {"process": oci.Process(cwd="/", args=("a",), capabilities=oci.Capabilities(bounding=("CAP_FLY",)))},
             InvalidArgument,
@@ -155,7 +168,7 @@ def test_limits_become_resources() -> None:
 )
 def test_bad_configuration_is_refused(change: dict[str, object], error: type[Exception], words: str) -> None:
     """A configuration that can't be carried out is refused by the part that is wrong, before anything is done."""
-    spec = msgspec.structs.replace(CASES["container"], **change)
+    spec = msgspec.structs.replace(CASES["container"], hostname="", **change)
     with pytest.raises(error, match=words):
         plan.launch(spec, SETTING)
 

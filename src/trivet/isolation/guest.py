@@ -90,6 +90,7 @@ def _setting(program: Program, *, mount: tuple[Operation, ...] = (), network: tu
         mount=mount,
         unified=GROUP,
         hierarchies=_HIERARCHIES,
+        own_kernel=True,
         network=network,
         user=program.user,
         groups=program.groups,

@@ -28,6 +28,9 @@ RLIMITS = tuple(f"RLIMIT_{name}" for name in _RLIMITS.split())
 """asm-generic/resource.h: the place is the number."""
 
 
+_NOBODY_CAN = (1 << 32) - 1  # -1 means "leave as it is" to setuid(2) and its like
+
+
 class UnknownWord(InvalidArgument):
     """A capability or a limit that doesn't exist."""
 
@@ -51,6 +54,9 @@ def user(process: oci.Process, spec: str | None, groups: tuple[str, ...]) -> Ope
     """Find out who the program will be: by name inside the root, or by the spec's numbers."""
     if spec is not None:
         return User(spec, groups)
+    for number in (process.user.uid, process.user.gid, *process.user.additional_gids):
+        if not 0 <= number < _NOBODY_CAN:
+            raise InvalidArgument(f"user or group id {number} is out of range")
     numbers = tuple(str(gid) for gid in process.user.additional_gids)
     return Identity(process.user.uid, process.user.gid, numbers)
 

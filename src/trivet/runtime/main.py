@@ -55,7 +55,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser(verb).parse_args(words)
     try:
         return int(importlib.import_module(f"trivet.runtime.verb.{arguments.verb}").run(arguments))
-    except (TrivetError, OSError) as error:
+    except (TrivetError, OSError, ValueError, OverflowError) as error:
         if arguments.debug:
             raise
         return _complain(error, arguments)

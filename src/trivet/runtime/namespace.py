@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
+from operator import or_
+
 from trivet.launch.operation import JoinPath, Operation, Unshare
 from trivet.oci.runtime import Namespace
 
@@ -22,7 +26,7 @@ _LATE = ("cgroup",)
 
 def clone_flags(namespaces: tuple[Namespace, ...]) -> int:
     """Fold the new namespaces into clone3's flags."""
-    return sum(FLAGS[n.type] for n in namespaces if not n.path and n.type not in _LATE)
+    return _fold(n.type for n in namespaces if not n.path and n.type not in _LATE)
 
 
 def before_spawn(namespaces: tuple[Namespace, ...]) -> list[Operation]:
@@ -36,10 +40,14 @@ def in_child(namespaces: tuple[Namespace, ...]) -> list[Operation]:
     joins: list[Operation] = [
         JoinPath(n.path, FLAGS[n.type]) for n in sorted(given, key=lambda n: (n.type == "mount", n.type != "user"))
     ]
-    late = sum(FLAGS[n.type] for n in namespaces if not n.path and n.type in _LATE)
+    late = _fold(n.type for n in namespaces if not n.path and n.type in _LATE)
     return [*joins, *([Unshare(late)] if late else [])]
 
 
 def has(namespaces: tuple[Namespace, ...], kind: str, *, new: bool = False) -> bool:
     """Tell whether a namespace of this kind is the container's own, with `new` also freshly made."""
     return any(n.type == kind and not (new and n.path) for n in namespaces)
+
+
+def _fold(kinds: Iterable[str]) -> int:
+    return reduce(or_, (FLAGS[kind] for kind in kinds), 0)

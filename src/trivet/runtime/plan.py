@@ -30,13 +30,12 @@ from trivet.launch.operation import (
     RemountRoot,
     Root,
     Spawn,
-    Sysctl,
     WorkingDirectory,
     WriteFile,
 )
 from trivet.launch.operation import Wait as WaitOperation
 from trivet.oci.runtime import Box, Linux, Process, Spec
-from trivet.runtime import device, identity, mount, namespace
+from trivet.runtime import device, identity, mount, namespace, sysctl
 from trivet.runtime.setting import Setting
 
 
@@ -112,17 +111,20 @@ def _network(linux: Linux, setting: Setting) -> list[Operation]:
 def _root(spec: Spec, linux: Linux, setting: Setting) -> list[Operation]:
     if not namespace.has(linux.namespaces, "mount"):
         raise Unsupported("a container without a mount namespace of its own is not supported")
+    propagation = linux.rootfs_propagation or "rslave"
+    if propagation not in mount.PROPAGATION:
+        raise InvalidArgument(f"rootfs propagation {propagation!r} is unknown")
     own_dev = device.own_dev(spec.mounts)
     terminal = bool(spec.process and spec.process.terminal) and device.own_terminals(spec.mounts)
     return [
         # Slave, not private: what the host unmounts later goes away here too, and nothing of ours shows there.
-        Propagation("/", mount.PROPAGATION[linux.rootfs_propagation or "rslave"]),
+        Propagation("/", mount.PROPAGATION[propagation]),
         *setting.mount,
         Root(setting.root),
         *mount.operations(spec.mounts, setting.hierarchies),
         *(device.operations(linux.devices) if own_dev else []),
         *([Console()] if terminal else []),
-        *(Sysctl(name.replace(".", "/"), value) for name, value in sorted(linux.sysctl.items())),
+        *sysctl.operations(linux.sysctl, linux.namespaces, own_kernel=setting.own_kernel),
         *(ReadOnly(path) for path in linux.readonly_paths),
         *(Mask(path) for path in linux.masked_paths),
         Pivot() if setting.pivot else Chroot(),

@@ -16,7 +16,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     what a mount of type "cgroup" shows. `network` runs in the program's network namespace. `user` is Docker's
     "name|uid[:group|gid]", looked up inside, instead of the spec's numbers. Without `monitor` the launch is a
     task. With `init` process 1 is a tiny init of ours, and the program its child. `pivot` False uses chroot
-    instead (an initramfs can't be pivoted away from).
+    instead (an initramfs can't be pivoted away from). With `own_kernel` (a VM) every kernel parameter may be set.
     """
 
     root: str
@@ -31,5 +31,6 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     stdin: bool = False
     wait: bool = True
     init: bool = False
+    own_kernel: bool = False
     pivot: bool = True
     builtin: str = ""
