@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -177,6 +178,22 @@ def test_published_port(world: World, protocol: str) -> None:
     world.networks.unpublish("web")
     for asking, address in ((world.neighbour, HOST), (world.host, "127.0.0.1"), (other, HOST)):
         assert asking.ask(address, 8080, protocol) == "nothing", (asking.name, address)
+
+
+def test_a_datagram_port_moves(world: World) -> None:
+    """A client that goes on sending reaches the instance that has the port now, not the one that had it."""
+    for name in ("web", "next"):
+        world.instance(name).serve(80, "udp")
+    world.publish("web", 8080, protocol="udp")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(2)
+        client.connect((HOST, 8080))
+        client.send(b"1")
+        assert client.recv(100).startswith(b"web ")
+        world.networks.unpublish("web")
+        world.publish("next", 8080, protocol="udp")
+        client.send(b"2")
+        assert client.recv(100).startswith(b"next ")
 
 
 def test_instances_of_one_network(world: World) -> None:

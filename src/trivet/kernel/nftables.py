@@ -37,7 +37,7 @@ from trivet.kernel.netlink import (
 )
 
 NFGEN = struct.Struct(">BBH")
-_NETLINK_NETFILTER = 12
+NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _GETTABLE, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 1, 12, 13, 14
@@ -146,7 +146,7 @@ def has_element(table: str, name: str, key: bytes, family: str = "inet") -> bool
 def tables(family: str = "inet") -> list[str]:
     """List the names of all loaded tables of a family."""
     request = Request(_SUBSYSTEM << 8 | _GETTABLE, _head(family), REQUEST | DUMP)
-    with Socket(_NETLINK_NETFILTER) as netlink:
+    with Socket(NETLINK_NETFILTER) as netlink:
         return [text(attributes(answer[NFGEN.size :])[_TABLE_NAME]) for answer in netlink.dump(request)]
 
 
@@ -155,7 +155,7 @@ def keys(table: str, name: str, family: str = "inet") -> list[bytes]:
     payload = _head(family) + attribute(_ELEMENTS_TABLE, table) + attribute(_ELEMENTS_SET, name)
     request = Request(_SUBSYSTEM << 8 | _GETSETELEM, payload, REQUEST | DUMP, name)
     try:
-        with Socket(_NETLINK_NETFILTER) as netlink:
+        with Socket(NETLINK_NETFILTER) as netlink:
             return [key for answer in netlink.dump(request) for key in _keys(answer)]
     except FileNotFoundError:
         return []
@@ -213,7 +213,7 @@ def _batch(kind: int, flags: int, family: str, table: str, name: str, element: b
     label = f"nftables map {table} {name}"
     frame = NFGEN.pack(0, 0, _SUBSYSTEM)
     payload = _head(family) + _elements(table, name, element)
-    with Socket(_NETLINK_NETFILTER) as netlink:
+    with Socket(NETLINK_NETFILTER) as netlink:
         netlink.send(
             Request(_BATCH_BEGIN, frame, REQUEST, label),
             Request(_SUBSYSTEM << 8 | kind, payload, REQUEST | ACK | flags, label),
@@ -223,7 +223,7 @@ def _batch(kind: int, flags: int, family: str, table: str, name: str, element: b
 
 def _found(request: Request) -> bool:
     try:
-        with Socket(_NETLINK_NETFILTER) as netlink:
+        with Socket(NETLINK_NETFILTER) as netlink:
             for _ in netlink.dump(request):
                 return True
     except OSError as error:

@@ -44,6 +44,7 @@ from trivet.engine.network.none import Nothing
 from trivet.engine.network.ruleset import Element, element, table
 from trivet.isolation.plan import Attachment, File
 from trivet.kernel import nftables
+from trivet.kernel.conntrack import forget_datagrams
 from trivet.store.record import Records
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -208,6 +209,8 @@ class Networks:
                 for port in endpoint.ports:
                     if item := element(endpoint, port):
                         nftables.delete_element(self.table, item.map, item.key)
+                    if port.protocol == "udp" and endpoint.address:
+                        forget_datagrams(port.host_port, endpoint.address)
                 if endpoint.ports:
                     self.ledger.set_ports(endpoint, ())
 
