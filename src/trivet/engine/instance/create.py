@@ -103,7 +103,7 @@ def _fill(context: Context, mounts: Mounts, image: ImageRecord) -> None:
 
 
 def _drop_volumes(context: Context, mounts: Mounts) -> None:
-    for volume in mounts.anonymous:
+    for volume in mounts.made:
         context.volumes.remove(volume)
 
 

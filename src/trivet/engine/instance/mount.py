@@ -9,7 +9,6 @@ import msgspec
 
 from trivet.base.error import InvalidArgument, NotFound
 from trivet.client.schema import MountRequest, VolumeRequest
-from trivet.engine.volume.model import VolumeRecord
 from trivet.engine.volume.volume import Volumes
 from trivet.isolation.plan import Mount
 
@@ -25,14 +24,15 @@ class SourceMissing(NotFound):
 
 
 class Mounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What resolving gave: the mounts, the volumes used, those made for this instance, and what to fill.
+    """What resolving gave: the mounts, the volumes used, the anonymous ones among them, those made just now.
 
-    `fill` pairs each new volume with the image directory its content comes from.
+    `fill` pairs each empty volume with the image directory its content comes from.
     """
 
     mounts: tuple[Mount, ...]
     volumes: tuple[str, ...]
     anonymous: tuple[str, ...]
+    made: tuple[str, ...]
     fill: tuple[tuple[str, str], ...]
 
 
@@ -49,15 +49,19 @@ def resolve(requests: list[MountRequest], image_volumes: list[str], volumes: Vol
     mounts: list[Mount] = []
     used: list[str] = []
     anonymous: list[str] = []
+    made: list[str] = []
     fill: list[tuple[str, str]] = []
     for request in [*requests, *implied]:
         target = _target(request.target)
         if request.kind == "volume":
-            volume, new = _volume(volumes, request)
+            known = volumes.get(request.source) if request.source else None
+            volume = known or volumes.create(VolumeRequest(name=request.source))
+            if known is None:
+                made.append(volume.name)
             used.append(volume.name)
             if volume.anonymous:
                 anonymous.append(volume.name)
-            if new and not request.no_copy:
+            if not request.no_copy and (known is None or volumes.is_empty(known)):
                 fill.append((volume.name, target))
             mounts.append(_mount(request, target, source=volume.mountpoint, name=volume.name))
         elif request.kind == "bind":
@@ -65,7 +69,13 @@ def resolve(requests: list[MountRequest], image_volumes: list[str], volumes: Vol
         else:
             mounts.append(_mount(request, target))
     mounts.sort(key=lambda mount: mount.target.count("/"))  # a parent before what is mounted inside it
-    return Mounts(mounts=tuple(mounts), volumes=tuple(used), anonymous=tuple(anonymous), fill=tuple(fill))
+    return Mounts(
+        mounts=tuple(mounts),
+        volumes=tuple(used),
+        anonymous=tuple(anonymous),
+        made=tuple(made),
+        fill=tuple(fill),
+    )
 
 
 def _target(path: str) -> str:
@@ -102,11 +112,3 @@ def _bind_source(request: MountRequest) -> str:
             raise SourceMissing(request.source, request.target)
         source.mkdir(parents=True)
     return str(source)
-
-
-def _volume(volumes: Volumes, request: MountRequest) -> tuple[VolumeRecord, bool]:
-    """Find or make the volume; True when its content is still to come from the image."""
-    known = volumes.get(request.source) if request.source else None
-    if known is not None:
-        return known, volumes.is_empty(known)
-    return volumes.create(VolumeRequest(name=request.source)), True
