@@ -95,9 +95,9 @@ def test_networks(daemon: Daemon, busybox: str) -> None:
             row for row in map(json.loads, daemon.ok("network", "ls", "--json").splitlines()) if row["name"] == "clinet"
         )
         assert row["subnet"] == "10.219.7.0/24"
-        server = ["nc", "-lk", "-p", "80", "-e", "echo", "hello"]
+        server = ["nc", "-ll", "-p", "80", "-e", "echo", "hello"]
         daemon.ok("run", "-d", "--name", "clinet-a", "--network", "clinet", busybox, *server)
-        client = "until nc clinet-a 80; do sleep 0.1; done"
+        client = "until nc clinet-a 80 < /dev/null; do sleep 0.1; done"
         assert daemon.ok("run", "--rm", "--network", "clinet", busybox, "sh", "-c", client) == "hello"
         assert daemon.trivet("network", "rm", "clinet").returncode == 1
     finally:
