@@ -8,28 +8,30 @@ resolv.conf and hostname belong to the instance, and policy-rc.d keeps packages 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
+import secrets
 import shlex
 import shutil
 import subprocess
-import tempfile
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from trivet.base.clock import rfc3339
 from trivet.base.error import InvalidArgument, Unavailable, Unsupported
 from trivet.client.schema import Progress
-from trivet.engine.image import apt, rootfs
-from trivet.engine.image.commit import scratch
+from trivet.engine.image import apt
+from trivet.engine.image.commit import Draft, scratch
 from trivet.engine.image.model import ImageRecord, WrongPlatform
 from trivet.engine.image.progress import Report
+from trivet.engine.snapshot.snapshotter import Adopting
+from trivet.isolation.plan import Root
 from trivet.oci import platform as platforms
 from trivet.oci.config import Config, History
+from trivet.oci.layer import Layer
 from trivet.oci.platform import Platform
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ HOOKS = (
     'printf "#!/bin/sh\\nexit 101\\n" > "$1/usr/sbin/policy-rc.d"; chmod 755 "$1/usr/sbin/policy-rc.d"',
 )
 # What mmdebstrap says that is worth a line of progress.
-STEPS = ("running apt", "downloading", "extracting", "installing", "cleaning", "creating")
+STEPS = ("running apt", "downloading", "extracting", "installing", "cleaning")
 # Keys that the distribution's own packages bring into the image.
 OWN_KEYS = re.compile(r"/usr/share/keyrings/(debian|ubuntu)-|/etc/apt/trusted\.gpg\.d/(debian|ubuntu)-")
 
@@ -89,20 +91,37 @@ def make(images: Images, reference: str, wanted: Platform, report: Report) -> Im
     sources = _sources(distribution, suite)
     epoch = _epoch(each for source in sources for each in source.suites)
     report(Progress(id="bootstrap", status=f"making {name} from this machine's package sources"))
-    with (
-        images.leases.hold(f"bootstrap of {name}") as lease,
-        tempfile.TemporaryDirectory(prefix="bootstrap-", dir=images.content.scratch) as place,
-    ):
-        command = _command(suite, wanted, sources, Path(place))
-        with _running(command, name, epoch, Path(place), report) as output:
-            layer = rootfs.store(images.content, output, lease, lambda size: None)
+    draft = scratch(wanted)
+    with images.leases.hold(f"bootstrap of {name}") as lease, _root(images, draft) as (root, keep):
+        _run(_command(suite, wanted, sources, root), name, epoch, report)
+        report(Progress(id="bootstrap", status="packing"))
+        layer = images.layer(root, epoch=epoch, lease=lease)
+        if layer is None:
+            raise BootstrapFailed(name, "mmdebstrap made nothing")
         created = rfc3339(epoch * 1_000_000_000)
         history = History(created=created, created_by=f"trivet pull {reference}")
         config = Config(env=(f"PATH={PATH}",), cmd=("bash",))
-        draft = scratch(wanted).with_layer(layer, history=history, config=config)
-        record = images.create(draft, [name])
+        record = images.create(draft.with_layer(layer, history=history, config=config), [name])
+        keep(layer)
     report(Progress(id="bootstrap", status=f"made {name}"))
     return record
+
+
+@contextmanager
+def _root(images: Images, draft: Draft) -> Iterator[tuple[Root, Callable[[Layer], None]]]:
+    """Hand out an empty root to install into, and a function that keeps it as the unpacked form of a layer."""
+    snapshotter = images.snapshotters["mount"]
+    key = f"bootstrap-{secrets.token_hex(4)}"
+    root = snapshotter.create(key, draft)
+
+    def keep(layer: Layer) -> None:
+        if isinstance(snapshotter, Adopting):
+            snapshotter.adopt(root, draft, layer)
+
+    try:
+        yield root, keep
+    finally:
+        snapshotter.remove(key)
 
 
 def _sources(distribution: str, suite: str) -> list[apt.Source]:
@@ -132,18 +151,18 @@ def _epoch(suites: Iterable[str]) -> int:
     return int(text) if text.isdigit() else apt.release_time(suites) or int(time.time())
 
 
-def _command(suite: str, wanted: Platform, sources: list[apt.Source], place: Path) -> list[str]:
+def _command(suite: str, wanted: Platform, sources: list[apt.Source], root: Root) -> list[str]:
     """Compose the command line, in a mount namespace of its own so that nothing stays mounted, whatever happens."""
-    file = place / "trivet.sources"
-    file.write_text("\n".join(source.deb822() for source in sources))
     architecture = platforms.DEBIAN.get(wanted.architecture, wanted.architecture)
     command = ["unshare", "--mount", "--propagation", "private", "mmdebstrap", "--mode=root", "--variant=minbase"]
-    command += ["--format=tar", f"--architectures={architecture}", "--dpkgopt=force-unsafe-io"]
+    command += ["--format=directory", f"--architectures={architecture}", "--dpkgopt=force-unsafe-io"]
     command += [f"--aptopt={setting}" for setting in apt.settings()]
     if any(uri.startswith("https:") for source in sources for uri in source.uris):
         command.append("--include=ca-certificates")
     command += [f"--customize-hook={hook}" for hook in (*HOOKS, *_key_hooks(sources))]
-    return [*command, suite, "-", str(file)]
+    file = Path(root.upper).with_name("trivet.sources")
+    file.write_text("\n".join(source.deb822() for source in sources))
+    return [*command, suite, root.upper, str(file)]
 
 
 def _key_hooks(sources: list[apt.Source]) -> list[str]:
@@ -156,35 +175,30 @@ def _key_hooks(sources: list[apt.Source]) -> list[str]:
     return [f"upload {shlex.quote(path)} {shlex.quote(path)}" for path in foreign]
 
 
-@contextlib.contextmanager
-def _running(command: list[str], name: str, epoch: int, place: Path, report: Report) -> Iterator[BinaryIO]:
-    """Run mmdebstrap and yield its output; its own words are progress, and the reason if it fails."""
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(place), "LC_ALL": "C.UTF-8"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-    last: list[str] = []
-    reader = threading.Thread(target=_follow, args=(cast(BinaryIO, process.stderr), last, report), daemon=True)
-    reader.start()
+def _run(command: list[str], name: str, epoch: int, report: Report) -> None:
+    """Run mmdebstrap; its own words are progress, and the reason if it fails."""
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch), "LC_ALL": "C.UTF-8"}
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    )
     try:
-        yield cast(BinaryIO, process.stdout)
+        complaint = _follow(cast(BinaryIO, process.stderr), report)
+    finally:
+        if process.poll() is None:
+            process.terminate()
         code = process.wait()
-    except BaseException as error:
-        process.terminate()
-        code = process.wait()
-        reader.join()
-        if isinstance(error, Exception) and code > 0:
-            raise BootstrapFailed(name, last[-1] if last else f"mmdebstrap ended with {code}") from error
-        raise
-    reader.join()
     if code:
-        raise BootstrapFailed(name, last[-1] if last else f"mmdebstrap ended with {code}")
+        raise BootstrapFailed(name, complaint or f"mmdebstrap ended with {code}")
 
 
-def _follow(stderr: BinaryIO, last: list[str], report: Report) -> None:
-    """Pass on what mmdebstrap says; remember its complaints."""
+def _follow(stderr: BinaryIO, report: Report) -> str:
+    """Pass on what mmdebstrap says until it ends; return its last complaint."""
+    complaint = ""
     for raw in stderr:
         line = raw.decode(errors="replace").strip()
         word, _, rest = line.partition(": ")
         if word == "I" and rest.startswith(STEPS):
             report(Progress(id="bootstrap", status=rest))
         elif word in ("E", "W") and not rest.startswith("mmdebstrap failed"):
-            last.append(rest)
+            complaint = rest
+    return complaint

@@ -12,7 +12,7 @@ repeat after a crash at any moment.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from trivet.base.error import NotFound
 from trivet.isolation.plan import Root
@@ -76,3 +76,11 @@ class Snapshotter(Protocol):
 
         Instances' images must be among `keep`.
         """
+
+
+@runtime_checkable
+class Adopting(Protocol):
+    """A snapshotter that can keep what was written as a layer's unpacked form, so that it needn't be unpacked."""
+
+    def adopt(self, root: Root, below: Layered, layer: Layer) -> None:
+        """Make the writable layer of `root` the layer it was committed to, on top of `below`; `root` is gone then."""
