@@ -88,7 +88,7 @@ def test_failing_run(workshop: Workshop) -> None:
         ("EXPOSE 99999", "EXPOSE 99999 is not a port"),
         ("STOPSIGNAL please", "STOPSIGNAL please is not a signal"),
         ("LABEL a='b", "LABEL: a single quote is never closed"),
-        ("RUN --network=host true\nCOPY --from=9 a b", "COPY --from=9 does not name an earlier stage"),
+        ("RUN --network=host true\nCOPY --from=9 a b", "COPY from=9 does not name an earlier stage"),
     ],
 )
 def test_mistakes(workshop: Workshop, line: str, problem: str) -> None:

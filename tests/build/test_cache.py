@@ -136,10 +136,18 @@ def test_keys() -> None:
         user="",
         network="bridge",
         script="",
+        mounts=(),
         timestamp=None,
     )
-    others = [key(env={"a": "1"}), key(cwd="/x"), key(user="x"), key(network="none"), key(script="#!")]
-    others += [key(timestamp=0), partial(run_key, "other", *key.args[1:], **key.keywords)()]
+    others = [
+        key(env={"a": "1"}),
+        key(cwd="/x"),
+        key(user="x"),
+        key(network="none"),
+        key(script="#!"),
+        key(mounts=["x"]),
+    ]
+    others += [key(mounts=["x"]), key(timestamp=0), partial(run_key, "other", *key.args[1:], **key.keywords)()]
     others += [partial(run_key, "below", ("sh", "-c true"), **key.keywords)()]
-    assert len({key(), *others}) == 9
+    assert len({key(), *others}) == 10
     assert key() == key(env={"b": "2", "a": "1"})

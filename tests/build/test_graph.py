@@ -48,8 +48,8 @@ def test_outer_arguments_have_to_be_declared_again() -> None:
     ("text", "problem"),
     [
         ("RUN x\nFROM a", "Dockerfile:1: RUN before the first FROM"),
-        ("FROM a\nCOPY --from=7 x y", "Dockerfile:2: COPY --from=7 does not name an earlier stage"),
-        ("FROM a\nCOPY --from=b x y\nFROM c AS b", "Dockerfile:2: COPY --from=b does not name an earlier stage"),
+        ("FROM a\nCOPY --from=7 x y", "Dockerfile:2: COPY from=7 does not name an earlier stage"),
+        ("FROM a\nCOPY --from=b x y\nFROM c AS b", "Dockerfile:2: COPY from=b does not name an earlier stage"),
         ("ARG A\nFROM $A", "Dockerfile:2: FROM $A is empty after its variables were replaced"),
         ("FROM ${A", "Dockerfile:1: FROM: bad substitution of A: '}' or a modifier must follow the name"),
     ],

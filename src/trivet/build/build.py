@@ -2,7 +2,8 @@
 
 HOME/                     below the engine's root
 ├── stub/                 mount targets that images may lack (see `command.stubs`)
-└── work/<random>/        one build: spool (contents), root (mount point), file (/etc/hosts ...)
+├── cache/<digest of id>/ what RUN --mount=type=cache keeps between builds
+└── work/<random>/        one build: spool (contents), root (mount point), file (/etc/hosts ...), stub (further targets)
 
 What a killed build leaves (work directories, snapshots, containers, addresses) is removed by
 `cleanup` when the engine starts; its layers go with the next collection, since its lease ends then.
@@ -10,6 +11,7 @@ What a killed build leaves (work directories, snapshots, containers, addresses) 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import shutil
@@ -52,6 +54,7 @@ class Builder:
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
         self._drafts: dict[str, Draft] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
         tools.images.unpacked.append(self.layered)
         make_stubs(tools.home)
         (tools.home / "work").mkdir(mode=0o700, exist_ok=True)
@@ -81,6 +84,7 @@ class Builder:
                 lease=lease,
                 work=work,
                 drafts=self._drafts,
+                locks=self._locks,
             )
             state = await build_stage(session, session.graph.target(request.target))
             _warn(session, report)
@@ -119,7 +123,6 @@ class Builder:
             cgroup=cgroup_of(self.tools.cgroup, instance),
             secret={},
             attachment=Attachment(kind="none", network="none"),
-            files=(),
         )
         self.tools.driver.release(plan)
         self.tools.networks.release(instance)

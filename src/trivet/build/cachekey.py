@@ -7,6 +7,7 @@ LABEL or CMD makes no RUN run again. When a step ran, and when its files were ch
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import msgspec
 
@@ -29,10 +30,11 @@ def run_key(
     user: str,
     network: str,
     script: str,
+    mounts: Sequence[object],
     timestamp: int | None,
 ) -> str:
     """Name the result of a RUN."""
-    return _key("run", below, argv, sorted(env.items()), cwd, user, network, script, timestamp)
+    return _key("run", below, argv, sorted(env.items()), cwd, user, network, script, mounts, timestamp)
 
 
 def copy_key(

@@ -15,6 +15,7 @@ from trivet.build import cachekey
 from trivet.build.configuration import directory_of, shell_of
 from trivet.build.error import StepFailed
 from trivet.build.instruction import Run
+from trivet.build.mount_source import Mounts, Source
 from trivet.build.sandbox import HOSTNAME, SCRIPT, Command, cgroup_of, make_plan, run_directory
 from trivet.build.session import Step
 from trivet.build.state import State
@@ -32,8 +33,8 @@ TAIL = 20  # lines of output that an error shows
 LONGEST = 4000  # characters of them
 
 
-async def run(step: Step, state: State, each: Run, now: int) -> State:
-    """Carry out a RUN instruction. Raises `StepFailed` with the last lines of output."""
+async def run(step: Step, state: State, each: Run, sources: list[Source], now: int) -> State:
+    """Carry out a RUN instruction, with what its mounts show. Raises `StepFailed` with the last lines of output."""
     session = step.session
     command = _command(step, state, each)
     shown = {name: value for name, value in state.scope.declared.items() if name not in state.env}
@@ -47,6 +48,7 @@ async def run(step: Step, state: State, each: Run, now: int) -> State:
         user=command.user,
         network=command.network,
         script=command.script,
+        mounts=await in_thread(lambda: [source.describe(step) for source in sources]),
         timestamp=session.request.timestamp,
     )
     found = await step.cached(state, key, text)
@@ -54,7 +56,7 @@ async def run(step: Step, state: State, each: Run, now: int) -> State:
         return found
 
     async def make(root: Root, name: str) -> None:
-        await _Sandbox(step, state, command).run(root, name)
+        await _Sandbox(step, state, command, sources).run(root, name)
 
     return await step.layered(state, [key], text, session.when(state, now), session.request.timestamp, make)
 
@@ -90,10 +92,11 @@ def _argv(each: Run, shell: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
 class _Sandbox:
     """One command, from its network to its exit code."""
 
-    def __init__(self, step: Step, state: State, command: Command) -> None:
+    def __init__(self, step: Step, state: State, command: Command, sources: list[Source]) -> None:
         self._step = step
         self._state = state
         self._command = command
+        self._sources = sources
         self._tail: deque[str] = deque(maxlen=TAIL)
 
     async def run(self, root: Root, name: str) -> None:
@@ -124,15 +127,18 @@ class _Sandbox:
             files += (File(target=SCRIPT, source=str(directory / "script"), content=content, mode=0o755),)
         directory.mkdir(mode=0o755, exist_ok=True)
         names.write(files)
+        stub = session.work / "stub" / name
+        mounts = await Mounts(self._step, stub).provide(self._sources, self._command.cwd, undo)
         return make_plan(
             name,
             self._command,
-            root=_with_stubs(root, stubs(tools.home)),
+            root=_with_stubs(root, [stub] if mounts else [], stubs(tools.home)),
             run=run_directory(tools.run, name),
             cgroup=cgroup_of(tools.cgroup, name),
             secret=self._state.scope.secret(),
             attachment=attachment,
             files=files,
+            mounts=mounts,
         )
 
     async def _follow(self, stream: Stream, plan: Plan) -> Exit:
@@ -183,5 +189,5 @@ def make_stubs(home: Path) -> None:
         (stubs(home) / "etc" / name).touch(mode=0o644)
 
 
-def _with_stubs(root: Root, stub: Path) -> Root:
-    return msgspec.structs.replace(root, lowers=(*root.lowers, str(stub)))
+def _with_stubs(root: Root, own: list[Path], common: Path) -> Root:
+    return msgspec.structs.replace(root, lowers=(*root.lowers, *(str(stub) for stub in own), str(common)))

@@ -14,6 +14,7 @@ from trivet.build import instruction
 from trivet.build.error import DockerfileError
 from trivet.build.flag import FlagError, Flags, read_flags
 from trivet.build.instruction import Command, Instruction
+from trivet.build.mount import MountError, parse_mount
 from trivet.build.source import Line, Source, read_source
 from trivet.build.word import WordError, split_words
 
@@ -62,6 +63,8 @@ def parse_line(source: Source, line: Line) -> Instruction:
         raise DockerfileError(source.file, line.number, str(error), hint=error.hint) from error
     except _Problem as error:
         raise DockerfileError(source.file, line.number, f"{keyword} {error}", hint=error.hint) from error
+    except MountError as error:
+        raise DockerfileError(source.file, line.number, f"{keyword} {error.message}", hint=error.hint) from error
     except WordError as error:
         raise DockerfileError(source.file, line.number, f"{keyword}: {error}") from error
 
@@ -135,7 +138,13 @@ def _run(given: _Arguments) -> Instruction:
     command = given.command()
     if not command.words:
         raise _Problem("needs a command")
-    return instruction.Run(**given.place, command=command, network=network, heredocs=given.line.heredocs)
+    return instruction.Run(
+        **given.place,
+        command=command,
+        network=network,
+        mounts=tuple(parse_mount(text) for text in given.flags("mount")),
+        heredocs=given.line.heredocs,
+    )
 
 
 def _copy(given: _Arguments) -> Instruction:

@@ -24,7 +24,7 @@ FLAGS: dict[str, dict[str, str]] = {
     "HEALTHCHECK": {"interval": "", "timeout": "", "start-period": "", "start-interval": "", "retries": ""},
 }
 # Flags of the language that this builder doesn't carry out; ignoring one would build something else.
-UNSUPPORTED = {"mount", "device", "parents", "checksum", "keep-git-dir", "unpack"}
+UNSUPPORTED = {"device", "parents", "checksum", "keep-git-dir", "unpack"}
 
 Flags = dict[str, list[str]]
 

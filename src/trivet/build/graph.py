@@ -6,7 +6,7 @@ import msgspec
 
 from trivet.build.dockerfile import Dockerfile
 from trivet.build.error import BuildError, DockerfileError
-from trivet.build.instruction import Arg, Copy, From, Instruction
+from trivet.build.instruction import Arg, Copy, From, Instruction, Run
 from trivet.build.scope import Scope
 from trivet.build.word import WordError, expand
 
@@ -51,15 +51,15 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
                 return stage
         return None
 
-    def source(self, stage: Stage, copy: Copy) -> Stage | None:
-        """Find the stage a COPY --from takes files of; None means an image. Raises `DockerfileError`."""
-        found = self.find(copy.origin.lower(), stage.index)
+    def source(self, stage: Stage, each: Instruction, origin: str) -> Stage | None:
+        """Find the stage that `from` names; None means an image. Raises `DockerfileError`."""
+        found = self.find(origin.lower(), stage.index)
         if found is not None:
             return found
-        later = self.find(copy.origin.lower(), len(self.stages))
-        if later is not None or copy.origin.isdigit():
-            problem = f"{copy.keyword} --from={copy.origin} does not name an earlier stage"
-            raise DockerfileError(self.dockerfile.file, copy.line, problem)
+        later = self.find(origin.lower(), len(self.stages))
+        if later is not None or origin.isdigit():
+            problem = f"{each.keyword} from={origin} does not name an earlier stage"
+            raise DockerfileError(self.dockerfile.file, each.line, problem)
         return None
 
     def needs(self, stage: Stage) -> tuple[Stage, ...]:
@@ -74,9 +74,16 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
         """Number the stages this one takes its root or files of. Raises `DockerfileError`."""
         found = {stage.parent} if stage.parent is not None else set()
         for each in stage.instructions:
-            if isinstance(each, Copy) and each.origin and (source := self.source(stage, each)):
-                found.add(source.index)
+            sources = (self.source(stage, each, origin) for origin in origins(each))
+            found.update(source.index for source in sources if source)
         return found
+
+
+def origins(each: Instruction) -> list[str]:
+    """List what an instruction takes files `from`."""
+    if isinstance(each, Copy):
+        return [each.origin] if each.origin else []
+    return [mount.origin for mount in each.mounts if mount.origin] if isinstance(each, Run) else []
 
 
 def build_graph(dockerfile: Dockerfile, scope: Scope) -> Graph:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
+from trivet.build.mount import RunMount
 from trivet.build.source import Heredoc
 
 
@@ -39,6 +40,7 @@ class Run(Instruction, frozen=True, kw_only=True):
     keyword = "RUN"
     command: Command
     network: str = ""
+    mounts: tuple[RunMount, ...] = ()
     heredocs: tuple[Heredoc, ...] = ()
 
 

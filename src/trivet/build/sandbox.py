@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from trivet.build.scope import env_list
-from trivet.isolation.plan import Attachment, File, Level, Limits, Log, Plan, Program, Root, Security
+from trivet.isolation.plan import Attachment, File, Level, Limits, Log, Mount, Plan, Program, Root, Security
 from trivet.kernel.capability import DEFAULT
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -40,7 +40,8 @@ def make_plan(
     cgroup: str,
     secret: dict[str, str],
     attachment: Attachment,
-    files: tuple[File, ...],
+    files: tuple[File, ...] = (),
+    mounts: tuple[Mount, ...] = (),
 ) -> Plan:
     """Fold a command and its surroundings into a plan for the container level.
 
@@ -64,6 +65,7 @@ def make_plan(
         security=Security(capabilities=DEFAULT, no_new_privileges=False),
         hostname=HOSTNAME,
         files=files,
+        mounts=mounts,
         attachments=(attachment,),
         limits=Limits(pids=PIDS),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
@@ -64,6 +65,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     lease: Lease
     work: Path
     drafts: dict[str, Draft]
+    locks: dict[str, asyncio.Lock]
     states: dict[int, State] = {}
 
     @property

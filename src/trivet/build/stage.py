@@ -15,10 +15,12 @@ from trivet.build.dockerfile import parse_line
 from trivet.build.error import BuildError, DockerfileError, StepFailed
 from trivet.build.graph import Stage, declare, expand_at
 from trivet.build.instruction import Copy, Instruction
+from trivet.build.mount_source import Source
 from trivet.build.sandbox import PATH
 from trivet.build.scope import env_list
 from trivet.build.session import Session, Step
-from trivet.build.source import Line, Source
+from trivet.build.source import Line
+from trivet.build.source import Source as Text
 from trivet.build.state import State
 from trivet.engine.image.commit import Draft, scratch
 from trivet.engine.image.model import WrongPlatform
@@ -86,7 +88,7 @@ def _triggers(session: Session, stage: Stage, state: State) -> tuple[tuple[Instr
     if not texts:
         return (), state
     file = f"{session.graph.dockerfile.file}:{stage.origin.line}: ONBUILD of {stage.image}"
-    source = Source(file=file, escape="\\", lines=())
+    source = Text(file=file, escape="\\", lines=())
     triggers = tuple(parse_line(source, Line(number=number, text=text)) for number, text in enumerate(texts, 1))
     placed = tuple(msgspec.structs.replace(each, line=stage.origin.line) for each in triggers)
     return placed, state.replacing(msgspec.structs.replace(state.config, on_build=None))
@@ -110,9 +112,11 @@ async def _carry_out(step: Step, stage: Stage, state: State, each: Instruction) 
 
     match each:
         case instruction.Run():
-            return await run(step, state, each, int(time.time()))
+            mounts = [mount.expanded(word) for mount in each.mounts]
+            sources = [Source(mount, await _source(session, stage, each, mount.origin)) for mount in mounts]
+            return await run(step, state, each, sources, int(time.time()))
         case Copy():
-            return await copy.copy(step, state, each, word, await _source(session, stage, each))
+            return await copy.copy(step, state, each, word, await _source(session, stage, each, each.origin))
         case instruction.Arg():
             scope = declare(dockerfile, state.scope, each, state.env)
             changed = state.with_config(state.config, each.text, session.when(state, 0))
@@ -131,14 +135,14 @@ async def _carry_out(step: Step, stage: Stage, state: State, each: Instruction) 
     return state.with_config(config, each.text, session.when(state, 0), has_cmd=has_cmd)
 
 
-async def _source(session: Session, stage: Stage, each: Copy) -> Draft | None:
-    """Find what COPY --from names: an earlier stage, or an image."""
-    if not each.origin:
+async def _source(session: Session, stage: Stage, each: Instruction, origin: str) -> Draft | None:
+    """Find what `from` names: an earlier stage, or an image; None for the context."""
+    if not origin:
         return None
-    found = session.graph.source(stage, each)
+    found = session.graph.source(stage, each, origin)
     if found is not None:
         return (await build_stage(session, found)).draft
-    return await image_draft(session, each.origin, session.request.platform)
+    return await image_draft(session, origin, session.request.platform)
 
 
 @contextmanager
