@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trivet.launch.frame import HEADER, Type
+from trivet.launch.launcher import BINARY
 from trivet.launch.operation import (
     MAGIC,
     OPERATIONS,
@@ -25,7 +26,6 @@ from trivet.launch.operation import (
     encode,
     signature,
 )
-from trivet.launch.spawn import BINARY
 
 HARMLESS = Wait()  # fails in task mode, so that nothing behind it is ever carried out
 SAMPLE = [
