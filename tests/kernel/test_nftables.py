@@ -49,8 +49,11 @@ def test_elements() -> None:
     assert nftables.keys("t", "ports") == [KEY]
     with pytest.raises(FileExistsError, match="ports"):
         nftables.add_element("t", "ports", KEY, nftables.join(ipaddress.IPv4Address("10.0.0.3"), 80))
-    assert nftables.delete_element("t", "ports", KEY)
-    assert not nftables.delete_element("t", "ports", KEY)
+    second = nftables.join(ipaddress.IPv4Address("127.0.0.1"), 8081)
+    nftables.add_element("t", "ports", second, VALUE)
+    missing = nftables.join(ipaddress.IPv4Address("127.0.0.1"), 8082)
+    nftables.delete_elements("t", [("ports", second), ("ports", missing), ("ports", KEY)])
+    nftables.delete_elements("t", [("ports", KEY)])
     assert not nftables.has_element("t", "ports", KEY)
     assert nftables.keys("t", "ports") == []
 

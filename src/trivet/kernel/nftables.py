@@ -16,7 +16,7 @@ import ipaddress
 import re
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -125,16 +125,19 @@ def join(*parts: Part) -> bytes:
 
 def add_element(table: str, name: str, key: bytes, value: bytes = b"", family: str = "inet") -> None:
     """Add an element to a set or map. Raises FileExistsError when its key is there with another value."""
-    _batch(_NEWSETELEM, CREATE | EXCLUSIVE, family, table, name, _element(key, value))
+    _batch(_NEWSETELEM, CREATE | EXCLUSIVE, family, table, [(name, _element(key, value))])
 
 
-def delete_element(table: str, name: str, key: bytes, family: str = "inet") -> bool:
-    """Delete an element; False when it wasn't there."""
+def delete_elements(table: str, elements: Sequence[tuple[str, bytes]], family: str = "inet") -> None:
+    """Delete (map, key) pairs in one transaction; those that aren't there are fine.
+
+    The kernel waits until no packet looks at the map any more (5 ms and longer, RCU): keep it off hot paths and locks.
+    """
     try:
-        _batch(_DELSETELEM, 0, family, table, name, _element(key))
+        _batch(_DELSETELEM, 0, family, table, [(name, _element(key)) for name, key in elements])
     except FileNotFoundError:
-        return False
-    return True
+        for name, key in elements if len(elements) > 1 else ():
+            delete_elements(table, [(name, key)], family)
 
 
 def has_element(table: str, name: str, key: bytes, family: str = "inet") -> bool:
@@ -209,15 +212,21 @@ def _elements(table: str, name: str, element: bytes) -> bytes:
     return attribute(_ELEMENTS_TABLE, table) + attribute(_ELEMENTS_SET, name) + nested(_ELEMENTS, element)
 
 
-def _batch(kind: int, flags: int, family: str, table: str, name: str, element: bytes) -> None:
-    label = f"nftables map {table} {name}"
+def _batch(kind: int, flags: int, family: str, table: str, elements: Sequence[tuple[str, bytes]]) -> None:
     frame = NFGEN.pack(0, 0, _SUBSYSTEM)
-    payload = _head(family) + _elements(table, name, element)
     with Socket(NETLINK_NETFILTER) as netlink:
         netlink.send(
-            Request(_BATCH_BEGIN, frame, REQUEST, label),
-            Request(_SUBSYSTEM << 8 | kind, payload, REQUEST | ACK | flags, label),
-            Request(_BATCH_END, frame, REQUEST, label),
+            Request(_BATCH_BEGIN, frame, REQUEST, f"nftables table {table}"),
+            *(
+                Request(
+                    _SUBSYSTEM << 8 | kind,
+                    _head(family) + _elements(table, name, element),
+                    REQUEST | ACK | flags,
+                    f"nftables map {table} {name}",
+                )
+                for name, element in elements
+            ),
+            Request(_BATCH_END, frame, REQUEST, f"nftables table {table}"),
         )
 
 

@@ -54,6 +54,7 @@ Shown = list[Network]
 Names = list[str]
 Ports = list[Port]
 Findings = list[Finding]
+Elements = list[tuple[str, bytes]]
 
 
 class Networks:
@@ -197,22 +198,21 @@ class Networks:
             for port in chosen:
                 if item := element(endpoint, port):
                     self._add(item)
-                    undo.callback(nftables.delete_element, self.table, item.map, item.key)
+                    undo.callback(nftables.delete_elements, self.table, [(item.map, item.key)])
             self.ledger.set_ports(endpoint, (*endpoint.ports, *chosen))
             undo.pop_all()
         return chosen
 
     def unpublish(self, instance_id: str) -> None:
         """Take back every port of an instance. Idempotent."""
+        closed = self._close(instance_id)  # takes milliseconds; until the records say so, nobody else gets the ports
         with self.ledger.lock:
             for endpoint in self.ledger.of_instance(instance_id):
-                for port in endpoint.ports:
-                    if item := element(endpoint, port):
-                        nftables.delete_element(self.table, item.map, item.key)
-                    if port.protocol == "udp" and endpoint.address:
-                        forget_datagrams(port.host_port, endpoint.address)
                 if endpoint.ports:
                     self.ledger.set_ports(endpoint, ())
+            back = [item for item in closed if nftables.has_element(self.table, *item)]
+            if back:  # somebody loaded the table in between
+                nftables.delete_elements(self.table, back)
 
     # the host
 
@@ -282,6 +282,20 @@ class Networks:
         except FileNotFoundError:
             self.load()
             nftables.add_element(self.table, item.map, item.key, item.value)
+
+    def _close(self, instance_id: str) -> Elements:
+        """Remove the elements of an instance's ports, and let clients of datagram ports look again."""
+        closed = []
+        for endpoint in self.ledger.of_instance(instance_id):
+            items = [item for port in endpoint.ports if (item := element(endpoint, port))]
+            closed += [(item.map, item.key) for item in items]
+        if closed:
+            nftables.delete_elements(self.table, closed)
+        for endpoint in self.ledger.of_instance(instance_id):
+            for port in endpoint.ports:
+                if port.protocol == "udp" and endpoint.address:
+                    forget_datagrams(port.host_port, endpoint.address)
+        return closed
 
     def _members(self, record: NetworkRecord) -> dict[str, str]:
         return {member.name: member.address for member in self.ledger.members(record)}

@@ -34,13 +34,14 @@ def restore(networks: Networks, running: Sequence[str] | None) -> None:
 
 
 def check(networks: Networks, *, repaired: bool) -> list[Finding]:
-    """Collect what is wrong, and restore when asked to."""
+    """Collect what is wrong; with `repaired` restore, and tell what that mended."""
     with networks.ledger.lock:
-        findings = [*_problems(networks)]
-        if repaired and findings:
-            restore(networks, None)
-            findings = [msgspec.structs.replace(finding, repaired=True) for finding in findings]
-    return findings
+        findings = list(_problems(networks))
+        if not repaired or not findings:
+            return findings
+        restore(networks, None)
+        left = list(_problems(networks))
+    return [msgspec.structs.replace(finding, repaired=finding not in left) for finding in findings]
 
 
 def remove_all(networks: Networks) -> None:
@@ -96,7 +97,7 @@ def _port_problems(networks: Networks) -> Iterator[Finding]:
             if item and not nftables.has_element(networks.table, item.map, item.key):
                 yield Finding(object=label, problem="its rule is missing", repair="load the table")
             if item and (program := listener(port)):
-                repair = f"stop {program}, or publish another port (not done by --repair)"
+                repair = f"none: stop {program}, or publish another port"
                 yield Finding(
                     object=label, problem=f"{program} listens there too and gets no connections", repair=repair
                 )
