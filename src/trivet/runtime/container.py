@@ -61,8 +61,13 @@ class Container:
         self.group = cgroup.Group(cgroup.detect(), kept.cgroup)
 
     @classmethod
-    def create(cls, home: Path, name: str, bundle: Path, *, stdin: bool) -> tuple[Container, Channel]:
-        """Set a container up; its program waits. Nothing is left behind when that fails."""
+    def create(
+        cls, home: Path, name: str, bundle: Path, *, stdin: bool, size: oci.Box | None = None
+    ) -> tuple[Container, Channel]:
+        """Set a container up; its program waits. Nothing is left behind when that fails.
+
+        `size` is the caller's terminal's, for a program with a terminal whose size the bundle leaves open.
+        """
         if not _ID.fullmatch(name) or name in (".", ".."):
             raise InvalidArgument(f"container id {name!r} may hold letters, digits and _ + . - only")
         found = bundles.read(bundle)
@@ -73,7 +78,7 @@ class Container:
             root=str(found.root),
             cgroup=path,
             created=time.time(),
-            spec=found.spec,
+            spec=_sized(found.spec, size),
         )
         made = cls(home, kept)
         steps = made._launch(stdin)
@@ -189,6 +194,12 @@ class Container:
             stdin=stdin,
         )
         return plan.launch(self.kept.spec, setting)
+
+
+def _sized(spec: oci.Spec, size: oci.Box | None) -> oci.Spec:
+    if size is None or spec.process is None or spec.process.console_size is not None:
+        return spec
+    return msgspec.structs.replace(spec, process=msgspec.structs.replace(spec.process, console_size=size))
 
 
 def _resources(spec: oci.Spec) -> oci.Resources:

@@ -15,7 +15,7 @@ from types import FrameType
 from trivet.base.error import NotFound
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
-from trivet.oci.runtime import Process
+from trivet.oci.runtime import Box, Process
 
 FAILED = 255
 
@@ -25,6 +25,14 @@ class CannotExecute(NotFound):
 
     def __init__(self, name: str, cause: str) -> None:
         super().__init__(f"cannot execute {name}: {cause}")
+
+
+def size() -> Box | None:
+    """Give the size of the terminal on standard input, None when that isn't one."""
+    if not os.isatty(0):
+        return None
+    columns, rows = os.get_terminal_size(0)
+    return Box(height=rows, width=columns)
 
 
 def begin(channel: Channel, process: Process | None) -> int:
@@ -104,8 +112,9 @@ def _forwarding(channel: Channel, terminal: bool) -> Iterator[None]:
     """Pass signals on, and the size of the terminal, now and when it changes."""
 
     def resize(*_: object) -> None:
-        columns, rows = os.get_terminal_size(0)
-        channel.resize(rows, columns)
+        now = size()
+        if now is not None:
+            channel.resize(now.height, now.width)
 
     def forward(number: int, _: FrameType | None) -> None:
         channel.signal(number)
@@ -114,7 +123,6 @@ def _forwarding(channel: Channel, terminal: bool) -> Iterator[None]:
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     if terminal and os.isatty(0):
         before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
-        resize()
     try:
         yield
     finally:

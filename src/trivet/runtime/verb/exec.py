@@ -10,7 +10,7 @@ import msgspec
 from trivet.base.error import InvalidArgument
 from trivet.oci import runtime as oci
 from trivet.runtime.container import Container
-from trivet.runtime.relay import begin, relay
+from trivet.runtime.relay import begin, relay, size
 from trivet.runtime.verb.create import write_pid
 
 
@@ -52,4 +52,5 @@ def _process(arguments: argparse.Namespace, container: Container) -> oci.Process
         env=(*own.env, *arguments.env),
         cwd=arguments.cwd or own.cwd,
         terminal=arguments.tty,
+        console_size=size() if arguments.tty else None,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trivet.oci.runtime import Process
 from trivet.runtime.container import Container
-from trivet.runtime.relay import begin, relay
+from trivet.runtime.relay import begin, relay, size
 from trivet.runtime.verb.create import write_pid
 
 
@@ -24,7 +24,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     attached = not arguments.detach
-    container, channel = Container.create(arguments.root, arguments.id, arguments.bundle, stdin=attached)
+    container, channel = Container.create(
+        arguments.root, arguments.id, arguments.bundle, stdin=attached, size=size() if attached else None
+    )
     started = False
     try:
         with channel:
