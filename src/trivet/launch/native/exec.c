@@ -186,7 +186,7 @@ static int explain(struct executor *executor, const char *file)
     char line[128];
     int error = errno;
     if (stat(file, &status) < 0)
-        return refuse(executor, error, "%s not found", file);
+        return refuse(executor, error, error == EACCES ? "no permission to reach %s" : "%s not found", file);
     if (S_ISDIR(status.st_mode))
         return refuse(executor, EACCES, "%s is a directory", file);
     if (error == EACCES)
