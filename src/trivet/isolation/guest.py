@@ -71,7 +71,7 @@ def enter(plan: Plan, program: Program) -> list[Operation]:
 
 
 def _specification(plan: Plan) -> oci.Spec:
-    """Describe the program as a contained one; network and limits are the machine's, the kernel is its own."""
+    """Describe the program as a contained one; network and limits are the machine's."""
     inside = msgspec.structs.replace(
         plan,
         files=(),
@@ -79,9 +79,7 @@ def _specification(plan: Plan) -> oci.Spec:
         attachments=(Attachment(kind="host", network=""),),
         sysctls=tuple((specification.NETWORK_SYSCTL | dict(plan.sysctls)).items()),
     )
-    spec = specification.contained(inside, _NAMESPACES)
-    own = msgspec.structs.replace(spec.linux or oci.Linux(), masked_paths=(), readonly_paths=())
-    return msgspec.structs.replace(spec, linux=own)
+    return specification.contained(inside, _NAMESPACES)
 
 
 def _setting(program: Program, *, mount: tuple[Operation, ...] = (), network: tuple[Operation, ...] = ()) -> Setting:
