@@ -290,6 +290,21 @@ def test_what_was_changed_becomes_a_layer(store: Store) -> None:
     assert len(draft.layers) == len(draft.config.rootfs.diff_ids) == 2
 
 
+def test_a_committed_layer_need_not_be_unpacked(store: Store) -> None:
+    """What was committed can be kept as the layer's unpacked form; the instance it was written by is gone."""
+    image = store.draft(LOWER)
+    root = store.overlay.create("step", image)
+    inside(root, "echo new > n; rm a")
+    layer = store.images.layer(root)
+    assert layer is not None
+    store.overlay.adopt(root, image, layer)
+    assert store.overlay.instances() == set()
+    draft = image.with_layer(layer, history=History())
+    store.content.delete(layer.digest)  # it would be needed to unpack
+    assert inside(store.snapshotter.create("one", draft), "ls; cat n").split() == ["b", "dir", "kept", "n", "new"]
+    assert store.trash() == []
+
+
 def test_no_change_gives_no_layer(store: Store) -> None:
     """A step that only reads adds an empty history entry."""
     draft = commit_changes(store, "cat a")

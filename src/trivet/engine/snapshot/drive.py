@@ -66,7 +66,8 @@ class DriveSnapshotter:
         self._images = directory / "image"
         self._instances = directory / "instance"
         self._making = Making(directory / "making")
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # what exists; held for moments
+        self._work = threading.Lock()  # making images; held for seconds, taken before the other
         for each in (directory, self._images, self._instances):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -75,7 +76,7 @@ class DriveSnapshotter:
         target = self._image(image)
         if target.exists():
             return
-        with self._lock:
+        with self._work:
             if not target.exists():
                 self._overlay.prepare(image, report)
                 report("drive", "making the drive", 0, 0)
@@ -110,7 +111,7 @@ class DriveSnapshotter:
     def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
         """Delete the drives of images that nobody of `keep` and no instance needs."""
         needed = {self._image(image).name for image in keep}
-        with self._lock:
+        with self._work, self._lock:
             needed |= {(self._instances / instance / "image").read_text() for instance in self.instances()}
             useless = [path for path in self._images.iterdir() if path.name not in needed]
             useless += self._making.leftovers()

@@ -42,7 +42,8 @@ class OverlaySnapshotter:
         self._layers = directory / "layer"
         self._instances = directory / "instance"
         self._making = Making(directory / "making")
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # what exists; held for moments
+        self._work = threading.Lock()  # making layers; held for seconds, taken before the other
         for each in (directory, self._layers, self._instances):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("fs", "under"):
@@ -53,7 +54,7 @@ class OverlaySnapshotter:
         chains = chain_ids(layer.diff_id for layer in image.layers)
         if all(self._fs(chain).is_dir() for chain in chains):
             return
-        with self._lock:
+        with self._work:
             below: list[Path] = []
             for chain, layer in zip(chains, image.layers, strict=True):
                 if not self._fs(chain).is_dir():
@@ -96,7 +97,7 @@ class OverlaySnapshotter:
             return found[0] if found else self._layers / EMPTY / "fs"
         home = self._fs(chain_ids(layer.diff_id for layer in image.layers)[-1]).parent
         merged_copy = home / f"merged-{digests.of(path.encode())[7:19]}"
-        with self._lock:
+        with self._work:
             if not merged_copy.is_dir():
                 self._merge(found, merged_copy)
         return merged_copy
@@ -131,7 +132,7 @@ class OverlaySnapshotter:
         needed = {EMPTY}
         for image in keep:
             needed |= {chain.partition(":")[2] for chain in chain_ids(layer.diff_id for layer in image.layers)}
-        with self._lock:
+        with self._work, self._lock:
             for instance in self.instances():
                 needed.update((self._instances / instance / "layers").read_text().split())
             useless = [Path(entry.path) for entry in os.scandir(self._layers) if entry.name not in needed]
@@ -186,7 +187,9 @@ class OverlaySnapshotter:
                 drop_idle_whiteouts(draft / "fs", below)
             if stream.diff_id != layer.diff_id:
                 raise digests.DigestMismatch(subject, layer.diff_id, stream.diff_id)
-            draft.rename(self._fs(chain).parent)
+            with self._lock:
+                if not self._fs(chain).is_dir():  # a build may have adopted the same layer meanwhile
+                    draft.rename(self._fs(chain).parent)
         report(short, "unpacked", layer.size, layer.size)
 
 
