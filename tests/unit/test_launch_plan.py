@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from trivet.base.error import Denied, InvalidArgument, Unsupported
+from trivet.base.error import Denied, InvalidArgument, TrivetError, Unsupported
 from trivet.isolation import specification
 from trivet.isolation.plan import (
     Address,
@@ -171,6 +175,38 @@ def test_bad_configuration_is_refused(change: dict[str, object], error: type[Exc
     spec = msgspec.structs.replace(CASES["container"], hostname="", **change)
     with pytest.raises(error, match=words):
         plan.launch(spec, SETTING)
+
+
+JSON = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(1 << 70), 1 << 70),
+        st.text(max_size=8),
+        st.sampled_from(["/", "..", "/../x", "\0", "SCMP_ACT_ALLOW", "bind", "mount"]),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_hostile_configuration_never_crashes(data: st.DataObject) -> None:
+    """Whatever stands at whichever place of a config.json, it becomes a plan or one of our errors."""
+    config = json.loads(oci.encode(CASES["container-mounts"]))
+    place: Any = config
+    while isinstance(place, dict | list) and place:
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        inner = place[key]
+        if not isinstance(inner, dict | list) or not inner or data.draw(st.integers(0, 3)) == 0:
+            place[key] = data.draw(JSON)
+            break
+        place = inner
+    with suppress(TrivetError):
+        steps = plan.launch(oci.decode(json.dumps(config).encode()), msgspec.structs.replace(SETTING, user=None))
+        with suppress(ValueError, OverflowError):  # NUL bytes and giant numbers: refused when a plan is encoded
+            show(steps)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from trivet.launch.operation import (
     WriteFile,
 )
 from trivet.launch.operation import Wait as WaitOperation
-from trivet.oci.runtime import Box, Linux, Process, Spec
+from trivet.oci.runtime import Box, Hooks, Linux, Process, Spec
 from trivet.runtime import device, identity, mount, namespace, sysctl
 from trivet.runtime.setting import Setting
 
@@ -49,8 +49,7 @@ class Incomplete(InvalidArgument):
 def launch(spec: Spec, setting: Setting) -> list[Operation]:
     """Compute the plan that starts a container. Raises `InvalidArgument` or `Unsupported` naming what can't be done."""
     process, linux = _process(spec), spec.linux or Linux()
-    if namespace.has(linux.namespaces, "user") or namespace.has(linux.namespaces, "time"):
-        raise Unsupported("user and time namespaces are not supported yet")
+    _refuse_unsupported(spec, process, linux)
     return [
         *([setting.monitor] if setting.monitor else []),
         *namespace.before_spawn(linux.namespaces),
@@ -85,6 +84,20 @@ def _process(spec: Spec) -> Process:
     if not posixpath.isabs(spec.process.cwd):
         raise InvalidArgument(f"the working directory {spec.process.cwd!r} is not an absolute path")
     return spec.process
+
+
+def _refuse_unsupported(spec: Spec, process: Process, linux: Linux) -> None:
+    """Refuse what would otherwise be left out in silence: every one of these keeps something from happening."""
+    asked = {
+        "user namespace": namespace.has(linux.namespaces, "user"),
+        "time namespace": namespace.has(linux.namespaces, "time"),
+        "hooks": spec.hooks not in (None, Hooks()),
+        "AppArmor profile": bool(process.apparmor_profile),
+        "SELinux label": bool(process.selinux_label or linux.mount_label),
+    }
+    for name, wanted in asked.items():
+        if wanted:
+            raise Unsupported(f"the configuration asks for something not supported yet: {name}")
 
 
 def _spawn(process: Process, setting: Setting, flags: int) -> Spawn:
