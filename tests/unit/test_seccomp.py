@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trivet.base.error import InvalidArgument, Unsupported
 from trivet.kernel import capability, syscall
 from trivet.oci.runtime import Seccomp, SyscallArgument, SyscallRule
-from trivet.runtime import profile, seccomp
+from trivet.runtime import bpf, profile, seccomp
 
 X86_64, X86, AARCH64 = 0xC000003E, 0x40000003, 0xC00000B7
 ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
@@ -21,7 +21,7 @@ OPERATORS = get_args(get_type_hints(SyscallArgument)["op"])
 
 def default_answer(name: str, *arguments: int, capabilities: tuple[str, ...] = capability.DEFAULT) -> int:
     program = seccomp.program(profile.default(capabilities), "x86_64")
-    return seccomp.verdict(program, X86_64, syscall.numbers("x86_64")[name], arguments)
+    return bpf.verdict(program, X86_64, syscall.numbers("x86_64")[name], arguments)
 
 
 # SECURITY.md row 19, and what each opened in the past.
@@ -76,10 +76,10 @@ def test_unknown_numbers_and_machines() -> None:
     """x32 numbers are refused, calls newer than the table don't exist, and a foreign machine's call kills."""
     program = seccomp.program(profile.default(()), "x86_64")
     read = syscall.numbers("x86_64")["read"]
-    assert seccomp.verdict(program, X86_64, read | seccomp.X32_BIT) == EPERM
-    assert seccomp.verdict(program, X86_64, 700) == ENOSYS
-    assert seccomp.verdict(program, X86, syscall.numbers("x86")["_llseek"]) == ALLOW
-    assert seccomp.verdict(program, AARCH64, read) == KILL
+    assert bpf.verdict(program, X86_64, read | seccomp.X32_BIT) == EPERM
+    assert bpf.verdict(program, X86_64, 700) == ENOSYS
+    assert bpf.verdict(program, X86, syscall.numbers("x86")["_llseek"]) == ALLOW
+    assert bpf.verdict(program, AARCH64, read) == KILL
 
 
 def test_default_profile_names_exist() -> None:
@@ -99,7 +99,7 @@ def test_every_call_gets_the_profiles_verdict() -> None:
     for audit, table in ((X86_64, "x86_64"), (X86, "x86")):
         for name, number in syscall.numbers(table).items():
             if name not in conditional:
-                assert seccomp.verdict(program, audit, number) == (ALLOW if name in plain else EPERM), name
+                assert bpf.verdict(program, audit, number) == (ALLOW if name in plain else EPERM), name
 
 
 def test_program_is_small() -> None:
@@ -130,7 +130,7 @@ def test_comparison_is_64_bit(operator: str, value: int, two: int, argument: int
         ),
         "x86_64",
     )
-    assert seccomp.verdict(program, X86_64, 0, (7, 7, argument)) == (ALLOW if holds else KILL)
+    assert bpf.verdict(program, X86_64, 0, (7, 7, argument)) == (ALLOW if holds else KILL)
 
 
 def test_conditions_are_all_and_rules_are_any() -> None:
@@ -143,7 +143,7 @@ def test_conditions_are_all_and_rules_are_any() -> None:
     rules = (rule((0, 1), (1, 2)), rule((0, 3), action="SCMP_ACT_LOG"), rule((0, 3)))
     program = seccomp.program(Seccomp(default_action="SCMP_ACT_ERRNO", syscalls=rules), "x86_64")
     number = syscall.numbers("x86_64")["socket"]
-    answers = {pair: seccomp.verdict(program, X86_64, number, pair) for pair in product((1, 3, 4), (2, 5))}
+    answers = {pair: bpf.verdict(program, X86_64, number, pair) for pair in product((1, 3, 4), (2, 5))}
     assert answers == {
         (1, 2): ALLOW,
         (1, 5): EPERM,

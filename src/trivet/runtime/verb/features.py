@@ -10,7 +10,7 @@ import msgspec
 
 from trivet.kernel import capability, cgroup
 from trivet.oci import runtime as oci
-from trivet.runtime import mount, namespace, seccomp
+from trivet.runtime import bpf, mount, namespace, seccomp
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def features() -> dict[str, object]:
             "seccomp": {
                 "enabled": platform.machine() in seccomp.COMPATIBLE,
                 "actions": sorted(seccomp.ACTIONS),
-                "operators": sorted(seccomp.OPERATORS),
+                "operators": sorted(bpf.OPERATORS),
                 "archs": sorted(seccomp.COMPATIBLE.get(platform.machine(), ())),
                 "knownFlags": sorted(seccomp.FLAGS),
                 "supportedFlags": sorted(seccomp.FLAGS),
