@@ -1,0 +1,47 @@
+"""A real machine from one fixture word: the contract suite's harness, at level vm only."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.conformance.conftest import no_cgroups_left, root_image, root_tree, run_directory
+from tests.conformance.harness import Harness
+
+from trivet.isolation.vm import VmDriver
+
+__all__ = ["no_cgroups_left", "root_image", "root_tree", "run_directory"]
+
+
+@pytest.fixture(scope="session")
+def driver() -> VmDriver:
+    """The vm level; skips when the machine lacks what it needs."""
+    made = VmDriver()
+    missing = made.ability().missing
+    if missing:
+        pytest.skip(f"vm needs {', '.join(missing)}")
+    return made
+
+
+@pytest.fixture
+def machine(driver: VmDriver, root_image: Path, tmp_path: Path, run_directory: Path) -> Iterator[Harness]:
+    """A machine that isn't started yet."""
+    harness = Harness(driver, root_image, tmp_path, run_directory)
+    try:
+        yield harness
+    finally:
+        harness.close()
+
+
+@pytest.fixture
+def bare_image(tmp_path: Path) -> Path:
+    """An image of one static program: no shell, no library, no user, not even a directory to mount on."""
+    tree = tmp_path / "bare"
+    tree.mkdir()
+    shutil.copy("/bin/busybox", tree / "uname")
+    image = tmp_path / "bare.erofs"
+    subprocess.run(["mkfs.erofs", image, tree], check=True, capture_output=True)
+    return image
