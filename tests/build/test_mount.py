@@ -110,3 +110,16 @@ def test_missing_source(workshop: Workshop) -> None:
     """A source that isn't there is an error with file and line."""
     with pytest.raises(BuildError, match="Dockerfile:2: no nothing in the build context"):
         workshop.build("FROM base\nRUN --mount=source=nothing,target=/x true")
+
+
+def test_prune(workshop: Workshop) -> None:
+    """Pruning forgets steps and caches, says what that frees, and changes nothing in a dry run."""
+    workshop.build(f"FROM base\nRUN {CACHE},id=pruned echo x > /var/cache/x/f")
+    used = workshop.builder.usage()
+    assert used.total
+    assert used.size
+    assert workshop.builder.prune(dry_run=True).freed
+    assert workshop.builder.usage() == used
+    assert len(workshop.builder.prune().deleted) == used.total
+    assert workshop.builder.usage().size == 0
+    assert workshop.build(f"FROM base\nRUN {CACHE},id=pruned ls /var/cache/x").output == ""

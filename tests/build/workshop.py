@@ -82,20 +82,7 @@ class Built(NamedTuple):
     @property
     def files(self) -> dict[str, File]:
         """All files of the image, the layers laid over one another."""
-        found: dict[str, File] = {}
-        for layer in self.layers:
-            for path, file in layer.items():
-                directory, name = os.path.split(path)
-                gone = PurePosixPath(directory, name.removeprefix(".wh.")) if name.startswith(".wh.") else None
-                if gone is None:
-                    found[path] = file
-                else:
-                    found = {
-                        each: file
-                        for each, file in found.items()
-                        if gone not in (p := PurePosixPath(each)).parents and gone != p
-                    }
-        return found
+        return merged(self.layers)
 
     @property
     def output(self) -> str:
@@ -111,6 +98,27 @@ class Built(NamedTuple):
     def run(self) -> int:
         """How many steps did something."""
         return sum(step.status.endswith(" s") and " · " in step.status for step in self.progress)
+
+
+def merged(layers: list[dict[str, File]]) -> dict[str, File]:
+    """Lay layers over one another."""
+    found: dict[str, File] = {}
+    for layer in layers:
+        for path, file in layer.items():
+            directory, name = os.path.split(path)
+            gone = PurePosixPath(directory, name.removeprefix(".wh.")) if name.startswith(".wh.") else None
+            if gone is None:
+                found[path] = file
+            else:
+                found = {each: kept for each, kept in found.items() if not PurePosixPath(each).is_relative_to(gone)}
+    return found
+
+
+def base_files() -> dict[str, Content]:
+    """List the files of the image `base`."""
+    links: dict[str, Content] = {f"bin/{name}": "busybox" for name in APPLETS}
+    files: dict[str, Content] = {"bin/busybox": BUSYBOX.read_bytes(), **links}
+    return files | {"etc/passwd": PASSWD, "etc/group": GROUP, "tmp/": "", "usr/lib/": "", "lib": "usr/lib"}
 
 
 class Workshop:
@@ -169,7 +177,7 @@ class Workshop:
         """Read an image out of the store, with nothing but gzip and tarfile."""
         record = self.images.find(ref)
         layers = [
-            _layer(gzip.decompress(self.images.content.path(layer.digest).read_bytes())) for layer in record.layers
+            read_layer(gzip.decompress(self.images.content.path(layer.digest).read_bytes())) for layer in record.layers
         ]
         return Built(record.id, names, progress, self.images.config(record), layers)
 
@@ -189,13 +197,11 @@ class Workshop:
         self.records.close()
 
     def _make_base(self) -> None:
-        links: dict[str, Content] = {f"bin/{name}": "busybox" for name in APPLETS}
-        files: dict[str, Content] = {"bin/busybox": BUSYBOX.read_bytes(), **links}
-        files |= {"etc/passwd": PASSWD, "etc/group": GROUP, "tmp/": "", "usr/lib/": "", "lib": "usr/lib"}
-        self.images.import_(io.BytesIO(make_tar(files)), BASE, ["ENV FROM_BASE=yes", 'CMD ["sh"]'])
+        self.images.import_(io.BytesIO(make_tar(base_files())), BASE, ["ENV FROM_BASE=yes", 'CMD ["sh"]'])
 
 
-def _layer(raw: bytes) -> dict[str, File]:
+def read_layer(raw: bytes) -> dict[str, File]:
+    """Read an uncompressed layer."""
     with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
         found = {}
         for info in archive:

@@ -27,6 +27,7 @@ from trivet.build.dockerfile import parse
 from trivet.build.error import BuildError, ContextError
 from trivet.build.graph import Graph, build_graph
 from trivet.build.ignore import Ignore
+from trivet.build.mount_source import CACHES
 from trivet.build.sandbox import Command, cgroup_of, make_plan, run_directory
 from trivet.build.scope import PROXIES, Scope, platform_arguments
 from trivet.build.session import PREFIX, Report, Session, Tools
@@ -36,8 +37,9 @@ from trivet.build.stage import build_stage
 from trivet.build.state import State
 from trivet.build.thread import in_thread
 from trivet.build.tree import Tree
-from trivet.client.schema import BuildRequest, Progress
+from trivet.client.schema import BuildRequest, Progress, Removed, Usage
 from trivet.engine.image.commit import Draft
+from trivet.engine.snapshot.overlay import disk_usage
 from trivet.engine.snapshot.snapshotter import Layered
 from trivet.engine.snapshot.stream import Readable, decompressed
 from trivet.isolation.plan import Attachment, Root
@@ -104,6 +106,29 @@ class Builder:
     def layered(self) -> Iterable[Layered]:
         """List what must stay unpacked: the drafts of running builds, and the cache."""
         return [*self._drafts.values(), *self.tools.cache.entries()]
+
+    def usage(self) -> Usage:
+        """Add up what the cache takes: its layers as stored, each once, and the caches of RUN --mount."""
+        entries = self.tools.cache.entries()
+        layers = {entry.layer.digest: entry.layer.size for entry in entries if entry.layer}
+        size = sum(layers.values()) + disk_usage(self._mounted)
+        return Usage(kind="build", total=len(entries), active=len(self._drafts), size=size, reclaimable=size)
+
+    def prune(self, *, dry_run: bool = False) -> Removed:
+        """Forget the cache, and the caches of RUN --mount unless a build runs.
+
+        The layers stay until the next collection of images; `freed` counts what goes at once.
+        """
+        forgotten = self.tools.cache.prune(dry_run=dry_run)
+        idle = not self._drafts
+        freed = disk_usage(self._mounted) if idle else 0
+        if idle and not dry_run:
+            shutil.rmtree(self._mounted, ignore_errors=True)
+        return Removed(deleted=[entry.key for entry in forgotten], freed=freed)
+
+    @property
+    def _mounted(self) -> Path:
+        return self.tools.home / CACHES
 
     def _work(self, undo: ExitStack) -> Path:
         work = self.tools.home / "work" / secrets.token_hex(8)

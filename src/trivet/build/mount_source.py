@@ -26,6 +26,7 @@ from trivet.engine.image.commit import Draft, scratch
 from trivet.isolation.plan import Mount
 from trivet.oci import platform as platforms
 
+CACHES = "cache"  # where they are, in the builder's directory
 _CONTENT = "/content"
 
 
@@ -78,7 +79,7 @@ class Mounts:
         name = hashlib.sha256(mount.id.encode()).hexdigest()[:32]
         if mount.sharing != "shared":
             await undo.enter_async_context(self._step.session.locks.setdefault(name, asyncio.Lock()))
-        path = self._step.session.tools.home / "cache" / name
+        path = self._step.session.tools.home / CACHES / name
         if not path.is_dir():
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.chmod(mount.mode)
