@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
+import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import msgspec
@@ -19,6 +22,7 @@ from trivet.kernel import rtnetlink
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _LONGEST_PREFIX = 29
+_LOCK = "/run/trivet-network.lock"
 USUAL_MTU = 1500
 
 
@@ -47,6 +51,17 @@ def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRe
         gateway=str(_gateway(request, subnet)),
         interface=_interface(engine_id, request.name, identity),
     )
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep other engines of this host from choosing the same subnet until ours has its route."""
+    descriptor = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _mtu(wanted: int) -> int:

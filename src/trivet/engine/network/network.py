@@ -22,7 +22,7 @@ from trivet.base.error import Conflict, InvalidArgument
 from trivet.client.schema import Finding, Network, NetworkRequest, Port, PortRequest
 from trivet.engine.network import forwarding, names, publish, repair
 from trivet.engine.network.bridge import Bridge, device_name
-from trivet.engine.network.design import design
+from trivet.engine.network.design import alone, design
 from trivet.engine.network.driver import Driver
 from trivet.engine.network.host import Host
 from trivet.engine.network.ipam import mac_of
@@ -241,7 +241,7 @@ class Networks:
     # inside
 
     def _create(self, request: NetworkRequest) -> NetworkRecord:
-        with self.ledger.lock, ExitStack() as undo:
+        with self.ledger.lock, alone(), ExitStack() as undo:
             record = design(request, self.engine_id, self.ledger.networks())
             driver = self.drivers[record.driver]
             undo.enter_context(self.ledger.adding(record))
