@@ -23,6 +23,7 @@ from trivet.isolation.plan import Level, Plan, Program, Root
 from trivet.kernel import cgroup, procfs
 from trivet.launch.channel import Channel
 from trivet.launch.monitor import Ending, Failure
+from trivet.launch.monitor import Process as Running
 from trivet.launch.operation import Bind, Exec, Monitor, Mount, Operation
 from trivet.launch.spawn import LaunchError, spawn
 from trivet.oci.runtime import Linux, Process, Spec
@@ -91,12 +92,11 @@ class Local:
 
     def exec(self, plan: Plan, program: Program) -> Channel:
         """Set a further program up in a running instance; it waits for `Channel.go()`."""
-        pid = self._running(plan, "running")
+        home, target = group(plan), self._running(plan, "running")
         directory = Path(plan.directory, "exec", secrets.token_hex(8))
         life.sweep(directory.parent)
         directory.mkdir(mode=0o700, parents=True)
         process, linux = self.added(plan, program)
-        home = group(plan)
         setting = Setting(
             root="/",
             monitor=Monitor(str(directory), linger=1),
@@ -108,9 +108,9 @@ class Local:
             builtin=program.builtin,
         )
         kinds = self.joined(plan)
-        steps = enter.operations(process, linux, setting, pid, kinds, own_terminals=kinds != {"mount"})
+        steps = enter.operations(process, linux, setting, target.pid, kinds, own_terminals=kinds != {"mount"})
         channel = _start(steps, plan, directory)
-        if self.status(plan).pid != pid:  # the pid could have been taken over while it was joined
+        if not target.lives():  # the pid could have been taken over while it was joined
             channel.close()
             raise NotRunning(plan, self.status(plan).word)
         return channel
@@ -135,7 +135,7 @@ class Local:
 
     def stats(self, plan: Plan) -> Stats:
         """Measure resource use."""
-        pid = self._running(plan)
+        pid = self._running(plan).pid
         used = group(plan).usage()
         own_network = "network" in self.joined(plan)
         received, sent = procfs.traffic(pid) if own_network else (0, 0)
@@ -202,11 +202,16 @@ class Local:
         )
         return runtime.launch(self.specification(plan), setting)
 
-    def _running(self, plan: Plan, *words: str) -> int:
-        status = self.status(plan)
-        if status.word not in (words or ("running", "paused")):
-            raise NotRunning(plan, status.word)
-        return status.pid
+    def _running(self, plan: Plan, *words: str) -> Running:
+        word, process = self._observe(plan)
+        if process is None or word not in (words or ("running", "paused")):
+            raise NotRunning(plan, word)
+        return process
+
+    def _observe(self, plan: Plan) -> tuple[str, Running | None]:
+        seen = life.observe(Path(plan.directory))
+        paused = seen.word == "running" and group(plan).frozen()
+        return ("paused" if paused else seen.word), seen.process
 
 
 @cache

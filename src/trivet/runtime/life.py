@@ -16,6 +16,7 @@ from trivet.launch import monitor
 from trivet.launch.channel import Channel
 from trivet.launch.monitor import Ending, Failure, Process
 
+_MANY = 32
 _CREDENTIALS = struct.Struct("3i")  # struct ucred
 
 
@@ -77,8 +78,9 @@ def clear(directory: Path, group: Group) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what is left of programs added earlier whose monitors have gone."""
-    for place in directory.glob("*"):
+    """Remove what is left of programs added earlier whose monitors have gone; only once there are many."""
+    places = list(directory.glob("*"))
+    for place in places if len(places) >= _MANY else ():
         if monitor.read_ending(place) is not None and monitor.connect(place) is None:
             for name in ("monitor.sock", "pid", "exit", "new"):
                 (place / name).unlink(missing_ok=True)
