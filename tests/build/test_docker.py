@@ -111,12 +111,12 @@ class Docker:
         built = self("build", "--no-cache", "-q", "-", input=context, check=False)
         if built.returncode:
             return None
-        archive = tarfile.open(fileobj=io.BytesIO(self("save", built.stdout.decode().strip()).stdout))
-        (manifest,) = json.loads(_member(archive, "manifest.json"))
-        config = json.loads(_member(archive, manifest["Config"]))["config"]
-        return Result(
-            _comparable(merged([read_layer(_member(archive, name)) for name in manifest["Layers"]])), _set(config)
-        )
+        saved = self("save", built.stdout.decode().strip()).stdout
+        with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
+            (manifest,) = json.loads(_member(archive, "manifest.json"))
+            config = json.loads(_member(archive, manifest["Config"]))["config"]
+            layers = [read_layer(_member(archive, name)) for name in manifest["Layers"]]
+        return Result(_comparable(merged(layers)), _set(config))
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ from trivet.build.thread import in_thread
 from trivet.build.tree import Tree
 from trivet.client.schema import BuildRequest, Progress, Removed, Usage
 from trivet.engine.image.commit import Draft
-from trivet.engine.snapshot.overlay import disk_usage
+from trivet.engine.snapshot.making import disk_usage
 from trivet.engine.snapshot.snapshotter import Layered
 from trivet.engine.snapshot.stream import Readable, decompressed
 from trivet.isolation.plan import Attachment, Root
@@ -59,7 +59,8 @@ class Builder:
         self._locks: dict[str, asyncio.Lock] = {}
         tools.images.unpacked.append(self.layered)
         make_stubs(tools.home)
-        (tools.home / "work").mkdir(mode=0o700, exist_ok=True)
+        for directory in (tools.home / "work", self._mounted):
+            directory.mkdir(mode=0o700, exist_ok=True)
 
     async def build(self, request: BuildRequest, context: Readable, report: Report) -> dict[str, Any]:
         """Build an image from a context's tar (plain, gzip or zstd); return its `id` and `names`.
@@ -122,8 +123,8 @@ class Builder:
         forgotten = self.tools.cache.prune(dry_run=dry_run)
         idle = not self._drafts
         freed = disk_usage(self._mounted) if idle else 0
-        if idle and not dry_run:
-            shutil.rmtree(self._mounted, ignore_errors=True)
+        for path in list(self._mounted.iterdir()) if idle and not dry_run else ():
+            shutil.rmtree(path, ignore_errors=True)
         return Removed(deleted=[entry.key for entry in forgotten], freed=freed)
 
     @property
