@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -336,3 +338,39 @@ def test_a_client_stalled_at_the_end_does_not_hold_up_the_exit(launch: Launch) -
     channel.close()
     assert isinstance(ending, Ending)
     assert ending.signal == signal.SIGKILL
+
+
+def half_close(channel: Channel) -> socket.socket:
+    """Say that nothing more will be sent, and stay."""
+    raw = channel.detach()
+    raw.shutdown(socket.SHUT_WR)
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("script", "leave"),
+    [
+        ("sleep 20", half_close),
+        ("sleep 20", lambda channel: (channel.write(bytes(50_000)), channel.write(bytes(50_000)), channel.close())),
+        ("exec >&- 2>&-; sleep 20", lambda channel: channel.close()),
+        ("cat /dev/zero", lambda channel: None),
+    ],
+    ids=["half-closed", "gone with input waiting", "output closed", "stalled"],
+)
+def test_a_monitor_that_waits_takes_no_time(launch: Launch, script: str, leave: Callable[[Channel], object]) -> None:
+    """Whatever state its clients are in, a monitor with nothing to do does nothing."""
+    kept = launch.shell(script)
+    expect(kept, Type.STARTED)
+    result = leave(kept)
+    time.sleep(0.3)
+    monitor = parent_of(launch.directories[0])
+    before = ticks(monitor)
+    time.sleep(0.7)
+    assert ticks(monitor) - before <= 1
+    del kept, result
+
+
+def ticks(pid: int) -> int:
+    """CPU time of a process, in clock ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()
+    return int(fields[11]) + int(fields[12])
