@@ -112,7 +112,7 @@ class Builder:
         """Add up what the cache takes: its layers as stored, each once, and the caches of RUN --mount."""
         entries = self.tools.cache.entries()
         layers = {entry.layer.digest: entry.layer.size for entry in entries if entry.layer}
-        size = sum(layers.values()) + disk_usage(self._mounted)
+        size = sum(layers.values()) + sum(disk_usage(path) for path in self._mounted.iterdir())
         return Usage(kind="build", total=len(entries), active=len(self._drafts), size=size, reclaimable=size)
 
     def prune(self, *, dry_run: bool = False) -> Removed:
@@ -121,9 +121,9 @@ class Builder:
         The layers stay until the next collection of images; `freed` counts what goes at once.
         """
         forgotten = self.tools.cache.prune(dry_run=dry_run)
-        idle = not self._drafts
-        freed = disk_usage(self._mounted) if idle else 0
-        for path in list(self._mounted.iterdir()) if idle and not dry_run else ():
+        unused = list(self._mounted.iterdir()) if not self._drafts else []
+        freed = sum(disk_usage(path) for path in unused)
+        for path in unused if not dry_run else ():
             shutil.rmtree(path, ignore_errors=True)
         return Removed(deleted=[entry.key for entry in forgotten], freed=freed)
 
