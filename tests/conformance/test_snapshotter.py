@@ -238,7 +238,7 @@ def test_a_damaged_layer_is_corrupt(store: Store, damage: str) -> None:
     data[520] ^= 1
     path.chmod(0o600)
     path.write_bytes({"flipped": bytes(data), "truncated": bytes(data[:700]), "missing": b""}[damage])
-    with pytest.raises(Corrupt, match=r"layer [0-9a-f]{12}|tar stream"):
+    with pytest.raises(Corrupt, match=r"layer [0-9a-f]{12}"):
         store.snapshotter.create("one", image)
     assert store.snapshotter.instances() == set()
     assert store.trash() == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +21,19 @@ from trivet.registry.client import RegistryClient
 from trivet.registry.error import AccessDenied, LoginRequired, RegistryUnavailable
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-LAYER = bytes(range(256)) * 4096
+
+
+def a_layer() -> bytes:
+    """Make a tar of a megabyte."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo("file")
+        info.size = 1 << 20
+        archive.addfile(info, io.BytesIO(bytes(range(256)) * 4096))
+    return buffer.getvalue()
+
+
+LAYER = a_layer()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -27,21 +41,20 @@ def descriptor(data: bytes, kind: str) -> dict[str, object]:
     return {"mediaType": kind, "digest": digests.of(data), "size": len(data)}
 
 
-CONFIG = json.dumps(
-    {
-        "architecture": "amd64",
-        "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": [digests.of(LAYER)]},
-    }
-).encode()
-MANIFEST = json.dumps(
-    {
+def an_image(layer: bytes) -> tuple[bytes, bytes]:
+    """Make the configuration and the manifest of an image with one layer."""
+    rootfs = {"type": "layers", "diff_ids": [digests.of(layer)]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).encode()
+    manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
-        "config": descriptor(CONFIG, "application/vnd.oci.image.config.v1+json"),
-        "layers": [descriptor(LAYER, "application/vnd.oci.image.layer.v1.tar")],
+        "config": descriptor(config, "application/vnd.oci.image.config.v1+json"),
+        "layers": [descriptor(layer, "application/vnd.oci.image.layer.v1.tar")],
     }
-).encode()
+    return config, json.dumps(manifest).encode()
+
+
+CONFIG, MANIFEST = an_image(LAYER)
 
 
 class Registry:
@@ -51,7 +64,7 @@ class Registry:
         self.seen: list[web.Request] = []
         self.blob: Handler = self._blob
         self.gate: Callable[[web.Request], web.Response | None] = lambda request: None
-        self.manifest = MANIFEST
+        self.config, self.manifest = CONFIG, MANIFEST
         self.manifest_type = MANIFEST_TYPE
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -63,9 +76,9 @@ class Registry:
             return web.Response()
         if "/manifests/" in request.path:
             return web.Response(body=self.manifest, headers={"Content-Type": self.manifest_type})
-        if digests.of(LAYER) in request.path:
-            return await self.blob(request)
-        return web.Response(body=CONFIG)
+        if digests.of(self.config) in request.path:
+            return web.Response(body=self.config)
+        return await self.blob(request)
 
     async def _blob(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=LAYER)
@@ -166,6 +179,21 @@ def test_wrong_blob_is_refused(images: Images, body: bytes, message: str) -> Non
 
     registry.blob = blob
     with pytest.raises(Corrupt, match=message):
+        pull(images, registry)
+    assert left_over(images) == []
+
+
+@pytest.mark.parametrize("layer", [b"no tar" * 1000, LAYER[:600_000]])
+def test_a_layer_that_is_no_tar_is_refused(images: Images, layer: bytes) -> None:
+    """A layer that is whole but can't be unpacked ends the pull with its name; there is no image then."""
+    registry = Registry()
+    registry.config, registry.manifest = an_image(layer)
+
+    async def blob(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=layer)
+
+    registry.blob = blob
+    with pytest.raises(Corrupt, match=f"layer {digests.short(digests.of(layer))} cannot be unpacked: tar stream"):
         pull(images, registry)
     assert left_over(images) == []
 

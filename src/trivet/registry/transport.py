@@ -175,5 +175,5 @@ def _reason(error: BaseException) -> str:
         return "it took too long"
     if isinstance(error, aiohttp.ClientConnectorError):
         code = error.os_error.errno
-        return os.strerror(code).lower() if code and code > 0 else str(error.os_error)
+        return (os.strerror(code) if code and code > 0 else error.os_error.strerror or str(error.os_error)).lower()
     return str(error) or type(error).__name__

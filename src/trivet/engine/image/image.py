@@ -14,7 +14,7 @@ from trivet.engine.image import adopt, bootstrap, detail, load, retention, rootf
 from trivet.engine.image.catalog import Catalog
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageNotFound, ImageRecord, Name, WrongPlatform
-from trivet.engine.image.progress import Report, silent
+from trivet.engine.image.progress import Report, relay, silent
 from trivet.engine.snapshot.diff import store_changes
 from trivet.engine.snapshot.snapshotter import Layered, Snapshotter
 from trivet.engine.snapshot.stream import Readable
@@ -103,7 +103,7 @@ class Images:
         return retention.remove(self, ref, force)
 
     async def pull(self, reference: str, platform: str = "", report: Report = silent) -> ImageRecord:
-        """Get an image from its registry, or make it from packages (`bootstrap:debian/bookworm`).
+        """Get an image from its registry, or make it from packages (`bootstrap:debian/bookworm`), and unpack it.
 
         Layers that are here aren't fetched again. Raises `Unavailable`, `ImageNotFound`, `WrongPlatform` and
         what the registry's errors say; nothing is recorded then.
@@ -115,7 +115,10 @@ class Images:
 
     def load(self, file: Readable, report: Report = silent) -> builtins.list[str]:
         """Take the images of a docker-archive or OCI-layout tar (plain, gzip or zstd); return their names or ids."""
-        return load.load(self, file, report)
+        names = load.load(self, file, report)
+        for name in names:
+            self.unpack(self.find(name), report)
+        return names
 
     def save(self, names: Sequence[str], file: save.Writable, form: str = "docker") -> None:
         """Write images as a tar: an OCI layout, with form `docker` also readable by `docker load`."""
@@ -130,7 +133,15 @@ class Images:
         report: Report = silent,
     ) -> ImageRecord:
         """Make a one-layer image from the tar of a root file system."""
-        return rootfs.import_(self, file, reference, changes, message, report)
+        record = rootfs.import_(self, file, reference, changes, message, report)
+        self.unpack(record, report)
+        return record
+
+    def unpack(self, image: ImageRecord | Draft, report: Report = silent) -> None:
+        """Unpack an image's layers now rather than for its first instance; nothing for another machine's image."""
+        offered = image.config.platform if isinstance(image, Draft) else platforms.parse(image.platform)
+        if "mount" in self.snapshotters and platforms.runs_here(offered):
+            self.snapshotters["mount"].prepare(image, relay(report))
 
     def draft(self, ref: str, platform: str = "") -> Draft:
         """Start a new image from one we have. Raises `WrongPlatform` if it is for another than `platform`."""

@@ -32,3 +32,13 @@ class Meter:
         if now >= self._next or current == self._total:
             self._next = now + INTERVAL
             self._report(Progress(id=self._key, status=status, current=current, total=self._total))
+
+
+def relay(report: Report) -> Callable[[str, str, int, int], None]:
+    """Make a snapshotter's reports lines of progress."""
+    meters: dict[str, Meter] = {}
+
+    def count(what: str, doing: str, done: int, total: int) -> None:
+        meters.setdefault(what, Meter(report, what, total)).count(doing, done)
+
+    return count

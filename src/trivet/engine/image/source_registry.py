@@ -1,21 +1,24 @@
-"""Pulling: from a registry into the store, in parallel, verified, and recorded when all is there."""
+"""Pulling: from a registry into the store, in parallel, verified, unpacked, and recorded when all is there."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from trivet.base.error import Corrupt
 from trivet.client.schema import Progress
 from trivet.engine.image import adopt
+from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageRecord, Name, WrongPlatform
 from trivet.engine.image.progress import Meter, Report
 from trivet.oci import config as configs
 from trivet.oci import digest as digests
 from trivet.oci import manifest as manifests
 from trivet.oci import platform as platforms
+from trivet.oci.config import Image
 from trivet.oci.descriptor import Descriptor
 from trivet.oci.manifest import Index, Manifest
 from trivet.oci.platform import Platform
@@ -31,17 +34,21 @@ PARALLEL = 3
 
 
 async def pull(images: Images, reference: Reference, wanted: Platform, report: Report) -> ImageRecord:
-    """Fetch an image for a platform and give it its name."""
-    report(Progress(status=f"pulling {reference.familiar}"))
-    with images.leases.hold(f"pull of {reference.familiar}") as lease:
+    """Fetch an image for a platform, unpack it as it arrives, and give it its name."""
+    subject = reference.familiar
+    report(Progress(status=f"pulling {subject}"))
+    with images.leases.hold(f"pull of {subject}") as lease:
         async with RegistryClient(reference.domain) as registry:
             fetch = _Fetch(registry, reference, images.content, lease, report)
             digest, found = await fetch.manifests(wanted)
-            adopt.check_kind(found.manifest, subject=reference.familiar)
-            await fetch.blobs(found.manifest)
-        record, image = adopt.describe(images.content, digest, found, subject=reference.familiar)
-        if not platforms.matches(wanted, image.platform):
-            raise WrongPlatform(reference.familiar, str(image.platform), str(wanted))
+            adopt.check_kind(found.manifest, subject=subject)
+            image = await fetch.config(found.manifest)
+            if not platforms.matches(wanted, image.platform):
+                raise WrongPlatform(subject, str(image.platform), str(wanted))
+            expected = adopt.record_of(image, found.manifest, digest=digest, chosen=found.digest, subject=subject)
+            piles = [Draft(config=image, layers=expected.layers[: index + 1]) for index in range(len(expected.layers))]
+            await fetch.layers(found.manifest, [partial(images.unpack, pile, report) for pile in piles])
+        record, _ = adopt.describe(images.content, digest, found, subject=subject)
         name = Name(reference=str(reference), digest=digest, manifest=found.digest)
         return images.catalog.add(record, [name])
 
@@ -70,18 +77,34 @@ class _Fetch:
             digest, parsed = await self._manifest(chosen.digest, chosen)
         raise Corrupt(f"image {self._reference.familiar} has indexes nested too deep")
 
-    async def blobs(self, manifest: Manifest) -> None:
-        """Fetch configuration and layers, each once, a few at a time; the first failure ends the others."""
+    async def config(self, manifest: Manifest) -> Image:
+        """Fetch and read the configuration."""
+        subject = self._reference.familiar
         if manifest.config.size > configs.LIMIT:
-            raise Corrupt(f"image {self._reference.familiar} has a configuration of {manifest.config.size} bytes")
-        wanted = {each.digest: each for each in (manifest.config, *manifest.layers)}
-        tasks = [asyncio.create_task(self._blob(each)) for each in wanted.values()]
+            raise Corrupt(f"image {subject} has a configuration of {manifest.config.size} bytes")
+        await self._blob(manifest.config)
+        raw = await asyncio.to_thread(self._content.read, manifest.config.digest, limit=configs.LIMIT)
+        return configs.parse(raw, subject=subject)
+
+    async def layers(self, manifest: Manifest, unpack: Sequence[Callable[[], None]]) -> None:
+        """Fetch the layers, each once, a few at a time; call each layer's `unpack` when it and those below are there.
+
+        The first failure ends the others.
+        """
+        tasks = {each.digest: asyncio.create_task(self._blob(each)) for each in manifest.layers}
+
+        async def unpacking() -> None:
+            for layer, ready in zip(manifest.layers, unpack, strict=True):
+                await tasks[layer.digest]
+                await asyncio.to_thread(ready)
+
+        everything = [*tasks.values(), asyncio.create_task(unpacking())]
         try:
-            await asyncio.gather(*tasks)
+            await asyncio.gather(*everything)
         finally:
-            for task in tasks:
+            for task in everything:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*everything, return_exceptions=True)
 
     async def _manifest(self, identifier: str, promised: Descriptor | None = None) -> tuple[str, Index | Manifest]:
         fetched = await self._registry.manifest(self._reference.path, identifier)

@@ -15,13 +15,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from trivet.base.error import AlreadyExists
+from trivet.base.error import AlreadyExists, Corrupt, TrivetError
 from trivet.engine.snapshot.extract import extract
 from trivet.engine.snapshot.making import Making, disk_usage
 from trivet.engine.snapshot.pack import Packer
 from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
 from trivet.engine.snapshot.stream import Budget, LayerStream
-from trivet.engine.snapshot.tree import is_whiteout
+from trivet.engine.snapshot.tar import MalformedTar
+from trivet.engine.snapshot.tree import MalformedLayer, is_whiteout
 from trivet.engine.snapshot.walk import changes, locate, merged
 from trivet.isolation.plan import Root
 from trivet.oci import digest as digests
@@ -29,6 +30,13 @@ from trivet.oci.layer import Layer, chain_ids
 from trivet.store.content import ContentStore, explaining_full
 
 EMPTY = "empty"
+
+
+class UnusableLayer(Corrupt):
+    """A layer that is what its digest says, but can't be unpacked."""
+
+    def __init__(self, layer: str, problem: TrivetError) -> None:
+        super().__init__(f"layer {layer} cannot be unpacked: {problem.message}")
 
 
 class OverlaySnapshotter:
@@ -183,7 +191,11 @@ class OverlaySnapshotter:
         ):
             _make_root(draft / "fs")
             stream.watch(lambda done: report(short, "unpacking", done, layer.size))
-            if extract(stream, draft / "fs", budget=self._budget):
+            try:
+                whiteouts = extract(stream, draft / "fs", budget=self._budget)
+            except (MalformedTar, MalformedLayer) as error:
+                raise UnusableLayer(short, error) from error
+            if whiteouts:
                 drop_idle_whiteouts(draft / "fs", below)
             if stream.diff_id != layer.diff_id:
                 raise digests.DigestMismatch(subject, layer.diff_id, stream.diff_id)
