@@ -48,13 +48,19 @@ def hijack(request: web.Request) -> Stream:
     return Stream(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
 
-async def splice(client: Stream, program: Stream, settled: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def splice(
+    client: Stream,
+    program: Stream,
+    settled: Callable[[], Coroutine[Any, Any, None]],
+    signal: Callable[[int], Coroutine[Any, Any, None]] | None = None,
+) -> None:
     """Carry frames both ways until the program has ended or either side is gone.
 
     Before the EXIT frame is passed on, `settled` waits until the engine knows of the end too: who
-    sees a program end must be able to start or remove its instance right away.
+    sees a program end must be able to start or remove its instance right away. `signal` sends signals by
+    another way than behind input that the program may never read.
     """
-    upward = asyncio.create_task(_carry_input(client, program))
+    upward = asyncio.create_task(_carry_input(client, program, signal))
     try:
         while frame := await program.receive():
             if frame.type == Type.EXIT:
@@ -76,10 +82,14 @@ async def splice(client: Stream, program: Stream, settled: Callable[[], Coroutin
 FROM_CLIENT = frozenset({Type.STDIN, Type.RESIZE, Type.SIGNAL})
 
 
-async def _carry_input(client: Stream, program: Stream) -> None:
+async def _carry_input(
+    client: Stream, program: Stream, signal: Callable[[int], Coroutine[Any, Any, None]] | None
+) -> None:
     with contextlib.suppress(ConnectionError):
         while frame := await client.receive():
-            if frame.type in FROM_CLIENT:
+            if frame.type is Type.SIGNAL and signal is not None:
+                await signal(int.from_bytes(frame.payload[:4], "little"))
+            elif frame.type in FROM_CLIENT:
                 await program.send(frame.type, frame.payload)
     program.close()  # the client is gone: wake the other direction
 

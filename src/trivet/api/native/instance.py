@@ -89,7 +89,9 @@ async def attach(engine: Engine, request: web.Request) -> web.StreamResponse:
     streams = Attach(stdin=flag(request, "stdin"), stdout=flag(request, "stdout"), stderr=flag(request, "stderr"))
     program = await engine.instances.attach(key, streams, begin=flag(request, "start"))
     client = hijack(request)
-    await splice(client, program, lambda: engine.instances.settled(key))
+    await splice(
+        client, program, lambda: engine.instances.settled(key), lambda word: engine.instances.signal(key, word)
+    )
     return Hijacked()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 from trivet.base.error import InvalidArgument, TrivetError
@@ -107,6 +108,11 @@ class Instances:
         async with self.context.locks.hold(key, "restarting"):
             await stop.stop(self.context, key, grace)
             await start.start(self.context, key)
+
+    async def signal(self, key: str, number: int) -> None:
+        """Pass a signal on from an attached client; one that comes too late is nobody's error."""
+        with contextlib.suppress(TrivetError):
+            await stop.kill(self.context, key, str(number))
 
     async def kill(self, ref: str, word: str) -> None:
         """Send an instance a signal; with SIGKILL, come back when it has ended."""
