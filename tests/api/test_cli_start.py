@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.conftest import BIN
 
 from trivet.client.address import default_socket
 from trivet.client.client import Client
@@ -43,6 +44,7 @@ def test_two_commands_start_one_engine(short_path: Path, tmp_path: Path) -> None
     while answers(socket) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not answers(socket)
+    subprocess.run([BIN / "trivetd", "--uninstall"], env=environ, check=True)
 
 
 def test_an_engine_that_cannot_start(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from argparse import ArgumentTypeError, Namespace
 
 import msgspec
@@ -14,6 +15,7 @@ from trivet.cli import value
 from trivet.cli.control import Neutraliser, visible
 from trivet.cli.instance import level, port_text, status
 from trivet.cli.output import Column, age, binary_size, human_size, short, span, table
+from trivet.cli.patience import patience
 from trivet.cli.progress import Live, Plain
 from trivet.client.schema import Instance, InstanceRequest, Port, Progress
 
@@ -206,3 +208,23 @@ def test_live_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     assert screen.startswith("one fetching ━━━━━━━━━━━━╌╌╌╌╌╌╌╌╌╌╌╌ 50 B of 100 B\n\x1b[1F\x1b[Jone fetching")
     assert "two waiting\n\x1b[2F\x1b[Jhello\none fetching" in screen
     assert screen.endswith("two waiting\n")
+
+
+class Screen(io.StringIO):
+    """A terminal that only remembers."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long is told on a terminal, and the line is gone afterwards; what is quick, or elsewhere, is not."""
+    monkeypatch.setattr("trivet.cli.patience.PATIENCE", 0.05)
+    monkeypatch.setattr("trivet.cli.patience.BEAT", 0.01)
+    for stderr, pause, expected in ((Screen(), 0.3, True), (Screen(), 0.0, False), (io.StringIO(), 0.3, False)):
+        monkeypatch.setattr("sys.stderr", stderr)
+        with patience("stopping \x1bweb"):
+            time.sleep(pause)
+        shown = stderr.getvalue()
+        assert bool(shown) is expected
+        assert not shown or (shown.startswith("\rstopping ␛web · 0 s") and shown.endswith("\r\x1b[K"))

@@ -18,6 +18,7 @@ class Context:
     def __init__(self, host: str = "", *, debug: bool = False) -> None:
         self.host = host
         self.debug = debug
+        self.verb = ""  # of the command that was typed
 
     @cached_property
     def client(self) -> Client:

@@ -28,6 +28,7 @@ from trivet.cli.output import (
     write_array,
     write_json,
 )
+from trivet.cli.patience import patience
 from trivet.cli.prune import prune_command
 from trivet.client.schema import Instance, Port, TopRow
 
@@ -37,7 +38,8 @@ def each(context: Context, args: Namespace, refs: list[str], action: Callable[[s
     failed = False
     for ref in refs:
         try:
-            action(ref)
+            with patience(f"{context.verb} {ref}"):
+                action(ref)
         except TrivetError as error:
             failed = True
             context.complain(error)

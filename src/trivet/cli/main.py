@@ -85,6 +85,7 @@ def _invoke(context: Context, entry: Entry, spelling: str, rest: list[str]) -> i
         failed, misused = command.failed, command.misused
         parser = Parser(prog=f"trivet {spelling}", add_help=False, allow_abbrev=False)
         args = build_parser(parser, command, entry.summary).parse_args(rest)
+        context.verb = entry.key
         code = command.run(context, args)
         sys.stdout.flush()
         return code

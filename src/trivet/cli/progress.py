@@ -11,6 +11,7 @@ from typing import Any, Protocol, TextIO
 
 import msgspec
 
+from trivet.cli import terminal
 from trivet.cli.control import Neutraliser, visible
 from trivet.cli.output import human_size
 from trivet.client.archive import Reader
@@ -254,10 +255,8 @@ def _meter(meters: dict[str, Meter], step: Progress, now: float) -> Meter:
 
 
 def _screen() -> tuple[int, int]:
-    try:
-        return os.get_terminal_size(2)
-    except OSError:
-        return 80, 24
+    rows, columns = terminal.size()
+    return columns or 80, rows or 24
 
 
 def _clock(seconds: float) -> str:

@@ -9,6 +9,7 @@ from trivet.cli import terminal
 from trivet.cli.command import Command, Misuse, Option, flag
 from trivet.cli.context import Context
 from trivet.cli.output import JSON, human_size, write_json
+from trivet.cli.patience import patience
 from trivet.client.schema import PruneRequest, Removed
 
 WORDS = {
@@ -42,10 +43,11 @@ def prune(context: Context, args: Namespace, wishes: dict[str, bool]) -> int:
     """Ask, remove, tell what went. `wishes` maps kinds of object to whether all unused ones go."""
     if not args.dry_run and not args.force and not _agreed(wishes):
         return 1
-    removed = [
-        context.client.system.prune(PruneRequest(kinds=[kind], all=every, dry_run=args.dry_run))
-        for kind, every in wishes.items()
-    ]
+    removed = []
+    for kind, every in wishes.items():
+        with patience(f"pruning {kind}"):
+            request = PruneRequest(kinds=[kind], all=every, dry_run=args.dry_run)
+            removed.append(context.client.system.prune(request))
     total = Removed(
         untagged=[name for part in removed for name in part.untagged],
         deleted=[name for part in removed for name in part.deleted],

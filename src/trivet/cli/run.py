@@ -17,6 +17,7 @@ from trivet.cli.command import REFUSED, Command, Misuse, flag, under
 from trivet.cli.context import Context
 from trivet.cli.option import KEYS, PROXY, SHARED, repeated
 from trivet.cli.output import write_json
+from trivet.cli.patience import patience
 from trivet.cli.request import request_of
 from trivet.client.problem import EngineGone
 from trivet.client.schema import Created, InstanceRequest
@@ -31,10 +32,13 @@ def run(context: Context, args: Namespace) -> int:
     created = _create(context, args, request)
     with _removed_unless_started(context, created.id):
         if args.detach:
-            context.client.instances.start(created.id)
+            with patience(f"starting {args.image}"):
+                context.client.instances.start(created.id)
             _print_id(args, created)
             return 0
-        with context.client.instances.attach(created.id, start=True, stdin=args.interactive) as stream:
+        with patience(f"starting {args.image}"):
+            stream = context.client.instances.attach(created.id, start=True, stdin=args.interactive)
+        with stream:
             return converse(stream, _settings(context, args, created.id))
 
 
@@ -102,18 +106,22 @@ def _create(context: Context, args: Namespace, request: InstanceRequest) -> Crea
 
 def _create_with_image(context: Context, args: Namespace, request: InstanceRequest) -> Created:
     """Pull here rather than in the engine's create, so that progress is seen."""
-    instances, policy = context.client.instances, request.pull
-    request = msgspec.structs.replace(request, pull="never")
+    policy = request.pull
     if policy == "always":
         _pull(context, args)
-        return instances.create(request)
+        return _create_from_present(context, request)
     try:
-        return instances.create(request)
+        return _create_from_present(context, request)
     except NotFound:
         if policy == "never" or _is_present(context, request.image):
             raise
     _pull(context, args)
-    return instances.create(request)
+    return _create_from_present(context, request)
+
+
+def _create_from_present(context: Context, request: InstanceRequest) -> Created:
+    with patience(f"creating from {request.image}"):
+        return context.client.instances.create(msgspec.structs.replace(request, pull="never"))
 
 
 def _is_present(context: Context, image: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from argparse import Namespace
@@ -69,7 +68,9 @@ def _fit(text: str, live: bool) -> str:
     """Cut a live table to the screen, so that it never scrolls."""
     if not live:
         return text
-    columns, rows = os.get_terminal_size(1)
+    rows, columns = terminal.size()
+    if not rows or not columns:
+        return text
     return "".join(line[: columns - 1] + "\n" for line in text.splitlines()[: rows - 1])
 
 

@@ -13,6 +13,7 @@ from trivet.cli.context import Context
 from trivet.cli.control import visible
 from trivet.cli.option import FILTER, INSTANCE
 from trivet.cli.output import JSON, Column, binary_size, human_size, print_table, short, write_array, write_json
+from trivet.cli.patience import patience
 from trivet.cli.prune import prune_command
 from trivet.client.schema import Event, Finding, Info, LevelInfo, Usage
 
@@ -60,7 +61,8 @@ def _level_columns() -> list[Column[LevelInfo]]:
 
 def usage(context: Context, args: Namespace) -> int:
     """Tell what takes how much space."""
-    rows = context.client.system.usage()
+    with patience("measuring"):
+        rows = context.client.system.usage()
     if args.json:
         for row in rows:
             write_json(row)
@@ -78,7 +80,8 @@ def usage(context: Context, args: Namespace) -> int:
 
 def check(context: Context, args: Namespace) -> int:
     """Verify store and records; fails while something is wrong."""
-    findings = context.client.system.check(repair=args.repair)
+    with patience("checking"):
+        findings = context.client.system.check(repair=args.repair)
     unrepaired = [finding for finding in findings if not finding.repaired]
     if args.json:
         for finding in findings:

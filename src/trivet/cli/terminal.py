@@ -38,7 +38,7 @@ def is_terminal(descriptor: int) -> bool:
 
 def size() -> tuple[int, int]:
     """Return rows and columns of the terminal, 0 and 0 without one."""
-    for descriptor in (1, 0, 2):
+    for descriptor in (0, 1, 2):
         try:
             columns, rows = os.get_terminal_size(descriptor)
         except OSError:
