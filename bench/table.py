@@ -26,11 +26,11 @@ def draw(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = 100
 
 
 def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Give every column what it needs, and take what is too much from the widest."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    while sum(widths) + GAP * (len(widths) - 1) > width:
-        widths[widths.index(max(widths))] -= 1
-    return widths
+    """Give every column what it needs, and take what is too much from the widest but the first."""
+    first, *others = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    while first + sum(others) + GAP * len(others) > width and max(others) > 1:
+        others[others.index(max(others))] -= 1
+    return [first, *others]
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], right: bool) -> list[str]:

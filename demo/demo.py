@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 import time
@@ -20,7 +19,7 @@ from bench import memory
 from demo import visitor
 from demo.engine import engine
 from demo.observation import Observation, observe, table
-from demo.step import Failure, headline, note, show, trivet, trivet_aloud, waiting
+from demo.step import Failure, Waiting, headline, note, show, trivet, trivet_aloud, width
 from trivet.base.error import TrivetError
 from trivet.client.client import Client
 from trivet.client.schema import Instance
@@ -60,7 +59,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\ndemo: stopped", file=sys.stderr)
         return 130
-    note(f"All of it took {time.monotonic() - began:.1f} s.")
+    note(f"all of it took {time.monotonic() - began:.1f} s.")
     return 0
 
 
@@ -70,9 +69,9 @@ def make_images(client: Client) -> None:
     if any(name == BASE for image in client.images.list() for name in image.names):
         note(f"{BASE} is there already")
     else:
-        trivet_aloud("pull", SOURCE)
+        trivet_aloud("pull", SOURCE, wanted="bootstrap")
     headline("A guest book on it: PostgreSQL and a small web application, from demo/guestbook/Dockerfile")
-    trivet_aloud("build", "-t", IMAGE, "demo/guestbook")
+    trivet_aloud("build", "-t", IMAGE, "demo/guestbook", wanted="[")
 
 
 def compare(client: Client, *, keep: bool) -> None:
@@ -83,7 +82,7 @@ def compare(client: Client, *, keep: bool) -> None:
         seen = [run(client, level) for level in LEVELS]
         headline("Side by side")
         print(trivet("ps"), flush=True)
-        print(table(seen, width=shutil.get_terminal_size((100, 24)).columns), end="")
+        print(table(seen, width=width()), end="")
         print(EXPLANATION.format(engine=memory.proportional(client.system.info().pid) / 1e6))
 
 
@@ -96,13 +95,13 @@ def run(client: Client, level: str) -> Observation:
         *("-p", "127.0.0.1::18080", "-v", f"{name}:/var/lib/guestbook", IMAGE),
     )
     port = client.instances.get(name).ports[0].host_port
-    with waiting(f"{name}: waiting for its first answer"):
+    with Waiting(f"{name}: waiting for its first answer"):
         visitor.wait_for_answer(port, PATIENCE, lambda: check_alive(client, name))
     first_answer = time.monotonic() - began
-    with waiting(f"{name}: writing and reading"):
+    with Waiting(f"{name}: writing and reading"):
         book = visitor.sign(port)
         note(f"http://127.0.0.1:{port} answers; wrote {len(visitor.ENTRIES)} entries, read {len(book)}")
-    counted = trivet("exec", name, "psql", "-Atc", COUNT).strip()
+    counted = trivet("exec", name, "psql", "-tAc", COUNT).strip()
     note(f"PostgreSQL counts {counted}")
     if counted != str(len(book)):
         raise Failure(f"{name}: the guest book showed {len(book)} entries, but PostgreSQL counts {counted}")
@@ -132,7 +131,7 @@ def instances(client: Client, *, keep: bool) -> Iterator[None]:
             headline("They go on running. To end them:")
             show("trivet", "rm", "-f", *NAMES)
             return
-        headline("Stopped cleanly; images and volumes stay")
+        headline("Enough; images and volumes stay for the next time")
         trivet("stop", *NAMES)
         for instance in map(client.instances.get, NAMES):
             note(f"{instance.name} ended with status {instance.exit_code}")

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from demo.step import Failure, show, waiting
+from demo.step import LOGS, Failure, Waiting, show
 from trivet.base.error import TrivetError
 from trivet.client.client import Client
 
 PROGRAM = Path(sys.executable).with_name("trivetd")
-ROOT = Path("build/demo/engine")
-LOG = Path("build/demo/engine.log")
+ROOT = LOGS / "engine"
+LOG = LOGS / "engine.log"
 RUN = Path("/run/trivet-demo")  # short: the path of a unix socket has at most 107 bytes
 HOST = f"unix://{RUN}/trivet.sock"
 PATIENCE = 30.0  # seconds until its first word
@@ -28,6 +28,7 @@ PATIENCE = 30.0  # seconds until its first word
 def engine(*, keep: bool = False) -> Iterator[Client]:
     """Run `trivetd` for as long as the body takes. One that an earlier demo kept ends first; what it ran goes on."""
     words = ["--root", str(ROOT), "--run-dir", str(RUN)]
+    show(".", str(PROGRAM.with_name("activate").relative_to(Path.cwd())))
     show("trivetd", *words, ending=" &")
     show("export", f"TRIVET_HOST={HOST}")
     os.environ["TRIVET_HOST"] = HOST
@@ -41,6 +42,7 @@ def engine(*, keep: bool = False) -> Iterator[Client]:
         yield client
         if keep:
             show("kill", str(process.pid))
+            show("trivetd", *words, "--uninstall")
     except BaseException:
         keep = False
         raise
@@ -48,6 +50,13 @@ def engine(*, keep: bool = False) -> Iterator[Client]:
         if not keep:
             process.terminate()
             process.wait()
+            _uninstall(words)
+
+
+def _uninstall(words: list[str]) -> None:
+    """Take the engine's bridges, rules and control groups off the host; its images and volumes stay."""
+    show("trivetd", *words, "--uninstall")
+    subprocess.run([PROGRAM, *words, "--uninstall"], stdin=subprocess.DEVNULL)
 
 
 def _end_earlier(client: Client) -> None:
@@ -65,7 +74,7 @@ def _end_earlier(client: Client) -> None:
 
 def _wait(client: Client, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + PATIENCE
-    with waiting("the engine starts"):
+    with Waiting("the engine starts"):
         while time.monotonic() < deadline and process.poll() is None:
             try:
                 client.system.ping()

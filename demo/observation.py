@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from bench import memory
 from bench.table import draw
@@ -53,9 +55,9 @@ def beyond(instance: Instance, machine: Machine) -> int:
 
 
 def table(observations: list[Observation], width: int) -> str:
-    """Lay the levels out side by side."""
-    rows = [[title, *(cell(seen) for seen in observations)] for title, cell in _ROWS]
-    return draw(["", *(seen.level.level for seen in observations)], rows, width=width)
+    """Lay the levels out side by side; what nobody has to tell is left out."""
+    rows = [[title, *map(cell, observations)] for title, cell in ROWS]
+    return draw(["", *(seen.level.level for seen in observations)], [row for row in rows if any(row[1:])], width=width)
 
 
 def _seconds(value: float) -> str:
@@ -66,36 +68,43 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count < 10e6 else f"{count / 1e6:.0f} MB"
 
 
-def _kernel(seen: Observation) -> str:
-    return f"{seen.machine.kernel} ({_whose(seen)})"
-
-
 def _whose(seen: Observation) -> str:
-    return "its own" if seen.level.level == "vm" else "the host's"
+    return "the guest" if seen.level.level == "vm" else "the host"
+
+
+def _kernel(seen: Observation) -> str:
+    return f"{seen.machine.kernel}, {'its own' if seen.level.level == 'vm' else 'the host’s'}"
+
+
+def _processor(seen: Observation) -> str:
+    return {"native": "the processor", "kvm": "the processor (KVM)"}.get(seen.level.acceleration, "an emulated one")
+
+
+def _interfaces(seen: Observation) -> str:
+    names = seen.machine.interfaces
+    return ", ".join(names) if len(names) <= MANY else f"{', '.join(names[:MANY])}, … ({len(names)} in all)"
 
 
 def _user(seen: Observation) -> str:
+    """Translate the user through the map of its user namespace: rows of first inside, first outside, count."""
     user = seen.machine.user
     outside = next(
-        (host + user - first for first, host, count in seen.machine.users if 0 <= user - first < count), user
+        (out + user - first for first, out, count in seen.machine.users if first <= user < first + count), -1
     )
-    return f"{outside} of {'the guest' if seen.level.level == 'vm' else 'the host'}"
+    return f"user {outside} of {_whose(seen)}"
 
 
-def _acceleration(seen: Observation) -> str:
-    return {"native": "the processor's", "kvm": "the processor's (KVM)"}.get(seen.level.acceleration, "emulated")
-
-
-_ROWS = (
+MANY = 4  # interfaces worth naming
+ROWS: tuple[tuple[str, Callable[[Observation], str]], ...] = (
     ("start to first answer", lambda seen: _seconds(seen.first_answer)),
-    ("of it, making the cluster", lambda seen: _seconds(seen.cluster) if seen.cluster else "kept from before"),
+    ("· making the cluster in it", lambda seen: _seconds(seen.cluster) if seen.cluster else ""),
     ("memory beyond the service", lambda seen: _size(seen.beyond)),
     ("kernel seen inside", _kernel),
-    ("instructions", _acceleration),
+    ("processor", _processor),
     ("host name inside", lambda seen: seen.machine.hostname),
     ("process 1 inside", lambda seen: seen.machine.first),
     ("processes visible", lambda seen: str(seen.machine.processes)),
-    ("network interfaces", lambda seen: ", ".join(seen.machine.interfaces)),
-    ("its user is", _user),
+    ("network interfaces", _interfaces),
+    ("runs as", _user),
     ("isolated", lambda seen: ", ".join(seen.level.unshared) or "nothing"),
 )

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 from bench.table import BOLD, FAINT, styled
 
 COMMAND = Path(sys.executable).with_name("trivet")
+LOGS = Path("build/demo")
 PICTURES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 SILENT = 1.0  # seconds nobody minds waiting without a word
 REPEAT = 15.0  # seconds between two lines where there is no terminal
+ERASE = "\r\x1b[K"
 
 
 class Failure(Exception):
     """The demo can't go on; one sentence says why."""
+
+
+def width() -> int:
+    """Return how many columns there are."""
+    return shutil.get_terminal_size((100, 24)).columns
 
 
 def headline(text: str) -> None:
@@ -29,66 +36,94 @@ def headline(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Say what came out of it."""
-    print(f"  {text}", flush=True)
+    """Say what came out of it, over whatever shows that time passes."""
+    print(f"{ERASE if sys.stdout.isatty() else ''}  {shortened(text, width() - 3)}", flush=True)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Cut a long line so that its end, which tells how long it took, stays."""
+    return text if len(text) <= limit else f"{text[: limit - 11]}…{text[-10:]}"
 
 
 def show(*words: str, ending: str = "") -> None:
-    """Print a command line as one would type it."""
-    print(f"{styled('$', FAINT)} {shlex.join(words)}{ending}", flush=True)
+    """Print a command line as one would type it, over several lines if it is long."""
+    lines, line = [], styled("$", FAINT)
+    for word in map(shlex.quote, words):
+        if len(line) + len(word) > width() - 4:
+            lines.append(f"{line} \\")
+            line = "   "
+        line += f" {word}"
+    print("\n".join([*lines, line + ending]), flush=True)
 
 
-def trivet(*words: str, quiet: bool = False) -> str:
-    """Run `trivet` and return what it printed; `quiet` doesn't show the command line. Raises `Failure`."""
-    if not quiet:
-        show("trivet", *words)
-    with waiting(f"trivet {words[0]}"):
+def trivet(*words: str) -> str:
+    """Run `trivet` and return what it printed. Raises `Failure`."""
+    show("trivet", *words)
+    with Waiting(f"trivet {words[0]}"):
         done = subprocess.run([COMMAND, *words], capture_output=True, text=True)
     if done.returncode:
         raise Failure(done.stderr.strip() or f"trivet {words[0]} ended with status {done.returncode}")
-    if done.stderr and not quiet:
-        print(done.stderr, end="", flush=True)
+    for line in done.stderr.splitlines():
+        note(line)
     return done.stdout
 
 
-def trivet_aloud(*words: str) -> None:
-    """Run a `trivet` command that shows its own progress. Raises `Failure`."""
+def trivet_aloud(*words: str, wanted: str) -> None:
+    """Run a long `trivet` command and show those lines of its progress that begin with `wanted`.
+
+    A line that only says how the one before it ended takes its place. All of them are in a file. Raises `Failure`.
+    """
     show("trivet", *words)
-    began = time.monotonic()
-    status = subprocess.run([COMMAND, *words]).returncode
-    if status:
-        raise Failure(f"trivet {words[0]} ended with status {status}, see above")
+    began, log, latest = time.monotonic(), LOGS / f"{words[0]}.log", ""
+    command = subprocess.Popen([COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with Waiting(f"trivet {words[0]}") as waiting, log.open("w") as file, command:
+        assert command.stdout
+        for line in command.stdout:
+            file.write(line)
+            if line.startswith(wanted):
+                if latest and not line.startswith(latest):
+                    note(latest)
+                waiting.text = latest = line.rstrip()
+    if command.returncode:
+        last = "".join(f"  {line}\n" for line in log.read_text().splitlines()[-10:])
+        raise Failure(f"trivet {words[0]} ended with status {command.returncode}; its last words ({log}):\n{last}")
+    note(latest)
     note(styled(f"{time.monotonic() - began:.1f} s", FAINT))
 
 
-@contextmanager
-def waiting(text: str) -> Iterator[None]:
-    """Show that time passes for as long as the body takes, once that is over a second."""
-    over = threading.Event()
-    show = _spin if sys.stdout.isatty() else _tell
-    thread = threading.Thread(target=show, args=(text, over), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+class Waiting:
+    """Shows that time passes for as long as the body takes, once that is over a second. `text` may change."""
 
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._began = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._spin if sys.stdout.isatty() else self._tell, daemon=True)
 
-def _spin(text: str, over: threading.Event) -> None:
-    began = time.monotonic()
-    if over.wait(SILENT):
-        return
-    for turn in range(1_000_000):
-        print(f"\r  {PICTURES[turn % len(PICTURES)]} {text} · {time.monotonic() - began:.0f} s", end="", flush=True)
-        if over.wait(0.1):
-            break
-    print("\r\x1b[K", end="", flush=True)
+    def __enter__(self) -> Waiting:
+        self._thread.start()
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
 
-def _tell(text: str, over: threading.Event) -> None:
-    began = time.monotonic()
-    pause = SILENT
-    while not over.wait(pause):
-        print(f"  … {text} · {time.monotonic() - began:.0f} s", flush=True)
-        pause = REPEAT
+    def _line(self) -> str:
+        return f"{self.text[: width() - 14]} · {time.monotonic() - self._began:.0f} s"
+
+    def _spin(self) -> None:
+        if self._over.wait(SILENT):
+            return
+        for turn in range(1_000_000):
+            print(f"{ERASE}  {PICTURES[turn % len(PICTURES)]} {self._line()}", end="", flush=True)
+            if self._over.wait(0.1):
+                break
+        print(ERASE, end="", flush=True)
+
+    def _tell(self) -> None:
+        pause = SILENT
+        while not self._over.wait(pause):
+            print(f"  … {self._line()}", flush=True)
+            pause = REPEAT
