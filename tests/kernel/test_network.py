@@ -287,12 +287,21 @@ def test_the_host_becomes_no_router(world: World) -> None:
 
 
 def test_a_firewall_of_the_host_holds(world: World) -> None:
-    """A host that drops what it forwards is not overruled by a published port."""
+    """A host that drops what it forwards is not overruled by a published port; `check` says so and what would help."""
     world.instance("web")
     world.publish("web", 8080)
     script = "add table inet wall; add chain inet wall f { type filter hook forward priority 10; policy drop; }"
     subprocess.run(["nft", script], check=True)
     assert world.neighbour.ask(HOST, 8080) == "nothing"
+    (finding,) = world.networks.check(repaired=True)
+    assert finding.object == "host firewall, chain f of table inet wall"
+    assert not finding.repaired
+    for word in ("iifname", "oifname"):
+        rule = f"insert rule inet wall f {word} {world.networks.find('bridge').interface} accept"
+        assert word == "oifname" or rule in finding.repair
+        subprocess.run(["nft", rule], check=True)
+    assert world.neighbour.ask(HOST, 8080) == f"web {NEIGHBOUR}"
+    assert world.networks.check() == []
 
 
 def test_redirect_to_the_host_network(world: World) -> None:

@@ -40,6 +40,8 @@ NFGEN = struct.Struct(">BBH")
 NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10
 _BATCH_BEGIN, _BATCH_END = 16, 17
+_GETCHAIN, _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 4, 1, 3, 4, 5
+_HOOK_NUMBER, _FORWARD, _DROP = 1, 2, 0
 _GETTABLE, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 1, 12, 13, 14
 _FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}
 _TABLE_NAME = 1
@@ -151,6 +153,30 @@ def tables(family: str = "inet") -> list[str]:
     request = Request(_SUBSYSTEM << 8 | _GETTABLE, _head(family), REQUEST | DUMP)
     with Socket(NETLINK_NETFILTER) as netlink:
         return [text(attributes(answer[NFGEN.size :])[_TABLE_NAME]) for answer in netlink.dump(request)]
+
+
+def forward_droppers() -> list[tuple[str, str]]:
+    """List (table, chain) of all chains that drop what is forwarded unless one of their rules accepts it.
+
+    iptables is among them where it is nftables inside, as in today's distributions.
+    """
+    found = []
+    for family in ("ip", "inet"):
+        request = Request(_SUBSYSTEM << 8 | _GETCHAIN, _head(family), REQUEST | DUMP)
+        with Socket(NETLINK_NETFILTER) as netlink:
+            for answer in netlink.dump(request):
+                chain = attributes(answer[NFGEN.size :])
+                hook = attributes(chain.get(_CHAIN_HOOK, b"")).get(_HOOK_NUMBER, b"")
+                policy = chain.get(_CHAIN_POLICY, b"")
+                if (hook, policy) == (_FORWARD.to_bytes(4, "big"), _DROP.to_bytes(4, "big")):
+                    found.append((f"{family} {text(chain[_CHAIN_TABLE])}", text(chain[_CHAIN_NAME])))
+    return found
+
+
+def show_chain(table: str, chain: str) -> str:
+    """Show a chain of a table ("ip filter") as nft does; empty when there is none."""
+    command = ["nft", "list", "chain", *table.split(), chain]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=_TIMEOUT, check=False).stdout
 
 
 def keys(table: str, name: str, family: str = "inet") -> list[bytes]:

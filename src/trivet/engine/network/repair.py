@@ -81,12 +81,26 @@ def _problems(networks: Networks) -> Iterator[Finding]:
             yield Finding(object=f"network {record.name}", problem=problem, repair="make the bridge anew")
     if not forwarding.enabled():
         yield Finding(object="host", problem="net.ipv4.ip_forward is off", repair="turn it on")
+    yield from _firewall_problems(networks)
     if not nftables.exists(networks.table):
         yield Finding(object=f"nftables table {networks.table}", problem="it is not loaded", repair="load it")
     else:
         yield from _port_problems(networks)
     for path in stale_namespaces(networks):
         yield Finding(object=f"network namespace {path}", problem="it belongs to no instance", repair="remove it")
+
+
+def _firewall_problems(networks: Networks) -> Iterator[Finding]:
+    """A firewall that drops by default is obeyed, but whoever wonders should hear of it (Docker sets one up)."""
+    bridge = next((record.interface for record in networks.ledger.networks() if record.interface), "")
+    for table, chain in nftables.forward_droppers():
+        if bridge in nftables.show_chain(table, chain):
+            continue  # somebody thought of it
+        yield Finding(
+            object=f"host firewall, chain {chain} of table {table}",
+            problem="it drops by default what is forwarded: no way out for instances, no published ports",
+            repair=f"none: to accept it, nft insert rule {table} {chain} iifname {bridge} accept, and with oifname too",
+        )
 
 
 def _port_problems(networks: Networks) -> Iterator[Finding]:
