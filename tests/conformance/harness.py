@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from tests.conformance.expectation import EXPECTATION
 
 from trivet.isolation.driver import Driver, Exit, Status
@@ -121,6 +122,11 @@ class Harness:
     def expect(self, row: str) -> Any:
         """Look up what this level is expected to do."""
         return EXPECTATION[row].at(self.level)
+
+    def only_with(self, row: str) -> None:
+        """Skip, with the table's reason, at a level that doesn't have this."""
+        if not self.expect(row):
+            pytest.skip(f"{self.level}: {EXPECTATION[row].reason}")
 
     def planned(self, *argv: str, **changes: Any) -> Plan:
         """Build a plan; keywords are fields of the program or of the plan."""

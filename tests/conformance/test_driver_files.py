@@ -114,8 +114,7 @@ def test_devices(instance: Harness) -> None:
 
 def test_shared_memory_size(instance: Harness) -> None:
     """/dev/shm has the plan's size where it is the instance's own."""
-    if not instance.expect("tmpfs /dev/shm of the plan's size"):
-        pytest.skip("this level shows the host's /dev")
+    instance.only_with("tmpfs /dev/shm of the plan's size")
     size = instance.shell("df -k /dev/shm | tail -1 | awk '{print $2}'", shm_size=8 << 20).text
     assert int(size) == 8 << 10
 

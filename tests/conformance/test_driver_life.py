@@ -157,8 +157,8 @@ def test_program_outlives_its_clients(instance: Harness) -> None:
 
 def test_pause_and_resume(instance: Harness) -> None:
     """A paused instance stands still and goes on where it was."""
-    if not isinstance(instance.driver, Pausable):
-        pytest.skip("this level can't pause")
+    instance.only_with("pause")
+    assert isinstance(instance.driver, Pausable)
     session = instance.start("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done")
     session.until(b"5\n")
     instance.driver.pause(instance.plan)

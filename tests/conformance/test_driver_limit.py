@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+import time
 from pathlib import Path
 
 import msgspec
@@ -46,8 +48,8 @@ def test_cpu_limit(instance: Harness) -> None:
 
 def test_resize(instance: Harness) -> None:
     """Limits of a running instance can be raised and lowered."""
-    if not instance.expect("resize") or not isinstance(instance.driver, Resizable):
-        pytest.skip("this level can't resize yet")
+    instance.only_with("resize")
+    assert isinstance(instance.driver, Resizable)
     session = instance.start("sh", "-c", "echo up; read x; inside forks 100", pids=10, stdin=True)
     session.until(b"up")
     plan = msgspec.structs.replace(instance.plan, limits=Limits(pids=50, memory=128 << 20))
@@ -79,16 +81,14 @@ def test_process_namespace(instance: Harness) -> None:
 
 def test_network_none(instance: Harness) -> None:
     """Without a network the instance has loopback, up, and nothing else."""
-    if not instance.expect("own network"):
-        pytest.skip("this level uses the host's network")
+    instance.only_with("own network")
     assert instance.shell("ls /sys/class/net; cat /sys/class/net/lo/operstate").lines[0] == "lo"
     assert "127.0.0.1" in instance.shell("ip -4 addr show lo").stdout.decode()
 
 
 def test_sysctl(instance: Harness) -> None:
     """Kernel parameters of the instance's own namespaces are set, and the host's stay."""
-    if not instance.expect("sysctls set"):
-        pytest.skip("this level would change the host's")
+    instance.only_with("sysctls set")
     sysctls = (("net.core.somaxconn", "77"), ("kernel.msgmax", "9000"))
     assert instance.shell("cat /proc/sys/net/core/somaxconn /proc/sys/kernel/msgmax", sysctls=sysctls).lines == [
         "77",
@@ -98,7 +98,30 @@ def test_sysctl(instance: Harness) -> None:
 
 def test_kernel_files_are_masked(instance: Harness) -> None:
     """What /proc and /sys tell about the kernel is hidden or read-only where it isn't the host's own view."""
-    if not instance.expect("kernel messages hidden"):
-        pytest.skip("this level shows the host's /proc")
+    instance.only_with("kernel files hidden")
     result = instance.shell("wc -c < /proc/keys; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/panic; echo $?")
     assert result.lines == ["0", "0", "1"], result
+
+
+def test_kernel(instance: Harness) -> None:
+    """A VM boots a kernel of its own; the other levels share the host's."""
+    inside = instance.run("cat", "/proc/sys/kernel/random/boot_id").text
+    host = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert (inside != host) == instance.expect("own kernel")
+
+
+def test_devices_of_the_host(instance: Harness) -> None:
+    """The host's devices are seen only where /dev is the host's."""
+    host = {path.name for path in Path("/dev").iterdir()} - {"null", "zero", "full", "random", "urandom", "tty"}
+    devices = {name for name in host if stat.S_IFMT(Path("/dev", name).lstat().st_mode) in (stat.S_IFCHR, stat.S_IFBLK)}
+    inside = set(instance.run("ls", "/dev").lines)
+    assert devices & inside <= {"console", "ptmx"} or instance.expect("devices of the host")
+    assert devices <= inside or not instance.expect("devices of the host")
+
+
+def test_time_to_start(instance: Harness) -> None:
+    """An instance is there within the time its level may take, also on a busy machine."""
+    begun = time.monotonic()
+    session = instance.start("echo", "up")
+    session.until(b"up", seconds=instance.expect("seconds to start"))
+    assert time.monotonic() - begun < instance.expect("seconds to start")

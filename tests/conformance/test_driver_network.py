@@ -26,8 +26,7 @@ def test_program_answers_on_its_port(instance: Harness) -> None:
 
 def test_interface_is_named_and_routed(instance: Harness) -> None:
     """The interface has its name, address, size and default route, and the gateway can be reached."""
-    if not instance.expect("own network"):
-        return
+    instance.only_with("own network")
     with link(instance.driver.ability().network) as made:
         script = f"ip -4 addr show eth0; ip route; nc {made.host} {PORT} < /dev/null"
         with _answering(made.host, b"reached\n"):
@@ -40,8 +39,7 @@ def test_interface_is_named_and_routed(instance: Harness) -> None:
 
 def test_traffic_is_counted(instance: Harness) -> None:
     """Bytes received and sent are counted where the network is the instance's own."""
-    if not instance.expect("own network"):
-        return
+    instance.only_with("own network")
     with link(instance.driver.ability().network) as made:
         script = f"while :; do head -c 200000 /dev/zero | nc -l -p {PORT}; done"
         instance.start("sh", "-c", script, attachments=(made.attachment,))

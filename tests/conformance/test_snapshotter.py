@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import subprocess
+import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -225,6 +227,36 @@ def test_a_half_made_layer_is_made_again(store: Store) -> None:
     root = store.snapshotter.create("one", image)
     assert "a" in inside(root, "ls").split()
     store.snapshotter.prune([image])
+    store.overlay.prune([image])
+    assert store.trash() == []
+
+
+def test_killed_while_unpacking(store: Store) -> None:
+    """Killed at any moment, an unpacking leaves a complete layer or none; the next one finishes the work."""
+    image = store.draft(tar({f"d{index % 50}/f{index}": b"x" * 100 for index in range(3000)}))
+    program = (
+        "import sys; from pathlib import Path; import msgspec\n"
+        "from trivet.engine.image.commit import Draft; from trivet.engine.snapshot.overlay import OverlaySnapshotter\n"
+        "from trivet.store.content import ContentStore\n"
+        "root = Path(sys.argv[1]); image = msgspec.json.decode(sys.stdin.buffer.read(), type=Draft)\n"
+        "print(flush=True); OverlaySnapshotter(root / 'overlay', ContentStore(root / 'content')).prepare(image)"
+    )
+    for delay in (0.01, 0.05, 0.1, 0.2):
+        command = [sys.executable, "-c", program, str(store.root)]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(msgspec.json.encode(image))
+        child.stdin.close()
+        child.stdout.readline()
+        time.sleep(delay)
+        child.kill()
+        child.wait(10)
+        child.stdout.close()
+        lower = Path(store.overlay.lowers(image)[0])
+        assert not lower.exists() or sum(1 for path in lower.rglob("f*")) == 3000
+    root = store.snapshotter.create("one", image)
+    assert inside(root, "find . -type f | wc -l").strip() == "3000"
     store.overlay.prune([image])
     assert store.trash() == []
 
