@@ -64,7 +64,9 @@ class RegistryClient:
         """Fetch a manifest or index by tag or digest, and verify it. Raises `NotInRegistry`, `DigestMismatch`."""
         async with self._transport.get(repository, f"manifests/{identifier}", {"Accept": ACCEPT}) as answer:
             await self._check(answer, repository, f"image {repository} with {_kind(identifier)} {identifier}")
-            raw = await self._bounded(answer, manifests.LIMIT)
+            raw = await self._transport.body(answer, manifests.LIMIT)
+            if len(raw) > manifests.LIMIT:
+                raise Corrupt(f"registry {self.domain} sent a manifest larger than {manifests.LIMIT >> 20} MiB")
             kind, told = answer.headers.get("Content-Type", ""), answer.headers.get("Docker-Content-Digest", "")
         promised = identifier if ":" in identifier else told
         actual = digests.of(raw, promised.partition(":")[0] if promised else "sha256")
@@ -102,7 +104,7 @@ class RegistryClient:
         """Turn an answer that isn't a success into the error that fits."""
         if answer.status in (200, 206):
             return
-        reason = _message(await answer.content.read(1 << 16))
+        reason = _message(await self._transport.body(answer, 1 << 16))
         if answer.status == 404:
             raise NotInRegistry(self.domain, what)
         if answer.status == 401:
@@ -114,17 +116,6 @@ class RegistryClient:
         raise RegistryUnavailable(
             self.domain, f"it answers {answer.status} for {what}{': ' + reason if reason else ''}"
         )
-
-    async def _bounded(self, answer: aiohttp.ClientResponse, limit: int) -> bytes:
-        body = bytearray()
-        try:
-            async for piece in answer.content.iter_chunked(1 << 16):
-                body += piece
-                if len(body) > limit:
-                    raise Corrupt(f"registry {self.domain} sent a manifest larger than {limit >> 20} MiB")
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise RegistryUnavailable(self.domain, str(error) or "it took too long") from error
-        return bytes(body)
 
     def _broken(self, error: Exception, descriptor: Descriptor) -> TrivetError:
         if isinstance(error, TrivetError):

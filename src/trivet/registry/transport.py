@@ -87,27 +87,47 @@ class Transport:
                     yield answer
                     return
 
+    async def body(self, answer: aiohttp.ClientResponse, limit: int) -> bytes:
+        """Read a small body, at most `limit` bytes of it and one more."""
+        body = bytearray()
+        try:
+            async for piece in answer.content.iter_chunked(1 << 16):
+                body += piece
+                if len(body) > limit:
+                    return bytes(body[: limit + 1])
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RegistryUnavailable(self.domain, _reason(error)) from error
+        return bytes(body)
+
     @asynccontextmanager
     async def _send(self, method: str, url: URL, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request and follow redirects; what isn't for another origin doesn't go there."""
         origin, sent = url.origin(), dict(headers)
-        try:
-            for _ in range(REDIRECTS):
-                response = await self._session.request(
-                    method, url, headers=sent, allow_redirects=False, proxy=_proxy(url)
-                )
-                async with response:
-                    if response.status not in _REDIRECT or "Location" not in response.headers:
-                        yield response
-                        return
-                    url = url.join(URL(response.headers["Location"]))
-                    if url.scheme not in ("http", "https") or (origin.scheme == "https" and url.scheme == "http"):
-                        raise RegistryUnavailable(self.domain, f"it redirects to {url.scheme}")
-                    if url.origin() != origin:
-                        sent.pop("Authorization", None)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise RegistryUnavailable(self.domain, _reason(error)) from error
+        for _ in range(REDIRECTS):
+            async with await self._request(method, url, sent) as response:
+                if response.status not in _REDIRECT or "Location" not in response.headers:
+                    yield response
+                    return
+                url = self._target(url, response.headers["Location"], origin)
+            if url.origin() != origin:
+                sent.pop("Authorization", None)
         raise RegistryUnavailable(self.domain, f"it redirects more than {REDIRECTS} times")
+
+    async def _request(self, method: str, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        try:
+            return await self._session.request(method, url, headers=headers, allow_redirects=False, proxy=_proxy(url))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RegistryUnavailable(self.domain, _reason(error)) from error
+
+    def _target(self, url: URL, location: str, origin: URL) -> URL:
+        """Tell where a redirect leads; never from https to something less, nor to what is no web address."""
+        try:
+            target = url.join(URL(location))
+        except ValueError as error:
+            raise RegistryUnavailable(self.domain, f"it redirects to a malformed address: {error}") from error
+        if target.scheme not in ("http", "https") or (origin.scheme == "https" and target.scheme == "http"):
+            raise RegistryUnavailable(self.domain, f"it redirects to {target.scheme}")
+        return target
 
     def _authorized(self, repository: str) -> dict[str, str]:
         value = self._authorization.get(repository)
@@ -136,7 +156,7 @@ class Transport:
             query["service"] = challenge.parameters["service"]
         headers = {"Authorization": self._credentials.basic()} if self._credentials else {}
         async with self._send("GET", realm.update_query(query), headers) as answer:
-            body = await answer.content.read(1 << 20)
+            body = await self.body(answer, 1 << 20)
             if answer.status in (401, 403):
                 raise LoginRequired(self.domain, repository)
             if answer.status != 200:

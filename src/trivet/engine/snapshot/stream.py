@@ -23,7 +23,7 @@ from trivet.oci import digest as digests
 
 CHUNK = 1 << 20
 GZIP, ZSTD, BZIP2, XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ"
-WINDOW = 128 << 20  # largest zstd window we allocate
+WINDOW = 64 << 20  # largest zstd window we allocate
 
 # isal has no types for these two.
 _open_gzip = cast(Callable[..., "Readable"], igzip.IGzipFile)
