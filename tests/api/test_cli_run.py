@@ -225,6 +225,7 @@ def test_stats(daemon: Daemon, busybox: str, name: str) -> None:
     daemon.ok("run", "-d", "--name", name, "-m", "64m", busybox, "sleep", "300")
     sample = json.loads(daemon.ok("stats", "--no-stream", "--json", name))
     assert (sample["name"], sample["pids"], sample["memory_limit"]) == (name, 1, 64 << 20)
+    assert sample["sent"] + sample["received"] < 1 << 20  # its own interface's, not the host's
     assert name in daemon.ok("stats", "--no-stream")
 
 

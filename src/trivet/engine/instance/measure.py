@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from trivet.base.clock import rfc3339
 from trivet.client.schema import StatsSample, TopRow
@@ -33,7 +32,6 @@ async def samples(context: Context, key: str, *, stream: bool) -> AsyncIterator[
 
 
 def _sample(record: InstanceRecord, before: Stats, now: Stats, seconds: float) -> StatsSample:
-    received, sent = _traffic(record)
     return StatsSample(
         id=record.id,
         name=record.name,
@@ -45,22 +43,9 @@ def _sample(record: InstanceRecord, before: Stats, now: Stats, seconds: float) -
         pids=now.pids,
         read=now.read,
         written=now.written,
-        received=now.received or received,
-        sent=now.sent or sent,
+        received=now.received,
+        sent=now.sent,
     )
-
-
-def _traffic(record: InstanceRecord) -> tuple[int, int]:
-    """Read the host end of the instance's interface: what the host sends, the instance receives."""
-    received = sent = 0
-    for use in record.plan.attachments:
-        counters = Path("/sys/class/net") / (use.device or "-") / "statistics"
-        try:
-            received += int((counters / "tx_bytes").read_text())
-            sent += int((counters / "rx_bytes").read_text())
-        except OSError:
-            continue
-    return received, sent
 
 
 async def top(context: Context, key: str) -> list[TopRow]:
