@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from tests.build.workshop import Workshop, opened
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     """A builder for the tests of one file; each test's Dockerfiles are its own."""
     run = Path(tempfile.mkdtemp(prefix="tvb", dir="/tmp"))
+    umask = os.umask(0o077)  # the engine's
     try:
         with opened(tmp_path_factory.mktemp("workshop"), run) as made:
             yield made
     finally:
+        os.umask(umask)
         shutil.rmtree(run, ignore_errors=True)

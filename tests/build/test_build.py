@@ -85,6 +85,7 @@ def test_failing_run(workshop: Workshop) -> None:
         ("ADD http://127.0.0.1/x /", "ADD of http://127.0.0.1/x is not supported yet"),
         ("WORKDIR /bin/busybox", "cannot make directory /bin/busybox in the image: not a directory"),
         ("COPY d /", "cannot make lib: Not a directory"),
+        ("RUN --network=host true", "RUN --network=host is not granted"),
         ("EXPOSE 99999", "EXPOSE 99999 is not a port"),
         ("STOPSIGNAL please", "STOPSIGNAL please is not a signal"),
         ("LABEL a='b", "LABEL: a single quote is never closed"),
@@ -270,8 +271,9 @@ def test_modes_of_made_files(workshop: Workshop) -> None:
 
 def test_networks(workshop: Workshop) -> None:
     """A step is on the bridge unless told otherwise; without network it has loopback only."""
-    lines = ("RUN echo default; ip -o addr", "RUN --network=none ip -o addr", "RUN --network=host ip -o link")
-    bridged, alone, host = (workshop.build(f"FROM base\n{line}", network="bridge").output for line in lines)
+    lines = ("RUN echo default; ip -o addr", "RUN --network=none ip -o addr")
+    bridged, alone = (workshop.build(f"FROM base\n{line}", network="bridge").output for line in lines)
+    host = workshop.build("FROM base\nRUN --network=host ip -o link", network="host").output
     assert "eth0" in bridged
     assert "eth0" not in alone
     assert "127.0.0.1" in alone

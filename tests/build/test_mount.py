@@ -46,6 +46,26 @@ def test_locked_cache(workshop: Workshop) -> None:
     asyncio.run(together())
 
 
+def test_two_locked_caches(workshop: Workshop) -> None:
+    """Steps that lock the same caches in another order, or one twice, don't wait for one another for ever."""
+    one, two = (f"--mount=type=cache,sharing=locked,target=/{name}" for name in ("c1", "c2"))
+    twice = "--mount=type=cache,sharing=locked,target=/c3,id=/c1"
+
+    async def together() -> None:
+        lines = (f"{one} {two} sleep 0.1", f"{two} {one} sleep 0.2", f"{one} {twice} sleep 0.3")
+        await asyncio.gather(*(workshop.building(f"FROM base\nRUN {line}") for line in lines))
+
+    asyncio.run(asyncio.wait_for(together(), 30))
+
+
+def test_ordinary_users_reach_a_mount(workshop: Workshop) -> None:
+    """A mount deep below directories that the image lacks can be used by a user other than root."""
+    mount = "--mount=type=cache,target=/very/deep/cache,id=users,uid=1000,mode=700"
+    built = workshop.build(f"FROM base\nUSER app\nRUN {mount} echo mine > /very/deep/cache/f && cat /very/deep/cache/f")
+    assert built.output == "mine\n"
+    assert len(built.layers) == 1
+
+
 def test_tmpfs(workshop: Workshop) -> None:
     """Memory is shown with the size asked for, and what is written to it is gone."""
     line = "--mount=type=tmpfs,target=/scratch,size=1m dd if=/dev/zero of=/scratch/f bs=1M count=3"
@@ -110,6 +130,8 @@ def test_missing_source(workshop: Workshop) -> None:
     """A source that isn't there is an error with file and line."""
     with pytest.raises(BuildError, match="Dockerfile:2: no nothing in the build context"):
         workshop.build("FROM base\nRUN --mount=source=nothing,target=/x true")
+    with pytest.raises(BuildError, match="names 2 files"):
+        workshop.build("FROM base\nRUN --mount=source=*.md,target=/x true", {"a.md": b"", "b.md": b""})
 
 
 def test_prune(workshop: Workshop) -> None:

@@ -1,7 +1,7 @@
 """The builder: a context and a request go in, an image comes out.
 
 HOME/                     below the engine's root
-├── stub/                 mount targets that images may lack (see `command.stubs`)
+├── stub/                 mount targets that images may lack (see `stub`)
 ├── cache/<digest of id>/ what RUN --mount=type=cache keeps between builds
 └── work/<random>/        one build: spool (contents), root (mount point), file (/etc/hosts ...), stub (further targets)
 
@@ -22,7 +22,6 @@ from typing import Any
 
 import msgspec
 
-from trivet.build.command import make_stubs
 from trivet.build.dockerfile import parse
 from trivet.build.error import BuildError, ContextError
 from trivet.build.graph import Graph, build_graph
@@ -35,6 +34,7 @@ from trivet.build.source import MAXIMUM
 from trivet.build.spool import Spool
 from trivet.build.stage import build_stage
 from trivet.build.state import State
+from trivet.build.stub import make_common
 from trivet.build.thread import in_thread
 from trivet.build.tree import Tree
 from trivet.client.schema import BuildRequest, Progress, Removed, Usage
@@ -58,7 +58,7 @@ class Builder:
         self._drafts: dict[str, Draft] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         tools.images.unpacked.append(self.layered)
-        make_stubs(tools.home)
+        make_common(tools.home)
         for directory in (tools.home / "work", self._mounted):
             directory.mkdir(mode=0o700, exist_ok=True)
 
@@ -93,7 +93,7 @@ class Builder:
             _warn(session, report)
             draft = _labelled(state, request.labels)
             record = await in_thread(self.tools.images.create, draft, request.tags)
-        return {"id": record.id, "names": [name.familiar for name in record.names if name.reference]}
+        return {"id": record.id, "names": [references.parse(tag).tagged().familiar for tag in request.tags]}
 
     def cleanup(self) -> None:
         """Remove what builds that were killed have left. Call it when no build runs."""

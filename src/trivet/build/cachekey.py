@@ -44,14 +44,14 @@ def copy_key(
     target: str,
     into: bool,
     chown: str,
-    chmod: str,
+    mode: int | None,
     timestamp: int | None,
 ) -> str:
     """Name the result of a COPY or ADD.
 
     `content` is the checksum of what it takes, `target` an absolute path, `into` whether it must be a directory.
     """
-    return _key("copy", below, content, target, into, chown, chmod, timestamp)
+    return _key("copy", below, content, target, into, chown, mode, timestamp)
 
 
 def stage_copy_key(
@@ -62,12 +62,12 @@ def stage_copy_key(
     target: str,
     into: bool,
     chown: str,
-    chmod: str,
+    mode: int | None,
     exclude: tuple[str, ...],
     timestamp: int | None,
 ) -> str:
     """Name the result of a COPY --from before anything was read: `source` is the chain of the other image."""
-    return _key("copy-from", below, source, sources, target, into, chown, chmod, exclude, timestamp)
+    return _key("copy-from", below, source, sources, target, into, chown, mode, exclude, timestamp)
 
 
 def directory_key(below: str, path: str, *, timestamp: int | None) -> str:

@@ -13,12 +13,13 @@ import msgspec
 from trivet.base.error import TrivetError, Unavailable
 from trivet.build import cachekey
 from trivet.build.configuration import directory_of, shell_of
-from trivet.build.error import StepFailed
+from trivet.build.error import BuildError, StepFailed
 from trivet.build.instruction import Run
 from trivet.build.mount_source import Mounts, Source
 from trivet.build.sandbox import HOSTNAME, SCRIPT, Command, cgroup_of, make_plan, run_directory
 from trivet.build.session import Step
 from trivet.build.state import State
+from trivet.build.stub import COMMON
 from trivet.build.thread import in_thread
 from trivet.engine.instance.stream import Failed, Stream
 from trivet.engine.instance.watch import parse_exit
@@ -63,6 +64,8 @@ async def run(step: Step, state: State, each: Run, sources: list[Source], now: i
 
 def _command(step: Step, state: State, each: Run) -> Command:
     config, network = state.config, each.network
+    if network == "host" and step.session.network != "host":
+        raise BuildError("RUN --network=host is not granted", hint="grant it to the whole build with --network host")
     argv, script = _argv(each, shell_of(config))
     return Command(
         argv=argv,
@@ -132,7 +135,7 @@ class _Sandbox:
         return make_plan(
             name,
             self._command,
-            root=_with_stubs(root, [stub] if mounts else [], stubs(tools.home)),
+            root=_over(root, *([stub] if mounts else []), tools.home / COMMON),
             run=run_directory(tools.run, name),
             cgroup=cgroup_of(tools.cgroup, name),
             secret=self._state.scope.secret(),
@@ -172,22 +175,6 @@ def _not_started(plan: Plan, failure: Failed) -> TrivetError:
     return explain(program, number, failure.payload[8:].decode(errors="replace"), "the image")
 
 
-def stubs(home: Path) -> Path:
-    """A directory with everything that is mounted over in a container, to lie below all layers.
-
-    Mount targets the image lacks are found there, so that none is made in the step's layer and has
-    to be removed again (CVE-2024-23652).
-    """
-    return home / "stub"
-
-
-def make_stubs(home: Path) -> None:
-    """Make the directory, once."""
-    for name in ("dev", "proc", "sys", "etc"):
-        (stubs(home) / name).mkdir(mode=0o755, parents=True, exist_ok=True)
-    for name in ("hosts", "hostname", "resolv.conf"):
-        (stubs(home) / "etc" / name).touch(mode=0o644)
-
-
-def _with_stubs(root: Root, own: list[Path], common: Path) -> Root:
-    return msgspec.structs.replace(root, lowers=(*root.lowers, *(str(stub) for stub in own), str(common)))
+def _over(root: Root, *stubs: Path) -> Root:
+    """Put directories of mount targets below all layers."""
+    return msgspec.structs.replace(root, lowers=(*root.lowers, *(str(stub) for stub in stubs)))

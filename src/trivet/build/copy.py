@@ -85,7 +85,7 @@ async def _copy_from(step: Step, state: State, each: Copy, wish: Wish, source: D
         target=wish.path,
         into=wish.into,
         chown=wish.chown,
-        chmod=each.chmod,
+        mode=wish.mode,
         exclude=wish.exclude,
         timestamp=step.session.request.timestamp,
     )
@@ -114,7 +114,7 @@ async def _put(
         target=wish.path,
         into=into,
         chown=wish.chown,
-        chmod=each.chmod,
+        mode=wish.mode,
         timestamp=session.request.timestamp,
     )
     found = await step.cached(state, key, each.text)

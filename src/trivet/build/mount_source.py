@@ -16,11 +16,13 @@ from pathlib import Path
 import msgspec
 
 from trivet.build import cachekey
+from trivet.build.error import BuildError
 from trivet.build.ignore import Ignore
 from trivet.build.mount import RunMount
-from trivet.build.placement import Target, checksum, choose, place
+from trivet.build.placement import Choice, Target, checksum, choose, place
 from trivet.build.selection import from_image
 from trivet.build.session import Step
+from trivet.build.stub import add_target
 from trivet.build.thread import in_thread
 from trivet.engine.image.commit import Draft, scratch
 from trivet.isolation.plan import Mount
@@ -60,26 +62,28 @@ class Mounts:
 
     async def provide(self, sources: list[Source], cwd: str, undo: AsyncExitStack) -> tuple[Mount, ...]:
         """Make everything that is to be shown; `undo` takes it away."""
+        locked = {
+            _name(each.mount) for each in sources if each.mount.kind == "cache" and each.mount.sharing != "shared"
+        }
+        for name in sorted(locked):  # everybody in the same order, or two steps could wait for one another
+            await undo.enter_async_context(self._step.session.locks.setdefault(name, asyncio.Lock()))
         return tuple([await self._provide(source, cwd, undo) for source in sources])
 
     async def _provide(self, source: Source, cwd: str, undo: AsyncExitStack) -> Mount:
         mount = source.mount
         target = "/" + posixpath.normpath(posixpath.join("/", cwd, mount.target)).lstrip("/")
         if mount.kind == "tmpfs":
-            self._make_target(target, is_file=False)
+            add_target(self._stub, target)
             return Mount(kind="tmpfs", target=target, size=mount.size)
         if mount.kind == "cache":
-            path = await self._cache(mount, undo)
+            path = self._cache(mount)
         else:
             path = await self._copy(source, undo)
-        self._make_target(target, is_file=path.is_file())
+        add_target(self._stub, target, is_file=path.is_file())
         return Mount(kind="bind", source=str(path), target=target, read_only=mount.read_only, recursive=False)
 
-    async def _cache(self, mount: RunMount, undo: AsyncExitStack) -> Path:
-        name = hashlib.sha256(mount.id.encode()).hexdigest()[:32]
-        if mount.sharing != "shared":
-            await undo.enter_async_context(self._step.session.locks.setdefault(name, asyncio.Lock()))
-        path = self._step.session.tools.home / CACHES / name
+    def _cache(self, mount: RunMount) -> Path:
+        path = self._step.session.tools.home / CACHES / _name(mount)
         if not path.is_dir():
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.chmod(mount.mode)
@@ -89,20 +93,26 @@ class Mounts:
     async def _copy(self, source: Source, undo: AsyncExitStack) -> Path:
         step, spool = self._step, self._step.session.spool
         if source.draft is None:
-            (choice,) = choose(step.session.context, source.mount.source)
+            choice = _only(choose(step.session.context, source.mount.source), source.mount)
         else:
             async with AsyncExitStack() as done:
                 root, _ = await step.root(source.draft, done)
                 wanted = (source.mount.source,)
-                (choice,) = await in_thread(from_image, step, step.transfer(root), wanted, source.mount.origin)
+                found = await in_thread(from_image, step, step.transfer(root), wanted, source.mount.origin)
+                choice = _only(found, source.mount)
         root, _ = await step.root(scratch(platforms.host()), undo)
         placements = place([choice], Target(directory=_CONTENT, name="file"), _ALL)
         await in_thread(step.transfer(root).write, _CONTENT, placements, spool)
         content = Path(root.upper) / _CONTENT.lstrip("/")
         return content if choice.node.kind == "directory" else content / "file"
 
-    def _make_target(self, target: str, *, is_file: bool) -> None:
-        path = self._stub / target.lstrip("/")
-        (path.parent if is_file else path).mkdir(parents=True, exist_ok=True)
-        if is_file:
-            path.touch()
+
+def _only(choices: list[Choice], mount: RunMount) -> Choice:
+    if len(choices) != 1:
+        raise BuildError(f"--mount source {mount.source} names {len(choices)} files", hint="name one file or directory")
+    return choices[0]
+
+
+def _name(mount: RunMount) -> str:
+    """Name a cache's directory; an id is never a path."""
+    return hashlib.sha256(mount.id.encode()).hexdigest()[:32]
