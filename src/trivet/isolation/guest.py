@@ -71,7 +71,7 @@ def enter(plan: Plan, program: Program) -> list[Operation]:
 
 
 def _specification(plan: Plan) -> oci.Spec:
-    """Describe the program as a contained one; network and limits are the machine's."""
+    """Describe the program as a contained one; network and limits are the machine's, the kernel is its own."""
     inside = msgspec.structs.replace(
         plan,
         files=(),
@@ -79,7 +79,9 @@ def _specification(plan: Plan) -> oci.Spec:
         attachments=(Attachment(kind="host", network=""),),
         sysctls=tuple((specification.NETWORK_SYSCTL | dict(plan.sysctls)).items()),
     )
-    return specification.contained(inside, _NAMESPACES)
+    spec = specification.contained(inside, _NAMESPACES)
+    own = msgspec.structs.replace(spec.linux or oci.Linux(), masked_paths=(), readonly_paths=())
+    return msgspec.structs.replace(spec, linux=own)
 
 
 def _setting(program: Program, *, mount: tuple[Operation, ...] = (), network: tuple[Operation, ...] = ()) -> Setting:
