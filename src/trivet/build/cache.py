@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from trivet.client.schema import Removed, Usage
 from trivet.oci.layer import Layer
 from trivet.store.collect import Root
 from trivet.store.lease import Lease
@@ -71,3 +72,15 @@ class Cache:
         for entry in forgotten if not dry_run else ():
             self._table.delete(entry.key)
         return forgotten
+
+    def usage(self) -> Usage:
+        """Measure the cache: its layers as stored, each once. Images may share them."""
+        sizes = {entry.layer.digest: entry.layer.size for entry in self._table.all() if entry.layer}
+        total = len(self._table.all())
+        return Usage(
+            kind="build cache", total=total, active=0, size=sum(sizes.values()), reclaimable=sum(sizes.values())
+        )
+
+    def forget(self, dry_run: bool) -> Removed:
+        """Empty the cache; its bytes are freed by the collection that follows."""
+        return Removed(deleted=[f"build step {entry.key[:12]}" for entry in self.prune(dry_run=dry_run)])

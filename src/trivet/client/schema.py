@@ -364,12 +364,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PruneRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`prune`: kinds of instances, images, volumes, networks, build, content; `all` images, not only untagged ones."""
+    """`prune`: kinds of instances, networks, volumes, build, images; `all` of them, not only what nobody named."""
 
     kinds: list[str]
     all: bool = False
     dry_run: bool = False
-    filters: dict[str, list[str]] = {}
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -92,6 +92,7 @@ def _context(settings: Settings, records: Records) -> Context:
         images=images,
         networks=Networks(records, DEFAULT_ENGINE if settings.root == DEFAULT_ROOT else key, settings.run_dir),
         volumes=Volumes(records, settings.root / "volume"),
+        cache=Cache(records, content.exists),
         events=Events(),
     )
     images.users = context.users_of_image
@@ -112,17 +113,19 @@ def uninstall(settings: Settings) -> None:
 
 
 def _builder(settings: Settings, context: Context) -> Builder:
+    cache = context.cache
+    assert isinstance(cache, Cache)
     tools = Tools(
         images=context.images,
         snapshotter=context.overlay,
         networks=context.networks,
         driver=context.drivers["container"],
-        cache=Cache(context.records, context.images.content.exists),
+        cache=cache,
         home=settings.root / "build",
         run=settings.run_dir,
         cgroup=context.cgroup,
     )
-    context.images.holders.append(tools.cache.roots)
+    context.images.holders.append(cache.roots)
     return Builder(tools)
 
 

@@ -120,4 +120,5 @@ def usage(context: Context, users: dict[str, list[str]]) -> list[Usage]:
             size=sum(volume.size for volume in volumes),
             reclaimable=sum(volume.size for volume in volumes if not volume.users),
         ),
+        context.cache.usage(),
     ]

@@ -13,7 +13,7 @@ from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.remove import remove
 from trivet.engine.instance.status import Word
 
-KINDS = ("instances", "networks", "volumes", "images")
+KINDS = ("instances", "networks", "volumes", "build", "images")
 
 
 async def check(context: Context, repair: bool) -> list[Finding]:
@@ -94,6 +94,11 @@ async def _prune_volumes(context: Context, request: PruneRequest) -> Removed:
     return await asyncio.to_thread(context.volumes.prune, users, every=request.all, dry_run=request.dry_run)
 
 
+async def _prune_build(context: Context, request: PruneRequest) -> Removed:
+    """The build cache's entries; their layers go with the images."""
+    return await asyncio.to_thread(context.cache.forget, request.dry_run)
+
+
 async def _prune_images(context: Context, request: PruneRequest) -> Removed:
     return await asyncio.to_thread(context.images.prune, every=request.all, dry_run=request.dry_run)
 
@@ -102,5 +107,6 @@ PRUNERS: dict[str, Callable[[Context, PruneRequest], Awaitable[Removed]]] = {
     "instances": _prune_instances,
     "networks": _prune_networks,
     "volumes": _prune_volumes,
+    "build": _prune_build,
     "images": _prune_images,
 }

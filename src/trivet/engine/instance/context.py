@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from trivet.base.error import Unsupported
+from trivet.client.schema import Removed, Usage
 from trivet.engine.event import Events
 from trivet.engine.image.image import Images
 from trivet.engine.instance.model import InstanceRecord
@@ -20,6 +22,16 @@ from trivet.engine.snapshot.snapshotter import Snapshotter
 from trivet.engine.volume.volume import Volumes
 from trivet.isolation.driver import Driver, Pausable
 from trivet.store.record import Records, Table
+
+
+class BuildCache(Protocol):
+    """What the engine wants of the builder, which it doesn't know: to show and to empty its cache."""
+
+    def usage(self) -> Usage:
+        """Measure it."""
+
+    def forget(self, dry_run: bool) -> Removed:
+        """Forget everything."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class Context:
     images: Images
     networks: Networks
     volumes: Volumes
+    cache: BuildCache
     events: Events
     locks: Locks = field(default_factory=Locks)
     watches: dict[str, Watch] = field(default_factory=dict)

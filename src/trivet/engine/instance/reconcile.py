@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 
+from trivet.base.clock import now_ns
 from trivet.base.error import TrivetError
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import finish, free
@@ -34,7 +35,9 @@ async def _settle(context: Context, record: InstanceRecord) -> None:
     status = await asyncio.to_thread(driver.status, record.plan)
     if status.word in ("running", "paused"):
         await _adopt(context, record, status.pid, status.word)
-    elif record.word in (Word.RUNNING, Word.PAUSED):
+    elif record.word in (Word.RUNNING, Word.PAUSED) or (status.exit and record.wanted):
+        if record.word not in (Word.RUNNING, Word.PAUSED):  # let go and ended before anybody wrote it down
+            context.table.update(record.id, record.change(word=Word.RUNNING, started=record.started or now_ns()))
         end = status.exit or lost_exit("the host was restarted" if status.word == "gone" else "its monitor was killed")
         await finish(context, record.id, end)
         await _what_was_agreed(context, record.id)

@@ -43,9 +43,9 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
             record = record.change(plan=plan, ports=ports, wanted=True)
             context.table.update(record.id, record)
             watch, client, pid = await _run(context, record, attach, undo)
-        except TrivetError as error:
-            context.table.update(record.id, record.change(wanted=False, ports=(), error=error.message))
-            context.emit("die", record, error=error.message)
+        except (TrivetError, OSError) as error:
+            context.table.update(record.id, record.change(wanted=False, ports=(), error=str(error)))
+            context.emit("die", record, error=str(error))
             raise
         undo.pop_all()
     record = record.change(
