@@ -26,7 +26,7 @@ class Expectation:
 
 EXPECTATION = {
     "pid of the program": Expectation(
-        "host", 1, "guest", "a container's pid namespace starts with the program; a VM's with the guest agent"
+        "host", 1, 1, "a pid namespace starts with the program; a VM's agent keeps one for it too"
     ),
     "own hostname": Expectation(False, True, True, "a process shares the host's name"),
     "own network": Expectation(False, True, True, "a process uses the host's interfaces and ports directly"),

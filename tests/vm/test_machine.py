@@ -13,7 +13,7 @@ import pytest
 from tests.conformance.harness import Harness
 
 from trivet.base.error import Unsupported
-from trivet.isolation import vm
+from trivet.isolation import provision, vm
 from trivet.isolation.boot import MachineEnded, MachineSilent
 from trivet.isolation.plan import Attachment, Root, Security
 from trivet.isolation.vm import VmDriver
@@ -76,7 +76,7 @@ def test_boot_that_panics(machine: Harness, monkeypatch: pytest.MonkeyPatch, tmp
     """A kernel that panics while it boots is told in one sentence, with the console to read."""
     broken = tmp_path / "agent"
     broken.write_text("not a program")
-    monkeypatch.setattr(vm, "AGENT", broken)
+    monkeypatch.setattr(provision, "AGENT", broken)
     with pytest.raises(MachineEnded, match="had a kernel panic: No working init found") as caught:
         machine.start("true")
     assert caught.value.hint is not None

@@ -12,17 +12,14 @@ plan.directory/
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import time
 from pathlib import Path
 
-from trivet.base.error import Conflict, InvalidArgument, TrivetError, Unsupported
-from trivet.guest import initramfs, kernel
-from trivet.hypervisor import probe, program
+from trivet.base.error import Conflict, InvalidArgument, TrivetError
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.qmp import Qmp
-from trivet.isolation import boot, guest, machine
+from trivet.isolation import boot, guest, machine, provision
 from trivet.isolation.driver import Ability, ProcessRow, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
@@ -34,7 +31,6 @@ from trivet.launch.spawn import LaunchError, LaunchTimeout, launch_error, spawn
 from trivet.runtime import life
 
 CACHE = Path("/var/cache/trivet")
-AGENT = Path(kernel.__file__).parents[1] / "launch/bin/trivet-agent"
 UNSHARED = ("mount", "pid", "uts", "ipc", "cgroup", "network", "kernel")
 
 _PATIENCE = {Acceleration.KVM: 20.0, Acceleration.EMULATION: 60.0}
@@ -54,21 +50,17 @@ class VmDriver:
 
     def ability(self) -> Ability:
         """Tell what this level needs and offers here; the first time, the guest kernel is fetched and tried."""
-        missing, hint, acceleration = program.missing(), "", Acceleration.EMULATION
-        if os.geteuid() != 0:
-            missing, hint = (*missing, "root privileges"), "run the engine as root"
-        if not AGENT.exists():
-            missing, hint = (*missing, "the guest agent (trivet-agent)"), "make"
+        (missing, hint), found = provision.lacks(), Acceleration.EMULATION
         if not missing:
             try:
-                acceleration = self._acceleration(kernel.obtain(self.cache))
+                found = provision.acceleration(self.cache)
             except TrivetError as error:
                 missing, hint = (error.message,), error.hint or ""
         return Ability(
             level=self.level,
             root="drive",
             network="tap",
-            acceleration=acceleration,
+            acceleration=found,
             unshared=UNSHARED,
             missing=missing,
             hint=hint,
@@ -76,14 +68,14 @@ class VmDriver:
 
     def operations(self, plan: Plan) -> list[str]:
         """Describe, in order and one line each, what `start` would do on the host and then in the guest; pure."""
-        outside = [operation.describe() for operation in self._plan(plan, self._imagined())]
+        outside = [operation.describe() for operation in self._plan(plan, provision.imagined())]
         return [*outside, *(f"guest: {operation.describe()}" for operation in guest.launch(plan))]
 
     def prepare(self, plan: Plan) -> None:
         """Make the run directory and the cgroup with its limits. Idempotent."""
         if plan.root.form != "drive":
             raise InvalidArgument(f"instance {plan.name} at level vm needs its root as a drive, not as a mount")
-        machine.machine(plan, self._imagined())
+        machine.machine(plan, provision.imagined())
         directory = Path(plan.directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (directory / "share").mkdir(mode=0o700, exist_ok=True)
@@ -94,7 +86,7 @@ class VmDriver:
 
         A machine that hangs while it boots is replaced once.
         """
-        host = self._host(plan)
+        host = provision.acquire(self.cache, plan)
         patience = _PATIENCE[host.acceleration]
         for _ in range(_ATTEMPTS):
             self._clear(plan)
@@ -220,43 +212,6 @@ class VmDriver:
     def _plan(self, plan: Plan, host: machine.Host) -> list[Operation]:
         home = group(plan)
         return machine.launch(plan, host, home.joins, home.unified, home.reap)
-
-    def _host(self, plan: Plan) -> machine.Host:
-        """Find or make what the machine boots from. Raises `Unavailable` or `Unsupported` naming what is missing."""
-        if lacking := program.missing():
-            raise Unsupported(f"level vm cannot run here: {', '.join(lacking)} is missing")
-        found = kernel.obtain(self.cache)
-        made = initramfs.build(
-            found,
-            AGENT,
-            self.cache,
-            network=any(attachment.kind == "tap" for attachment in plan.attachments),
-            share=bool(guest.shared(plan)),
-        )
-        return machine.Host(
-            qemu=program.QEMU.find() or program.QEMU.name,
-            virtiofsd=program.VIRTIOFSD.find() or program.VIRTIOFSD.name,
-            acceleration=self._acceleration(found),
-            kernel=str(found.image),
-            initramfs=str(made),
-            cpus=os.cpu_count() or 1,
-        )
-
-    def _imagined(self) -> machine.Host:
-        """Describe the host without looking, for printing."""
-        return machine.Host(
-            qemu=program.QEMU.name,
-            virtiofsd=program.VIRTIOFSD.name,
-            acceleration=Acceleration.EMULATION,
-            kernel="KERNEL",
-            initramfs="INITRAMFS",
-            cpus=os.cpu_count() or 1,
-        )
-
-    def _acceleration(self, found: kernel.Kernel) -> Acceleration:
-        plain = initramfs.build(found, AGENT, self.cache)
-        qemu = program.QEMU.find() or program.QEMU.name
-        return probe.acceleration(qemu, found.image, found.release, plain, self.cache / "acceleration")
 
     # --- running ------------------------------------------------------------------------------------
 

@@ -1,0 +1,81 @@
+"""What this machine offers a guest, found or made once and kept in a cache directory.
+
+CACHE/
+├── kernel/RELEASE/      see guest/kernel.py
+├── initramfs-DIGEST     one for each set of devices
+└── acceleration         what probe guests have shown
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from trivet.base.error import Unsupported
+from trivet.guest import initramfs, kernel
+from trivet.hypervisor import probe, program
+from trivet.hypervisor.machine import Acceleration
+from trivet.isolation import guest
+from trivet.isolation.machine import Host
+from trivet.isolation.plan import Plan
+
+AGENT = Path(kernel.__file__).parents[1] / "launch/bin/trivet-agent"
+
+
+def lacks() -> tuple[tuple[str, ...], str]:
+    """Name what is missing on this machine, and a hint what to do about it."""
+    missing = program.missing()
+    if not AGENT.exists():
+        return (*missing, "the guest agent (trivet-agent)"), "make"
+    if os.geteuid() != 0:
+        return (*missing, "root privileges"), "run the engine as root"
+    return missing, ""
+
+
+def acceleration(cache: Path) -> Acceleration:
+    """Tell how guests run here; the first time, the guest kernel is fetched and a probe guest booted."""
+    return _probed(cache, kernel.obtain(cache))
+
+
+def acquire(cache: Path, plan: Plan) -> Host:
+    """Find or make what an instance's machine boots from. Raises a `TrivetError` naming what is missing."""
+    missing, hint = lacks()
+    if missing:
+        raise Unsupported(f"level vm lacks {', '.join(missing)}", hint=hint or None)
+    found = kernel.obtain(cache)
+    made = initramfs.build(
+        found,
+        AGENT,
+        cache,
+        network=any(attachment.kind == "tap" for attachment in plan.attachments),
+        share=bool(guest.shared(plan)),
+    )
+    return Host(
+        qemu=_path(program.QEMU),
+        virtiofsd=_path(program.VIRTIOFSD),
+        acceleration=_probed(cache, found),
+        kernel=str(found.image),
+        initramfs=str(made),
+        cpus=os.cpu_count() or 1,
+    )
+
+
+def imagined() -> Host:
+    """Describe a host without looking, for printing a plan."""
+    return Host(
+        qemu=program.QEMU.name,
+        virtiofsd=program.VIRTIOFSD.name,
+        acceleration=Acceleration.EMULATION,
+        kernel="KERNEL",
+        initramfs="INITRAMFS",
+        cpus=os.cpu_count() or 1,
+    )
+
+
+def _probed(cache: Path, found: kernel.Kernel) -> Acceleration:
+    plain = initramfs.build(found, AGENT, cache)
+    return probe.acceleration(_path(program.QEMU), found.image, found.release, plain, cache / "acceleration")
+
+
+def _path(tool: program.Tool) -> str:
+    return tool.find() or tool.name
