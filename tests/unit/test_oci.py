@@ -216,7 +216,10 @@ def test_malformed_manifests(document: object, told: str, problem: str) -> None:
         manifest.parse(json.dumps(document).encode(), media_type=told, subject="x")
 
 
-@pytest.mark.parametrize("document", [{"schemaVersion": 1, "fsLayers": []}, {**IMAGE, "mediaType": "text/html"}])
+@pytest.mark.parametrize(
+    "document",
+    [{"schemaVersion": 1, "fsLayers": []}, {**IMAGE, "mediaType": "text/html"}, {**IMAGE, "mediaType": ["x"]}],
+)
 def test_unsupported_manifests(document: object) -> None:
     """Docker's schema 1 and foreign types are named as unsupported."""
     with pytest.raises(UnsupportedManifest):

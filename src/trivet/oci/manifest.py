@@ -101,7 +101,7 @@ def _kind(document: dict[str, Any], told: str, subject: str) -> str:
     structure = INDEXES if is_index else MANIFESTS
     claims = [claim for claim in (document.get("mediaType"), told.partition(";")[0].strip()) if claim]
     for claim in claims:
-        if claim not in INDEXES | MANIFESTS:
+        if not isinstance(claim, str) or claim not in INDEXES | MANIFESTS:
             raise UnsupportedManifest(subject, str(claim)[:100])
         if claim not in structure:
             raise MalformedManifest(subject, f"it is called {claim} but has the structure of another type")
