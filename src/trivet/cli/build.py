@@ -19,6 +19,7 @@ from trivet.cli.context import Context
 from trivet.cli.option import DIRECTORY, FILE, repeated
 from trivet.cli.output import JSON, write_json
 from trivet.cli.progress import Transfer, choose, follow
+from trivet.cli.prune import prune_command
 from trivet.client.archive import tar_writer
 from trivet.client.connection import Writer
 from trivet.client.schema import BuildRequest
@@ -222,4 +223,5 @@ COMMANDS = {
             ("echo 'FROM scratch' | trivet build -t empty -", ""),
         ),
     ),
+    "prune": prune_command(("build",), "trivet builder prune"),
 }

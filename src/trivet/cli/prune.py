@@ -16,6 +16,7 @@ WORDS = {
     "instances": ("all instances that don't run", ""),
     "images": ("all images without a name", "all images no instance uses"),
     "volumes": ("all anonymous volumes no instance uses", "ALL volumes no instance uses, with their data"),
+    "build": ("the build cache", ""),
     "networks": ("all networks no instance uses", ""),
 }
 
@@ -33,7 +34,7 @@ def prune_command(kinds: tuple[str, ...], line: str, *options: Option) -> Comman
     shared = (
         *options,
         flag("--dry-run", help="only tell what would go"),
-        flag("-y", "--force", "--yes", help="don't ask"),
+        flag("-f", "-y", "--force", "--yes", help="don't ask"),
         *JSON,
     )
     return Command(run, shared, examples=((line, ""), (f"{line} --dry-run", "")))
