@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from functools import partial
 
+import msgspec
 import pytest
 from tests.build.workshop import Content, Workshop
 
+from trivet.build.cache import KIND, CacheEntry
 from trivet.build.cachekey import run_key
 
 pytestmark = pytest.mark.needs("root")
@@ -99,6 +101,18 @@ def test_collection_keeps_the_cache(workshop: Workshop) -> None:
     workshop.images.prune()
     assert workshop.cache.entries() == []
     assert workshop.build(SERVICE, {"app": b"collect"}).run == 4
+
+
+def test_old_steps_are_forgotten(workshop: Workshop) -> None:
+    """When the engine starts, steps that nobody needed for a month are forgotten, and only those."""
+    workshop.build("FROM base\nRUN echo old > /old")
+    table = workshop.records.table(KIND, CacheEntry)
+    old = workshop.cache.entries()[-1]
+    table.put(old.key, msgspec.structs.replace(old, used=old.used - 31 * 86400))
+    known = len(workshop.cache.entries())
+    workshop.builder.cleanup()
+    assert len(workshop.cache.entries()) == known - 1
+    assert workshop.build("FROM base\nRUN echo old > /old").run == 1
 
 
 PURE = "FROM base\nENV A=b\nCOPY d /d/\nWORKDIR /w\nADD f x/y/\nCOPY --chown=5 --from=base /etc/passwd /p\nLABEL c=d"

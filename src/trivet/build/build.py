@@ -15,6 +15,7 @@ import asyncio
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,6 +48,7 @@ from trivet.oci import platform as platforms
 from trivet.oci import reference as references
 
 CONTEXT = "the build context"
+UNUSED = 30 * 86400  # seconds after which a step that was of no use is forgotten
 IGNORE_FILE = ".dockerignore"
 
 
@@ -96,7 +98,8 @@ class Builder:
         return {"id": record.id, "names": [references.parse(tag).tagged().familiar for tag in request.tags]}
 
     def cleanup(self) -> None:
-        """Remove what builds that were killed have left. Call it when no build runs."""
+        """Remove what builds that were killed have left, and forget old steps. Call it when no build runs."""
+        self.tools.cache.prune(unused_since=time.time() - UNUSED)
         for instance in self.tools.snapshotter.instances():
             if instance.startswith(PREFIX):
                 self._release(instance)
