@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -23,6 +24,7 @@ from trivet.launch.spawn import spawn
 if TYPE_CHECKING:
     from tests.kernel.conftest import Launch, Listen
 
+PATH = ("PATH=/bin",)
 LINE = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) [FP] .*", re.DOTALL)
 
 
@@ -111,6 +113,26 @@ def test_a_full_disk_does_not_stop_the_program(launch: Launch, listen: Listen, t
     assert output.endswith(b"20000\nafter\n")
     assert re.search(rb"stderr F trivet: \d+ bytes of output were not logged\n", kept)
     assert kept.endswith(b"stdout F after\n")
+
+
+def test_a_log_whose_directory_was_removed_stays_within_its_bound(
+    launch: Launch, listen: Listen, short_path: Path
+) -> None:
+    """A file that has no name any more must not fill the disk."""
+    place = short_path / "place"
+    place.mkdir()
+    directory = launch.directory()
+    script = f"echo begun; while [ -d {place} ]; do sleep 0.01; done; head -c 8000000 /dev/zero"
+    plan = [Monitor(str(directory), str(place / "log"), 65536, 1), Spawn(), Wait(), Exec(("sh", "-c", script), PATH)]
+    channel = spawn(plan, directory=directory)
+    channel.attach()
+    channel.go()
+    frame = channel.receive(20)
+    assert frame is not None
+    with (place / "log").open("rb") as log_file:
+        shutil.rmtree(place)
+        assert len(listen(channel).output) + len(frame.payload) >= 8000000
+        assert 0 < os.fstat(log_file.fileno()).st_size <= 65536 + 20000
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,13 @@ static void rotate(struct log *log)
     }
     int flags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | (log->files ? 0 : O_TRUNC);
     int fd = openat(log->directory, log->name, flags, 0640);
-    if (fd < 0)
-        return; /* the old file goes on growing: better than losing output */
+    if (fd < 0) {
+        /* Somebody removed the directory, or may not write: the bound holds all the same, or a file that has no
+           name any more would fill the disk. */
+        if (ftruncate(log->fd, 0) == 0)
+            log->size = 0;
+        return;
+    }
     close(log->fd);
     log->fd = fd;
     log->size = 0;
