@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -206,6 +209,39 @@ def test_row_46_no_raw_sockets(instance: Harness) -> None:
     result = instance.shell("ping -c 1 127.0.0.1; echo $?")
     assert result.lines[-1] == "1"
     assert b"ermission denied" in result.stderr + result.stdout
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _kernel(path: Path) -> None:
+    path.symlink_to("/proc/kmsg")
+
+
+def _huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+
+
+@pytest.mark.parametrize("name", ["passwd", "group"])
+@pytest.mark.parametrize("make", [_fifo, _endless, _kernel, _huge])
+def test_row_16_hostile_user_files(instance: Harness, tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    """A user file that is a FIFO, a device, a kernel file or a gigabyte costs no time and no trust (CVE-2024-9676)."""
+    layer = tmp_path / "hostile"
+    (layer / "etc").mkdir(parents=True)
+    make(layer / "etc" / name)
+    instance.root = msgspec.structs.replace(instance.root, lowers=(str(layer), *instance.root.lowers))
+    begun = time.monotonic()
+    with suppress(TrivetError):
+        assert instance.run("grep", "^Uid", "/proc/self/status", user="1000").text.split()[1] == "1000"
+    with pytest.raises(TrivetError):
+        instance.run("true", user="eve:eve")
+    assert time.monotonic() - begun < 10
 
 
 def test_row_18_run_directory_is_private(instance: Harness) -> None:

@@ -331,7 +331,7 @@ def test_a_tasks_orphans_do_not_hold_it_up() -> None:
 
 def test_a_client_stalled_at_the_end_does_not_hold_up_the_exit(launch: Launch) -> None:
     """Five seconds after a killed program's client stopped reading, the exit is on record without it."""
-    channel = launch.shell("exec cat /dev/zero")
+    channel = launch.shell("exec head -c 8G /dev/zero")
     time.sleep(0.5)
     channel.signal(signal.SIGKILL)
     ending = await_ending(launch.directories[0], 12)
@@ -353,7 +353,7 @@ def half_close(channel: Channel) -> socket.socket:
         ("sleep 20", half_close),
         ("sleep 20", lambda channel: (channel.write(bytes(50_000)), channel.write(bytes(50_000)), channel.close())),
         ("exec >&- 2>&-; sleep 20", lambda channel: channel.close()),
-        ("cat /dev/zero", lambda channel: None),
+        ("head -c 8G /dev/zero", lambda channel: None),
     ],
     ids=["half-closed", "gone with input waiting", "output closed", "stalled"],
 )

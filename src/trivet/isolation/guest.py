@@ -55,7 +55,7 @@ def launch(plan: Plan) -> list[Operation]:
     """Compute what the agent does as session 0."""
     spec = _specification(plan)
     setting = _setting(plan.program, mount=(*_root(), *_share(plan), *_files(plan)), network=_network(plan.attachments))
-    return [*_group(plan), *runtime.launch(spec, setting)]
+    return [*_group(plan), *runtime.launch(spec, msgspec.structs.replace(setting, init=plan.init))]
 
 
 def enter(plan: Plan, program: Program) -> list[Operation]:

@@ -85,7 +85,7 @@ def options(mount: Mount) -> Options:
             attributes &= ~_CLEAR[word]
         elif word in PROPAGATION:
             propagation = PROPAGATION[word]
-        elif word in _LATER or (word.startswith("r") and word[1:] in _SET | _CLEAR and word not in ("ro", "rw")):
+        elif word in _LATER or (word.startswith("r") and word[1:] in _SET | _CLEAR):
             raise MountOptionUnsupported(mount.destination, word)
         elif word not in (*_NOTHING, "bind", "rbind"):
             data.append(word)
