@@ -193,7 +193,7 @@ def top(context: Context, args: Namespace) -> int:
         Column("PID", lambda row: str(row.pid)),
         Column("PPID", lambda row: str(row.ppid)),
         Column("USER", lambda row: row.user),
-        Column("CPU", lambda row: f"{row.cpu:.1f} s"),
+        Column("CPU", lambda row: f"{row.cpu:.1f} %"),
         Column("STARTED", lambda row: age(row.started)),
         Column("COMMAND", lambda row: row.command),
     ]

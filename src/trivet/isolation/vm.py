@@ -255,14 +255,17 @@ def _output(channel: Channel) -> bytes:
 
 
 def _row(line: str, now: float) -> ProcessRow:
-    """Read a line of the `processes` builtin: pid, parent, user, age and CPU time in ms, command."""
+    """Read a line of the `processes` builtin: pid, parent, user, age and CPU time in ms, command.
+
+    The share of a core is over the life of the process, as on the other levels.
+    """
     pid, ppid, uid, age, used, command = line.split(" ", 5)
     return ProcessRow(
         pid=int(pid),
         ppid=int(ppid),
         user="root" if uid == "0" else uid,
         command=command,
-        cpu=100 * int(used) / max(int(age), 1),
+        cpu=round(100 * int(used) / max(int(age), 1), 1),
         started=now - int(age) / 1000,
     )
 
