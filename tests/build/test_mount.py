@@ -135,13 +135,26 @@ def test_missing_source(workshop: Workshop) -> None:
 
 
 def test_prune(workshop: Workshop) -> None:
-    """Pruning forgets steps and caches, says what that frees, and changes nothing in a dry run."""
+    """Emptying the cache forgets steps and kept files, says what that frees, and changes nothing in a dry run."""
     workshop.build(f"FROM base\nRUN {CACHE},id=pruned echo x > /var/cache/x/f")
-    used = workshop.builder.usage()
+    used = workshop.cache.usage()
     assert used.total
     assert used.size
-    assert workshop.builder.prune(dry_run=True).freed
-    assert workshop.builder.usage() == used
-    assert len(workshop.builder.prune().deleted) == used.total
-    assert workshop.builder.usage().size == 0
+    assert workshop.cache.forget(True).freed
+    assert workshop.cache.usage() == used
+    assert len(workshop.cache.forget(False).deleted) == used.total
+    assert workshop.cache.usage().size == 0
     assert workshop.build(f"FROM base\nRUN {CACHE},id=pruned ls /var/cache/x").output == ""
+
+
+def test_prune_beside_a_build(workshop: Workshop) -> None:
+    """Kept files that a running step uses stay."""
+
+    async def both() -> str:
+        line = f"RUN {CACHE},id=busy echo kept > /var/cache/x/f; sleep 1; cat /var/cache/x/f"
+        build = asyncio.create_task(workshop.building(f"FROM base\n{line}"))
+        await asyncio.sleep(0.6)
+        workshop.cache.forget(False)
+        return (await build).output
+
+    assert asyncio.run(both()) == "kept\n"

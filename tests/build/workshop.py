@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from trivet.build.build import Builder
 from trivet.build.cache import Cache
+from trivet.build.kept import Kept
 from trivet.build.session import Tools
 from trivet.client.schema import BuildRequest, Progress
 from trivet.engine.image.image import Images
@@ -134,7 +135,7 @@ class Workshop:
         self.networks.ensure_default()
         self.cgroup = f"trivet-test-{os.getpid()}"
         self.run = run
-        self.cache = Cache(self.records, content.exists)
+        self.cache = Cache(self.records, content.exists, Kept(root / "build" / "cache"))
         self.images.holders.append(self.cache.roots)
         self.builder = self.make_builder()
         self._make_base()

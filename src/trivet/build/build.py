@@ -2,7 +2,7 @@
 
 HOME/                     below the engine's root
 ├── stub/                 mount targets that images may lack (see `stub`)
-├── cache/<digest of id>/ what RUN --mount=type=cache keeps between builds
+├── cache/<digest of id>/ what RUN --mount=type=cache keeps between builds (see `kept`)
 └── work/<random>/        one build: spool (contents), root (mount point), file (/etc/hosts ...), stub (further targets)
 
 What a killed build leaves (work directories, snapshots, containers, addresses) is removed by
@@ -27,7 +27,6 @@ from trivet.build.dockerfile import parse
 from trivet.build.error import BuildError, ContextError
 from trivet.build.graph import Graph, build_graph
 from trivet.build.ignore import Ignore
-from trivet.build.mount_source import CACHES
 from trivet.build.sandbox import Command, cgroup_of, make_plan, run_directory
 from trivet.build.scope import PROXIES, Scope, platform_arguments
 from trivet.build.session import PREFIX, Report, Session, Tools
@@ -38,9 +37,8 @@ from trivet.build.state import State
 from trivet.build.stub import make_common
 from trivet.build.thread import in_thread
 from trivet.build.tree import Tree
-from trivet.client.schema import BuildRequest, Progress, Removed, Usage
+from trivet.client.schema import BuildRequest, Progress
 from trivet.engine.image.commit import Draft
-from trivet.engine.snapshot.making import disk_usage
 from trivet.engine.snapshot.snapshotter import Layered
 from trivet.engine.snapshot.stream import Readable, decompressed
 from trivet.isolation.plan import Attachment, Root
@@ -61,8 +59,7 @@ class Builder:
         self._locks: dict[str, asyncio.Lock] = {}
         tools.images.unpacked.append(self.layered)
         make_common(tools.home)
-        for directory in (tools.home / "work", self._mounted):
-            directory.mkdir(mode=0o700, exist_ok=True)
+        (tools.home / "work").mkdir(mode=0o700, exist_ok=True)
 
     async def build(self, request: BuildRequest, context: Readable, report: Report) -> dict[str, Any]:
         """Build an image from a context's tar (plain, gzip or zstd); return its `id` and `names`.
@@ -110,29 +107,6 @@ class Builder:
     def layered(self) -> Iterable[Layered]:
         """List what must stay unpacked: the drafts of running builds, and the cache."""
         return [*self._drafts.values(), *self.tools.cache.entries()]
-
-    def usage(self) -> Usage:
-        """Add up what the cache takes: its layers as stored, each once, and the caches of RUN --mount."""
-        entries = self.tools.cache.entries()
-        layers = {entry.layer.digest: entry.layer.size for entry in entries if entry.layer}
-        size = sum(layers.values()) + sum(disk_usage(path) for path in self._mounted.iterdir())
-        return Usage(kind="build", total=len(entries), active=len(self._drafts), size=size, reclaimable=size)
-
-    def prune(self, *, dry_run: bool = False) -> Removed:
-        """Forget the cache, and the caches of RUN --mount unless a build runs.
-
-        The layers stay until the next collection of images; `freed` counts what goes at once.
-        """
-        forgotten = self.tools.cache.prune(dry_run=dry_run)
-        unused = list(self._mounted.iterdir()) if not self._drafts else []
-        freed = sum(disk_usage(path) for path in unused)
-        for path in unused if not dry_run else ():
-            shutil.rmtree(path, ignore_errors=True)
-        return Removed(deleted=[entry.key for entry in forgotten], freed=freed)
-
-    @property
-    def _mounted(self) -> Path:
-        return self.tools.home / CACHES
 
     def _work(self, undo: ExitStack) -> Path:
         work = self.tools.home / "work" / secrets.token_hex(8)

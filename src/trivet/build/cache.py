@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from trivet.build.kept import Kept
 from trivet.client.schema import Removed, Usage
 from trivet.oci.layer import Layer
 from trivet.store.collect import Root
@@ -34,8 +35,9 @@ class CacheEntry(msgspec.Struct, frozen=True, kw_only=True):
 class Cache:
     """All steps remembered by one engine."""
 
-    def __init__(self, records: Records, is_here: Callable[[str], bool]) -> None:
+    def __init__(self, records: Records, is_here: Callable[[str], bool], kept: Kept) -> None:
         """`is_here` tells whether a blob is in the content store."""
+        self.kept = kept
         self._table = records.table(KIND, CacheEntry)
         self._is_here = is_here
 
@@ -74,13 +76,13 @@ class Cache:
         return forgotten
 
     def usage(self) -> Usage:
-        """Measure the cache: its layers as stored, each once. Images may share them."""
-        sizes = {entry.layer.digest: entry.layer.size for entry in self._table.all() if entry.layer}
-        total = len(self._table.all())
-        return Usage(
-            kind="build cache", total=total, active=0, size=sum(sizes.values()), reclaimable=sum(sizes.values())
-        )
+        """Measure its layers as stored, each once (images may share them), and what is kept for RUN --mount."""
+        entries = self._table.all()
+        sizes = {entry.layer.digest: entry.layer.size for entry in entries if entry.layer}
+        size = sum(sizes.values()) + self.kept.size()
+        return Usage(kind="build cache", total=len(entries), active=0, size=size, reclaimable=size)
 
     def forget(self, dry_run: bool) -> Removed:
-        """Empty the cache; its bytes are freed by the collection that follows."""
-        return Removed(deleted=[f"build step {entry.key[:12]}" for entry in self.prune(dry_run=dry_run)])
+        """Empty the cache. `freed` is what was kept for RUN --mount; layers go with the collection that follows."""
+        deleted = [f"build step {entry.key[:12]}" for entry in self.prune(dry_run=dry_run)]
+        return Removed(deleted=deleted, freed=self.kept.clear(dry_run=dry_run))

@@ -7,8 +7,6 @@ command writes there reaches context or stage. A cache is shown as a whole and n
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import posixpath
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -28,7 +26,6 @@ from trivet.engine.image.commit import Draft, scratch
 from trivet.isolation.plan import Mount
 from trivet.oci import platform as platforms
 
-CACHES = "cache"  # where they are, in the builder's directory
 _CONTENT = "/content"
 
 
@@ -62,9 +59,8 @@ class Mounts:
 
     async def provide(self, sources: list[Source], cwd: str, undo: AsyncExitStack) -> tuple[Mount, ...]:
         """Make everything that is to be shown; `undo` takes it away."""
-        locked = {
-            _name(each.mount) for each in sources if each.mount.kind == "cache" and each.mount.sharing != "shared"
-        }
+        caches = [source.mount for source in sources if source.mount.kind == "cache"]
+        locked = {Kept.name(cache) for cache in caches if cache.sharing != "shared"}
         for name in sorted(locked):  # everybody in the same order, or two steps could wait for one another
             await undo.enter_async_context(self._step.session.locks.setdefault(name, asyncio.Lock()))
         return tuple([await self._provide(source, cwd, undo) for source in sources])
@@ -76,19 +72,11 @@ class Mounts:
             add_target(self._stub, target)
             return Mount(kind="tmpfs", target=target, size=mount.size)
         if mount.kind == "cache":
-            path = self._cache(mount)
+            path = undo.enter_context(self._step.session.tools.cache.kept.use(mount))
         else:
             path = await self._copy(source, undo)
         add_target(self._stub, target, is_file=path.is_file())
         return Mount(kind="bind", source=str(path), target=target, read_only=mount.read_only, recursive=False)
-
-    def _cache(self, mount: RunMount) -> Path:
-        path = self._step.session.tools.home / CACHES / _name(mount)
-        if not path.is_dir():
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.chmod(mount.mode)
-            os.chown(path, mount.uid, mount.gid)
-        return path
 
     async def _copy(self, source: Source, undo: AsyncExitStack) -> Path:
         step, spool = self._step, self._step.session.spool
@@ -111,8 +99,3 @@ def _only(choices: list[Choice], mount: RunMount) -> Choice:
     if len(choices) != 1:
         raise BuildError(f"--mount source {mount.source} names {len(choices)} files", hint="name one file or directory")
     return choices[0]
-
-
-def _name(mount: RunMount) -> str:
-    """Name a cache's directory; an id is never a path."""
-    return hashlib.sha256(mount.id.encode()).hexdigest()[:32]

@@ -15,6 +15,7 @@ from trivet.base.error import Conflict
 from trivet.base.identity import new_id
 from trivet.build.build import Builder
 from trivet.build.cache import Cache
+from trivet.build.kept import Kept
 from trivet.build.session import Tools
 from trivet.daemon.settings import DEFAULT_ROOT, Settings
 from trivet.engine.engine import Engine
@@ -92,7 +93,7 @@ def _context(settings: Settings, records: Records) -> Context:
         images=images,
         networks=Networks(records, DEFAULT_ENGINE if settings.root == DEFAULT_ROOT else key, settings.run_dir),
         volumes=Volumes(records, settings.root / "volume"),
-        cache=Cache(records, content.exists),
+        cache=Cache(records, content.exists, Kept(settings.root / "build" / "cache")),
         events=Events(),
     )
     images.users = context.users_of_image
