@@ -16,6 +16,7 @@ import msgspec
 from trivet.build import cachekey
 from trivet.build.error import BuildError
 from trivet.build.ignore import Ignore
+from trivet.build.kept import Kept
 from trivet.build.mount import RunMount
 from trivet.build.placement import Choice, Target, checksum, choose, place
 from trivet.build.selection import from_image
