@@ -14,6 +14,7 @@ FIELDS = (
     # flag, environment, default, help
     ("root", "TRIVET_ROOT", str(DEFAULT_ROOT), "directory for images, volumes and records"),
     ("run-dir", "TRIVET_RUN_DIR", "/run/trivet", "directory for sockets and what a reboot may take"),
+    ("cache-dir", "TRIVET_CACHE_DIR", "/var/cache/trivet", "directory for what can be fetched again (guest kernels)"),
     ("listen", "TRIVET_LISTEN", "", "unix:///PATH to listen on (default: trivet.sock in the run directory)"),
     ("log-level", "TRIVET_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
@@ -24,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     root: Path
     run_dir: Path
+    cache_dir: Path
     listen: Path
     log_level: str
     uninstall: bool = False
@@ -49,6 +51,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     return Settings(
         root=Path(values.root).absolute(),
         run_dir=run,
+        cache_dir=Path(values.cache_dir).absolute(),
         listen=Path(listen),
         log_level=values.log_level,
         uninstall=values.uninstall,

@@ -54,6 +54,7 @@ async def wire(settings: Settings) -> AsyncIterator[web.Application]:
     """
     records = Records(settings.root / "record.db")
     context = await asyncio.to_thread(_context, settings, records)
+    await asyncio.to_thread(context.images.recover)
     spool = settings.root / "tmp"
     spool.mkdir(mode=0o700, exist_ok=True)
     builder = _builder(settings, context)
@@ -87,7 +88,7 @@ def _context(settings: Settings, records: Records) -> Context:
         cgroup=f"trivet/{key[:8]}",
         records=records,
         table=records.table("instance", InstanceRecord),
-        drivers={"process": ProcessDriver(), "container": ContainerDriver(), "vm": VmDriver(settings.root / "guest")},
+        drivers={"process": ProcessDriver(), "container": ContainerDriver(), "vm": VmDriver(settings.cache_dir)},
         overlay=overlay,
         snapshotters=snapshotters,
         images=images,
@@ -127,7 +128,9 @@ def _builder(settings: Settings, context: Context) -> Builder:
         cgroup=context.cgroup,
     )
     context.images.holders.append(cache.roots)
-    return Builder(tools)
+    builder = Builder(tools)
+    context.images.unpacked.append(builder.layered)
+    return builder
 
 
 def identity(records: Records) -> str:
