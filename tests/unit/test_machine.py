@@ -99,8 +99,8 @@ def test_operations_are_the_golden_ones(name: str, plan: Plan) -> None:
 
 def test_acceleration_changes_only_accelerator_and_cpu() -> None:
     """With hardware acceleration the same machine has the host's CPU and no translation buffer."""
-    slow = command_line(machine.machine(PLAN, HOST))
-    fast = command_line(machine.machine(PLAN, msgspec.structs.replace(HOST, acceleration=Acceleration.KVM)))
+    slow = command_line(machine.machine(RICH, HOST))
+    fast = command_line(machine.machine(RICH, msgspec.structs.replace(HOST, acceleration=Acceleration.KVM)))
     assert set(fast) - set(slow) == {"kvm", "host", fast[fast.index("-append") + 1]}
 
 
