@@ -29,7 +29,8 @@ def lacks() -> tuple[tuple[str, ...], str]:
         return (*missing, "the guest agent (trivet-agent)"), "make"
     if os.geteuid() != 0:
         return (*missing, "root privileges"), "run the engine as root"
-    return missing, ""
+    packages = sorted({tool.package for tool in (program.QEMU, program.VIRTIOFSD) if tool.find() is None})
+    return missing, f"apt-get install {' '.join(packages)}" if packages else ""
 
 
 def acceleration(cache: Path) -> Acceleration:
