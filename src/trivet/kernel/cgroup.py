@@ -87,6 +87,8 @@ class Group:
     def __init__(self, layout: Layout, path: str) -> None:
         self.layout = layout
         self.path = path.strip("/")
+        if not self.path:  # removing the root group would take everybody else's along
+            raise ValueError("a control group of our own has a name")
 
     @cached_property
     def _places(self) -> tuple[tuple[Hierarchy, Mechanism, str], ...]:
