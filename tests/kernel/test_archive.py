@@ -2,6 +2,9 @@
 
 The root is a directory; the launcher is not even confined to it here, so nothing but the builtins
 themselves keeps an archive inside. `outside` is the canary: it must never change and never be read.
+
+That the attacks are attacks is shown with `weak`: the same launcher, linked with a system call that
+joins names to the root and lets the links in them lead where they will.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -23,12 +27,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trivet.client.schema import PathStat
-from trivet.launch.operation import Builtin, Root, Spawn
+from trivet.launch import launcher
+from trivet.launch.operation import Bind, Builtin, File, Mount, Operation, Propagation, Root, Spawn, Unshare
 from trivet.launch.spawn import Completed, run
 
 pytestmark = pytest.mark.needs("root")
 
 NOT_FOUND = 44
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
 LONG = "x" * 120
 Entries = list[tuple[str, dict[str, object], bytes]]
 
@@ -110,8 +116,8 @@ def tree(root: Path) -> dict[str, tuple[object, ...]]:
             what = path.read_bytes()
         elif stat.S_ISLNK(info.st_mode):
             what = str(path.readlink())
-        times = int(info.st_mtime) if not stat.S_ISLNK(info.st_mode) and not stat.S_ISFIFO(info.st_mode) else 0
-        found[str(path.relative_to(root))] = (info.st_mode, info.st_uid, info.st_gid, info.st_nlink, times, what)
+        when = info.st_mtime_ns // 10**9
+        found[str(path.relative_to(root))] = (info.st_mode, info.st_uid, info.st_gid, info.st_nlink, when, what)
     return found
 
 
@@ -129,8 +135,8 @@ def build(root: Path) -> None:
     (root / "a" / "long").symlink_to(f"/{LONG}/{LONG}")
     os.mkfifo(root / "a" / "pipe", 0o640)
     os.mknod(root / "a" / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    for path in (root / "a", root / "a" / "deep"):
-        os.utime(path, (1, 1_000_000_000))
+    for path in (root / "a", *(root / "a").rglob("*")):
+        os.utime(path, (1, 1_000_000_000), follow_symlinks=False)
 
 
 def test_round_trip(box: Box) -> None:
@@ -218,27 +224,11 @@ def test_links_stay_inside(box: Box, name: str) -> None:
 HOSTILE: dict[str, Callable[[Box], Entries]] = {
     "dot-dot": lambda box: [("../../outside/evil", {}, b"x")],
     "dot-dot inside": lambda box: [("a/../../../outside/evil", {}, b"x")],
-    "link, then through it": lambda box: [
-        ("d", {"type": tarfile.SYMTYPE, "linkname": str(box.outside)}, b""),
-        ("d/evil", {}, b"x"),
-    ],
-    "relative link, then through it": lambda box: [
-        ("d", {"type": tarfile.SYMTYPE, "linkname": "../../outside"}, b""),
-        ("d/evil", {}, b"x"),
-    ],
-    "link, then a directory over it": lambda box: [
-        ("d", {"type": tarfile.SYMTYPE, "linkname": str(box.outside)}, b""),
-        ("d", {"type": tarfile.DIRTYPE, "mode": 0o777}, b""),
-    ],
     "hard link out": lambda box: [
         ("h", {"type": tarfile.LNKTYPE, "linkname": str(box.outside / "secret")}, b""),
         ("h", {}, b"evil"),
     ],
     "hard link with dot-dot": lambda box: [("h", {"type": tarfile.LNKTYPE, "linkname": "../../outside/secret"}, b"")],
-    "hard link through a link": lambda box: [
-        ("d", {"type": tarfile.SYMTYPE, "linkname": str(box.outside)}, b""),
-        ("h", {"type": tarfile.LNKTYPE, "linkname": "d/secret"}, b""),
-    ],
     "long dot-dot": lambda box: [("../" * 60 + str(box.outside) + "/evil", {}, b"x")],
     "whiteout device": lambda box: [("w", {"type": tarfile.CHRTYPE, "devmajor": 0, "devminor": 0}, b"")],
     "owner out of range": lambda box: [("f", {"uid": 1 << 33}, b"")],
@@ -255,6 +245,108 @@ def test_hostile_archive(box: Box, case: str, form: int) -> None:
     done = box.write(tar(HOSTILE[case](box), form))
     assert done.code == 1
     assert done.error_output.count(b"\n") == 1
+
+
+def link(name: str, target: str | Path) -> tuple[str, dict[str, object], bytes]:
+    return name, {"type": tarfile.SYMTYPE, "linkname": str(target)}, b""
+
+
+def directory(name: str) -> tuple[str, dict[str, object], bytes]:
+    return name, {"type": tarfile.DIRTYPE, "mode": 0o711}, b""
+
+
+CONTAINED: dict[str, Callable[[Box], Entries]] = {
+    "through a link": lambda box: [link("d", box.outside), ("d/evil", {}, b"x")],
+    "through a relative link": lambda box: [link("d", "../../outside"), ("d/evil", {}, b"x")],
+    "through two links": lambda box: [link("d", "e"), link("e", box.outside), ("d/evil", {}, b"x")],
+    "through a link that was there": lambda box: [("there/evil", {}, b"x")],
+    "making directories": lambda box: [link("d", "../.."), ("d/outside/p/q/evil", {}, b"x")],
+    "making a directory": lambda box: [link("d", box.outside), directory("d/evil")],
+    "making a link": lambda box: [link("d", box.outside), link("d/evil", "x")],
+    "making a pipe": lambda box: [link("d", box.outside), ("d/evil", {"type": tarfile.FIFOTYPE}, b"")],
+    "a directory over a link": lambda box: [link("d", box.outside), directory("d"), ("d/evil", {}, b"x")],
+    "replacing a file": lambda box: [link("d", box.outside), ("d/secret", {}, b"x")],
+    "a directory in a file's place": lambda box: [link("d", box.outside), directory("d/secret")],
+    "a hard link's target": lambda box: [
+        link("d", box.outside),
+        ("h", {"type": tarfile.LNKTYPE, "linkname": "d/secret"}, b""),
+    ],
+}
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("case", CONTAINED)
+def test_contained_archive(box: Box, case: str, form: int) -> None:
+    """Links are followed inside the root only, wherever they point."""
+    (box.root / "dest" / "there").symlink_to(box.outside)
+    assert box.write(tar(CONTAINED[case](box), form)).code in (0, 1)
+
+
+@pytest.mark.parametrize("case", CONTAINED)
+@pytest.mark.usefixtures("weak")
+def test_contained_archive_is_an_attack(tmp_path: Path, case: str) -> None:
+    """Each of these archives changes what is outside when names are resolved the simple way."""
+    box = Box(tmp_path)
+    (box.root / "dest" / "there").symlink_to(box.outside)
+    assert box.write(tar(CONTAINED[case](box))).code == 0
+    assert box.snapshot() != box.before
+
+
+def test_merged_usr(box: Box) -> None:
+    """What an archive has below bin/ gets to where /bin leads; the link and its target's attributes stay."""
+    for name, target in {"bin": "usr/bin", "lib": "/usr/lib", "sbin": "bin"}.items():
+        (box.root / "usr" / target.removeprefix("/").removeprefix("usr/")).mkdir(parents=True, exist_ok=True)
+        (box.root / name).symlink_to(target)
+    (box.root / "usr" / "bin").chmod(0o750)
+    entries: Entries = [
+        directory("bin"),
+        ("bin/x", {"mode": 0o755}, b"x"),
+        ("sbin/y", {"type": tarfile.LNKTYPE, "linkname": "bin/x"}, b""),
+        ("lib/deep/er/so", {}, b"so"),
+        directory("lib/deep"),
+    ]
+    assert box.write(tar(entries), "/").code == 0
+    assert [(box.root / name).readlink() for name in ("bin", "lib", "sbin")] == [
+        *map(Path, ("usr/bin", "/usr/lib", "bin"))
+    ]
+    assert sorted(path.name for path in (box.root / "usr" / "bin").iterdir()) == ["x", "y"]
+    assert (box.root / "usr" / "bin" / "x").stat().st_nlink == 2
+    assert stat.S_IMODE((box.root / "usr" / "bin").stat().st_mode) == 0o750
+    assert stat.S_IMODE((box.root / "usr" / "lib" / "deep").stat().st_mode) == 0o711
+    assert (box.root / "usr" / "lib" / "deep" / "er" / "so").read_text() == "so"
+
+
+def test_parent_that_leads_nowhere(box: Box) -> None:
+    """Where a link leads to is made, as for any other missing parent; one that leads to itself is refused."""
+    (box.root / "dest" / "run").symlink_to("/run/deep")
+    (box.root / "dest" / "self").symlink_to("self")
+    assert box.write(tar([("run/pid", {}, b"1")])).code == 0
+    assert (box.root / "run" / "deep" / "pid").read_text() == "1"
+    assert b"Symbolic link loop" in box.write(tar([("self/pid", {}, b"1")])).error_output
+
+
+def test_what_is_in_the_way(box: Box) -> None:
+    """A directory replaces what is neither one nor leads to one; nothing else replaces a directory."""
+    place = box.root / "dest"
+    (place / "file").touch()
+    (place / "nowhere").symlink_to("nothing")
+    (place / "tofile").symlink_to("file")
+    (place / "todir").symlink_to("dir")
+    (place / "dir").mkdir()
+    assert box.write(tar([directory(name) for name in ("tofile", "file", "nowhere", "todir")])).code == 0
+    assert {path.name: path.is_symlink() for path in place.iterdir() if path.is_dir()} == {
+        "file": False,
+        "nowhere": False,
+        "tofile": False,
+        "todir": True,
+        "dir": False,
+    }
+    others: Entries = [("dir", {}, b"x"), link("dir", "x"), ("dir", {"type": tarfile.FIFOTYPE}, b"")]
+    for entry in others:
+        assert b"directory" in box.write(tar([entry])).error_output
+    assert box.write(tar([("todir", {}, b"x")])).code == 0
+    assert (place / "todir").read_text() == "x"
+    assert not any((place / "dir").iterdir())
 
 
 def test_links_are_replaced_not_followed(box: Box) -> None:
@@ -275,7 +367,6 @@ def test_absolute_names_and_parents(box: Box) -> None:
     done = box.write(tar([("p", {}, b"file over directory")]))
     assert done.code == 1
     assert b"directory" in done.error_output
-    assert box.write(tar([("p/q/file", {"type": tarfile.DIRTYPE}, b"")])).code == 1
     assert sorted(path.name for path in (box.root / "dest").rglob("*")) == ["file", "p", "q"]
 
 
@@ -304,6 +395,35 @@ def test_huge_extended_header(box: Box) -> None:
     assert b"extended header" in done.error_output
 
 
+@pytest.mark.parametrize("record", ["    \n5 a=b\n", "-5 a=b\n", "0 a=b\n", "9 path=bb\n", "8 path b\n", "99 a=b\n"])
+def test_malformed_extended_header(box: Box, record: str) -> None:
+    """A record whose length is not its length is refused, and nothing beyond it is looked at."""
+    header = tarfile.TarInfo("./PaxHeaders/entry")
+    header.type, header.size = tarfile.XHDTYPE, len(record)
+    done = box.write(header.tobuf() + record.encode().ljust(512, b"\0") + tar([("f", {}, b"x")]))
+    assert done.code == 1
+    assert b"malformed extended header" in done.error_output
+
+
+def test_full_mount_point(box: Box) -> None:
+    """A file that is a mount point is overwritten; that its disk is full is not kept secret."""
+    (box.root / "small").mkdir()
+    (box.root / "dest" / "hosts").touch()
+    mounts: list[Operation] = [
+        Unshare(CLONE_NEWNS),
+        Propagation("/", MS_PRIVATE | MS_REC),
+        Root(str(box.root)),
+        Mount("tmpfs", "small", "/small", options=("size=64k",)),
+        File("/small/hosts", b"old"),
+        Bind(str(box.root / "small" / "hosts"), "/dest/hosts"),
+        Spawn(stdin=1),
+    ]
+    for size, code in {1000: 0, 1 << 20: 1}.items():
+        done = run([*mounts, Builtin("archive-write", ("/dest",))], input=tar([("hosts", {}, b"n" * size)]), timeout=30)
+        assert done.code == code, done.error_output
+    assert b"No space left" in done.error_output
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_mangled_archives(box: Box, data: st.DataObject) -> None:
@@ -316,6 +436,52 @@ def test_mangled_archives(box: Box, data: st.DataObject) -> None:
     for place in data.draw(st.lists(st.integers(0, len(archive) - 1), max_size=8)):
         archive[place] = data.draw(st.integers(0, 255))
     assert box.write(bytes(archive)).code in (0, 1)
+
+
+WEAK = """
+#include <linux/openat2.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+long __real_syscall(long, ...);
+
+long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f)
+{
+    const struct open_how *how = (void *)c;
+    const char *path = (void *)b;
+    if (number != SYS_openat2)
+        return __real_syscall(number, a, b, c, d, e, f);
+    path += strspn(path, "/");
+    return __real_syscall(SYS_openat, a, *path ? path : ".", how->flags, how->mode);
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def weak_launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The launcher, linked with an openat2 that ignores what it is told about links."""
+    base = tmp_path_factory.mktemp("weak")
+    objects = launcher.BINARY.parent / "build"
+    if objects.is_dir():
+        shutil.copytree(objects, base / "build")  # with their times: they need not be made again
+    (base / "weak.c").write_text(WEAK)
+    native = launcher.BINARY.parents[1] / "native"
+    kernel = ["-idirafter", "/usr/include", "-idirafter", f"/usr/include/{sys.implementation._multiarch}"]
+    subprocess.run(["musl-gcc", "-c", "-o", base / "weak.o", base / "weak.c", *kernel], check=True)
+    flags = f"LDFLAGS=-static -Wl,--wrap=syscall {base}/weak.o"
+    subprocess.run(
+        ["make", "-C", native, f"BIN={base}", flags, f"{base}/trivet-launcher"], check=True, capture_output=True
+    )
+    return base / "trivet-launcher"
+
+
+@pytest.fixture
+def weak(weak_launcher: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything is launched by the weak launcher."""
+    monkeypatch.setattr(launcher, "BINARY", weak_launcher)
+    monkeypatch.setattr(launcher, "_launcher", None)
+    yield
+    os.close(launcher.launcher_descriptor())
 
 
 SWAPPER = """
@@ -340,19 +506,41 @@ def swapping(one: Path, two: Path) -> Iterator[None]:
             process.kill()
 
 
+def swapped(box: Box, rounds: int) -> Iterator[int]:
+    """Write again and again while a directory and a link that leads out are exchanged."""
+    (box.root / "dest" / "d").mkdir()
+    (box.root / "dest" / "d" / "secret").touch()
+    (box.root / "dest" / "l").symlink_to(box.outside)
+    files = tar([(f"d/{number}", {}, b"x") for number in range(20)])
+    entries: Entries = [
+        directory("d"),
+        directory("d/p"),
+        ("d/p/q/file", {}, b"x"),
+        link("d/s", "x"),
+        ("h", {"type": tarfile.LNKTYPE, "linkname": "d/secret"}, b""),
+        ("d/secret", {}, b"x"),
+    ]
+    with swapping(box.root / "dest" / "d", box.root / "dest" / "l"):
+        for _ in range(rounds):
+            yield box.write(files).code
+            yield box.write(files, "/dest/d").code
+            yield box.write(tar(entries)).code
+
+
 def test_swapped_target(box: Box) -> None:
     """While a directory and a link that leads out are exchanged, nothing is ever written outside."""
-    (box.root / "dest" / "d").mkdir()
-    (box.root / "dest" / "l").symlink_to(box.outside)
-    data = tar([(f"d/{number}", {}, b"x") for number in range(20)])
     results = set()
-    with swapping(box.root / "dest" / "d", box.root / "dest" / "l"):
-        for _ in range(150):
-            results.add(box.write(data).code)
-            box.check()
-            results.add(box.write(data, "/dest/d").code)
-            box.check()
+    for code in swapped(box, 50):
+        results.add(code)
+        box.check()
     assert 0 in results  # the race was a race
+
+
+@pytest.mark.usefixtures("weak")
+def test_swapped_target_is_an_attack(tmp_path: Path) -> None:
+    """The same race is lost soon when names are resolved the simple way."""
+    box = Box(tmp_path)
+    assert any(box.snapshot() != box.before for _ in swapped(box, 150))
 
 
 def test_swapped_source(box: Box) -> None:

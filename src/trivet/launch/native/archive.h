@@ -1,9 +1,10 @@
 /* What the builtins for `cp` share.
  *
  * They run where a program of the image would run, after everything was set up, and execute and load nothing of the
- * image. Whoever runs in the instance may rename and link whatever it likes meanwhile. So no path is looked up twice:
- * the one that was asked for is resolved by the kernel inside the root, everything below it is reached from
- * descriptor to descriptor, one component at a time, never through a symbolic link.
+ * image. Whoever runs in the instance may rename and link whatever it likes meanwhile. So the kernel resolves every
+ * path inside the root, and what was opened is worked on by its descriptor. Reading reaches everything below the
+ * path that was asked for from descriptor to descriptor, never through a symbolic link; writing follows links to
+ * directories, as an image with /bin -> usr/bin needs it, but the last component of an entry never.
  *
  * They return the exit status: 0, 1 with one sentence on standard error, or 44 when the path does not exist.
  */

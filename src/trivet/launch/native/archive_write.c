@@ -1,8 +1,21 @@
-/* archive-write: a tar on standard input becomes a tree; see archive.h. */
+/* archive-write: a tar on standard input becomes a tree; see archive.h.
+ *
+ * Where an entry meets something that is there already:
+ *
+ *   parent directory   missing ones are made, links to directories are followed inside the root (/bin -> usr/bin)
+ *   file, link, node   replace anything but a directory, a link as itself; over a directory they are an error
+ *   directory          one that is there gets the entry's attributes; a link to one is kept as it is, and so is the
+ *                      directory it leads to; anything else is replaced
+ *
+ * GNU tar does the same with --keep-directory-symlink, but for a file over an empty directory, which it replaces.
+ * Docker's `cp` refuses to replace a file by a directory, and its COPY a link to one.
+ */
 #define _GNU_SOURCE
 #include "archive.h"
 #include "builtin.h"
+#include "executor.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,12 +26,11 @@
 #include <sys/xattr.h>
 #include <time.h>
 
-#define BELOW (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
-
 enum {
     EXTENSION_LIMIT = 1 << 20, /* bytes of one extended header */
     XATTR_LIMIT = 256,
     LATE_LIMIT = 1 << 18, /* directories that get their times at the end */
+    ATTEMPTS = 16,
 };
 
 struct late { /* a directory's time, which every entry made in it changes */
@@ -36,7 +48,8 @@ struct input {
     struct timespec time;
     bool given_time;
     char type;
-    int target;
+    int root;
+    const char *target; /* a directory below the root */
     struct late *late;
     size_t late_count;
 };
@@ -169,11 +182,11 @@ static int take_pax(struct input *in, char *data, size_t size)
 {
     for (char *at = data, *last = data + size; at < last;) {
         char *space, *equals;
-        unsigned long length = strtoul(at, &space, 10);
-        if (*space != ' ' || length < 5 || length > (size_t)(last - at) || at[length - 1] != '\n')
+        unsigned long length = isdigit((unsigned char)*at) ? strtoul(at, &space, 10) : 0; /* it skips white space */
+        if (!length || *space != ' ' || length < 5 || length > (size_t)(last - at) || at[length - 1] != '\n')
             return fail(0, "the archive has a malformed extended header");
         at[length - 1] = 0;
-        equals = memchr(space, '=', (size_t)(at + length - space));
+        equals = space >= at + length ? NULL : memchr(space, '=', (size_t)(at + length - space));
         if (!equals)
             return fail(0, "the archive has a malformed extended header");
         *equals = 0;
@@ -243,24 +256,24 @@ static int take_header(struct input *in, const struct header *header)
     return 0;
 }
 
-/* Open a directory below the target, making it and its parents; no component may be a link. */
-static int open_parent(int target, const char *path)
+/* The path of an entry below the root; false when it is too long. */
+static bool below_root(const struct input *in, const char *name, char result[PATH_MAX])
 {
-    int fd = resolve(target, *path ? path : ".", O_PATH | O_DIRECTORY, BELOW);
-    if (fd >= 0 || errno != ENOENT)
-        return fd;
-    char name[NAME_MAX + 1];
-    for (fd = dup(target); fd >= 0 && *path; path += strspn(path, "/")) {
-        size_t length = strcspn(path, "/");
-        snprintf(name, sizeof name, "%.*s", (int)length, path);
-        if (mkdirat(fd, name, 0755) < 0 && errno != EEXIST)
-            return close(fd), -1;
-        int next = openat(fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        close(fd);
-        fd = next;
-        path += length;
-    }
-    return fd;
+    if (snprintf(result, PATH_MAX, "%s/%s", in->target, name) < PATH_MAX)
+        return true;
+    errno = ENAMETOOLONG;
+    return false;
+}
+
+/* Open a directory of the archive, making it and its parents; links are followed, but never out of the root. */
+static int open_parent(const struct input *in, const char *name)
+{
+    static const struct owner owner = { .mode = 0755 };
+    char path[PATH_MAX];
+    if (!below_root(in, name, path))
+        return -1;
+    int fd = resolve(in->root, path, O_PATH | O_DIRECTORY, RESOLVE_IN_ROOT);
+    return fd >= 0 || errno != ENOENT ? fd : make_below(in->root, path, MAKE_DIRECTORY, &owner);
 }
 
 /* Split in place: the parent's path stays in `path`, the last component is returned. */
@@ -272,9 +285,30 @@ static char *split(char path[PATH_MAX])
     return slash ? slash + 1 : path;
 }
 
-static int set_owner(int parent, const char *name, const struct input *in)
+/* Close a descriptor and keep why `result` is what it is. */
+static int close_after(int fd, int result)
 {
-    return fchownat(parent, name, (uid_t)in->uid, (gid_t)in->gid, AT_SYMLINK_NOFOLLOW);
+    int error = errno;
+    close(fd);
+    errno = error;
+    return result;
+}
+
+/* For a link or node that was just made, certain that it is that: somebody may have put something else there. */
+static int set_owner_and_time(int parent, const char *name, mode_t type, const struct input *in)
+{
+    const struct timespec times[2] = { in->time, in->time };
+    struct stat info;
+    int fd = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), result = -1;
+    if (fd < 0)
+        return -1;
+    if (fstat(fd, &info) == 0 && (info.st_mode & S_IFMT) == type && info.st_nlink == 1)
+        result = fchownat(fd, "", (uid_t)in->uid, (gid_t)in->gid, AT_EMPTY_PATH);
+    else
+        errno = ESTALE;
+    if (result == 0)
+        (void)!utimensat(fd, "", times, AT_EMPTY_PATH);
+    return close_after(fd, result);
 }
 
 static void remember_time(struct input *in)
@@ -293,7 +327,10 @@ static void set_late_times(struct input *in)
     while (in->late_count) {
         struct late *late = &in->late[--in->late_count];
         struct timespec times[2] = { late->time, late->time };
-        int fd = resolve(in->target, late->name, O_RDONLY | O_DIRECTORY, BELOW);
+        char path[PATH_MAX];
+        int fd = -1;
+        if (below_root(in, late->name, path))
+            fd = resolve(in->root, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_IN_ROOT);
         if (fd >= 0) {
             futimens(fd, times);
             close(fd);
@@ -302,32 +339,63 @@ static void set_late_times(struct input *in)
     }
 }
 
+/* Make sure that there is a directory of this name, replacing what is none; 1 if it is a link to one, which stays. */
+static int ensure_directory(const struct input *in, int parent, const char *name)
+{
+    struct stat info;
+    char path[PATH_MAX];
+    if (!below_root(in, in->name, path))
+        return -1;
+    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+        if (mkdirat(parent, name, 0700) == 0)
+            return 0;
+        if (errno != EEXIST)
+            return -1;
+        if (fstatat(parent, name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(info.st_mode))
+            return 0;
+        int fd = resolve(in->root, path, O_PATH | O_DIRECTORY, RESOLVE_IN_ROOT);
+        if (fd >= 0)
+            return close(fd), 1;
+        if (unlinkat(parent, name, 0) < 0 && errno != ENOENT && errno != EISDIR)
+            return -1;
+    }
+    errno = ESTALE;
+    return -1;
+}
+
 static int make_directory(struct input *in, int parent, const char *name)
 {
-    if (mkdirat(parent, name, 0700) < 0 && errno != EEXIST)
-        return -1;
+    int linked = ensure_directory(in, parent, name);
+    if (linked)
+        return linked < 0 ? -1 : 0;
     int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -1;
     int result = fchown(fd, (uid_t)in->uid, (gid_t)in->gid) || fchmod(fd, in->mode & 07777) ? -1 : 0;
-    close(fd);
     remember_time(in);
-    return result;
+    return close_after(fd, result);
 }
 
-static int copy_content(int fd, uint64_t size)
+static int write_all(int fd, const char *data, size_t size)
+{
+    for (size_t done = 0; done < size;) {
+        ssize_t count = write(fd, data + done, size - done);
+        if (count < 0 && errno != EINTR)
+            return -1;
+        done += count > 0 ? (size_t)count : 0;
+    }
+    return 0;
+}
+
+static int copy_content(int fd, const char *name, uint64_t size)
 {
     char data[BUFFER];
     for (uint64_t left = size; left;) {
         size_t part = left < sizeof data ? (size_t)left : sizeof data;
         if (get_all(data, part))
             return STATUS_FAILED;
-        for (size_t done = 0; done < part;) {
-            ssize_t count = write(fd, data + done, part - done);
-            if (count < 0 && errno != EINTR)
-                return fail(errno, "cannot write");
-            done += count > 0 ? (size_t)count : 0;
-        }
+        if (write_all(fd, data, part) < 0)
+            return fail(errno, "cannot write %s", name);
         left -= part;
     }
     return size % BLOCK ? get_all(data, (size_t)(-size % BLOCK)) : 0;
@@ -340,15 +408,16 @@ static int make_file(struct input *in, int parent, const char *name)
     int fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return -1;
-    int status = copy_content(fd, in->size);
+    int status = copy_content(fd, in->name, in->size);
     in->size = 0;
     if (!status && (fchown(fd, (uid_t)in->uid, (gid_t)in->gid) < 0 || fchmod(fd, in->mode & 07777) < 0))
         status = -1;
     if (!status && in->xattr_size && fsetxattr(fd, CAPABILITY, in->xattr, in->xattr_size, 0) < 0)
         status = -1;
+    int error = errno;
     futimens(fd, times);
-    close(fd);
-    return status;
+    errno = error;
+    return close_after(fd, status);
 }
 
 static int make_node(struct input *in, int parent, const char *name)
@@ -359,40 +428,48 @@ static int make_node(struct input *in, int parent, const char *name)
         errno = EPERM;
         return -1;
     }
-    return mknodat(parent, name, type | (in->mode & 0777), device) || set_owner(parent, name, in) ? -1 : 0;
+    return mknodat(parent, name, type | (in->mode & 0777), device) || set_owner_and_time(parent, name, type, in) ? -1 : 0;
+}
+
+static int make_symbolic_link(struct input *in, int parent, const char *name)
+{
+    return symlinkat(in->link, parent, name) || set_owner_and_time(parent, name, S_IFLNK, in) ? -1 : 0;
 }
 
 static int make_hard_link(struct input *in, int parent, const char *name)
 {
-    char path[PATH_MAX];
-    if (!clean(in->link, path)) {
+    char link[PATH_MAX], path[PATH_MAX];
+    if (!clean(in->link, link)) {
         errno = EXDEV;
         return -1;
     }
-    char *last = split(path);
-    int from = last == path ? dup(in->target) : resolve(in->target, path, O_PATH | O_DIRECTORY, BELOW);
-    if (from < 0)
+    char *last = split(link);
+    if (!below_root(in, last == link ? "" : link, path))
         return -1;
-    int result = linkat(from, last, parent, name, 0);
-    close(from);
-    return result;
+    int from = resolve(in->root, path, O_PATH | O_DIRECTORY, RESOLVE_IN_ROOT);
+    return from < 0 ? -1 : close_after(from, linkat(from, last, parent, name, 0));
+}
+
+/* Copy what is left of one descriptor into another. */
+static int copy_all(int from, int to)
+{
+    char data[BUFFER];
+    ssize_t count;
+    while ((count = read(from, data, sizeof data)) > 0)
+        if (write_all(to, data, (size_t)count) < 0)
+            return -1;
+    return (int)count;
 }
 
 /* A file that is a mount point (/etc/hosts) can't be replaced: its content is. */
 static int overwrite(int parent, const char *temporary, const char *name)
 {
-    char data[BUFFER];
-    ssize_t count = -1;
     int from = openat(parent, temporary, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    int to = openat(parent, name, O_WRONLY | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    while (from >= 0 && to >= 0 && (count = read(from, data, sizeof data)) > 0)
-        if (write(to, data, (size_t)count) != count)
-            count = -2;
-    if (from >= 0)
-        close(from);
-    if (to >= 0)
-        close(to);
-    return count == 0 ? 0 : -1;
+    if (from < 0)
+        return -1;
+    int to = openat(parent, name, O_WRONLY | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int result = to < 0 ? -1 : close_after(to, copy_all(from, to));
+    return close_after(from, result);
 }
 
 /* Make anything but a directory beside its final name and move it there in one step. */
@@ -401,7 +478,7 @@ static int place(struct input *in, int parent, const char *name)
     char temporary[64];
     static unsigned counter;
     snprintf(temporary, sizeof temporary, ".trivet-%d-%u", (int)getpid(), counter++);
-    int status = in->type == '2'   ? symlinkat(in->link, parent, temporary) || set_owner(parent, temporary, in) ? -1 : 0
+    int status = in->type == '2'   ? make_symbolic_link(in, parent, temporary)
                  : in->type == '1' ? make_hard_link(in, parent, temporary)
                  : strchr("346", in->type) ? make_node(in, parent, temporary)
                                            : make_file(in, parent, temporary);
@@ -422,7 +499,7 @@ static int extract(struct input *in)
     if (!*path) /* the target itself */
         return in->type == '5' ? 0 : fail(0, "the archive has an entry without a name");
     char *name = split(path);
-    int parent = open_parent(in->target, name == path ? "" : path);
+    int parent = open_parent(in, name == path ? "" : path);
     if (parent < 0)
         return fail(errno == ENOENT ? ESTALE : errno, "cannot make %s", in->name);
     int status = in->type == '5' ? make_directory(in, parent, name) : place(in, parent, name);
@@ -459,8 +536,7 @@ static int extract_all(struct input *in)
                 return status;
             continue;
         }
-        bool content = in->type == '0' || in->type == '7';
-        if ((status = extract(in)) || (status = content ? 0 : skip(in->type == '1' ? 0 : in->size)))
+        if ((status = extract(in)))
             return status;
         forget(in);
     }
@@ -470,14 +546,16 @@ int builtin_archive_write(int root, const char *path)
 {
     static struct input in;
     char rest[BUFFER];
-    in.target = resolve(root, *path ? path : "/", O_PATH | O_DIRECTORY, RESOLVE_IN_ROOT);
-    if (in.target < 0)
+    in.root = root;
+    in.target = *path ? path : "/";
+    int target = resolve(root, in.target, O_PATH | O_DIRECTORY, RESOLVE_IN_ROOT);
+    if (target < 0)
         return fail(errno, "cannot write to %s", path);
+    close(target);
     umask(0);
     int status = extract_all(&in);
     set_late_times(&in);
     free(in.late);
-    close(in.target);
     size_t got = 1;
     while (!status && got) /* what follows the end mark, so that the writer is not cut off */
         status = get(rest, sizeof rest, &got);

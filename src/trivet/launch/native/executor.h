@@ -115,6 +115,8 @@ struct owner {
     uid_t uid;
     gid_t gid;
 };
+/* Open a path O_PATH, links followed inside `root`; what is missing is made, a dangling link's target included. */
+int make_below(int root, const char *path, enum make make, const struct owner *owner);
 int root_make(struct executor *executor, const char *path, enum make make, const struct owner *owner);
 int root_parent(struct executor *executor, const char *path, char name[NAME_MAX + 1]);
 int host_make(struct executor *executor, const char *path, enum make make, const struct owner *owner);

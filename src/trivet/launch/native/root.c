@@ -110,7 +110,7 @@ static int walk(int root, char path[PATH_MAX], enum make make, const struct owne
     return -1;
 }
 
-static int make_below(int root, const char *path, enum make make, const struct owner *owner)
+int make_below(int root, const char *path, enum make make, const struct owner *owner)
 {
     char pending[PATH_MAX];
     int result = -1;
