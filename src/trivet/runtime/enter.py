@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trivet.launch.operation import Console, Join, JoinPath, Operation, Root, Spawn, WriteFile
+from trivet.launch.operation import Console, Join, Operation, Root, Spawn, WriteFile
 from trivet.oci.runtime import Box, Linux, Process
 from trivet.runtime import namespace, plan
 from trivet.runtime.setting import Setting
@@ -23,16 +23,17 @@ def operations(
 
     With `own_terminals` a terminal is taken from the container's /dev/pts, else from the host's.
 
-    The mount namespace comes last, and by its path in the host's /proc: the child is then in the
-    container's pid namespace, where `pid` means somebody else. The caller makes sure, before it says
-    GO, that `pid` still is the container's program.
+    The monitor joins nothing but the pid namespace its child is to be born in; the child joins the rest, and
+    the control groups before it. The caller makes sure, before it says GO, that `pid` still is the container's
+    program.
     """
     kinds = frozenset(kinds)
-    flags = sum(namespace.FLAGS[kind] for kind in kinds - {"mount"})
+    own_pids = kinds & {"pid"}
+    rest = sum(namespace.FLAGS[kind] for kind in kinds - own_pids)
     size = process.console_size or Box()
     return [
         *([setting.monitor] if setting.monitor else []),
-        *([Join(pid, flags)] if flags else []),
+        *([Join(pid, namespace.FLAGS["pid"])] if own_pids else []),
         Spawn(
             terminal=int(process.terminal),
             rows=size.height,
@@ -41,7 +42,7 @@ def operations(
             cgroup=setting.unified,
         ),
         *(WriteFile(write.path, write.value.encode()) for write in setting.joins),
-        *([JoinPath(f"/proc/{pid}/ns/mnt", namespace.FLAGS["mount"])] if "mount" in kinds else []),
+        *([Join(pid, rest)] if rest else []),
         Root("/"),
         *([Console("")] if process.terminal and own_terminals else []),
         *plan.program(process, linux, setting),
