@@ -81,6 +81,19 @@ class Spawn(Operation, frozen=True):
     gid_map: str = ""
 
 
+class Descriptors(Operation, frozen=True):
+    """Conduct the launch: the child is the starter's own, and so are its streams and `preserved` further descriptors.
+
+    They are on descriptors 6 to 8 and from 9 on of the launcher; the program has them as 0 to 2 and from 3 on.
+    Descriptor 5 is a SOCK_SEQPACKET socket on which the child says `Sync` points, and hands over its `Console`
+    ("console") and the listener of its `Seccomp` filter ("listener"); each is answered with one byte. The
+    monitor ends when the program has begun, without an exit file. Before `Spawn`; `stdin` there means nothing.
+    """
+
+    code = 4
+    preserved: int = 0
+
+
 class WriteFile(Operation, frozen=True):
     """Write `data` to an existing host path with one write(2); `optional` 1 ignores a failure."""
 
@@ -113,6 +126,21 @@ class JoinPath(Operation, frozen=True):
     flags: int
 
 
+class OpenTree(Operation, frozen=True):
+    """Copy host path `source` as a tree for a later `Bind`, in the launcher: its rights are more than the child's.
+
+    With maps ("inside outside size" lines) the files show other owners (MOUNT_ATTR_IDMAP), with `deep` 1 also
+    below further mounts.
+    """
+
+    code = 14
+    source: str
+    recursive: int = 1
+    uid_map: str = ""
+    gid_map: str = ""
+    deep: int = 0
+
+
 class Propagation(Operation, frozen=True):
     """Change the propagation of the mount at host path `path` (MS_PRIVATE, MS_REC ...)."""
 
@@ -133,7 +161,7 @@ class Mount(Operation, frozen=True):
 
     `options` are fsconfig strings ("key=value" or flags); `attributes` are MOUNT_ATTR_*;
     `make` creates a missing target: 0 no, 1 directory, 2 file. `host` 1: `target` is a host path.
-    `optional` 1 ignores a failure.
+    `optional` 1 ignores a failure. `copy` 1 copies what the target holds into the new file system first.
     """
 
     code = 22
@@ -145,13 +173,15 @@ class Mount(Operation, frozen=True):
     make: int = 1
     host: int = 0
     optional: int = 0
+    copy: int = 0
 
 
 class Bind(Operation, frozen=True):
     """Show host path `source` at a root path: open_tree(CLONE), mount_setattr, move_mount.
 
-    `attributes` MOUNT_ATTR_* to set (recursively with `recursive` 1), `propagation` MS_* (0: leave).
-    `make` as in `Mount`, 3: a file or a directory, as the source is.
+    `attributes` MOUNT_ATTR_* to set and to `clear` (recursively with `recursive` 1, unless `shallow` 1), after
+    `deep_set` and `deep_clear`, which always are. `propagation` MS_* (0: leave). `make` as in `Mount`, 3: a file
+    or a directory, as the source is. With `tree` N the source is what the Nth `OpenTree` copied.
     """
 
     code = 23
@@ -163,6 +193,11 @@ class Bind(Operation, frozen=True):
     make: int = 3
     host: int = 0
     optional: int = 0
+    tree: int = 0
+    shallow: int = 0
+    clear: int = 0
+    deep_set: int = 0
+    deep_clear: int = 0
 
 
 class Directory(Operation, frozen=True):
@@ -385,7 +420,10 @@ class NoNewPrivileges(Operation, frozen=True):
 
 
 class Seccomp(Operation, frozen=True):
-    """Install a BPF program (array of struct sock_filter) with SECCOMP_FILTER_FLAG_* `flags`."""
+    """Install a BPF program (array of struct sock_filter) with SECCOMP_FILTER_FLAG_* `flags`.
+
+    With SECCOMP_FILTER_FLAG_NEW_LISTENER the listener is handed over (see `Descriptors`).
+    """
 
     code = 56
     program: bytes
@@ -431,6 +469,55 @@ class Init(Operation, frozen=True):
     """fork: the child goes on, this process stays as its init, passing signals on and collecting the dead."""
 
     code = 64
+
+
+class Sync(Operation, frozen=True):
+    """Say `point` on the socket of `Descriptors` and wait for the answer."""
+
+    code = 65
+    point: str
+
+
+class Personality(Operation, frozen=True):
+    """personality(2)."""
+
+    code = 66
+    persona: int
+
+
+class Scheduler(Operation, frozen=True):
+    """sched_setattr(2); times in nanoseconds."""
+
+    code = 67
+    policy: int
+    flags: int = 0
+    nice: int = 0
+    priority: int = 0
+    runtime: int = 0
+    deadline: int = 0
+    period: int = 0
+
+
+class IoPriority(Operation, frozen=True):
+    """ioprio_set(2) for the process: class << 13 | level."""
+
+    code = 68
+    priority: int
+
+
+class Affinity(Operation, frozen=True):
+    """sched_setaffinity(2): bit N of `mask` is processor N."""
+
+    code = 69
+    mask: bytes
+
+
+class MemoryPolicy(Operation, frozen=True):
+    """set_mempolicy(2): bit N of `nodes` is node N."""
+
+    code = 70
+    mode: int
+    nodes: bytes = b""
 
 
 OPERATIONS: dict[int, type[Operation]] = {kind.code: kind for kind in Operation.__subclasses__()}

@@ -86,7 +86,9 @@ int operate_console(struct executor *executor, struct cursor *fields)
     int master = open_pair(executor, &slave);
     if (master < 0 || (*path && show_console(executor, slave, path) < 0))
         return -1;
-    if ((size.ws_row && ioctl(slave, TIOCSWINSZ, &size) < 0) || send_descriptor(executor, master) < 0)
+    if (size.ws_row && ioctl(slave, TIOCSWINSZ, &size) < 0)
+        return -1;
+    if (executor->conductor >= 0 ? conduct(executor, "console", master) : send_descriptor(executor, master))
         return -1;
     close(master);
     /* The session leader gives the first terminal up before it takes this one, and is sent SIGHUP for it. */
@@ -254,7 +256,7 @@ int operate_exec(struct executor *executor, struct cursor *fields)
     }
     if (executor->report >= 0 && executor_report(executor, REPORT_LAUNCHED) < 0)
         return -1;
-    if (sys_close_range(3, ~0u, CLOSE_RANGE_ON_EXEC) < 0)
+    if (sys_close_range(3 + executor->preserved, ~0u, CLOSE_RANGE_ON_EXEC) < 0)
         return -1;
     if (executor->given >= 0 && fcntl(executor->given_number, F_SETFD, 0) < 0)
         return -1;

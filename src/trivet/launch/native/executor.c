@@ -19,19 +19,22 @@ struct operation {
     int (*function)(struct executor *, struct cursor *);
 };
 
-/* Monitor, Relay and Spawn shape the launcher itself: monitor.c, relay.c and session.c read their fields. */
+/* Monitor, Relay, Spawn and Descriptors shape the launcher itself: monitor.c, relay.c, session.c and conduct.c
+ * read their fields. */
 static const struct operation operations[] = {
     { CODE_MONITOR, "Monitor", "ssiiil", NULL },
     { CODE_RELAY, "Relay", "is", NULL },
     { CODE_SPAWN, "Spawn", "iiiiisss", NULL },
+    { CODE_DESCRIPTORS, "Descriptors", "i", NULL },
     { 10, "WriteFile", "ssi", operate_write_file },
     { 11, "Unshare", "i", operate_unshare },
     { 12, "Join", "ii", operate_join },
     { 13, "JoinPath", "si", operate_join_path },
+    { 14, "OpenTree", "sissi", operate_open_tree },
     { 20, "Propagation", "si", operate_propagation },
     { 21, "Root", "s", operate_root },
-    { 22, "Mount", "sssiliii", operate_mount },
-    { 23, "Bind", "ssiiiiii", operate_bind },
+    { 22, "Mount", "sssiliiii", operate_mount },
+    { 23, "Bind", "ssiiiiiiiiiii", operate_bind },
     { 24, "Directory", "siiii", operate_directory },
     { 25, "Node", "siiiii", operate_node },
     { 26, "Symlink", "ss", operate_symlink },
@@ -64,6 +67,12 @@ static const struct operation operations[] = {
     { 62, "Exec", "ll", operate_exec },
     { 63, "Builtin", "sl", operate_builtin },
     { 64, "Init", "", operate_init },
+    { 65, "Sync", "s", operate_sync },
+    { 66, "Personality", "i", operate_personality },
+    { 67, "Scheduler", "iiiiiii", operate_scheduler },
+    { 68, "IoPriority", "i", operate_io_priority },
+    { 69, "Affinity", "s", operate_affinity },
+    { 70, "MemoryPolicy", "is", operate_memory_policy },
 };
 
 enum { OPERATION_COUNT = sizeof operations / sizeof *operations };
@@ -90,7 +99,7 @@ void executor_print_operations(void)
 void executor_init(struct executor *executor)
 {
     memset(executor, 0, sizeof *executor);
-    executor->root = executor->report = executor->joined_fd = executor->given = executor->given_number = -1;
+    executor->conductor = executor->root = executor->report = executor->joined_fd = executor->given = executor->given_number = -1;
 }
 
 int refuse(struct executor *executor, int error, const char *format, ...)
@@ -256,7 +265,8 @@ int executor_run(struct executor *executor, const struct plan *plan, uint32_t fi
     struct cursor fields;
     for (uint32_t index = 0; index < last; index++) {
         const struct operation *operation = step(&at, &fields);
-        if (index < first || operation->code == CODE_MONITOR || operation->code == CODE_RELAY)
+        if (index < first || operation->code == CODE_MONITOR || operation->code == CODE_RELAY
+            || operation->code == CODE_DESCRIPTORS)
             continue;
         executor->index = index;
         executor->text[0] = 0;

@@ -13,9 +13,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { TEXT_SIZE = 244, GROUP_LIMIT = 256 };
+enum { TEXT_SIZE = 244, GROUP_LIMIT = 256, TREE_LIMIT = 512 };
 
-enum code { CODE_MONITOR = 1, CODE_RELAY = 2, CODE_SPAWN = 3 };
+enum code { CODE_MONITOR = 1, CODE_RELAY = 2, CODE_SPAWN = 3, CODE_DESCRIPTORS = 4 };
 
 /* What the child tells the launcher, one message each over a SOCK_SEQPACKET pair; end of file after
  * REPORT_LAUNCHED means that execve succeeded, since the child's end is closed on exec. */
@@ -65,6 +65,10 @@ struct executor {
     bool own_stdio; /* pipes or terminal were made for this child, and may be given to its user */
     bool terminal;  /* it is a terminal, which `Console` may replace */
     int given, given_number; /* a descriptor the program inherits under this number, or -1 */
+    int conductor; /* the socket to whoever started us, or -1: see conduct.c */
+    unsigned preserved; /* how many descriptors the program inherits from 3 on */
+    int trees[TREE_LIMIT]; /* what OpenTree opened, for Bind */
+    size_t tree_count;
     unsigned short rows, columns;
     pid_t program; /* what `Join` with pid 0 means */
     pid_t joined; /* the process last joined, and its pidfd: in its pid namespace its number means another */
@@ -122,6 +126,18 @@ int root_parent(struct executor *executor, const char *path, char name[NAME_MAX 
 int host_make(struct executor *executor, const char *path, enum make make, const struct owner *owner);
 int proc_open(struct executor *executor, const char *path, int flags);
 
+/* conduct.c: descriptors given for the program: kept by the launcher, closed by the monitor, taken by the child. */
+int descriptors_open(struct executor *executor, const struct plan *plan);
+void descriptors_close(struct executor *executor);
+int descriptors_take(struct executor *executor);
+int conduct(struct executor *executor, const char *what, int fd);
+
+/* tree.c: write /proc/PID/uid_map or gid_map. */
+int write_id_map(pid_t pid, const char *name, const char *map);
+
+/* copyup.c: copy what is at `target` into a file system that isn't shown yet. */
+int copy_up(int target, int tree);
+
 /* Every operation's function; the table in executor.c is the list. */
 #define DECLARE_OPERATION(function) int function(struct executor *, struct cursor *)
 DECLARE_OPERATION(operate_write_file);
@@ -164,6 +180,13 @@ DECLARE_OPERATION(operate_exec);
 DECLARE_OPERATION(operate_builtin);
 DECLARE_OPERATION(operate_console);
 DECLARE_OPERATION(operate_init);
+DECLARE_OPERATION(operate_open_tree);
+DECLARE_OPERATION(operate_sync);
+DECLARE_OPERATION(operate_personality);
+DECLARE_OPERATION(operate_scheduler);
+DECLARE_OPERATION(operate_io_priority);
+DECLARE_OPERATION(operate_affinity);
+DECLARE_OPERATION(operate_memory_policy);
 
 /* exec.c: helpers started by `Background`, for whoever ends last. */
 void background_kill(void);

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-enum { PLAN_FD = 3, REPORT_FD = 4, FIRST_OTHER_FD = 5, PLAN_LIMIT = 16 << 20, FAILED = 125, USAGE = 2 };
+enum { PLAN_FD = 3, REPORT_FD = 4, PLAN_LIMIT = 16 << 20, FAILED = 125, USAGE = 2 };
 
 static volatile sig_atomic_t task_child;
 
@@ -109,7 +109,7 @@ int main(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN);
     umask(022);
-    if (sys_close_range(FIRST_OTHER_FD, ~0u, 0) < 0 || read_plan(&executor, &plan) < 0) {
+    if (read_plan(&executor, &plan) < 0 || descriptors_open(&executor, &plan) < 0) {
         report_failure(REPORT_FD, &executor);
         return FAILED;
     }

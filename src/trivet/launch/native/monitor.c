@@ -58,6 +58,22 @@ void monitor_state(struct monitor *monitor, enum session_state state, pid_t pid)
     }
 }
 
+/* The program of a conducted launch is its starter's child: once it has begun, or never will, we are done. */
+static void let_go(struct monitor *monitor)
+{
+    if (monitor->session.state == SESSION_FAILED)
+        monitor->phase = DRAINING;
+    if (monitor->session.state != SESSION_STARTED)
+        return;
+    unlinkat(monitor->directory, "monitor.sock", 0);
+    close(monitor->hub.listener);
+    monitor->hub.listener = -1;
+    monitor->phase = TOLD;
+    monitor->served = true;
+    for (size_t i = 0; i < monitor->hub.count; i++)
+        monitor->hub.clients[i]->closing = true;
+}
+
 static void heed(struct monitor *monitor)
 {
     struct session *session = &monitor->session;
@@ -67,6 +83,8 @@ static void heed(struct monitor *monitor)
         session_signal(session, SIGKILL);
     else if (!monitor->relay)
         monitor_state(monitor, session->state, session->pid);
+    if (monitor->conducted)
+        let_go(monitor);
 }
 
 static void kill_rest(const struct monitor *monitor)
@@ -291,10 +309,12 @@ int monitor_main(struct executor *executor, const struct plan *plan, int report)
     monitor.session.report = monitor.session.input = monitor.session.output = monitor.session.error = -1;
     monitor.log.fd = -1;
     executor->waits = true;
+    monitor.conducted = executor->conductor >= 0;
     if (open_monitor(&monitor, plan) < 0 || session_start(&monitor.session, executor, plan, false) < 0)
         return fail(&monitor);
     if (executor->given >= 0)
         close(executor->given);
+    descriptors_close(executor);
     write_pid(&monitor);
     loop(&monitor);
     background_kill();

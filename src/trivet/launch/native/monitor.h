@@ -26,6 +26,7 @@ struct monitor {
     enum phase phase;
     int directory, proc, signals, report;
     bool linger, served;
+    bool conducted; /* the child is the starter's */
     struct strings reap;
     int64_t oom_kills;
     int64_t last_output; /* while draining, monotonic ms */

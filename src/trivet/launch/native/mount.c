@@ -29,12 +29,17 @@ static int attach(int tree, int target)
     return sys_move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }
 
+static int change_attributes(int fd, uint64_t set, uint64_t clear, uint64_t propagation, bool recursive)
+{
+    struct mount_attr change = { .attr_set = set, .attr_clr = clear, .propagation = propagation };
+    if ((set | clear) & MOUNT_ATTR__ATIME) /* a choice of one, which can only be cleared as a whole */
+        change.attr_clr |= MOUNT_ATTR__ATIME;
+    return sys_mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &change);
+}
+
 static int set_attributes(int fd, uint64_t attributes, uint64_t propagation, bool recursive)
 {
-    struct mount_attr change = { .attr_set = attributes, .propagation = propagation };
-    if (attributes & MOUNT_ATTR__ATIME)
-        change.attr_clr = MOUNT_ATTR__ATIME;
-    return sys_mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &change);
+    return change_attributes(fd, attributes, 0, propagation, recursive);
 }
 
 static int forgive(int result, bool optional, struct executor *executor)
@@ -141,7 +146,7 @@ static int mount_old(int target, const char *fstype, const char *source, uint64_
 }
 
 static int mount_new(struct executor *executor, int target, const char *name, const char *fstype, const char *source,
-                     uint64_t attributes, struct strings options)
+                     uint64_t attributes, struct strings options, bool copy)
 {
     int context = sys_fsopen(fstype, FSOPEN_CLOEXEC);
     if (context < 0)
@@ -154,7 +159,7 @@ static int mount_new(struct executor *executor, int target, const char *name, co
         return result;
     }
     int tree = result < 0 ? -1 : sys_fsmount(context, FSMOUNT_CLOEXEC, (unsigned)attributes);
-    result = tree < 0 ? -1 : attach(tree, target);
+    result = tree < 0 || (copy && copy_up(target, tree) < 0) ? -1 : attach(tree, target);
     if (result < 0)
         explain(executor, context, fstype, name);
     close_keeping_errno(tree);
@@ -168,9 +173,9 @@ int operate_mount(struct executor *executor, struct cursor *fields)
     uint64_t attributes = (uint64_t)take_integer(fields);
     struct strings options = take_strings(fields);
     enum make make = (enum make)take_integer(fields);
-    bool host = take_integer(fields), optional = take_integer(fields);
+    bool host = take_integer(fields), optional = take_integer(fields), copy = take_integer(fields);
     int target = open_target(executor, name, make, host);
-    int result = target < 0 ? -1 : mount_new(executor, target, name, fstype, source, attributes, options);
+    int result = target < 0 ? -1 : mount_new(executor, target, name, fstype, source, attributes, options, copy);
     if (target < 0 && !executor->text[0])
         refuse(executor, errno, "mount target %s", name);
     close_keeping_errno(target);
@@ -189,6 +194,21 @@ static int make_like(int tree, int64_t make)
     return S_ISDIR(status.st_mode) ? MAKE_DIRECTORY : MAKE_FILE;
 }
 
+/* A copy of the source made now, or one that OpenTree made. */
+static int source_tree(struct executor *executor, const char *source, size_t opened, bool recursive)
+{
+    if (opened > executor->tree_count) {
+        errno = EBADF;
+        return -1;
+    }
+    if (opened) {
+        int tree = executor->trees[opened - 1];
+        executor->trees[opened - 1] = -1;
+        return tree;
+    }
+    return sys_open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0));
+}
+
 int operate_bind(struct executor *executor, struct cursor *fields)
 {
     const char *source = take_text(fields), *name = take_text(fields);
@@ -196,18 +216,23 @@ int operate_bind(struct executor *executor, struct cursor *fields)
     uint64_t attributes = (uint64_t)take_integer(fields), propagation = (uint64_t)take_integer(fields);
     int64_t make = take_integer(fields);
     bool host = take_integer(fields), optional = take_integer(fields);
-    const unsigned clone = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0);
+    const size_t opened = (size_t)take_integer(fields);
+    const bool shallow = take_integer(fields);
+    const uint64_t clear = (uint64_t)take_integer(fields);
+    const uint64_t deep_set = (uint64_t)take_integer(fields), deep_clear = (uint64_t)take_integer(fields);
     const uint64_t recurse = 1 << 14; /* MS_REC */
 
-    int tree = sys_open_tree(AT_FDCWD, source, clone);
+    int tree = source_tree(executor, source, opened, recursive);
     if (tree < 0)
         return forgive(refuse(executor, errno, "bind source %s", source), optional, executor);
     int target = open_target(executor, name, (enum make)make_like(tree, make), host);
     int result = target;
     if (target < 0 && !executor->text[0])
         refuse(executor, errno, "bind target %s", name);
-    if (result >= 0 && attributes)
-        result = set_attributes(tree, attributes, 0, recursive);
+    if (result >= 0 && (deep_set || deep_clear))
+        result = change_attributes(tree, deep_set, deep_clear, 0, true);
+    if (result >= 0 && (attributes || clear))
+        result = change_attributes(tree, attributes, clear, 0, recursive && !shallow);
     if (result >= 0)
         result = attach(tree, target);
     if (result >= 0 && propagation)

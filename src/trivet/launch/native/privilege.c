@@ -118,9 +118,14 @@ int operate_seccomp(struct executor *executor, struct cursor *fields)
     if (!count || count > BPF_MAXINSNS || program.length % sizeof(struct sock_filter))
         return refuse(executor, EINVAL, "the seccomp program has a wrong length");
     const struct sock_fprog filter = { .len = (unsigned short)count, .filter = (struct sock_filter *)(uintptr_t)program.data };
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter) < 0)
+    long listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter);
+    if (listener < 0)
         return refuse(executor, errno, "seccomp");
-    return 0;
+    if (!(flags & SECCOMP_FILTER_FLAG_NEW_LISTENER))
+        return 0;
+    int result = conduct(executor, "listener", (int)listener);
+    close((int)listener);
+    return result;
 }
 
 /* A working directory outside the root would let the program climb out (CVE-2024-21626): getcwd(2) says

@@ -17,7 +17,7 @@ enum { SETUP_FAILED = 125, END_OF_INPUT = 4 /* ^D, VEOF of a new terminal */ };
 
 struct spawn {
     uint64_t flags;
-    bool terminal, inherit, input;
+    bool terminal, inherit, conducted, input;
     unsigned short rows, columns;
     const char *cgroup, *uid_map, *gid_map;
 };
@@ -28,9 +28,9 @@ struct ends {
     int report;
 };
 
-static struct spawn take_spawn(struct cursor *fields, bool inherit)
+static struct spawn take_spawn(struct cursor *fields, bool inherit, bool conducted)
 {
-    struct spawn spawn = { .flags = (uint64_t)take_integer(fields), .inherit = inherit };
+    struct spawn spawn = { .flags = (uint64_t)take_integer(fields), .inherit = inherit, .conducted = conducted };
     spawn.terminal = take_integer(fields) && !inherit;
     spawn.rows = (unsigned short)take_integer(fields);
     spawn.columns = (unsigned short)take_integer(fields);
@@ -84,7 +84,7 @@ static int open_pipe(int *ours, int *theirs, bool ours_reads)
 
 static int open_streams(struct session *session, struct ends *ends, const struct spawn *spawn)
 {
-    if (spawn->inherit)
+    if (spawn->inherit || spawn->conducted)
         return 0;
     if (spawn->terminal)
         return open_terminal(session, ends, spawn);
@@ -145,10 +145,12 @@ static int take_given(struct executor *executor)
     return executor->given == number ? 0 : dup2(executor->given, number);
 }
 
-static int take_streams(const struct ends *ends, const struct spawn *spawn)
+static int take_streams(struct executor *executor, const struct ends *ends, const struct spawn *spawn)
 {
     if (setsid() < 0 && errno != EPERM)
         return -1;
+    if (spawn->conducted)
+        return descriptors_take(executor);
     for (int fd = 0; fd < 3 && !spawn->inherit; fd++)
         if (dup2(ends->stdio[fd], fd) < 0)
             return -1;
@@ -166,7 +168,7 @@ static _Noreturn void run_child(struct executor *executor, const struct plan *pl
     executor->columns = spawn->columns;
     reset_signals();
     bool mapped = !*spawn->uid_map || read(ends->report, &proceed, 1) == 1;
-    if (mapped && take_streams(ends, spawn) == 0 && take_given(executor) >= 0
+    if (mapped && take_streams(executor, ends, spawn) == 0 && take_given(executor) >= 0
         && executor_run(executor, plan, spawn_index + 1, plan->count) == 0) {
         executor_report(executor, REPORT_LAUNCHED);
         _exit(0);
@@ -177,24 +179,12 @@ static _Noreturn void run_child(struct executor *executor, const struct plan *pl
 
 /* --- parent ----------------------------------------------------------------------------------------- */
 
-static int write_map(pid_t pid, const char *name, const char *map)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    ssize_t size = fd < 0 ? -1 : write(fd, map, strlen(map));
-    int error = errno;
-    if (fd >= 0)
-        close(fd);
-    errno = error;
-    return size < 0 ? -1 : 0;
-}
-
 static int write_maps(struct session *session, const struct spawn *spawn)
 {
     if (!*spawn->uid_map)
         return 0;
-    if (write_map(session->pid, "uid_map", spawn->uid_map) < 0 || write_map(session->pid, "gid_map", spawn->gid_map) < 0)
+    if (write_id_map(session->pid, "uid_map", spawn->uid_map) < 0
+        || write_id_map(session->pid, "gid_map", spawn->gid_map) < 0)
         return -1;
     return send(session->report, "", 1, MSG_NOSIGNAL) == 1 ? 0 : -1;
 }
@@ -202,6 +192,10 @@ static int write_maps(struct session *session, const struct spawn *spawn)
 static long clone_child(const struct spawn *spawn, struct executor *executor)
 {
     struct clone_args arguments = { .flags = spawn->flags, .exit_signal = SIGCHLD };
+    if (spawn->conducted) { /* the starter's child, which the kernel then takes the signal from (clone(2)) */
+        arguments.flags |= CLONE_PARENT;
+        arguments.exit_signal = 0;
+    }
     int cgroup = -1;
     if (*spawn->cgroup) {
         cgroup = open(spawn->cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -255,7 +249,7 @@ int session_start(struct session *session, struct executor *executor, const stru
         return refuse(executor, EINVAL, "the plan has no Spawn");
     if (executor_run(executor, plan, 0, index) < 0)
         return -1;
-    struct spawn spawn = take_spawn(&fields, inherit);
+    struct spawn spawn = take_spawn(&fields, inherit, executor->conductor >= 0);
     executor->index = index;
     executor->text[0] = 0;
     session->terminal = spawn.terminal;
