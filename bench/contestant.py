@@ -16,8 +16,7 @@ from trivet.base.error import TrivetError
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """What one peer needed for one thing, in seconds; percentiles are samples, not interpolations.
 
-    `cpu` is the mean per round, with the kernel's work and what is done later in the background; None where
-    a round holds more than what is measured.
+    `cpu` is the mean per round of everything the peer runs; None where a round holds more than what is measured.
     """
 
     samples: list[float]
@@ -65,7 +64,7 @@ class Contestant:
         try:
             yield
         except (PeerFailed, MissingProgram, TrivetError, OSError) as error:
-            self.result.skipped = str(error)
+            self.result.skipped = str(error) or type(error).__name__
 
     def open(self) -> None:
         """Get ready, or be skipped."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from time import monotonic, sleep
+from typing import NamedTuple
 
 from bench import memory
 from bench.contestant import Contestant, Figures, Memory
@@ -19,9 +21,25 @@ Tell = Callable[[str], None]
 Act = Callable[[Contestant], Sequence[float]]
 
 
+class Count(StrEnum):
+    """Which CPU time belongs to a measure."""
+
+    NONE = "none"  # a turn holds more than what is measured
+    TURN = "turn"  # what is used during the peer's turns
+    WHOLE = "whole"  # what is done in the background later, too
+
+
+class Turn(NamedTuple):
+    """What one turn of a peer gave: its sample, and its CPU clock before and after."""
+
+    sample: Sequence[float]
+    before: float
+    after: float
+
+
 def measure_runs(contestants: Sequence[Contestant], rounds: int, tell: Tell) -> None:
     """Measure `start` (until the first instruction) and `run` (until all is over) of new instances."""
-    alternate(contestants, ("start", "run"), rounds, lambda one: one.peer.run(), tell, cpu_of="run")
+    alternate(contestants, ("start", "run"), rounds, lambda one: one.peer.run(), tell, Count.WHOLE)
 
 
 def measure_execs(contestants: Sequence[Contestant], rounds: int, tell: Tell) -> None:
@@ -35,7 +53,7 @@ def measure_execs(contestants: Sequence[Contestant], rounds: int, tell: Tell) ->
     for one in _present(contestants):
         with one.turn():
             one.peer.idle("bench-idle")
-    alternate(contestants, ("exec",), rounds, act, tell, cpu_of="exec")
+    alternate(contestants, ("exec",), rounds, act, tell, Count.TURN)
     for one in _present(contestants):
         with one.turn():
             one.peer.stop("bench-idle")
@@ -50,12 +68,14 @@ def measure_stops(contestants: Sequence[Contestant], rounds: int, tell: Tell) ->
         one.peer.stop("bench-stop")
         return (monotonic() - began,)
 
-    alternate(contestants, ("stop",), rounds, act, tell)
+    alternate(contestants, ("stop",), rounds, act, tell, Count.NONE)
 
 
 def measure_memory(contestants: Sequence[Contestant], instances: int, tell: Tell) -> None:
     """Measure what a crowd of idle instances takes beyond the programs in them, one peer after the other."""
     for one in _present(contestants):
+        if one.peer.twin:
+            continue
         count = min(instances, CROWD_OF_SLOW) if one.peer.slow else instances
         tell(f"{count} idle instances: {one.peer.name}")
         with one.turn():
@@ -70,14 +90,14 @@ def measure_memory(contestants: Sequence[Contestant], instances: int, tell: Tell
 
 
 def alternate(
-    contestants: Sequence[Contestant], measures: Sequence[str], rounds: int, act: Act, tell: Tell, cpu_of: str = ""
+    contestants: Sequence[Contestant], measures: Sequence[str], rounds: int, act: Act, tell: Tell, count: Count
 ) -> None:
     """Let everybody act once a round, in an order that rotates, and note down what they needed.
 
-    `act` returns seconds in the order of `measures`. Round 0 warms up and doesn't count.
+    `act` returns seconds in the order of `measures`; the CPU time is the last one's. Round 0 warms up and doesn't
+    count.
     """
-    samples: dict[str, list[Sequence[float]]] = {one.peer.name: [] for one in contestants}
-    before: dict[str, float] = {}
+    turns: dict[str, list[Turn]] = {one.peer.name: [] for one in contestants}
     for number in range(rounds + 1):
         shift = number % len(contestants)
         for one in _present([*contestants[shift:], *contestants[:shift]]):
@@ -85,16 +105,26 @@ def alternate(
                 continue
             tell(f"{' and '.join(measures)}, round {number} of {rounds}: {one.peer.name}")
             with one.turn():
-                sample = act(one)
-                if number:
-                    samples[one.peer.name].append(sample)
-                else:
-                    before[one.peer.name] = one.account.cpu()
+                before = one.account.cpu()
+                turns[one.peer.name].append(Turn(act(one), before, one.account.cpu()))
+    sleep(SETTLE)
     for one in _present(contestants):
-        taken = samples[one.peer.name]
-        cpu = (one.account.cpu() - before[one.peer.name]) / len(taken)
-        for measure, values in zip(measures, zip(*taken, strict=True), strict=True):
-            one.result.figures[measure] = summarise(values, cpu if measure == cpu_of else None)
+        taken = turns[one.peer.name]
+        columns = zip(*(turn.sample for turn in taken[1:]), strict=True)
+        for measure, samples in zip(measures, columns, strict=True):
+            cpu = _cpu(taken, one.account.cpu(), count) if measure == measures[-1] else None
+            one.result.figures[measure] = summarise(samples, cpu)
+
+
+def _cpu(turns: Sequence[Turn], now: float, count: Count) -> float | None:
+    """Return the mean CPU time of all turns but the first, which warmed up; `now` is what the clock says in the end."""
+    first, *taken = turns
+    whole = {
+        Count.NONE: None,
+        Count.TURN: sum(turn.after - turn.before for turn in taken),
+        Count.WHOLE: now - first.after,
+    }[count]
+    return None if whole is None else whole / len(taken)
 
 
 def summarise(samples: Sequence[float], cpu: float | None = None) -> Figures:

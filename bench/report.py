@@ -15,7 +15,7 @@ from bench.table import draw
 from trivet.engine.host import facts
 
 RESULTS = Path("bench/results")
-REFERENCE = "trivet container (api)"  # what the ratios refer to
+REFERENCE = "trivet container (api)"  # what the ratios refer to; without it, the first row
 
 TITLES = {
     "start": "Start: from the request to the program's first instruction",
@@ -53,59 +53,58 @@ def write(results: Sequence[Result], rounds: int, before: dict[str, Any], path: 
 
 def text(results: Sequence[Result]) -> str:
     """Lay everything out in tables."""
-    parts = [_times(results, measure, title) for measure, title in TITLES.items()]
+    parts = [_participants(results)]
+    parts += [_times(results, measure, title) for measure, title in TITLES.items()]
     parts.append(_memory(results))
-    skipped = [result for result in results if result.skipped]
-    if skipped:
-        lines = (f" {result.name}: {result.skipped}\n" for result in skipped)
-        parts.append("Skipped\n" + "".join(lines))
     return "\n".join(part for part in parts if part)
 
 
+def _participants(results: Sequence[Result]) -> str:
+    rows = [[result.name, f"skipped: {result.skipped}" if result.skipped else result.version] for result in results]
+    return draw(["peer", "version"], rows)
+
+
 def _times(results: Sequence[Result], measure: str, title: str) -> str:
-    found = [(result.name, result.figures[measure]) for result in results if measure in result.figures]
+    found = {result.name: result.figures[measure] for result in results if measure in result.figures}
     if not found:
         return ""
-    reference = dict(found).get(REFERENCE)
-    cpu = any(figure.cpu is not None for _, figure in found)
+    ranked = sorted(found.items(), key=lambda pair: pair[1].median)
+    reference = found.get(REFERENCE, ranked[0][1])
     rows = [
         [
             name,
-            _milliseconds(figure.median),
-            _milliseconds(figure.p10),
-            _milliseconds(figure.p95),
-            *([_milliseconds(figure.cpu)] if cpu else []),
+            *map(_milliseconds, (figure.median, figure.p10, figure.p95)),
             str(len(figure.samples)),
-            _ratio(figure.median, reference.median if reference else 0),
+            _ratio(figure.median, reference.median),
+            *([_milliseconds(figure.cpu), _ratio(figure.cpu, reference.cpu)] if figure.cpu and reference.cpu else []),
         ]
-        for name, figure in sorted(found, key=lambda pair: pair[1].median)
+        for name, figure in ranked
     ]
-    head = ["milliseconds", "median", "10 %", "95 %", *(["CPU"] if cpu else []), "n", "ratio"]
-    return f"{title}\n{draw(head, rows, right=True)}"
+    head = ["milliseconds", "median", "10 %", "95 %", "n", "ratio", "CPU", "ratio"]
+    return f"{title}\n{draw(head[: len(rows[0])], rows, right=True)}"
 
 
 def _memory(results: Sequence[Result]) -> str:
-    found = [(result.name, result.memory) for result in results if result.memory]
+    found = {result.name: result.memory for result in results if result.memory}
     if not found:
         return ""
-    reference = dict(found).get(REFERENCE)
+    ranked = sorted(found.items(), key=lambda pair: pair[1].each)
+    reference = found.get(REFERENCE, ranked[0][1])
     rows = [
         [
             name,
             f"{used.each / 1e6:.3f}",
             f"{used.base / 1e6:.1f}",
             str(used.instances),
-            _ratio(used.each, reference.each if reference else 0),
+            _ratio(used.each, reference.each),
         ]
-        for name, used in sorted(found, key=lambda pair: pair[1].each)
+        for name, used in ranked
     ]
     head = ["megabytes (PSS)", "each", "without any", "n", "ratio"]
     return f"Memory: what an idle instance takes beyond its program\n{draw(head, rows, right=True)}"
 
 
-def _milliseconds(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
+def _milliseconds(seconds: float) -> str:
     value = seconds * 1000
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 

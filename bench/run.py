@@ -6,13 +6,16 @@ docs/bench.md tells how to read the tables. `make bench ARGS=--quick` is a smoke
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from compileall import compile_dir
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import trivet
 from bench import harness, namespace, report
 from bench.contestant import Contestant
 from bench.peers.docker import DockerApi, DockerCommand
@@ -21,6 +24,7 @@ from bench.peers.peer import Peer
 from bench.peers.podman import Podman
 from bench.peers.trivet import BIN, TrivetApi, TrivetCommand
 
+LOCK = Path("/run/trivet-bench.lock")
 MEASURES = ("run", "exec", "stop", "memory")
 
 
@@ -32,6 +36,7 @@ def peers() -> list[Peer]:
         TrivetApi("vm"),
         TrivetCommand("process"),
         TrivetCommand("container"),
+        TrivetCommand("vm"),
         DockerApi(),
         DockerCommand(),
         Podman(),
@@ -50,9 +55,19 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     namespace.enter(list(words))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return compare(arguments, _teller())
+    except KeyboardInterrupt:
+        print("\nbench: stopped", file=sys.stderr)
+        return 130
+
+
+def compare(arguments: argparse.Namespace, tell: harness.Tell) -> int:
+    """Let everybody get ready, take turns and leave; prints the tables."""
+    compile_dir(trivet.__path__[0], quiet=1)  # as an installer does; PYTHONDONTWRITEBYTECODE would prevent it
     before = report.host()
-    tell = _teller()
     with ExitStack() as stack:
+        stack.enter_context(alone(tell))
         contestants = []
         for peer in chosen(arguments.peers):
             tell(f"making ready: {peer.name}")
@@ -75,10 +90,22 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0 if any(one.present for one in contestants) else 1
 
 
+@contextmanager
+def alone(tell: harness.Tell) -> Iterator[None]:
+    """Wait until no other bench runs on this machine: both would measure each other."""
+    with LOCK.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell("waiting for another bench to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure trivet beside others.")
-    parser.add_argument("--rounds", type=int, default=50, help="samples of each peer (default: 50)")
+    parser.add_argument("--rounds", type=int, default=30, help="samples of each peer (default: 30)")
     parser.add_argument("--instances", type=int, default=20, help="idle instances for memory (default: 20)")
     parser.add_argument("--peers", default="", help="only those whose names contain one of these words: crun,container")
     parser.add_argument("--measures", type=_measures, default=MEASURES, help=f"some of {','.join(MEASURES)}")

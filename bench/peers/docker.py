@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import shutil
 import socket
 import subprocess
 import time
@@ -24,6 +25,7 @@ class Docker(ABC):
     """What both ways have in common: the daemon. Its networking is off, so that it touches none of the host's rules."""
 
     slow = False
+    twin = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -68,6 +70,7 @@ class Docker(ABC):
             if names:
                 self._command("rm", "--force", *names)
         end(self._daemon)
+        shutil.rmtree(self._run, ignore_errors=True)
 
     def _command(self, *words: str | Path) -> str:
         return command(["docker", "--host", self._host, *words])
@@ -86,6 +89,8 @@ class Docker(ABC):
 
 class DockerCommand(Docker):
     """The `docker` command, as people type it."""
+
+    twin = True
 
     def __init__(self) -> None:
         super().__init__("docker (command)")
@@ -138,9 +143,12 @@ class DockerApi(Docker):
         connection = _Connection(self._run / "docker.sock")
         with contextlib.closing(connection):
             text = json.dumps(body) if body is not None else None
-            connection.request(method, path, text, {"Content-Type": "application/json"} if text else {})
-            response = connection.getresponse()
-            answer = response.read()
+            try:
+                connection.request(method, path, text, {"Content-Type": "application/json"} if text else {})
+                response = connection.getresponse()
+                answer = response.read()
+            except http.client.HTTPException as error:
+                raise PeerFailed(f"docker: {method} {path}: it hung up ({error})") from error
         if response.status >= 400:
             raise PeerFailed(f"docker: {method} {path}: {answer.decode(errors='replace').strip()}")
         return answer

@@ -28,6 +28,7 @@ class Runtime:
     """One runtime with runc's command line."""
 
     slow = False
+    twin = False
 
     def __init__(self, name: str, program: str | Path) -> None:
         self.name = name
@@ -56,19 +57,12 @@ class Runtime:
     def idle(self, name: str) -> int:
         """Start a container in the background."""
         pid_file = self._directory / f"{name}.pid"
-        words = [
-            *self._words,
-            "run",
-            "--detach",
-            "--pid-file",
-            pid_file,
-            "--bundle",
-            self._bundle(name, MARK, "idle"),
-            name,
-        ]
-        subprocess.run(
-            words, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        bundle = self._bundle(name, MARK, "idle")
+        words = [*self._words, "run", "--detach", "--pid-file", pid_file, "--bundle", bundle, name]
+        # No pipes: the program would hold their other ends open.
+        nothing = subprocess.DEVNULL
+        if status := subprocess.run(words, stdin=nothing, stdout=nothing, stderr=nothing).returncode:
+            raise PeerFailed(f"{self.name}: run --detach ended with status {status}")
         return int(pid_file.read_text())
 
     def exec(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import time
 from collections.abc import Sequence
@@ -30,11 +31,13 @@ class Peer(Protocol):
     """Somebody who runs instances of the bench's image, without a network.
 
     `open` makes it ready (a daemon, an image loaded, a bundle) and raises `PeerFailed` when it can't. `slow`
-    peers take part in every tenth round only.
+    peers take part in every tenth round only. The memory of a `twin` isn't measured: another peer has the same
+    engine, reached another way.
     """
 
     name: str
     slow: bool
+    twin: bool
 
     def open(self, account: Account) -> None:
         """Get ready."""
@@ -60,23 +63,39 @@ class Peer(Protocol):
 
 def command(words: Words) -> str:
     """Run a command to its end; returns what it printed. Raises `PeerFailed` with the last thing it said."""
+    return _watch(words)[0]
+
+
+def timed(words: Words, *, by_arrival: bool = False) -> Run:
+    """Run a command that runs the marking program.
+
+    A machine has a clock of its own: there the output's arrival tells the first instruction, a little late.
+    """
+    began = time.monotonic()
+    output, arrived = _watch(words)
+    return Run((arrived if by_arrival else instant(output)) - began, time.monotonic() - began)
+
+
+def _watch(words: Words) -> tuple[str, float]:
+    """Run a command to its end; returns what it printed, and when the first of it came."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PATIENCE)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
     except FileNotFoundError as error:
         raise PeerFailed(f"{words[0]} is not installed") from error
-    except subprocess.TimeoutExpired as error:
-        raise PeerFailed(f"{words[0]} took longer than {PATIENCE:.0f} s") from error
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise PeerFailed(f"{Path(words[0]).name}: {lines[-1] if lines else f'status {done.returncode}'}")
-    return done.stdout
-
-
-def timed(words: Words) -> Run:
-    """Run a command that runs the marking program."""
-    began = time.monotonic()
-    output = command(words)
-    return Run(instant(output) - began, time.monotonic() - began)
+    with process:
+        assert process.stdout
+        select.select([process.stdout], [], [], PATIENCE)
+        arrived = time.monotonic()
+        try:
+            output, said = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise PeerFailed(f"{words[0]} took longer than {PATIENCE:.0f} s") from error
+    if process.returncode:
+        lines = (said or output).strip().splitlines()
+        raise PeerFailed(f"{Path(words[0]).name}: {lines[-1] if lines else f'status {process.returncode}'}")
+    return output, arrived
 
 
 def instant(output: str) -> float:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 
 from bench.account import Account
 from bench.image import DIRECTORY, MARK, NAME, archive
 from bench.peers.peer import PeerFailed, Run, command, timed
+
+RUN = Path("/run/trivet-bench-podman")
 
 # Its default limits are higher than what root may set on a machine that withholds CAP_SYS_RESOURCE.
 LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
@@ -18,10 +21,11 @@ class Podman:
 
     name = "podman (command)"
     slow = False
+    twin = False
 
     def __init__(self) -> None:
         self._words: list[str | Path] = [
-            *("podman", "--root", DIRECTORY / "podman", "--runroot", "/run/trivet-bench-podman"),
+            *("podman", "--root", DIRECTORY / "podman", "--runroot", RUN),
             *("--cgroup-manager", "cgroupfs", "--runtime", "crun", "--log-level", "error"),
         ]
 
@@ -54,6 +58,7 @@ class Podman:
         command([*self._words, "rm", name])
 
     def close(self) -> None:
-        """Remove containers."""
+        """Remove containers, and what it keeps in /run."""
         with contextlib.suppress(PeerFailed):
             command([*self._words, "rm", "--all", "--force"])
+        shutil.rmtree(RUN, ignore_errors=True)

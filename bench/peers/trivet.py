@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from bench.image import DIRECTORY, MARK, NAME, archive
 from bench.peers.peer import PeerFailed, Run, command, end, instant, last_line, spawn, timed
 from trivet.base.error import TrivetError
 from trivet.client.client import Client
-from trivet.client.schema import ExecRequest, InstanceRequest, LevelName
+from trivet.client.schema import ExecRequest, InstanceRequest, LevelInfo, LevelName
 from trivet.client.stream import Exit, Output, Stream
 
 BIN = Path(sys.executable).parent
@@ -25,6 +26,8 @@ READY = 30.0
 class Trivet(ABC):
     """What both ways have in common: the engine, and idle instances."""
 
+    twin = False
+
     def __init__(self, name: str, level: LevelName) -> None:
         self.name = name
         self.level: LevelName = level
@@ -34,26 +37,17 @@ class Trivet(ABC):
         self._host = f"unix://{self._run}/trivet.sock"
         self._network = "" if level == "process" else "none"
         self._engine: subprocess.Popen[bytes] | None = None
+        self._trivetd: list[str | Path] = [BIN / "trivetd", "--root", DIRECTORY / self._short, "--run-dir", self._run]
         self._client = Client(self._host)
 
     def open(self, account: Account) -> None:
         """Start the engine, load the image, try it."""
         log = DIRECTORY / f"{self._short}.log"
-        words: list[str | Path] = [
-            BIN / "trivetd",
-            "--root",
-            DIRECTORY / self._short,
-            "--run-dir",
-            self._run,
-            "--log-level",
-            "warning",
-        ]
-        self._engine = spawn(words, log)
+        self._engine = spawn([*self._trivetd, "--log-level", "warning"], log)
         self._wait(log)
         try:
-            level = next(level for level in self._client.system.info().levels if level.level == self.level)
-            if not level.available:
-                raise PeerFailed(f"level {self.level} lacks {', '.join(level.missing)}")
+            if not self._here().available:
+                raise PeerFailed(f"level {self.level} lacks {', '.join(self._here().missing)}")
             list(self._client.images.load(archive().read_bytes()))
             account.also(self.idle("bench-try"))
             self.stop("bench-try")
@@ -61,8 +55,9 @@ class Trivet(ABC):
             raise PeerFailed(f"trivet: {error}") from error
 
     def version(self) -> str:
-        """Tell which version this is."""
-        return f"trivet {self._client.system.ping()}"
+        """Tell which version this is, and for a machine what its processor is."""
+        version = f"trivet {self._client.system.ping()}"
+        return f"{version}, QEMU: {self._here().acceleration}" if self.level == "vm" else version
 
     @abstractmethod
     def run(self) -> Run:
@@ -79,11 +74,16 @@ class Trivet(ABC):
         return self._client.instances.get(created.id).pid
 
     def close(self) -> None:
-        """Remove instances, end the engine."""
+        """Remove instances, end the engine, take its control groups off the host."""
         with contextlib.suppress(TrivetError):
             for instance in self._client.instances.list(all=True):
                 self._client.instances.remove(instance.id, force=True)
         end(self._engine)
+        subprocess.run([*self._trivetd, "--uninstall"], stdin=subprocess.DEVNULL, capture_output=True)
+        shutil.rmtree(self._run, ignore_errors=True)
+
+    def _here(self) -> LevelInfo:
+        return next(level for level in self._client.system.info().levels if level.level == self.level)
 
     def _request(self, name: str, *words: str) -> InstanceRequest:
         return InstanceRequest(
@@ -133,22 +133,25 @@ class TrivetApi(Trivet):
 class TrivetCommand(Trivet):
     """The `trivet` command, as people type it."""
 
+    twin = True
+
     def __init__(self, level: LevelName) -> None:
         super().__init__(f"trivet {level} (command)", level)
-        self._words: list[str | Path] = [BIN / "trivet", "--host", self._host]
+        self._trivet: list[str | Path] = [BIN / "trivet", "--host", self._host]
 
     def run(self) -> Run:
         """`trivet run --rm`."""
-        return timed([*self._words, "run", "--rm", "--isolation", self.level, "--network", self._network, NAME])
+        options = ("--rm", "--isolation", self.level, "--network", self._network, "--memory", "128m")
+        return timed([*self._trivet, "run", *options, NAME], by_arrival=self.level == "vm")
 
     def exec(self, name: str) -> None:
         """`trivet exec`."""
-        command([*self._words, "exec", name, MARK, "true"])
+        command([*self._trivet, "exec", name, MARK, "true"])
 
     def stop(self, name: str) -> None:
         """`trivet stop` and `trivet rm`."""
-        command([*self._words, "stop", name])
-        command([*self._words, "rm", name])
+        command([*self._trivet, "stop", name])
+        command([*self._trivet, "rm", name])
 
 
 def _read(stream: Stream) -> tuple[str, float]:
