@@ -29,7 +29,8 @@ BUILD_PACKAGES := \
 TEST_PACKAGES := \
 	busybox-static   `\# an image of one file` \
 	docker-registry  `\# a registry that isn't ours` \
-	skopeo           `\# a client of registries that isn't ours`
+	skopeo           `\# a client of registries that isn't ours` \
+	cpio lz4         `\# a look into what we packed`
 
 RUN_PACKAGES := $(shell echo $(RUN_PACKAGES))
 BUILD_PACKAGES := $(shell echo $(BUILD_PACKAGES))
