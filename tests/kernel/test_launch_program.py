@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +21,14 @@ from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 from trivet.launch.log import records
 from trivet.launch.monitor import Ending, Failure, await_ending, connect, read_ending, read_process
-from trivet.launch.operation import Exec, Monitor, Spawn, Wait
+from trivet.launch.operation import Exec, Join, Monitor, OpenTree, Root, Spawn, Wait
 from trivet.launch.spawn import LaunchError, LaunchTimeout, reap, run, spawn
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import Launch, Listen
 
 PATH = ("PATH=/usr/bin:/bin",)
+CLONE_NEWUTS = 0x4000000
 
 
 def test_streams_are_kept_apart_and_the_exit_comes_last(launch: Launch, listen: Listen) -> None:
@@ -45,18 +48,25 @@ def test_a_signal_is_told_apart_from_a_status(launch: Launch, listen: Listen, nu
     assert read_ending(launch.directories[0]) == ending
 
 
+@contextmanager
+def writing(directory: Path, data: bytes) -> Iterator[None]:
+    """Send input and its end over a connection of its own, while the caller listens."""
+    with Channel.connect(directory / "monitor.sock") as channel, ThreadPoolExecutor(1) as pool:
+        channel.greet(10)
+        channel.attach(stdout=False, stderr=False)
+        written = pool.submit(channel.write, data)
+        ended = pool.submit(channel.end_input)
+        yield
+        written.result(10)
+        ended.result(10)
+
+
 def test_binary_input_comes_back_byte_for_byte(launch: Launch, listen: Listen) -> None:
     """Three megabytes of all byte values pass through cat unharmed."""
     data = os.urandom(1 << 20) + bytes(range(256)) * 8192
     channel = launch.start("cat", stdin=1)
-    with channel:
-        pid = os.fork()
-        if pid == 0:
-            channel.write(data)
-            channel.end_input()
-            os._exit(0)
+    with writing(launch.directories[0], data):
         heard = listen(channel)
-        os.waitpid(pid, 0)
     assert heard.output == data
 
 
@@ -76,7 +86,7 @@ def test_input_ends_only_when_it_is_said(launch: Launch, listen: Listen) -> None
 
 def test_input_of_a_client_that_left_still_arrives(launch: Launch, listen: Listen) -> None:
     """What a client sent before it closed its connection reaches a program that reads it late."""
-    data = os.urandom(500_000)
+    data = os.urandom(200_000)
     channel = launch.shell("sleep 0.5; wc -c; exit 2")
     channel.write(data)
     channel.end_input()
@@ -85,7 +95,7 @@ def test_input_of_a_client_that_left_still_arrives(launch: Launch, listen: Liste
     assert second is not None
     second.attach()
     heard = listen(second)
-    assert (heard.output, [ending.code for ending in heard.exits]) == (b"500000\n", [2])
+    assert (heard.output, [ending.code for ending in heard.exits]) == (b"200000\n", [2])
 
 
 def test_without_input_the_program_reads_nothing(launch: Launch, listen: Listen) -> None:
@@ -122,6 +132,32 @@ def test_nothing_of_ours_leaks_into_the_program(launch: Launch, listen: Listen) 
     assert [line.split()[-1] for line in lines[:2]] == ["0" * 16, "0" * 16]
     assert lines[2].strip() == lines[3].split()[0]
     assert lines[3].split()[1] == "/"
+
+
+def test_a_monitor_keeps_nothing_that_it_opened_for_the_child(launch: Launch) -> None:
+    """Processes joined, roots and trees opened on the way to the child do not stay open for the instance's life."""
+    directory = launch.directory()
+    opened = [Join(os.getpid(), CLONE_NEWUTS), Root("/"), OpenTree("/dev", 0)]
+    plan = [Monitor(str(directory)), *opened, Spawn(), Wait(), Exec(("sleep", "60"), PATH)]
+    with spawn(plan, directory=directory):
+        process = read_process(directory)
+        assert process is not None
+        monitor = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")")[1].split()[1]
+        descriptors = {str(path.readlink()) for path in Path(f"/proc/{monitor}/fd").iterdir()}
+    assert not {"/", "/dev", "anon_inode:[pidfd]"} & descriptors
+
+
+def test_an_exit_is_told_on_a_full_disk(launch: Launch, listen: Listen) -> None:
+    """The exit file is there when there is no room for anything else."""
+    directory = launch.directory()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "full", directory], check=True)
+    try:
+        script = f"cat /dev/zero 2>&- > {directory}/filler; echo x > {directory}/more; exit 3"
+        heard = listen(launch.start("sh", "-c", script, directory=directory))
+        assert b"I/O error" in heard.error_output  # the shell could not write
+        assert read_ending(directory) == heard.exits[0]
+    finally:
+        subprocess.run(["umount", directory], check=True)
 
 
 def test_orphans_that_hold_the_output_are_waited_for_two_seconds(launch: Launch, listen: Listen) -> None:

@@ -228,6 +228,16 @@ def test_output_without_credit_ends_the_machine(launch: Launch) -> None:
     assert ending.code == 137
 
 
+def test_an_agent_that_never_reads_ends_the_machine(launch: Launch, listen: Listen) -> None:
+    """A guest that has every byte credited and takes no credit is killed: what waits for it does not grow."""
+    agent = "begin(); [say(STDOUT, b'x') for _ in range(50_000)]\nwhile True: say(STDOUT, bytes(60_000))"
+    directory = launch.directory()
+    channel = spawn(plan(directory, agent), directory=directory, timeout=20)
+    channel.attach(stdout=False, stderr=False)
+    channel.go()
+    assert [ending.code for ending in listen(channel).exits] == [137]
+
+
 def test_kill_ends_a_machine_whose_agent_does_not_answer(launch: Launch) -> None:
     """SIGKILL to an instance that still boots kills the machine."""
     directory = launch.directory()

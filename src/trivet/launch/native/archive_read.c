@@ -237,6 +237,28 @@ static bool is_virtual(int fd)
 
 static int put_entry(struct output *out, int parent, const char *name, int depth);
 
+/* `fd` is closed; names are put at `end` of the entry's name. */
+static int put_children(struct output *out, int fd, size_t end, int depth)
+{
+    DIR *directory = fdopendir(fd);
+    if (!directory)
+        return close(fd), fail(ENOMEM, "cannot read %s", out->name);
+    int status = 0;
+    struct dirent *entry;
+    while (!status && (errno = 0, entry = readdir(directory))) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        strcpy(out->name + end, entry->d_name);
+        status = put_entry(out, dirfd(directory), entry->d_name, depth);
+    }
+    if (!status && errno) {
+        out->name[end] = 0;
+        status = fail(errno, "cannot read %s", out->name);
+    }
+    closedir(directory);
+    return status;
+}
+
 static int put_directory(struct output *out, int fd, const struct stat *info, int depth)
 {
     size_t length = strlen(out->name);
@@ -244,17 +266,7 @@ static int put_directory(struct output *out, int fd, const struct stat *info, in
         return close(fd), fail(0, "cannot read %s: directories are nested too deeply", out->name);
     strcpy(out->name + length, "/");
     int status = put_header(out, info, '5', "", -1);
-    DIR *directory = status || (depth && is_virtual(fd)) ? NULL : fdopendir(fd);
-    if (!directory)
-        close(fd);
-    for (struct dirent *entry; !status && directory && (entry = readdir(directory));) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        strcpy(out->name + length + 1, entry->d_name);
-        status = put_entry(out, dirfd(directory), entry->d_name, depth + 1);
-    }
-    if (directory)
-        closedir(directory);
+    status = status || (depth && is_virtual(fd)) ? (close(fd), status) : put_children(out, fd, length + 1, depth + 1);
     out->name[length] = 0;
     return status;
 }

@@ -1,17 +1,16 @@
 /* Cgroups by path: v2 has cgroup.kill, v1 only the list of processes. */
 #include "cgroup.h"
+#include "kernel.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
-enum { ROUNDS = 2000, ROUND_NS = 2000000, LIST_SIZE = 4096 };
+enum { ROUNDS = 2000, ROUND_NS = 2000000, LIST_SIZE = 4096, HELD_LIMIT = 64 };
 
 static ssize_t read_file(const char *directory, const char *name, char *text, size_t size)
 {
@@ -38,21 +37,55 @@ static void kill_all_v2(const char *directory)
     close(fd);
 }
 
-/* Signal what the first page of the list names; false when nobody is left. A pid of another namespace reads 0. */
-static bool kill_listed(const char *directory)
+struct list {
+    pid_t pids[LIST_SIZE / 2];
+    int count;
+};
+
+/* Read the first page of who is in the cgroup. A process of another pid namespace reads 0. */
+static void list_read(struct list *list, const char *directory)
 {
     char text[LIST_SIZE];
-    bool left = false;
+    list->count = 0;
     if (read_file(directory, "cgroup.procs", text, sizeof text) <= 0)
-        return false;
+        return;
     for (char *at = text, *end; strchr(at, '\n'); at = end + 1) {
         long pid = strtol(at, &end, 10);
         if (end == at || *end != '\n')
             break;
-        if (pid > 1 && pid != getpid() && kill((pid_t)pid, SIGKILL) == 0)
-            left = true;
+        if (pid > 1 && pid != getpid())
+            list->pids[list->count++] = (pid_t)pid;
     }
-    return left;
+}
+
+static bool list_has(const struct list *list, pid_t pid)
+{
+    for (int i = 0; i < list->count; i++)
+        if (list->pids[i] == pid)
+            return true;
+    return false;
+}
+
+/* Signal who is listed; false when nobody is left. Who has gone since the list was read may have left its number to
+ * somebody else, so each is held by a descriptor first, and must then still be listed. */
+static bool kill_listed(const char *directory)
+{
+    struct list found, now;
+    list_read(&found, directory);
+    for (int first = 0; first < found.count; first += HELD_LIMIT) {
+        int held[HELD_LIMIT], count = found.count - first < HELD_LIMIT ? found.count - first : HELD_LIMIT;
+        for (int i = 0; i < count; i++)
+            held[i] = sys_pidfd_open(found.pids[first + i]);
+        list_read(&now, directory);
+        for (int i = 0; i < count; i++) {
+            if (held[i] < 0)
+                continue;
+            if (list_has(&now, found.pids[first + i]))
+                sys_pidfd_send_signal(held[i], SIGKILL);
+            close(held[i]);
+        }
+    }
+    return found.count > 0;
 }
 
 void cgroup_kill(const char *path)

@@ -28,8 +28,8 @@ static int copy_file(int from, int to, const char *name, const struct stat *stat
     int source = openat(from, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     int target = source < 0 ? -1 : openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     int result = target < 0 ? -1 : copy_bytes(source, target);
-    if (result == 0 && fchown(target, status->st_uid, status->st_gid) == 0)
-        result = fchmod(target, status->st_mode & 07777);
+    if (result == 0)
+        result = fchown(target, status->st_uid, status->st_gid) || fchmod(target, status->st_mode & 07777) ? -1 : 0;
     int error = errno;
     if (source >= 0)
         close(source);
@@ -45,8 +45,8 @@ static int copy_directory(int from, int to, const char *name, const struct stat 
     if (source >= 0 && mkdirat(to, name, 0700) == 0)
         target = openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     int result = target < 0 ? -1 : copy_tree(source, target, depth + 1);
-    if (result == 0 && fchown(target, status->st_uid, status->st_gid) == 0)
-        result = fchmod(target, status->st_mode & 07777);
+    if (result == 0)
+        result = fchown(target, status->st_uid, status->st_gid) || fchmod(target, status->st_mode & 07777) ? -1 : 0;
     int error = errno;
     if (source >= 0)
         close(source);

@@ -9,13 +9,25 @@
 #include <string.h>
 #include <unistd.h>
 
-/* By rename, so that a reader sees all or nothing. */
-void write_file(const struct monitor *monitor, const char *name, const char *text)
+/* A file with room for any ending, taken while there is some: how it ended must be told on a full disk, too. */
+void ending_reserve(const struct monitor *monitor)
 {
+    static const char room[TEXT_SIZE + 64];
     int fd = openat(monitor->directory, "new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return;
-    bool whole = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+    (void)!write(fd, room, sizeof room);
+    close(fd);
+}
+
+/* By rename, so that a reader sees all or nothing. */
+void write_file(const struct monitor *monitor, const char *name, const char *text)
+{
+    int fd = openat(monitor->directory, "new", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return;
+    ssize_t length = (ssize_t)strlen(text);
+    bool whole = write(fd, text, (size_t)length) == length && ftruncate(fd, length) == 0;
     close(fd);
     if (whole)
         renameat(monitor->directory, "new", monitor->directory, name);

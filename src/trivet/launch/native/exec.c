@@ -113,6 +113,13 @@ void background_kill(void)
         kill(background[i], SIGKILL);
 }
 
+void background_reaped(pid_t pid)
+{
+    for (size_t i = 0; i < background_count; i++)
+        if (background[i] == pid)
+            background[i] = background[--background_count];
+}
+
 static _Noreturn void become_helper(char **argv, const char *log, int failure)
 {
     sigset_t none;
@@ -140,8 +147,10 @@ static int await_socket(struct executor *executor, pid_t helper, const char *nam
     for (int i = 0; i < READY_STEPS; i++) {
         if (stat(path, &status) == 0 && S_ISSOCK(status.st_mode))
             return 0;
-        if (waitpid(helper, NULL, WNOHANG) == helper)
+        if (waitpid(helper, NULL, WNOHANG) == helper) {
+            background_reaped(helper);
             return refuse(executor, ECHILD, "%s ended before it was ready", name);
+        }
         nanosleep(&step, NULL);
     }
     return refuse(executor, ETIMEDOUT, "%s did not become ready", name);

@@ -102,6 +102,21 @@ void executor_init(struct executor *executor)
     executor->conductor = executor->root = executor->report = executor->joined_fd = executor->given = executor->given_number = -1;
 }
 
+void executor_close(struct executor *executor)
+{
+    int *const fds[] = { &executor->root, &executor->joined_fd };
+    int error = errno;
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+        if (*fds[i] >= 0)
+            close(*fds[i]);
+        *fds[i] = -1;
+    }
+    while (executor->tree_count)
+        if (executor->trees[--executor->tree_count] >= 0)
+            close(executor->trees[executor->tree_count]);
+    errno = error;
+}
+
 int refuse(struct executor *executor, int error, const char *format, ...)
 {
     va_list arguments;

@@ -86,6 +86,9 @@ int plan_open(struct executor *executor, struct plan *plan, const void *bytes, s
 /* Find the first operation with this code; `plan->count` when there is none. `fields` may be NULL. */
 uint32_t plan_find(const struct plan *plan, uint32_t code, struct cursor *fields);
 
+/* Close what operations left open, and the parent has no use for once the child was made. */
+void executor_close(struct executor *executor);
+
 /* Carry out operations `first` up to but not including `last`. */
 int executor_run(struct executor *executor, const struct plan *plan, uint32_t first, uint32_t last);
 
@@ -190,5 +193,8 @@ DECLARE_OPERATION(operate_memory_policy);
 
 /* exec.c: helpers started by `Background`, for whoever ends last. */
 void background_kill(void);
+
+/* Its number may be somebody else's from now on. */
+void background_reaped(pid_t pid);
 
 #endif

@@ -89,6 +89,11 @@ static inline int sys_pidfd_open(int pid)
     return (int)syscall(SYS_pidfd_open, pid, 0);
 }
 
+static inline int sys_pidfd_send_signal(int fd, int number)
+{
+    return (int)syscall(SYS_pidfd_send_signal, fd, number, NULL, 0);
+}
+
 static inline int sys_close_range(unsigned first, unsigned last, unsigned flags)
 {
     return (int)syscall(SYS_close_range, first, last, flags);

@@ -57,12 +57,35 @@ static void await_setup(struct session *session)
     }
 }
 
+/* Not to be signalled any more before its number is free for somebody else. */
 static int wait_for(struct session *session)
 {
+    siginfo_t info;
     int status = 0;
+    while (waitid(P_PID, (id_t)session->pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
+        ;
+    task_child = 0;
     while (waitpid(session->pid, &status, 0) < 0 && errno == EINTR)
         ;
     return status;
+}
+
+/* Hold back what ends us until there is a child to pass it to. */
+static int start_task(struct session *session, struct executor *executor, const struct plan *plan)
+{
+    static const int numbers[] = { SIGTERM, SIGINT, SIGHUP };
+    sigset_t held, before;
+    sigemptyset(&held);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        sigaddset(&held, numbers[i]);
+        signal(numbers[i], stop_child);
+    }
+    sigprocmask(SIG_BLOCK, &held, &before);
+    int result = session_start(session, executor, plan, true), error = errno;
+    task_child = result < 0 ? 0 : session->pid;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    errno = error;
+    return result;
 }
 
 /* A task: standard streams are the caller's, the exit status is the program's. */
@@ -75,14 +98,10 @@ static int run_task(struct executor *executor, const struct plan *plan)
         report_failure(REPORT_FD, executor);
         return FAILED;
     }
-    if (session_start(&session, executor, plan, true) < 0) {
+    if (start_task(&session, executor, plan) < 0) {
         report_failure(REPORT_FD, executor);
         return FAILED;
     }
-    task_child = session.pid;
-    signal(SIGTERM, stop_child);
-    signal(SIGINT, stop_child);
-    signal(SIGHUP, stop_child);
     await_setup(&session);
     int status = wait_for(&session);
     if (session.state != SESSION_FAILED)

@@ -43,6 +43,7 @@ static void write_pid(const struct monitor *monitor)
     char text[64];
     snprintf(text, sizeof text, "%d %llu\n", monitor->session.pid, start_time(monitor, monitor->session.pid));
     write_file(monitor, "pid", text);
+    ending_reserve(monitor);
 }
 
 void monitor_state(struct monitor *monitor, enum session_state state, pid_t pid)
@@ -79,9 +80,9 @@ static void heed(struct monitor *monitor)
     struct session *session = &monitor->session;
     if (!session_heed(session))
         return;
-    if (session->state == SESSION_FAILED)
+    if (session->state == SESSION_FAILED && !monitor->conducted) /* else its starter may have reaped it */
         session_signal(session, SIGKILL);
-    else if (!monitor->relay)
+    else if (session->state != SESSION_FAILED && !monitor->relay)
         monitor_state(monitor, session->state, session->pid);
     if (monitor->conducted)
         let_go(monitor);
@@ -103,6 +104,7 @@ static void collect(struct monitor *monitor)
     bool ended = false;
     (void)!read(monitor->signals, &ignored, sizeof ignored);
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0;) {
+        background_reaped(pid);
         if (pid != session->pid || session->reaped)
             continue;
         heed(monitor);
@@ -249,7 +251,8 @@ static int detach(struct monitor *monitor)
     for (int fd = 0; fd < 3; fd++)
         if (null < 0 || dup2(null, fd) < 0)
             return -1;
-    close(null);
+    if (null > 2)
+        close(null);
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL);

@@ -52,6 +52,7 @@ bool client_stuck(const struct monitor *monitor, const struct client *client);
 /* ending.c */
 void report_failure(int fd, const struct executor *executor);
 void say(int *report, enum frame_type type, const void *payload, size_t length);
+void ending_reserve(const struct monitor *monitor);
 void ending_exit(struct monitor *monitor, const unsigned char payload[FRAME_EXIT_SIZE]);
 void ending_failure(struct monitor *monitor, uint32_t index, int error, const char *text);
 void ending_tell(struct monitor *monitor);

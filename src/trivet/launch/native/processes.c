@@ -28,7 +28,7 @@ struct row {
 
 static ssize_t read_file(int directory, const char *name, char *buffer, size_t size)
 {
-    int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return -1;
     ssize_t length = read(fd, buffer, size - 1);

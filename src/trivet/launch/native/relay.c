@@ -332,6 +332,8 @@ void relay_advance(struct monitor *monitor)
     unsigned char payload[4];
     for (size_t i = 0; i < LANE_LIMIT && relay->wire.fd >= 0; i++) {
         struct lane *lane = &relay->lanes[i];
+        if (wire_backlog(&relay->wire) > BACKLOG_LIMIT) /* an agent that sends and never reads gets no credit */
+            break;
         if (!lane->used || !lane->owed || !hub_has_room(&monitor->hub, lane->number))
             continue;
         frame_set32(payload, lane->owed);

@@ -240,7 +240,7 @@ static int spawn_child(struct session *session, struct executor *executor, const
     return 0;
 }
 
-int session_start(struct session *session, struct executor *executor, const struct plan *plan, bool inherit)
+static int start(struct session *session, struct executor *executor, const struct plan *plan, bool inherit)
 {
     struct cursor fields;
     uint32_t index = plan_find(plan, CODE_SPAWN, &fields);
@@ -254,12 +254,17 @@ int session_start(struct session *session, struct executor *executor, const stru
     executor->text[0] = 0;
     session->terminal = spawn.terminal;
     session->accepts_input = spawn.input;
-    if (spawn_child(session, executor, plan, index, &spawn) == 0)
-        return 0;
-    int error = errno;
-    session_close(session);
+    return spawn_child(session, executor, plan, index, &spawn);
+}
+
+int session_start(struct session *session, struct executor *executor, const struct plan *plan, bool inherit)
+{
+    int result = start(session, executor, plan, inherit), error = errno;
+    executor_close(executor);
+    if (result < 0)
+        session_close(session);
     errno = error;
-    return -1;
+    return result;
 }
 
 /* --- report ----------------------------------------------------------------------------------------- */
@@ -435,8 +440,10 @@ ssize_t session_read(struct session *session, int *stream, void *bytes, size_t s
         return length;
     if (length < 0 && errno == EAGAIN)
         return -1;
-    if (session->input == *stream)
+    if (session->input == *stream) {
         session->input = -1;
+        session_flush(session); /* nobody will take what is pending */
+    }
     close(*stream);
     *stream = -1;
     return 0;

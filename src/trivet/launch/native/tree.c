@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 int write_id_map(pid_t pid, const char *name, const char *map)
@@ -29,7 +30,7 @@ static int open_map(const char *uid_map, const char *gid_map)
     char path[64];
     long pid = sys_clone3(&arguments);
     if (pid == 0)
-        for (;;)
+        for (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);;)
             pause();
     if (pid < 0)
         return -1;
