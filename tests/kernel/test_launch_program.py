@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +96,22 @@ def test_input_of_a_client_that_left_still_arrives(launch: Launch, listen: Liste
     second.attach()
     heard = listen(second)
     assert (heard.output, [ending.code for ending in heard.exits]) == (b"200000\n", [2])
+
+
+def test_clients_that_left_input_nobody_reads_do_not_lock_others_out(launch: Launch, listen: Listen) -> None:
+    """Where every place is taken by input that waits for the program, the program can still be reached."""
+    first = launch.shell("exec sleep 60")
+    with ExitStack() as stack:
+        for channel in (first, *(connect(launch.directories[0]) for _ in range(63))):
+            assert channel is not None
+            stack.enter_context(channel)
+            channel.attach()
+            channel.write(bytes(100_000))
+    last = connect(launch.directories[0])
+    assert last is not None
+    last.attach()
+    last.signal(signal.SIGKILL)
+    assert [ending.code for ending in listen(last).exits] == [137]
 
 
 def test_without_input_the_program_reads_nothing(launch: Launch, listen: Listen) -> None:

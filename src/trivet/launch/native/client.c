@@ -87,6 +87,19 @@ static int serve_frames(struct monitor *monitor, struct client *client)
     return found;
 }
 
+/* When every place is taken, one that has left gives up its own, with what the program has not taken yet. */
+void client_make_room(struct monitor *monitor)
+{
+    struct hub *hub = &monitor->hub;
+    for (size_t i = 0; hub->count == CLIENT_LIMIT && i < hub->count; i++) {
+        struct pollfd end = { .fd = hub->clients[i]->wire.fd };
+        if (poll(&end, 1, 0) <= 0 || !(end.revents & (POLLHUP | POLLERR)))
+            continue;
+        relay_close_client(monitor, hub->clients[i]);
+        hub_drop(hub, i);
+    }
+}
+
 /* One that has left is forgotten when all it said was heard. */
 void client_serve(struct monitor *monitor, size_t index, short events)
 {

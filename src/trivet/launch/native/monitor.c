@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-enum { QUIET_MS = 2000, PATIENCE_MS = 5000, LINGER_POLL_MS = 2000, CHUNK = 32768, SETUP_FAILED = 125 };
+enum { QUIET_MS = 2000, PATIENCE_MS = 5000, LINGER_POLL_MS = 2000, CROWDED_MS = 250, CHUNK = 32768, SETUP_FAILED = 125 };
 
 /* Slots of the poll array before the clients'. */
 enum { POLL_SIGNALS, POLL_LISTENER, POLL_REPORT, POLL_INPUT, POLL_OUTPUT, POLL_ERROR, POLL_RELAY, POLL_CLIENTS };
@@ -172,6 +172,8 @@ static size_t fill_poll(const struct monitor *monitor, struct pollfd *polls)
 
 static int timeout_of(const struct monitor *monitor)
 {
+    if (monitor->phase == RUNNING && monitor->hub.count == CLIENT_LIMIT)
+        return CROWDED_MS;
     if (monitor->phase == RUNNING)
         return monitor->relay ? relay_timeout(monitor) : -1;
     return monitor->phase == DRAINING ? QUIET_MS / 4 : LINGER_POLL_MS;
@@ -222,6 +224,7 @@ static void advance(struct monitor *monitor)
     if (monitor->relay)
         relay_advance(monitor);
     hub_flush(&monitor->hub, monitor->phase == RUNNING ? 0 : PATIENCE_MS);
+    client_make_room(monitor);
     bool wanted = monitor->linger && !monitor->served && !directory_is_gone(monitor);
     if (monitor->phase == TOLD && !monitor->hub.count && !wanted)
         monitor->phase = DONE;

@@ -47,6 +47,7 @@ void monitor_output(struct monitor *monitor, enum frame_type type, const unsigne
 /* client.c */
 void client_greet(struct monitor *monitor, size_t first);
 void client_serve(struct monitor *monitor, size_t index, short events);
+void client_make_room(struct monitor *monitor);
 bool client_stuck(const struct monitor *monitor, const struct client *client);
 
 /* ending.c */
