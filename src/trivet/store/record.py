@@ -6,10 +6,13 @@
           (kind, id) is the key; (kind, name) is unique where a name is given
 
 One connection, guarded by a lock: statements take microseconds, and one writer is what SQLite has.
+Beside the file lies a reserve of RESERVE bytes: on a full disk it is given up, so that the ends of
+instances and the removal of things can still be recorded, and made again when there is room.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -19,10 +22,12 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from trivet.base.error import AlreadyExists, Conflict, Corrupt, NotFound
+from trivet.base.error import AlreadyExists, Conflict, Corrupt, Exhausted, NotFound
 from trivet.store.migration import migrate
 
 T = TypeVar("T")
+
+RESERVE = 4 << 20
 
 
 class Records:
@@ -30,6 +35,7 @@ class Records:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._reserve = path.with_suffix(".reserve")
         self._lock = threading.RLock()
         self._depth = 0
         try:
@@ -39,6 +45,7 @@ class Records:
             migrate(self._connection)
         except sqlite3.DatabaseError as error:
             raise Corrupt(f"cannot open record file {path}: {error}") from error
+        self.keep_reserve()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -64,6 +71,36 @@ class Records:
         """Read without opening a transaction; sees what the thread's own transaction has written."""
         with self._lock:
             yield self._connection
+
+    def write(self, sql: str, values: tuple[object, ...]) -> int:
+        """Run one statement in a transaction; returns the number of rows. Raises `Exhausted` on a full disk."""
+        with self._lock:
+            try:
+                with self.transaction() as connection:
+                    return connection.execute(sql, values).rowcount
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+                if self._depth or not self._reserve.exists():
+                    raise Exhausted(f"no space left on the disk of {self.path}") from error
+            self._reserve.unlink()
+            with self.transaction() as connection:
+                return connection.execute(sql, values).rowcount
+
+    def keep_reserve(self) -> None:
+        """Make the reserve where it is missing and the disk has room; called where something was removed."""
+        if self._reserve.exists():
+            return
+        try:
+            descriptor = os.open(self._reserve, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        try:
+            os.posix_fallocate(descriptor, 0, RESERVE)
+        except OSError:
+            self._reserve.unlink()
+        finally:
+            os.close(descriptor)
 
     def table(self, kind: str, shape: type[T]) -> Table[T]:
         """Open the documents of one kind, read and written as `shape`."""
@@ -142,7 +179,9 @@ class Table(Generic[T]):
 
     def delete(self, key: str) -> bool:
         """Remove a record; False when it wasn't there."""
-        return self._execute("DELETE FROM document WHERE kind = ? AND id = ?", (self._kind, key)) > 0
+        gone = self._execute("DELETE FROM document WHERE kind = ? AND id = ?", (self._kind, key)) > 0
+        self._records.keep_reserve()
+        return gone
 
     def _one(self, where: str, value: str) -> T | None:
         rows = self._bodies(where, value)
@@ -161,5 +200,4 @@ class Table(Generic[T]):
             raise Corrupt(f"record of {self._kind} {key} cannot be read: {error}") from error
 
     def _execute(self, sql: str, values: tuple[object, ...]) -> int:
-        with self._records.transaction() as connection:
-            return connection.execute(sql, values).rowcount
+        return self._records.write(sql, values)

@@ -17,31 +17,36 @@ def end_lock(key: str) -> str:
 
 
 async def finish(context: Context, key: str, end: Exit) -> InstanceRecord | None:
-    """Record how a run ended and free its ports, network and control groups.
+    """Record how a run ended and free its ports, network and control groups. May be repeated after a failure.
 
     The record comes first: after a crash in between, the engine frees again on its next start.
-    Returns None when the instance is not there any more or its end is already written.
+    Returns None when the instance is not there any more, or runs again.
     """
     async with context.locks.hold(end_lock(key), "ending"):
         record = context.table.get(key)
-        if record is None or record.word not in (Word.RUNNING, Word.PAUSED):
+        if record is None or record.word not in (Word.RUNNING, Word.PAUSED, Word.EXITED):
             return None
-        record = record.change(
-            word=Word.EXITED,
-            pid=0,
-            finished=end.time or now_ns(),
-            exit_code=end.code,
-            exit_signal=end.signal,
-            out_of_memory=end.out_of_memory,
-            error=end.error,
-            ports=(),
-        )
-        context.table.update(key, record)
-        if end.out_of_memory:
-            context.emit("oom", record)
-        context.emit("die", record, exit_code=str(end.code))
+        if record.word != Word.EXITED:
+            record = _ended(record, end)
+            context.table.update(key, record)
+            if end.out_of_memory:
+                context.emit("oom", record)
+            context.emit("die", record, exit_code=str(end.code))
         await asyncio.to_thread(free, context, record)
         return record
+
+
+def _ended(record: InstanceRecord, end: Exit) -> InstanceRecord:
+    return record.change(
+        word=Word.EXITED,
+        pid=0,
+        finished=end.time or now_ns(),
+        exit_code=end.code,
+        exit_signal=end.signal,
+        out_of_memory=end.out_of_memory,
+        error=end.error,
+        ports=(),
+    )
 
 
 def free(context: Context, record: InstanceRecord) -> None:

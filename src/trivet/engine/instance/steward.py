@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 
 from trivet.base.clock import now_ns
 from trivet.base.error import TrivetError
@@ -30,7 +31,7 @@ async def steward(context: Context) -> None:
 async def _accompany(context: Context, key: str, watch: Watch) -> None:
     end = await watch.follow() or await _lost(context, key)
     try:
-        record = await finish(context, key, end)
+        record = await _finish(context, key, end)
         if context.watches.get(key) is watch:
             del context.watches[key]
         watch.ended.set_result(end)
@@ -40,6 +41,18 @@ async def _accompany(context: Context, key: str, watch: Watch) -> None:
         log.exception("cannot finish instance %s", key)
     finally:
         watch.settle(end)
+
+
+async def _finish(context: Context, key: str, end: Exit) -> InstanceRecord | None:
+    """Record the end, however long it takes: a full disk or a busy cgroup must not leave it unsaid."""
+    pause = 0.1
+    while True:
+        try:
+            return await finish(context, key, end)
+        except (TrivetError, OSError, sqlite3.Error) as error:
+            log.error("cannot finish instance %s yet: %s", key, error)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 30.0)
 
 
 async def _lost(context: Context, key: str) -> Exit:
