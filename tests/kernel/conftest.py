@@ -40,6 +40,7 @@ class Launch:
     def __init__(self, base: Path) -> None:
         self.base = base
         self.directories: list[Path] = []
+        self.before = reap()
 
     def directory(self) -> Path:
         """Make a new monitor directory."""
@@ -73,7 +74,7 @@ class Launch:
                 with contextlib.suppress(ProcessLookupError):
                     process.signal(signal.SIGKILL)
         deadline = time.monotonic() + 5
-        while reap() and time.monotonic() < deadline:
+        while reap() > self.before and time.monotonic() < deadline:
             time.sleep(0.01)
 
 

@@ -402,10 +402,13 @@ def half_close(channel: Channel) -> socket.socket:
 @pytest.mark.parametrize(
     ("script", "leave"),
     [
-        ("sleep 20", half_close),
-        ("sleep 20", lambda channel: (channel.write(bytes(50_000)), channel.write(bytes(50_000)), channel.close())),
-        ("exec >&- 2>&-; sleep 20", lambda channel: channel.close()),
-        ("head -c 8G /dev/zero", lambda channel: None),
+        ("exec sleep 20", half_close),
+        (
+            "exec sleep 20",
+            lambda channel: (channel.write(bytes(50_000)), channel.write(bytes(50_000)), channel.close()),
+        ),
+        ("exec >&- 2>&-; exec sleep 20", lambda channel: channel.close()),
+        ("exec head -c 8G /dev/zero", lambda channel: None),
     ],
     ids=["half-closed", "gone with input waiting", "output closed", "stalled"],
 )

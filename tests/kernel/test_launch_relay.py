@@ -232,7 +232,8 @@ def test_an_agent_that_never_reads_ends_the_machine(launch: Launch, listen: List
     """A guest that has every byte credited and takes no credit is killed: what waits for it does not grow."""
     agent = "begin(); [say(STDOUT, b'x') for _ in range(50_000)]\nwhile True: say(STDOUT, bytes(60_000))"
     directory = launch.directory()
-    channel = spawn(plan(directory, agent), directory=directory, timeout=20)
+    operations = [Monitor(str(directory)), *plan(directory, agent)[1:]]  # without a log: it would be a large one
+    channel = spawn(operations, directory=directory, timeout=20)
     channel.attach(stdout=False, stderr=False)
     channel.go()
     assert [ending.code for ending in listen(channel).exits] == [137]
