@@ -55,7 +55,7 @@ $(VENV)/.ready: pyproject.toml requirements.txt
 	@$(BIN)/python -c 'import trivet, aiohttp, msgspec, pytest' && touch $@
 
 native: system
-	@$(MAKE) --no-print-directory -C $(NATIVE)
+	@$(MAKE) --silent --no-print-directory -C $(NATIVE)
 
 ## the main job, on real input: one service at three levels
 demo: setup

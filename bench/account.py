@@ -53,7 +53,7 @@ class Account:
     def close(self) -> None:
         """Leave and remove the groups of ours, in every hierarchy somebody made them in."""
         _join(self._mount)
-        for mount in {*Path("/sys/fs/cgroup").glob("*/"), self._mount}:
+        for mount in {*(file.parent for file in Path("/sys/fs/cgroup").glob("*/tasks")), self._mount}:
             group = mount / self.path[1:]
             _remove(group)
             with contextlib.suppress(OSError):  # not there, or other peers' groups are inside

@@ -1,7 +1,7 @@
 """A mount namespace of the bench's own, for all peers alike.
 
 On machines that use control groups version 1 beside an empty version 2 tree, crun 1.8 refuses to work as long as
-it sees the latter. So nobody sees it.
+it sees the latter. So nobody sees it; there is an empty directory for the groups crun tries to make there anyway.
 """
 
 from __future__ import annotations
@@ -19,6 +19,6 @@ def enter(words: list[str]) -> None:
     """Begin again in a private mount namespace where the version 2 tree isn't shown, if there is a need for it."""
     if INSIDE in os.environ or not (UNIFIED / "cgroup.procs").exists() or not shutil.which("unshare"):
         return
-    script = f'umount {UNIFIED} && exec "$@"'
+    script = f'umount {UNIFIED} && mount -t tmpfs -o size=4m bench {UNIFIED} && exec "$@"'
     line = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-m", "bench.run", *words]
     os.execvpe(line[0], line, os.environ | {INSIDE: "1"})

@@ -34,9 +34,9 @@ COUNT = "select count(*) from entry"
 
 EXPLANATION = """
  start to first answer      from `trivet run` to the first HTTP answer at the published port
- memory beyond the service  proportional set size (PSS) of all that the host runs for the instance, less the
-                            service's own processes; structures inside the kernel are not counted.
-                            The engine, which serves all instances, takes {engine:.0f} MB besides."""
+ memory beyond the service  what the host runs for the instance besides the service's own processes
+                            (PSS, nothing inside the kernel); the engine, which serves all
+                            instances, takes {engine:.0f} MB besides"""
 
 
 def main() -> int:
@@ -81,7 +81,6 @@ def compare(client: Client, *, keep: bool) -> None:
         headline("The same line three times, but for the isolation level")
         seen = [run(client, level) for level in LEVELS]
         headline("Side by side")
-        print(trivet("ps"), flush=True)
         print(table(seen, width=width()), end="")
         print(EXPLANATION.format(engine=memory.proportional(client.system.info().pid) / 1e6))
 

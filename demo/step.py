@@ -42,18 +42,21 @@ def note(text: str) -> None:
 
 def shortened(text: str, limit: int) -> str:
     """Cut a long line so that its end, which tells how long it took, stays."""
-    return text if len(text) <= limit else f"{text[: limit - 11]}…{text[-10:]}"
+    if len(text) <= limit:
+        return text
+    _, dot, duration = text.rpartition(" · ")
+    ending = f"…{dot}{duration}" if dot else "…"
+    return text[: limit - len(ending)] + ending
 
 
 def show(*words: str, ending: str = "") -> None:
-    """Print a command line as one would type it, over several lines if it is long."""
-    lines, line = [], styled("$", FAINT)
+    """Print a command line as one would type it, over several lines if it is long; an option stays with its value."""
+    lines: list[list[str]] = [[]]
     for word in map(shlex.quote, words):
-        if len(line) + len(word) > width() - 4:
-            lines.append(f"{line} \\")
-            line = "   "
-        line += f" {word}"
-    print("\n".join([*lines, line + ending]), flush=True)
+        if len(" ".join([*lines[-1], word])) > width() - 6:
+            lines.append([lines[-1].pop()] if lines[-1][-1].startswith("-") else [])
+        lines[-1].append(word)
+    print(styled("$", FAINT), " \\\n    ".join(map(" ".join, lines)) + ending, flush=True)
 
 
 def trivet(*words: str) -> str:

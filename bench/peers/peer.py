@@ -31,7 +31,7 @@ class Peer(Protocol):
     """Somebody who runs instances of the bench's image, without a network.
 
     `open` makes it ready (a daemon, an image loaded, a bundle) and raises `PeerFailed` when it can't. `slow`
-    peers take part in every tenth round only. The memory of a `twin` isn't measured: another peer has the same
+    peers take part in every fifth round only. The memory of a `twin` isn't measured: another peer has the same
     engine, reached another way.
     """
 
