@@ -18,7 +18,7 @@ V1 = """
 31 23 0:28 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro
 33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
 35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
-36 31 0:33 / /sys/fs/cgroup/net_cls rw - cgroup cgroup rw,net_cls
+36 31 0:33 / /sys/fs/cgroup/perf_event rw - cgroup cgroup rw,perf_event
 37 31 0:34 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
 """
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet.base.error import InvalidArgument, Unsupported
+from trivet.base.error import InvalidArgument
 from trivet.kernel import capability, syscall
 from trivet.oci.runtime import Seccomp, SyscallArgument, SyscallRule
 from trivet.runtime import bpf, profile, seccomp
@@ -154,11 +154,20 @@ def test_conditions_are_all_and_rules_are_any() -> None:
     }
 
 
+NOTIFYING = SyscallRule(names=("mkdir", "sendmsg"), action="SCMP_ACT_NOTIFY")
+
+
 @pytest.mark.parametrize(
     ("bad", "error", "words"),
     [
         (Seccomp(default_action="SCMP_ACT_NO"), InvalidArgument, "SCMP_ACT_NO"),
-        (Seccomp(default_action="SCMP_ACT_ALLOW", listener_path="/x"), Unsupported, "listener"),
+        (Seccomp(default_action="SCMP_ACT_NOTIFY", listener_path="/x"), InvalidArgument, "defaultAction"),
+        (Seccomp(default_action="SCMP_ACT_ALLOW", syscalls=(NOTIFYING,)), InvalidArgument, "listenerPath"),
+        (
+            Seccomp(default_action="SCMP_ACT_ALLOW", listener_path="/x", syscalls=(NOTIFYING,)),
+            InvalidArgument,
+            "sendmsg",
+        ),
     ],
 )
 def test_bad_profile_is_refused(bad: Seccomp, error: type[Exception], words: str) -> None:

@@ -165,12 +165,12 @@ def _files(plan: Plan) -> tuple[oci.Mount, ...]:
 
 
 def _mount(mount: Mount) -> oci.Mount:
-    access = "ro" if mount.read_only else "rw"
     if mount.kind == "tmpfs":
         size = (f"size={mount.size}",) if mount.size else ()
-        words = ("nosuid", "nodev", access, f"mode={mount.mode:o}", *size)
+        words = ("nosuid", "nodev", "ro" if mount.read_only else "rw", f"mode={mount.mode:o}", *size)
         return oci.Mount(destination=mount.target, type="tmpfs", source="tmpfs", options=words)
-    words = ("rbind" if mount.recursive else "bind", mount.propagation, access)
+    access = ("rro",) if mount.read_only else ()  # what is mounted below it, too
+    words = ("rbind" if mount.recursive else "bind", mount.propagation, *access)
     return oci.Mount(destination=mount.target, type="bind", source=mount.source, options=words)
 
 

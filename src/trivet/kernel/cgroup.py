@@ -20,7 +20,10 @@ import msgspec
 from trivet.kernel import cgroup_v1, cgroup_v2
 from trivet.kernel.cgroup_record import Hierarchy, Resources, Usage, Write
 
-NEEDED = ("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "devices", "freezer")
+NEEDED = (
+    *("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "devices", "freezer"),
+    *("hugetlb", "net_cls", "net_prio", "rdma"),
+)
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -117,6 +120,11 @@ class Group:
         The pid is 0 and, on version 1, the file is `tasks`: every other form waits for an RCU grace period (5-12 ms).
         """
         return tuple(write for _, mechanism, directory in self._places for write in mechanism.join(directory))
+
+    def add(self, pid: int) -> None:
+        """Move a process here from outside; slower than `joins`."""
+        for directory in self.directories:
+            Path(directory, "cgroup.procs").write_text(str(pid))
 
     def create(self, resources: Resources) -> None:
         """Make the group everywhere and set its limits; an existing group is taken over. OSError names the file."""

@@ -43,10 +43,25 @@ class DeviceRule(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.type} {numbers} {self.access}"
 
 
+class BlockDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """One value of one block device: `what` is weight, leaf_weight or rbps, wbps, riops, wiops."""
+
+    what: str
+    major: int
+    minor: int
+    value: int
+
+    @property
+    def number(self) -> str:
+        """Spell the device's number."""
+        return f"{self.major}:{self.minor}"
+
+
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """Limits; None leaves a value as it is, -1 is unlimited. `swap` counts memory and swap together, in bytes.
 
-    `quota` and `period` are microseconds; `shares` is v1's cpu.shares; `weight` v1's blkio weight (10 to 1000).
+    `quota`, `burst` and periods are microseconds; `shares` is v1's cpu.shares; `weight` v1's blkio weight (10 to
+    1000). `huge_pages` are (size, bytes), `priorities` (interface, number), `rdma` (device, "hca_handle=N ...").
     """
 
     memory: int | None = None
@@ -59,6 +74,19 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     mems: str = ""
     pids: int | None = None
     weight: int | None = None
+    leaf_weight: int | None = None
+    block_devices: tuple[BlockDevice, ...] = ()
+    kernel_tcp: int | None = None
+    swappiness: int | None = None
+    no_oom_killer: bool = False
+    burst: int | None = None
+    realtime_runtime: int | None = None
+    realtime_period: int | None = None
+    idle: int | None = None
+    huge_pages: tuple[tuple[str, int], ...] = ()
+    net_class: int | None = None
+    priorities: tuple[tuple[str, int], ...] = ()
+    rdma: tuple[tuple[str, str], ...] = ()
     devices: tuple[DeviceRule, ...] = ()
     unified: tuple[tuple[str, str], ...] = ()
 

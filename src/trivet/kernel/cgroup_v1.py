@@ -90,11 +90,22 @@ def _memory(r: Resources) -> list[tuple[str, _Value]]:
         ("memory.limit_in_bytes", r.memory),
         ("memory.memsw.limit_in_bytes", r.swap),
         ("memory.soft_limit_in_bytes", r.reservation),
+        ("memory.kmem.tcp.limit_in_bytes", r.kernel_tcp),
+        ("memory.swappiness", r.swappiness),
+        ("memory.oom_control", 1 if r.no_oom_killer else None),
     ]
 
 
 def _cpu(r: Resources) -> list[tuple[str, _Value]]:
-    return [("cpu.shares", r.shares), ("cpu.cfs_period_us", r.period), ("cpu.cfs_quota_us", r.quota)]
+    return [
+        ("cpu.shares", r.shares),
+        ("cpu.cfs_period_us", r.period),
+        ("cpu.cfs_quota_us", r.quota),
+        ("cpu.cfs_burst_us", r.burst),
+        ("cpu.rt_period_us", r.realtime_period),
+        ("cpu.rt_runtime_us", r.realtime_runtime),
+        ("cpu.idle", r.idle),
+    ]
 
 
 def _cpuset(r: Resources) -> list[tuple[str, _Value]]:
@@ -106,7 +117,34 @@ def _pids(r: Resources) -> list[tuple[str, _Value]]:
 
 
 def _blkio(r: Resources) -> list[tuple[str, _Value]]:
-    return [("blkio.weight", r.weight)]
+    weights: list[tuple[str, _Value]] = [("blkio.weight", r.weight), ("blkio.leaf_weight", r.leaf_weight)]
+    return [*weights, *((_BLOCK_FILES[d.what], f"{d.number} {d.value}") for d in r.block_devices)]
+
+
+_BLOCK_FILES = {
+    "weight": "blkio.weight_device",
+    "leaf_weight": "blkio.leaf_weight_device",
+    "rbps": "blkio.throttle.read_bps_device",
+    "wbps": "blkio.throttle.write_bps_device",
+    "riops": "blkio.throttle.read_iops_device",
+    "wiops": "blkio.throttle.write_iops_device",
+}
+
+
+def _hugetlb(r: Resources) -> list[tuple[str, _Value]]:
+    return [(f"hugetlb.{size}.limit_in_bytes", limit) for size, limit in r.huge_pages]
+
+
+def _net_cls(r: Resources) -> list[tuple[str, _Value]]:
+    return [("net_cls.classid", r.net_class)]
+
+
+def _net_prio(r: Resources) -> list[tuple[str, _Value]]:
+    return [("net_prio.ifpriomap", f"{name} {priority}") for name, priority in r.priorities]
+
+
+def _rdma(r: Resources) -> list[tuple[str, _Value]]:
+    return [("rdma.max", f"{device} {words}") for device, words in r.rdma]
 
 
 def _devices(r: Resources) -> list[tuple[str, _Value]]:
@@ -120,6 +158,10 @@ _FILES = {
     "pids": _pids,
     "blkio": _blkio,
     "devices": _devices,
+    "hugetlb": _hugetlb,
+    "net_cls": _net_cls,
+    "net_prio": _net_prio,
+    "rdma": _rdma,
 }
 
 

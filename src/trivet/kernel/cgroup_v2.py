@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trivet.kernel.cgroup_record import Hierarchy, Resources, Usage, Write, number, table
+from trivet.kernel.cgroup_record import BlockDevice, Hierarchy, Resources, Usage, Write, number, table
 
-NEEDED = frozenset({"cpu", "cpuset", "io", "memory", "pids"})
+NEEDED = frozenset({"cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma"})
 
 
 def controllers(mount: str) -> tuple[str, ...]:
@@ -44,7 +44,12 @@ class Version2:
             ("cpuset", "cpuset.cpus", r.cpus),
             ("cpuset", "cpuset.mems", r.mems),
             ("pids", "pids.max", _limit(r.pids)),
+            ("cpu", "cpu.max.burst", r.burst),
+            ("cpu", "cpu.idle", r.idle),
             ("io", "io.weight", None if r.weight is None else f"default {r.weight}"),
+            *(("io", *_block_device(device)) for device in r.block_devices),
+            *(("hugetlb", f"hugetlb.{size}.max", limit) for size, limit in r.huge_pages),
+            *(("rdma", "rdma.max", f"{device} {words}") for device, words in r.rdma),
         ]
         files = [(name, str(value)) for who, name, value in values if who in controllers and value not in (None, "")]
         return files + [pair for pair in r.unified if pair[0].partition(".")[0] in controllers]
@@ -117,6 +122,12 @@ def _swap_alone(r: Resources) -> int | None:
 def _cpu_weight(shares: int | None) -> int | None:
     """Map 2..262144 to 1..10000, as the specification's runtimes do."""
     return None if not shares else 1 + ((min(max(shares, 2), 262144) - 2) * 9999) // 262142
+
+
+def _block_device(device: BlockDevice) -> tuple[str, str]:
+    if device.what in ("weight", "leaf_weight"):
+        return "io.weight", f"{device.number} {device.value}"
+    return "io.max", f"{device.number} {device.what}={device.value or 'max'}"
 
 
 def _quota(r: Resources) -> str | None:

@@ -284,10 +284,11 @@ class Unmount(Operation, frozen=True):
 
 
 class Hostname(Operation, frozen=True):
-    """sethostname(2)."""
+    """sethostname(2) and setdomainname(2); "" leaves a name as it is."""
 
     code = 40
     name: str
+    domain: str = ""
 
 
 class LinkUp(Operation, frozen=True):

@@ -1,7 +1,8 @@
 """The runtime-spec's config.json and state as records (github.com/opencontainers/runtime-spec, 1.3.0).
 
-Names are snake_case here and camelCase on the wire. A field that isn't here yet is ignored when it is
-read, as the specification asks of unknown properties.
+Names are snake_case here and camelCase on the wire. A field that isn't here (another platform's, a later
+version's) is ignored when it is read, as the specification asks of unknown properties. What each field does is
+held against the specification by tests/conformance/test_runtime_fields.py.
 """
 
 from __future__ import annotations
@@ -63,6 +64,32 @@ class Rlimit(Record, frozen=True, kw_only=True):
     hard: int
 
 
+class Scheduler(Record, frozen=True, kw_only=True):
+    """Scheduling (sched_setattr(2)); times are nanoseconds."""
+
+    policy: str
+    nice: int = 0
+    priority: int = 0
+    flags: tuple[str, ...] = ()
+    runtime: int = 0
+    deadline: int = 0
+    period: int = 0
+
+
+class IoPriority(Record, frozen=True, kw_only=True):
+    """Priority of input and output (ioprio_set(2))."""
+
+    class_: str = msgspec.field(name="class")
+    priority: int = 0
+
+
+class ExecAffinity(Record, frozen=True, kw_only=True):
+    """Processors of a program that exec adds, as lists ("0-3,7"): while it is set up, and then."""
+
+    initial: str = ""
+    final: str = ""
+
+
 class Process(Record, frozen=True, kw_only=True):
     """The program, and what it may do."""
 
@@ -78,6 +105,9 @@ class Process(Record, frozen=True, kw_only=True):
     apparmor_profile: str = ""
     selinux_label: str = ""
     oom_score_adj: int | None = None
+    scheduler: Scheduler | None = None
+    io_priority: IoPriority | None = None
+    exec_cpu_affinity: ExecAffinity | None = msgspec.field(default=None, name="execCPUAffinity")
 
 
 class Root(Record, frozen=True, kw_only=True):
@@ -85,15 +115,6 @@ class Root(Record, frozen=True, kw_only=True):
 
     path: str
     readonly: bool = False
-
-
-class Mount(Record, frozen=True, kw_only=True):
-    """A mount as mount(8) would be told: options are its words."""
-
-    destination: str
-    type: str = ""
-    source: str = ""
-    options: tuple[str, ...] = ()
 
 
 class Namespace(Record, frozen=True, kw_only=True):
@@ -109,6 +130,55 @@ class IdMapping(Record, frozen=True, kw_only=True):
     container_id: int = msgspec.field(name="containerID")
     host_id: int = msgspec.field(name="hostID")
     size: int
+
+
+class Mount(Record, frozen=True, kw_only=True):
+    """A mount as mount(8) would be told: options are its words."""
+
+    destination: str
+    type: str = ""
+    source: str = ""
+    options: tuple[str, ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
+
+
+class TimeOffset(Record, frozen=True, kw_only=True):
+    """How far a clock of a time namespace is ahead."""
+
+    secs: int = 0
+    nanosecs: int = 0
+
+
+class NetDevice(Record, frozen=True, kw_only=True):
+    """A network interface of the host that moves into the container."""
+
+    name: str = ""
+
+
+class Personality(Record, frozen=True, kw_only=True):
+    """The execution domain (personality(2))."""
+
+    domain: str
+    flags: tuple[str, ...] = ()
+
+
+class MemoryPolicy(Record, frozen=True, kw_only=True):
+    """Where memory is taken from (set_mempolicy(2)); `nodes` is a list as "0-3,7"."""
+
+    mode: str
+    nodes: str = ""
+    flags: tuple[str, ...] = ()
+
+
+class IntelRdt(Record, frozen=True, kw_only=True):
+    """Cache and memory bandwidth (resctrl)."""
+
+    clos_id: str = msgspec.field(default="", name="closID")
+    schemata: tuple[str, ...] = ()
+    l3_cache_schema: str = ""
+    mem_bw_schema: str = ""
+    enable_monitoring: bool = False
 
 
 class Device(Record, frozen=True, kw_only=True):
@@ -139,14 +209,24 @@ class Memory(Record, frozen=True, kw_only=True):
     limit: int | None = None
     reservation: int | None = None
     swap: int | None = None
+    kernel: int | None = None
+    kernel_tcp: int | None = msgspec.field(default=None, name="kernelTCP")
+    swappiness: int | None = None
+    disable_oom_killer: bool | None = msgspec.field(default=None, name="disableOOMKiller")
+    use_hierarchy: bool | None = None
+    check_before_update: bool | None = None
 
 
 class Cpu(Record, frozen=True, kw_only=True):
-    """`quota` of every `period` microseconds."""
+    """`quota` of every `period` microseconds, `burst` of them saved up; `idle` 1 is SCHED_IDLE for all."""
 
     shares: int | None = None
     quota: int | None = None
+    burst: int | None = None
     period: int | None = None
+    realtime_runtime: int | None = None
+    realtime_period: int | None = None
+    idle: int | None = None
     cpus: str = ""
     mems: str = ""
 
@@ -157,10 +237,61 @@ class Pids(Record, frozen=True, kw_only=True):
     limit: int
 
 
+class WeightDevice(Record, frozen=True, kw_only=True):
+    """The share of one block device."""
+
+    major: int
+    minor: int
+    weight: int | None = None
+    leaf_weight: int | None = None
+
+
+class ThrottleDevice(Record, frozen=True, kw_only=True):
+    """A limit for one block device, in bytes or operations a second."""
+
+    major: int
+    minor: int
+    rate: int
+
+
 class BlockIo(Record, frozen=True, kw_only=True):
-    """The share of block devices, 10 to 1000."""
+    """The share of block devices, 10 to 1000, and limits."""
 
     weight: int | None = None
+    leaf_weight: int | None = None
+    weight_device: tuple[WeightDevice, ...] = ()
+    throttle_read_bps_device: tuple[ThrottleDevice, ...] = ()
+    throttle_write_bps_device: tuple[ThrottleDevice, ...] = ()
+    throttle_read_iops_device: tuple[ThrottleDevice, ...] = msgspec.field(default=(), name="throttleReadIOPSDevice")
+    throttle_write_iops_device: tuple[ThrottleDevice, ...] = msgspec.field(default=(), name="throttleWriteIOPSDevice")
+
+
+class HugepageLimit(Record, frozen=True, kw_only=True):
+    """Bytes in huge pages of a size ("2MB")."""
+
+    page_size: str
+    limit: int
+
+
+class InterfacePriority(Record, frozen=True, kw_only=True):
+    """The priority of traffic on an interface."""
+
+    name: str
+    priority: int
+
+
+class NetworkResources(Record, frozen=True, kw_only=True):
+    """What net_cls and net_prio mark packets with."""
+
+    class_id: int | None = msgspec.field(default=None, name="classID")
+    priorities: tuple[InterfacePriority, ...] = ()
+
+
+class Rdma(Record, frozen=True, kw_only=True):
+    """Limits of an RDMA device."""
+
+    hca_handles: int | None = None
+    hca_objects: int | None = None
 
 
 class Resources(Record, frozen=True, kw_only=True):
@@ -171,6 +302,9 @@ class Resources(Record, frozen=True, kw_only=True):
     cpu: Cpu | None = None
     pids: Pids | None = None
     block_io: BlockIo | None = msgspec.field(default=None, name="blockIO")
+    hugepage_limits: tuple[HugepageLimit, ...] = ()
+    network: NetworkResources | None = None
+    rdma: dict[str, Rdma] = {}
     unified: dict[str, str] = {}
 
 
@@ -227,6 +361,11 @@ class Linux(Record, frozen=True, kw_only=True):
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
     mount_label: str = ""
+    net_devices: dict[str, NetDevice] = {}
+    intel_rdt: IntelRdt | None = None
+    personality: Personality | None = None
+    memory_policy: MemoryPolicy | None = None
+    time_offsets: dict[Literal["monotonic", "boottime"], TimeOffset] = {}
 
 
 class Hook(Record, frozen=True, kw_only=True):

@@ -35,7 +35,11 @@ def read(directory: Path) -> Bundle:
         raise BundleMissing(path) from error
     if spec.root is None:
         raise oci.InvalidSpec(str(path), "Object missing required field `root` - at `$`")
-    root = (directory / spec.root.path).resolve()
-    if not root.is_dir():
+    try:
+        root = (directory / spec.root.path).resolve()
+        found = root.is_dir()
+    except (ValueError, OSError, RuntimeError) as error:
+        raise oci.InvalidSpec(str(path), f"{error} - at `$.root.path`") from error
+    if not found:
         raise BundleMissing(root)
     return Bundle(directory, spec, root)

@@ -1,19 +1,21 @@
 """A container as `trivet-runtime` keeps it: a directory under --root, found again by every later verb.
 
 ROOT/ID/state.json             what was asked for
-       monitor.sock pid exit   the monitor's (docs/launch.md)
-       log                     output of a container nobody is attached to
+       pid                     the program (docs/launch.md)
+       monitor.sock            while the program waits for `start`
        root/                   where the root file system is bound, in the container's mount namespace
+
+The program is the caller's child, with the caller's streams; once it runs nothing of ours is left but these files.
 """
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -21,17 +23,23 @@ import msgspec
 
 from trivet.base.error import AlreadyExists, Conflict, InvalidArgument, NotFound
 from trivet.kernel import cgroup
-from trivet.launch.channel import Channel
-from trivet.launch.operation import Bind, Monitor, Operation
-from trivet.launch.spawn import spawn
+from trivet.kernel.cgroup_record import Resources
+from trivet.launch import conductor as launch
+from trivet.launch import monitor
+from trivet.launch.failure import LaunchError
+from trivet.launch.frame import Type
+from trivet.launch.monitor import Process
+from trivet.launch.operation import Bind, Exec, Monitor, Operation, WriteFile, encode
 from trivet.oci import runtime as oci
 from trivet.runtime import bundle as bundles
-from trivet.runtime import device, enter, life, plan
-from trivet.runtime.resource import resources
+from trivet.runtime import device, enter, hook, life, namespace, plan, resource, seccomp
+from trivet.runtime.conductor import Conductor, check_console
 from trivet.runtime.setting import Setting
+from trivet.runtime.warning import warnings
 
 Word = Literal["created", "running", "paused", "stopped"]
 _ID = re.compile(r"[A-Za-z0-9_+.-]{1,1024}")
+_NAME_MAX = 255
 
 
 class NoSuchContainer(NotFound):
@@ -39,6 +47,20 @@ class NoSuchContainer(NotFound):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"container {name} does not exist")
+
+
+class CannotExecute(NotFound):
+    """The program could not be executed."""
+
+    def __init__(self, name: str, cause: str) -> None:
+        super().__init__(f"cannot execute {name}: {cause}")
+
+
+class LimitRefused(InvalidArgument):
+    """A limit that the kernel doesn't take."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot write {error.filename}: {(error.strerror or str(error)).lower()}")
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +74,26 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     spec: oci.Spec
 
 
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """How the caller wants a program started: options that aren't in the configuration."""
+
+    console: Path | None = None
+    preserved: int = 0
+    pivot: bool = True
+    keyring: bool = True
+    size: oci.Box | None = None
+    wait: bool = True
+    warn: Callable[[str], None] = lambda message: None
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """A program that was set up: our child, and its terminal's other side if nobody else got it."""
+
+    pid: int
+    master: int | None
+    started: bool
+
+
 class Container:
     """One container of one --root."""
 
@@ -61,41 +103,59 @@ class Container:
         self.group = cgroup.Group(cgroup.detect(), kept.cgroup)
 
     @classmethod
-    def create(
-        cls, home: Path, name: str, bundle: Path, *, stdin: bool, size: oci.Box | None = None
-    ) -> tuple[Container, Channel]:
-        """Set a container up; its program waits. Nothing is left behind when that fails.
-
-        `size` is the caller's terminal's, for a program with a terminal whose size the bundle leaves open.
-        """
-        if not _ID.fullmatch(name) or name in (".", ".."):
+    def create(cls, home: Path, name: str, bundle: Path, way: Way, *, detached: bool) -> tuple[Container, Begun]:
+        """Set a container up; its program waits for `start`. Nothing is left when that fails."""
+        if not _ID.fullmatch(name) or name in (".", "..") or len(name) > _NAME_MAX:
             raise InvalidArgument(f"container id {name!r} may hold letters, digits and _ + . - only")
         found = bundles.read(bundle)
         path = (found.spec.linux.cgroups_path if found.spec.linux else "") or f"trivet-runtime/{name}"
+        if ".." in path.split("/"):
+            raise InvalidArgument(f"{path!r} leads out of the control groups - at `$.linux.cgroupsPath`")
         kept = Kept(
             id=name,
             bundle=str(found.directory),
             root=str(found.root),
             cgroup=path,
             created=time.time(),
-            spec=_sized(found.spec, size),
+            spec=_sized(found.spec, way.size),
         )
+        check_console(kept.spec.process, way.console, detached=detached)
         made = cls(home, kept)
-        steps = made._launch(stdin)
+        return made, made._begin(way)
+
+    def _begin(self, way: Way) -> Begun:
+        spec, hooks = self.kept.spec, self.hooks
+        for kind in hooks.__struct_fields__:
+            hook.check(_camel(kind), getattr(hooks, kind))
+        limits = resource.limits(spec, self.group.layout)
+        steps = self._plan(way)
+        encode(steps)
         with ExitStack() as undo:
-            made._claim()
-            undo.callback(made.remove)
-            made.group.create(resources(_resources(found.spec)))
-            channel = spawn(steps, directory=made.directory)
+            self._claim()
+            undo.callback(self.remove, way.warn)
+            for text in (*warnings(spec.process or oci.Process(cwd="/")), *resource.warnings(spec)):
+                way.warn(text)
+            self.limit(limits, create=True)
+            begun = self._conduct(
+                steps,
+                way,
+                Conductor(
+                    self._profile,
+                    self._state_of,
+                    console=way.console,
+                    join=self.group.add,
+                    hooks=self._create_hooks,
+                ),
+            )
             undo.pop_all()
-        return made, channel
+        return begun
 
     @classmethod
     def find(cls, home: Path, name: str) -> Container:
         """Load one. Raises `NoSuchContainer`."""
         try:
             raw = (home / name / "state.json").read_bytes() if _ID.fullmatch(name) else None
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             raw = None
         if raw is None:
             raise NoSuchContainer(name)
@@ -107,22 +167,208 @@ class Container:
         return [cls.find(home, path.parent.name) for path in sorted(home.glob("*/state.json"))]
 
     @property
+    def hooks(self) -> oci.Hooks:
+        """Give the hooks, of which there may be none."""
+        return self.kept.spec.hooks or oci.Hooks()
+
+    @property
     def created(self) -> str:
         """Give the time of creation, RFC 3339."""
-        return datetime.fromtimestamp(self.kept.created, UTC).isoformat().replace("+00:00", "Z")
+        seconds, fraction = divmod(self.kept.created, 1)
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f"{fraction:.6f}Z"[1:]
 
     def status(self) -> tuple[Word, int]:
         """Tell the status and the program's pid (0 when it has ended)."""
-        seen = life.observe(self.directory)
-        if seen.process is None:
+        process = self.process()
+        if process is None:
             return "stopped", 0
-        if seen.word == "created":
-            return "created", seen.process.pid
-        return ("paused" if self.group.frozen() else "running"), seen.process.pid
+        if (self.directory / "monitor.sock").exists():
+            return "created", process.pid
+        return ("paused" if self.group.frozen() else "running"), process.pid
+
+    def process(self) -> Process | None:
+        """Give the program while it lives."""
+        process = monitor.read_process(self.directory)
+        ended = process is None or not process.lives() or monitor.read_ending(self.directory) is not None
+        return None if ended else process
 
     def state(self) -> oci.State:
         """Build what `state` prints and hooks read."""
-        word, pid = self.status()
+        return self._state(*self.status())
+
+    def require(self, *words: Word) -> Process:
+        """Give the program if the status is one of `words`. Raises `Conflict` naming it otherwise."""
+        self.expect(*words)
+        process = self.process()
+        if process is None:
+            raise Conflict(f"container {self.kept.id} is stopped, not {' or '.join(words)}")
+        return process
+
+    def expect(self, *words: Word) -> None:
+        """Raise `Conflict` unless the status is one of `words`."""
+        word, _ = self.status()
+        if word not in words:
+            raise Conflict(f"container {self.kept.id} is {word}, not {' or '.join(words)}")
+
+    def start(self) -> None:
+        """Let the program begin, between its hooks. Raises `CannotExecute` or `HookFailed`; it has ended then."""
+        process = self.require("created")
+        with ExitStack() as undo:
+            undo.callback(self.group.kill)
+            for one in self.hooks.start_container:
+                self._inside("startContainer", one, process.pid)
+            channel = monitor.connect(self.directory)
+            if channel is None:
+                raise Conflict(f"container {self.kept.id} has stopped")
+            with channel:
+                channel.attach(stdin=False, stdout=False, stderr=False)
+                channel.go()
+                while (frame := channel.receive()) is not None:
+                    if frame.type is Type.FAILED:
+                        raise CannotExecute(_name(self.kept.spec.process), frame.payload[8:].decode(errors="replace"))
+            for one in self.hooks.poststart:
+                hook.on_host("poststart", one, self._encoded("running", process.pid), self.kept.bundle)
+            undo.pop_all()
+
+    def exec(self, process: oci.Process, user: str | None, way: Way, *, paused: bool, detached: bool) -> Begun:
+        """Run a further program. Raises `Conflict` unless the container runs (or, with `paused`, is frozen)."""
+        frozen: list[Word] = ["paused"] if paused else []
+        target = self.require("running", *frozen)
+        check_console(process, way.console, detached=detached)
+        linux = self.kept.spec.linux or oci.Linux()
+        with ExitStack() as undo:
+            directory = self.directory / f"exec-{os.getpid()}"
+            directory.mkdir(mode=0o700)
+            undo.callback(shutil.rmtree, directory, ignore_errors=True)
+            setting = self._setting(way, Monitor(str(directory)), user=user, wait=False, root="/")
+            kinds = {namespace.type for namespace in linux.namespaces}
+            own = device.own_terminals(self.kept.spec.mounts)
+            process = _resized(process, way.size)
+            steps = enter.operations(process, linux, setting, target.pid, kinds, own_terminals=own)
+            for text in warnings(process):
+                way.warn(text)
+            return self._conduct(
+                steps,
+                way,
+                Conductor(
+                    self._profile,
+                    self._state_of,
+                    console=way.console,
+                    joined=lambda _: self._certain(target),
+                ),
+            )
+
+    def limit(self, limits: Resources, *, create: bool = False) -> None:
+        """Set limits, in a group that is made first with `create`. Raises `LimitRefused`."""
+        try:
+            (self.group.create if create else self.group.apply)(limits)
+        except OSError as error:
+            raise LimitRefused(error) from error
+
+    def remove(self, warn: Callable[[str], None]) -> None:
+        """End and remove whatever there is of the container, then run the last hooks."""
+        life.clear(self.directory, self.group)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        for one in self.hooks.poststop:
+            try:
+                hook.on_host("poststop", one, self._encoded("stopped", 0), self.kept.bundle)
+            except hook.HookFailed as error:
+                warn(error.message)
+
+    def _claim(self) -> None:
+        # Everybody may pass: root of a user namespace has to, on the way to its root directory.
+        self.directory.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(mode=0o711)
+        except FileExistsError as error:
+            raise AlreadyExists(f"container {self.kept.id} already exists") from error
+        self.directory.chmod(0o711)
+        (self.directory / "root").mkdir(mode=0o755)
+        descriptor = os.open(self.directory / "state.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(self.kept))
+
+    def _plan(self, way: Way) -> list[Operation]:
+        root = str(self.directory / "root")
+        hooks = self.hooks
+        setting = self._setting(
+            way,
+            Monitor(str(self.directory), reap=self.group.reap),
+            root=root,
+            mount=(Bind(self.kept.root, root, host=1, make=0),),
+            hierarchies=self.group.layout.hierarchies,
+            hooked=bool(hooks.prestart or hooks.create_runtime or hooks.create_container),
+            parent=_mount_of(self.directory.parent),
+            wait=way.wait or bool(hooks.start_container or hooks.poststart),
+        )
+        return plan.launch(self.kept.spec, setting)
+
+    def _setting(self, way: Way, watch: Monitor, **more: object) -> Setting:
+        return msgspec.structs.replace(
+            Setting(
+                root="/",
+                monitor=watch,
+                joins=self.group.joins,
+                unified=self.group.unified,
+                conducted=True,
+                preserved=way.preserved,
+                pivot=way.pivot,
+                keyring=way.keyring,
+                bundle=self.kept.bundle,
+            ),
+            **more,
+        )
+
+    def _conduct(self, steps: list[Operation], way: Way, conductor: Conductor) -> Begun:
+        preserved = range(3, 3 + way.preserved)
+        try:
+            frame = launch.conduct(steps, conductor, preserved=preserved)
+        except LaunchError as error:
+            if isinstance(error.operation, Exec):
+                raise CannotExecute(error.operation.argv[0], error.text) from error
+            raise
+        pid = int.from_bytes(frame.payload[:4], "little") if frame.type is Type.STARTED else self.status()[1]
+        return Begun(pid, conductor.master, frame.type is Type.STARTED)
+
+    def _create_hooks(self, pid: int) -> None:
+        state = self._encoded("creating", pid)
+        for kind, hooks in (("prestart", self.hooks.prestart), ("createRuntime", self.hooks.create_runtime)):
+            for one in hooks:
+                hook.on_host(kind, one, state, self.kept.bundle)
+        linux = self.kept.spec.linux or oci.Linux()
+        flags = sum(namespace.FLAGS[kind] for kind in {n.type for n in linux.namespaces} - {"time"})
+        for one in self.hooks.create_container:
+            hook.in_namespaces("createContainer", one, state, pid, flags, self._joins)
+
+    def _inside(self, kind: str, one: oci.Hook, pid: int) -> None:
+        """Run a hook in the container with the program's own rights: the file it names is the image's."""
+        spec = self.kept.spec
+        process = msgspec.structs.replace(
+            spec.process or oci.Process(cwd="/"), args=(one.path, *one.args[1:]), env=one.env, terminal=False
+        )
+        linux = spec.linux or oci.Linux()
+        if linux.seccomp is not None and seccomp.notifies(linux.seccomp):
+            linux = msgspec.structs.replace(linux, seccomp=None)
+        setting = Setting(root="/", joins=self.group.joins, unified=self.group.unified, wait=False)
+        kinds = {namespace.type for namespace in linux.namespaces}
+        hook.task(kind, one, enter.operations(process, linux, setting, pid, kinds), self._encoded("created", pid))
+
+    @property
+    def _joins(self) -> list[WriteFile]:
+        return [WriteFile(write.path, write.value.encode()) for write in self.group.joins]
+
+    def _certain(self, target: Process) -> None:
+        if not target.lives():  # its pid could have been taken over while it was joined
+            raise Conflict(f"container {self.kept.id} has stopped")
+
+    @property
+    def _profile(self) -> oci.Seccomp | None:
+        return self.kept.spec.linux.seccomp if self.kept.spec.linux else None
+
+    def _state_of(self, pid: int) -> oci.State:
+        return self._state("creating", pid)
+
+    def _state(self, word: Literal["creating", "created", "running", "paused", "stopped"], pid: int) -> oci.State:
         return oci.State(
             oci_version=oci.VERSION,
             id=self.kept.id,
@@ -132,78 +378,30 @@ class Container:
             annotations=self.kept.spec.annotations,
         )
 
-    def require(self, *words: Word) -> int:
-        """Give the pid if the status is one of `words`. Raises `Conflict` naming it otherwise."""
-        word, pid = self.status()
-        if word not in words:
-            raise Conflict(f"container {self.kept.id} is {word}, not {' or '.join(words)}")
-        return pid
-
-    def attach(self) -> Channel:
-        """Connect to the monitor."""
-        channel = Channel.connect(self.directory / "monitor.sock")
-        channel.greet()
-        return channel
-
-    def exec(self, process: oci.Process, user: str | None, *, stdin: bool) -> Channel:
-        """Set a further program up; it waits."""
-        pid = self.require("running")
-        linux = self.kept.spec.linux or oci.Linux()
-        directory = self.directory / "exec" / secrets.token_hex(8)
-        directory.mkdir(mode=0o700, parents=True)
-        setting = Setting(
-            root="/",
-            monitor=Monitor(str(directory), linger=1),
-            joins=self.group.joins,
-            unified=self.group.unified,
-            user=user,
-            stdin=stdin,
-        )
-        kinds = {namespace.type for namespace in linux.namespaces}
-        own = device.own_terminals(self.kept.spec.mounts)
-        steps = enter.operations(process, linux, setting, pid, kinds, own_terminals=own)
-        channel = spawn(steps, directory=directory)
-        if self.status()[1] != pid:  # the pid could have been taken over while it was joined
-            channel.close()
-            raise Conflict(f"container {self.kept.id} has stopped")
-        return channel
-
-    def remove(self) -> None:
-        """End and remove whatever there is of the container."""
-        life.clear(self.directory, self.group)
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _claim(self) -> None:
-        self.directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            self.directory.mkdir(mode=0o700)
-        except FileExistsError as error:
-            raise AlreadyExists(f"container {self.kept.id} already exists") from error
-        (self.directory / "root").mkdir()
-        (self.directory / "state.json").write_bytes(msgspec.json.encode(self.kept))
-
-    def _launch(self, stdin: bool) -> list[Operation]:
-        root = str(self.directory / "root")
-        setting = Setting(
-            root=root,
-            mount=(Bind(self.kept.root, root, host=1, make=0),),
-            monitor=Monitor(str(self.directory), log=str(self.directory / "log"), log_files=1, reap=self.group.reap),
-            joins=self.group.joins,
-            unified=self.group.unified,
-            hierarchies=self.group.layout.hierarchies,
-            stdin=stdin,
-        )
-        return plan.launch(self.kept.spec, setting)
+    def _encoded(self, word: Literal["creating", "created", "running", "paused", "stopped"], pid: int) -> bytes:
+        return msgspec.json.encode(self._state(word, pid))
 
 
 def _sized(spec: oci.Spec, size: oci.Box | None) -> oci.Spec:
-    if size is None or spec.process is None or spec.process.console_size is not None:
-        return spec
-    return msgspec.structs.replace(spec, process=msgspec.structs.replace(spec.process, console_size=size))
+    return spec if spec.process is None else msgspec.structs.replace(spec, process=_resized(spec.process, size))
 
 
-def _resources(spec: oci.Spec) -> oci.Resources:
-    """Add the devices every container may use to the spec's own rules."""
-    asked = (spec.linux.resources if spec.linux else None) or oci.Resources()
-    forbidden, *usual = device.RULES
-    return msgspec.structs.replace(asked, devices=(forbidden, *asked.devices, *usual))
+def _resized(process: oci.Process, size: oci.Box | None) -> oci.Process:
+    """Give a terminal whose size is left open that of the caller's."""
+    if size is None or not process.terminal or process.console_size is not None:
+        return process
+    return msgspec.structs.replace(process, console_size=size)
+
+
+def _mount_of(path: Path) -> str:
+    """Find the mount that a path lies on."""
+    return str(next(parent for parent in (path, *path.parents) if os.path.ismount(parent)))
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _name(process: oci.Process | None) -> str:
+    return process.args[0] if process and process.args else ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import stat
 
-from trivet.launch.operation import Node, Operation, Symlink
+from trivet.base.error import InvalidArgument
+from trivet.launch.operation import Bind, Node, Operation, Symlink
 from trivet.oci.runtime import Device, DeviceRule, Mount
 
 DEFAULT = tuple(
@@ -52,14 +53,21 @@ def own_terminals(mounts: tuple[Mount, ...]) -> bool:
     return any(m.type == "devpts" for m in mounts)
 
 
-def operations(extra: tuple[Device, ...]) -> list[Operation]:
-    """Make nodes and links."""
+def operations(extra: tuple[Device, ...], *, bound: bool = False) -> list[Operation]:
+    """Make nodes and links. With `bound` the host's nodes are shown instead: in a user namespace none can be made."""
     devices = {device.path: device for device in (*DEFAULT, *extra)}
-    found: list[Operation] = [_node(device) for device in devices.values()]
+    make = _shown if bound else _node
+    found: list[Operation] = [make(device) for device in devices.values()]
     found += [Symlink(path, target) for path, target in LINKS.items()]
     return found
 
 
-def _node(device: Device) -> Node:
+def _shown(device: Device) -> Operation:
+    return Bind(device.path, device.path, recursive=0)
+
+
+def _node(device: Device) -> Operation:
+    if device.type != "p" and not (0 <= device.major < 1 << 32 and 0 <= device.minor < 1 << 32):
+        raise InvalidArgument(f"device {device.path} has an impossible number - at `$.linux.devices`")
     mode = 0o666 if device.file_mode is None else device.file_mode & 0o777
     return Node(device.path, _TYPE[device.type] | mode, device.major, device.minor, device.uid, device.gid)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trivet.launch.operation import Console, Join, Operation, Root, Spawn, WriteFile
-from trivet.oci.runtime import Box, Linux, Process
-from trivet.runtime import namespace, plan
+from trivet.launch.operation import Become, Console, Identity, Join, Operation, Root, Spawn, Sync, WriteFile
+from trivet.oci.runtime import Box, ExecAffinity, Linux, Process
+from trivet.runtime import identity, namespace, plan, schedule
 from trivet.runtime.setting import Setting
+
+JOINED = "joined"
+"""The point at which a conducted exec stands in the container's namespaces."""
 
 
 def operations(
@@ -23,27 +26,43 @@ def operations(
 
     With `own_terminals` a terminal is taken from the container's /dev/pts, else from the host's.
 
-    The monitor joins nothing but the pid namespace its child is to be born in; the child joins the rest, and
-    the control groups before it. The caller makes sure, before it says GO, that `pid` still is the container's
-    program.
+    The monitor joins nothing but the namespaces its child is to be born in; the child joins the rest, and the
+    control groups and limits before it, while it may. The caller makes sure, before it says GO or answers
+    `JOINED`, that `pid` still is the container's program.
     """
     kinds = frozenset(kinds)
-    own_pids = kinds & {"pid"}
-    rest = sum(namespace.FLAGS[kind] for kind in kinds - own_pids)
-    size = process.console_size or Box()
+    born_in = kinds & {"pid", "time"}
+    affinity = process.exec_cpu_affinity or ExecAffinity()
+    hosts = [Root("/"), Console("")] if process.terminal and setting.conducted and not own_terminals else []
     return [
-        *([setting.monitor] if setting.monitor else []),
-        *([Join(pid, namespace.FLAGS["pid"])] if own_pids else []),
-        Spawn(
-            terminal=int(process.terminal),
-            rows=size.height,
-            columns=size.width,
-            stdin=int(setting.stdin),
-            cgroup=setting.unified,
-        ),
+        *plan.before(setting),
+        *schedule.affinity(affinity.initial, "process.execCPUAffinity.initial"),
+        *_join(pid, born_in),
+        _spawn(process, setting),
         *(WriteFile(write.path, write.value.encode()) for write in setting.joins),
-        *([Join(pid, rest)] if rest else []),
+        *identity.limits(process),
+        *schedule.operations(process, linux),
+        *hosts,
+        *_join(pid, kinds - born_in),
+        *([Sync(JOINED)] if setting.conducted else []),
+        *((Identity(0, 0), Become()) if "user" in kinds else ()),
         Root("/"),
         *([Console("")] if process.terminal and own_terminals else []),
-        *plan.program(process, linux, setting),
+        *plan.program(process, linux, setting, late=schedule.affinity(affinity.final, "process.execCPUAffinity.final")),
     ]
+
+
+def _spawn(process: Process, setting: Setting) -> Operation:
+    size = process.console_size or Box()
+    return Spawn(
+        terminal=int(process.terminal),
+        rows=size.height,
+        columns=size.width,
+        stdin=int(setting.stdin),
+        cgroup=setting.unified,
+    )
+
+
+def _join(pid: int, kinds: Iterable[str]) -> list[Operation]:
+    flags = sum(namespace.FLAGS[kind] for kind in kinds)
+    return [Join(pid, flags)] if flags else []

@@ -31,21 +31,26 @@ RLIMITS = tuple(f"RLIMIT_{name}" for name in _RLIMITS.split())
 _NOBODY_CAN = (1 << 32) - 1  # -1 means "leave as it is" to setuid(2) and its like
 
 
-class UnknownWord(InvalidArgument):
-    """A capability or a limit that doesn't exist."""
+class UnknownLimit(InvalidArgument):
+    """A limit that doesn't exist, or is asked for twice."""
 
-    def __init__(self, what: str, word: str) -> None:
-        super().__init__(f"{what} {word} is unknown")
+    def __init__(self, word: str, place: int) -> None:
+        super().__init__(f"resource limit {word} is unknown or repeated - at `$.process.rlimits[{place}]`")
 
 
 def limits(process: oci.Process) -> list[Operation]:
     """Set resource limits and the score by which the kernel chooses whom to kill."""
     found: list[Operation] = []
-    for limit in process.rlimits:
-        if limit.type not in RLIMITS:
-            raise UnknownWord("resource limit", limit.type)
+    kinds = [limit.type for limit in process.rlimits]
+    for place, limit in enumerate(process.rlimits):
+        if limit.type not in RLIMITS or limit.type in kinds[:place]:
+            raise UnknownLimit(limit.type, place)
+        if not 0 <= limit.soft < 1 << 64 or not 0 <= limit.hard < 1 << 64:
+            raise InvalidArgument(f"resource limit {limit.type} is out of range - at `$.process.rlimits[{place}]`")
         found.append(Rlimit(RLIMITS.index(limit.type), _signed(limit.soft), _signed(limit.hard)))
     if process.oom_score_adj is not None:
+        if not -1000 <= process.oom_score_adj <= 1000:
+            raise InvalidArgument("the score is not within -1000 and 1000 - at `$.process.oomScoreAdj`")
         found.append(OomScore(process.oom_score_adj))
     return found
 
@@ -91,10 +96,8 @@ def _capabilities(sets: oci.Capabilities | None) -> list[Operation]:
 
 
 def _mask(names: Iterable[str]) -> int:
-    for name in names:
-        if not capability.known(name):
-            raise UnknownWord("capability", name)
-    return capability.mask(names)
+    """Fold; an unknown one is left out, as the specification asks, and `warning` tells."""
+    return capability.mask(name for name in names if capability.known(name))
 
 
 def _signed(value: int) -> int:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from trivet.base.error import TrivetError
+from trivet.base.error import TrivetError, Unsupported
 from trivet.oci.runtime import VERSION
+from trivet.runtime.journal import Journal
 
 VERBS = {
     "create": "set a container up",
@@ -26,23 +24,31 @@ VERBS = {
     "ps": "list the processes inside",
     "pause": "freeze a container",
     "resume": "thaw a container",
+    "update": "change a container's limits",
+    "events": "print what happens in a container, and what it uses",
     "spec": "write an example config.json",
     "features": "say what this runtime can do",
+    "checkpoint": "not supported",
+    "restore": "not supported",
 }
 FAILURE = 1
+_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 
 
 def parser(verb: str | None) -> argparse.ArgumentParser:
     """Build the parser; only the verb asked for is imported, since every start pays for it."""
-    root = argparse.ArgumentParser(prog="trivet-runtime", description=__doc__)
+    root = argparse.ArgumentParser(prog="trivet-runtime", description=__doc__, allow_abbrev=False)
     root.add_argument("--root", type=Path, default=Path("/run/trivet-runtime"), help="where state is kept")
-    root.add_argument("--log", type=Path, help="append errors to this file")
+    root.add_argument("--log", type=Path, help="append errors and warnings to this file")
     root.add_argument("--log-format", choices=("text", "json"), default="text")
     root.add_argument("--debug", action="store_true", help="show where an error came from")
-    root.add_argument("--version", action="version", version=f"trivet-runtime 0.1.0\nspec: {VERSION}")
+    root.add_argument("--systemd-cgroup", action="store_true", help="let systemd make the control groups")
+    root.add_argument("--rootless", choices=("true", "false", "auto"), default="auto")
+    root.add_argument("--criu", help=argparse.SUPPRESS)
+    root.add_argument("--version", "-v", action="version", version=f"trivet-runtime 0.1.0\nspec: {VERSION}")
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, text in VERBS.items():
-        sub = verbs.add_parser(name, help=text, description=text)
+        sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name == verb:
             importlib.import_module(f"trivet.runtime.verb.{name}").add(sub)
     return root
@@ -53,31 +59,22 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else list(words)
     verb = next((word for word in words if word in VERBS), None)
     arguments = parser(verb).parse_args(words)
+    arguments.root = arguments.root.absolute()
+    arguments.journal = Journal(arguments.log, arguments.log_format)
     try:
+        _check(arguments)
         return int(importlib.import_module(f"trivet.runtime.verb.{arguments.verb}").run(arguments))
     except (TrivetError, OSError, ValueError, OverflowError) as error:
         if arguments.debug:
             raise
-        return _complain(error, arguments)
+        arguments.journal.fail(error)
+        return FAILURE
 
 
-def _complain(error: Exception, arguments: argparse.Namespace) -> int:
-    message = str(error)
-    sys.stderr.write(f"trivet-runtime: {message}\n")
-    if hint := getattr(error, "hint", None):
-        sys.stderr.write(f"hint: {hint}\n")
-    if arguments.log:
-        _log(arguments.log, arguments.log_format, message)
-    return FAILURE
-
-
-def _log(path: Path, form: str, message: str) -> None:
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line = f"time={json.dumps(now)} level=error msg={json.dumps(message)}"
-    if form == "json":
-        line = json.dumps({"level": "error", "msg": message, "time": now})
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
-        file.write(line + "\n")
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.systemd_cgroup and arguments.verb in ("create", "run", "update"):
+        there = "is not what this machine runs" if not _SYSTEMD.is_dir() else "can't make control groups for us yet"
+        raise Unsupported(f"--systemd-cgroup: systemd {there}", hint="leave --systemd-cgroup out")
 
 
 if __name__ == "__main__":

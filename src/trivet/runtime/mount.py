@@ -7,14 +7,14 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from trivet.base.error import InvalidArgument, Unsupported
+from trivet.base.error import InvalidArgument
 from trivet.kernel.cgroup_record import Hierarchy
-from trivet.launch.operation import Bind, Operation, ReadOnly
+from trivet.launch.operation import Bind, OpenTree, Operation, ReadOnly
 from trivet.launch.operation import Mount as MountOperation
-from trivet.oci.runtime import Mount
+from trivet.oci.runtime import IdMapping, Mount
 
 READ_ONLY, NO_SUID, NO_DEVICE, NO_EXEC, NO_ACCESS_TIME, STRICT_ACCESS_TIME = 0x1, 0x2, 0x4, 0x8, 0x10, 0x20
-NO_DIRECTORY_TIME = 0x80
+NO_DIRECTORY_TIME, NO_LINKS = 0x80, 0x200000
 RECURSIVE = 0x4000
 PRIVATE, SLAVE, SHARED, UNBINDABLE = 1 << 18, 1 << 19, 1 << 20, 1 << 17
 
@@ -26,6 +26,7 @@ _SET = {
     "noatime": NO_ACCESS_TIME,
     "strictatime": STRICT_ACCESS_TIME,
     "nodiratime": NO_DIRECTORY_TIME,
+    "nosymfollow": NO_LINKS,
 }
 _CLEAR = {
     "rw": READ_ONLY,
@@ -35,7 +36,10 @@ _CLEAR = {
     "atime": NO_ACCESS_TIME,
     "nostrictatime": STRICT_ACCESS_TIME,
     "diratime": NO_DIRECTORY_TIME,
+    "symfollow": NO_LINKS,
 }
+_DEEP_SET = {f"r{word}": bits for word, bits in _SET.items()}
+_DEEP_CLEAR = {f"r{word}": bits for word, bits in _CLEAR.items()} | {"rnorelatime": 0, "rrelatime": 0}
 PROPAGATION = {
     "private": PRIVATE,
     "rprivate": PRIVATE | RECURSIVE,
@@ -46,16 +50,13 @@ PROPAGATION = {
     "unbindable": UNBINDABLE,
     "runbindable": UNBINDABLE | RECURSIVE,
 }
-_NOTHING = ("defaults", "relatime", "norelatime", "async", "nomand", "silent", "loud", "remount", "auto", "noauto")
-WORDS = {*_SET, *_CLEAR, *PROPAGATION, *_NOTHING, "bind", "rbind"}
-_LATER = ("idmap", "ridmap", "tmpcopyup")
-
-
-class MountOptionUnsupported(Unsupported):
-    """A mount option this runtime can't do yet."""
-
-    def __init__(self, target: str, word: str) -> None:
-        super().__init__(f"mount option {word} of {target} is not supported yet")
+_WHOLE = ("sync", "dirsync", "lazytime", "mand")  # of a file system, not of a mount: fsconfig(2) knows them
+_NOTHING = (
+    *("defaults", "relatime", "norelatime", "async", "nomand", "nolazytime", "silent", "loud", "remount"),
+    *("auto", "noauto", "iversion", "noiversion", "acl", "noacl"),
+)
+_KIND = ("bind", "rbind", "idmap", "ridmap", "tmpcopyup")
+WORDS = {*_SET, *_CLEAR, *_DEEP_SET, *_DEEP_CLEAR, *PROPAGATION, *_WHOLE, *_NOTHING, *_KIND}
 
 
 class MountTargetRelative(InvalidArgument):
@@ -65,61 +66,155 @@ class MountTargetRelative(InvalidArgument):
         super().__init__(f"mount target {target!r} is not an absolute path")
 
 
-class Options(msgspec.Struct, frozen=True):
-    """A mount's words, sorted out."""
+class MappingIncomplete(InvalidArgument):
+    """An id-mapped mount without the maps it needs."""
 
+    def __init__(self, target: str) -> None:
+        super().__init__(
+            f"the mount at {target} needs both uidMappings and gidMappings, or a user namespace that has them"
+        )
+
+
+class CopyUpImpossible(InvalidArgument):
+    """What tmpcopyup can't be said of."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(f"mount option tmpcopyup of {target} needs a tmpfs")
+
+
+class Options(msgspec.Struct, frozen=True):
+    """A mount's words, sorted out: what to set and clear on the mount, what on those below it as well, and the rest."""
+
+    words: frozenset[str]
     attributes: int
+    clear: int
+    deep_set: int
+    deep_clear: int
     propagation: int
     data: tuple[str, ...]
     bind: bool
-    recursive: bool
+
+
+class Maps(msgspec.Struct, frozen=True):
+    """Owners as the lines of /proc/PID/uid_map and gid_map."""
+
+    users: str = ""
+    groups: str = ""
+
+
+def maps(users: tuple[IdMapping, ...], groups: tuple[IdMapping, ...]) -> Maps:
+    """Spell mappings out."""
+    return Maps(_lines(users), _lines(groups))
 
 
 def options(mount: Mount) -> Options:
     """Sort a mount's words out; later words win."""
-    attributes, propagation, data = 0, 0, []
+    attributes = clear = deep_set = deep_clear = propagation = 0
+    data = []
     for word in mount.options:
         if word in _SET:
-            attributes |= _SET[word]
+            attributes, clear = attributes | _SET[word], clear & ~_SET[word]
         elif word in _CLEAR:
-            attributes &= ~_CLEAR[word]
+            attributes, clear = attributes & ~_CLEAR[word], clear | _CLEAR[word]
+        elif word in _DEEP_SET:
+            deep_set, deep_clear = deep_set | _DEEP_SET[word], deep_clear & ~_DEEP_SET[word]
+        elif word in _DEEP_CLEAR:
+            deep_set, deep_clear = deep_set & ~_DEEP_CLEAR[word], deep_clear | _DEEP_CLEAR[word]
         elif word in PROPAGATION:
             propagation = PROPAGATION[word]
-        elif word in _LATER or (word.startswith("r") and word[1:] in _SET | _CLEAR):
-            raise MountOptionUnsupported(mount.destination, word)
-        elif word not in (*_NOTHING, "bind", "rbind"):
+        elif word not in (*_NOTHING, *_KIND):
             data.append(word)
-    bind = mount.type == "bind" or bool({"bind", "rbind"} & set(mount.options))
-    return Options(attributes, propagation, tuple(data), bind, "rbind" in mount.options)
+    words = frozenset(mount.options)
+    bind = mount.type == "bind" or bool({"bind", "rbind"} & words)
+    return Options(words, attributes, clear, deep_set, deep_clear, propagation, tuple(data), bind)
 
 
-def operations(mounts: Iterable[Mount], hierarchies: tuple[Hierarchy, ...], bundle: str = "") -> list[Operation]:
-    """Spell out all mounts of a spec. Raises `InvalidArgument` and `Unsupported` naming the target."""
-    found: list[Operation] = []
+class Mounts(msgspec.Struct, frozen=True):
+    """What the launcher copies before the child is made, and what the child mounts."""
+
+    trees: list[Operation]
+    steps: list[Operation]
+
+
+def operations(
+    mounts: Iterable[Mount],
+    hierarchies: tuple[Hierarchy, ...],
+    bundle: str = "",
+    *,
+    own: Maps | None = None,
+    first: tuple[Operation, ...] = (),
+) -> Mounts:
+    """Spell out all mounts of a spec. Raises `InvalidArgument` and `Unsupported` naming the target.
+
+    `own` are the maps of a user namespace of the container's own: its root can't reach everything on the host,
+    so the launcher opens the sources for it, those of the binds in `first` too, which show the root.
+    """
+    trees: list[Operation] = []
+    steps: list[Operation] = [
+        _opened(step, trees) if own is not None and isinstance(step, Bind) else step for step in first
+    ]
     for mount in mounts:
         if not mount.destination.startswith("/"):
             raise MountTargetRelative(mount.destination)
-        found += _cgroup(mount, hierarchies) if mount.type in ("cgroup", "cgroup2") else [_one(mount, bundle)]
+        if mount.type in ("cgroup", "cgroup2") and not options(mount).bind:
+            steps += _cgroup(mount, hierarchies)
+        else:
+            steps.append(_one(mount, bundle, own, trees))
+    return Mounts(trees, steps)
+
+
+def _opened(bind: Bind, trees: list[Operation], maps: Maps | None = None, deep: bool = False) -> Bind:
+    """Let the launcher open a bind's source."""
+    maps = maps or Maps()
+    trees.append(OpenTree(bind.source, bind.recursive, maps.users, maps.groups, int(deep)))
+    return msgspec.structs.replace(bind, tree=len(trees))
+
+
+def _one(mount: Mount, bundle: str, own: Maps | None, trees: list[Operation]) -> Operation:
+    chosen = options(mount)
+    if not chosen.bind:
+        return _new(mount, chosen)
+    bind = Bind(
+        source=str(PurePosixPath(bundle, mount.source)),
+        target=mount.destination,
+        recursive=int("rbind" in chosen.words),
+        attributes=chosen.attributes,
+        propagation=chosen.propagation or PROPAGATION["rprivate"],
+        shallow=1,
+        clear=chosen.clear,
+        deep_set=chosen.deep_set,
+        deep_clear=chosen.deep_clear,
+    )
+    if mount.uid_mappings or mount.gid_mappings or {"idmap", "ridmap"} & chosen.words:
+        return _opened(bind, trees, _mapping(mount, own), "ridmap" in chosen.words)
+    return bind if own is None else _opened(bind, trees)
+
+
+def _mapping(mount: Mount, own: Maps | None) -> Maps:
+    found = maps(mount.uid_mappings, mount.gid_mappings)
+    if not found.users and not found.groups and own is not None:
+        found = own
+    if not (found.users and found.groups):
+        raise MappingIncomplete(mount.destination)
     return found
 
 
-def _one(mount: Mount, bundle: str) -> Operation:
-    chosen = options(mount)
-    if chosen.bind:
-        return Bind(
-            source=str(PurePosixPath(bundle, mount.source)),
-            target=mount.destination,
-            recursive=int(chosen.recursive),
-            attributes=chosen.attributes,
-            propagation=chosen.propagation or PROPAGATION["rprivate"],
-        )
+def _new(mount: Mount, chosen: Options) -> Operation:
+    copy = "tmpcopyup" in chosen.words
+    if copy and mount.type != "tmpfs":
+        raise CopyUpImpossible(mount.destination)
     return MountOperation(
         fstype=mount.type,
         source=mount.source or mount.type,
         target=mount.destination,
-        attributes=chosen.attributes,
+        attributes=(chosen.attributes | chosen.deep_set) & ~chosen.deep_clear,
         options=chosen.data,
+        copy=int(copy),
     )
+
+
+def _lines(mappings: tuple[IdMapping, ...]) -> str:
+    return "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in mappings)
 
 
 def _cgroup(mount: Mount, hierarchies: tuple[Hierarchy, ...]) -> list[Operation]:

@@ -1,6 +1,6 @@
 """From a runtime-spec configuration to a launch plan: every step as an operation, in the order that works.
 
-    launcher   Monitor · join a pid namespace · Spawn
+    launcher   Monitor · trees · join a pid namespace · Spawn
     child      cgroups · namespaces · network · root · mounts · devices · masks · pivot
                limits · user · working directory · capabilities · filter · Wait · Exec
 
@@ -10,15 +10,18 @@ Pure: nothing is looked up on the host, so a plan can be printed, compared and k
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable
 
 from trivet.base.error import InvalidArgument, Unsupported
-from trivet.kernel.cgroup_record import Write
 from trivet.launch.operation import (
+    Become,
     Builtin,
     Chroot,
     Console,
+    Descriptors,
     Exec,
     Hostname,
+    Identity,
     Init,
     Keyring,
     LinkUp,
@@ -30,13 +33,17 @@ from trivet.launch.operation import (
     RemountRoot,
     Root,
     Spawn,
+    Sync,
     WorkingDirectory,
     WriteFile,
 )
 from trivet.launch.operation import Wait as WaitOperation
-from trivet.oci.runtime import Box, Hooks, Linux, Process, Spec
-from trivet.runtime import device, identity, mount, namespace, sysctl
+from trivet.oci.runtime import Box, Linux, Process, Spec
+from trivet.runtime import device, identity, mount, namespace, schedule, sysctl
 from trivet.runtime.setting import Setting
+
+JOIN, HOOKS = "join", "hooks"
+"""Points at which a conducted launch stops: to be put into its control groups, and for the hooks."""
 
 
 class Incomplete(InvalidArgument):
@@ -49,28 +56,50 @@ class Incomplete(InvalidArgument):
 def launch(spec: Spec, setting: Setting) -> list[Operation]:
     """Compute the plan that starts a container. Raises `InvalidArgument` or `Unsupported` naming what can't be done."""
     process, linux = _process(spec), spec.linux or Linux()
-    _refuse_unsupported(spec, process, linux)
+    namespace.check(linux)
+    _refuse_unsupported(process, linux)
+    own = namespace.has(linux.namespaces, "user")
+    maps = mount.maps(linux.uid_mappings, linux.gid_mappings) if own else None
+    mounts = mount.operations(spec.mounts, setting.hierarchies, setting.bundle, own=maps, first=setting.mount)
+    limits = [*identity.limits(process), *schedule.operations(process, linux)]
     return [
-        *([setting.monitor] if setting.monitor else []),
-        *namespace.before_spawn(linux.namespaces),
-        _spawn(process, setting, namespace.clone_flags(linux.namespaces)),
-        *_joins(setting.joins),
+        *before(setting),
+        *mounts.trees,
+        *(limits if own else []),
+        *namespace.before_spawn(linux.namespaces, linux.time_offsets),
+        _spawn(process, linux, setting, maps),
+        *_join(setting, own),
         *namespace.in_child(linux.namespaces),
         *_network(linux, setting),
-        *_root(spec, linux, setting),
+        *_root(spec, linux, setting, mounts.steps, own=own),
         *_host(spec, linux),
-        *program(process, linux, setting, read_only=bool(spec.root and spec.root.readonly)),
+        *program(process, linux, setting, () if own else limits, read_only=bool(spec.root and spec.root.readonly)),
     ]
 
 
-def program(process: Process, linux: Linux, setting: Setting, *, read_only: bool = False) -> list[Operation]:
+def before(setting: Setting) -> list[Operation]:
+    """Compute how a plan begins: who watches, and what the program inherits."""
+    found: list[Operation] = [setting.monitor] if setting.monitor else []
+    return [*found, Descriptors(setting.preserved)] if setting.conducted else found
+
+
+def program(
+    process: Process,
+    linux: Linux,
+    setting: Setting,
+    limits: Iterable[Operation] = (),
+    *,
+    read_only: bool = False,
+    late: Iterable[Operation] = (),
+) -> list[Operation]:
     """Compute the last stretch, inside the root: limits, identity, working directory, rights, exec."""
     return [
-        *identity.limits(process),
+        *limits,
         identity.user(process, setting.user, setting.groups),
         WorkingDirectory(process.cwd, make=1),
         *([RemountRoot(mount.READ_ONLY)] if read_only else []),
-        Keyring(),
+        *([Keyring()] if setting.keyring else []),
+        *late,
         *identity.become(process, linux.seccomp),
         *([Init()] if setting.init else []),
         *([WaitOperation()] if setting.wait else []),
@@ -86,34 +115,40 @@ def _process(spec: Spec) -> Process:
     return spec.process
 
 
-def _refuse_unsupported(spec: Spec, process: Process, linux: Linux) -> None:
+def _refuse_unsupported(process: Process, linux: Linux) -> None:
     """Refuse what would otherwise be left out in silence: every one of these keeps something from happening."""
     asked = {
-        "user namespace": namespace.has(linux.namespaces, "user"),
-        "time namespace": namespace.has(linux.namespaces, "time"),
-        "hooks": spec.hooks not in (None, Hooks()),
-        "AppArmor profile": bool(process.apparmor_profile),
-        "SELinux label": bool(process.selinux_label or linux.mount_label),
+        "process.apparmorProfile": bool(process.apparmor_profile) and process.apparmor_profile != "unconfined",
+        "process.selinuxLabel": bool(process.selinux_label),
+        "linux.mountLabel": bool(linux.mount_label),
+        "linux.intelRdt": linux.intel_rdt is not None,
+        "linux.netDevices": bool(linux.net_devices),
     }
-    for name, wanted in asked.items():
+    for path, wanted in asked.items():
         if wanted:
-            raise Unsupported(f"the configuration asks for something not supported yet: {name}")
+            raise Unsupported(f"the configuration asks for something not supported here - at `$.{path}`")
 
 
-def _spawn(process: Process, setting: Setting, flags: int) -> Spawn:
+def _spawn(process: Process, linux: Linux, setting: Setting, maps: mount.Maps | None) -> Spawn:
     size = process.console_size or Box()
+    new_user = namespace.has(linux.namespaces, "user", new=True)
     return Spawn(
-        flags=flags,
+        flags=namespace.clone_flags(linux.namespaces),
         terminal=int(process.terminal),
         rows=size.height,
         columns=size.width,
         stdin=int(setting.stdin),
-        cgroup=setting.unified,
+        cgroup="" if maps else setting.unified,
+        uid_map=maps.users if maps and new_user else "",
+        gid_map=maps.groups if maps and new_user else "",
     )
 
 
-def _joins(joins: tuple[Write, ...]) -> list[Operation]:
-    return [WriteFile(write.path, write.value.encode()) for write in joins]
+def _join(setting: Setting, own_user: bool) -> list[Operation]:
+    """Join the control groups; who is root of a user namespace only may not, and becomes that root afterwards."""
+    if own_user:
+        return [*([Sync(JOIN)] if setting.conducted else []), Identity(0, 0), Become()]
+    return [WriteFile(write.path, write.value.encode()) for write in setting.joins]
 
 
 def _network(linux: Linux, setting: Setting) -> list[Operation]:
@@ -121,35 +156,49 @@ def _network(linux: Linux, setting: Setting) -> list[Operation]:
     return [*loopback, *setting.network]
 
 
-def _root(spec: Spec, linux: Linux, setting: Setting) -> list[Operation]:
+def _root(spec: Spec, linux: Linux, setting: Setting, mounts: list[Operation], *, own: bool) -> list[Operation]:
     if not namespace.has(linux.namespaces, "mount"):
         raise Unsupported("a container without a mount namespace of its own is not supported")
-    propagation = linux.rootfs_propagation or "rslave"
-    if propagation not in mount.PROPAGATION:
-        raise InvalidArgument(f"rootfs propagation {propagation!r} is unknown")
-    own_dev = device.own_dev(spec.mounts)
-    terminal = bool(spec.process and spec.process.terminal) and device.own_terminals(spec.mounts)
+    wanted = linux.rootfs_propagation
+    if wanted and wanted not in mount.PROPAGATION:
+        raise InvalidArgument(f"{wanted!r} is unknown - at `$.linux.rootfsPropagation`")
+    shown = len(setting.mount)
+    terminal = bool(spec.process and spec.process.terminal)
+    own_terminals = device.own_terminals(spec.mounts)
     return [
-        # Slave, not private: what the host unmounts later goes away here too, and nothing of ours shows there.
-        Propagation("/", mount.PROPAGATION[propagation]),
-        *setting.mount,
+        *([Root("/"), Console("")] if terminal and setting.conducted and not own_terminals else []),
+        *_apart(wanted, setting),
+        *mounts[:shown],
         Root(setting.root),
-        *mount.operations(spec.mounts, setting.hierarchies),
-        *(device.operations(linux.devices) if own_dev else []),
-        *([Console()] if terminal else []),
+        *mounts[shown:],
+        *(device.operations(linux.devices, bound=own) if device.own_dev(spec.mounts) else []),
+        *([Console()] if terminal and own_terminals else []),
         *sysctl.operations(linux.sysctl, linux.namespaces, own_kernel=setting.own_kernel),
         *(ReadOnly(path) for path in linux.readonly_paths),
         *(Mask(path) for path in linux.masked_paths),
+        *([Sync(HOOKS)] if setting.hooked else []),
         Pivot() if setting.pivot else Chroot(),
+        *([Propagation("/", mount.PROPAGATION[wanted])] if wanted else []),
     ]
 
 
+def _apart(wanted: str, setting: Setting) -> list[Operation]:
+    """Keep what is mounted here from showing on the host.
+
+    Slave, not private: what the host unmounts later goes away here too. A root that is to be shared needs mounts
+    that still are, so that binds of them can be: then only the mount we work on is set apart.
+    """
+    if wanted in ("shared", "rshared") and setting.parent:
+        return [Propagation(setting.parent, mount.PROPAGATION["private"])]
+    return [Propagation("/", mount.PROPAGATION["rslave"])]
+
+
 def _host(spec: Spec, linux: Linux) -> list[Operation]:
-    if not spec.hostname:
+    if not spec.hostname and not spec.domainname:
         return []
     if not namespace.has(linux.namespaces, "uts"):
-        raise InvalidArgument("a hostname needs a uts namespace")
-    return [Hostname(spec.hostname)]
+        raise InvalidArgument("a hostname or domainname needs a uts namespace")
+    return [Hostname(spec.hostname, spec.domainname)]
 
 
 def _exec(process: Process, setting: Setting) -> Operation:

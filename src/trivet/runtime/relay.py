@@ -1,30 +1,23 @@
-"""A terminal or three pipes on one side, a monitor's channel on the other."""
+"""Waiting for a program in the foreground: signals go to it, its terminal comes to ours."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import selectors
 import signal
-import sys
+import struct
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-from trivet.base.error import NotFound
-from trivet.launch.channel import Channel
-from trivet.launch.frame import Type
-from trivet.oci.runtime import Box, Process
+from trivet.oci.runtime import Box
 
-FAILED = 255
-
-
-class CannotExecute(NotFound):
-    """The program could not be executed."""
-
-    def __init__(self, name: str, cause: str) -> None:
-        super().__init__(f"cannot execute {name}: {cause}")
+_SIZE = struct.Struct("HHHH")  # struct winsize
+_KEPT = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGURG, signal.SIGPIPE, signal.SIGWINCH}
+_KEPT |= {signal.SIGTTIN, signal.SIGTTOU, signal.SIGTSTP, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
 def size() -> Box | None:
@@ -35,57 +28,54 @@ def size() -> Box | None:
     return Box(height=rows, width=columns)
 
 
-def begin(channel: Channel, process: Process | None) -> int:
-    """Let the waiting program begin; gives its pid. Raises `CannotExecute`."""
-    channel.go()
-    while (frame := channel.receive()) is not None:
-        if frame.type is Type.STARTED:
-            return int.from_bytes(frame.payload[:4], "little")
-        if frame.type is Type.FAILED:
-            name = process.args[0] if process and process.args else ""
-            raise CannotExecute(name, frame.payload[8:].decode(errors="replace"))
-    raise CannotExecute("", "the monitor ended")
+def wait(pid: int, master: int | None) -> int:
+    """Wait for our child `pid` and give its exit code, 128+n after signal n."""
+    with _forwarding(pid, master):
+        if master is not None:
+            with _raw():
+                _relay(pid, master)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code if code >= 0 else 128 - code
 
 
-def relay(channel: Channel, *, terminal: bool) -> int:
-    """Carry input, output, sizes and signals until the program has ended; gives its exit code."""
-    connection = channel.detach()
-    channel = Channel(connection)
-    # poll, not epoll, which refuses regular files as standard input.
-    with _raw(terminal), _forwarding(channel, terminal), selectors.PollSelector() as selector:
-        selector.register(connection, selectors.EVENT_READ)
-        selector.register(0, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select():
-                if key.fd == 0:
-                    _pass_input(channel, selector)
-                elif (code := _pass_output(channel)) is not None:
-                    return code
-
-
-def _pass_input(channel: Channel, selector: selectors.BaseSelector) -> None:
-    data = os.read(0, 65536)
+def _relay(pid: int, master: int) -> None:
+    """Copy between our terminal and the program's until the program has ended and what it said was read."""
+    ended = os.pidfd_open(pid)
+    os.set_blocking(master, False)
     try:
-        channel.send(Type.STDIN, data)
-    except (BrokenPipeError, ConnectionResetError):
-        data = b""  # it has ended, and its last words are still to be read
-    if not data:
-        selector.unregister(0)
+        # poll, not epoll, which refuses regular files as standard input.
+        with selectors.PollSelector() as selector:
+            for descriptor in (0, master, ended):
+                selector.register(descriptor, selectors.EVENT_READ)
+            while True:
+                ready = {key.fd for key, _ in selector.select()}
+                if master in ready and not _output(master):
+                    return
+                if ended in ready and master not in ready:
+                    return
+                if 0 in ready and not _input(master):
+                    selector.unregister(0)
+    finally:
+        os.close(ended)
 
 
-def _pass_output(channel: Channel) -> int | None:
-    frame = channel.receive()
-    match frame:
-        case None:
-            return FAILED
-        case _ if frame.type in (Type.STDOUT, Type.STDERR):
-            _write(1 if frame.type is Type.STDOUT else 2, frame.payload)
-        case _ if frame.type is Type.FAILED:
-            sys.stderr.write(f"trivet-runtime: {frame.payload[8:].decode(errors='replace')}\n")
-            return FAILED
-        case _ if frame.type is Type.EXIT:
-            return int.from_bytes(frame.payload[:4], "little")
-    return None
+def _input(master: int) -> bool:
+    data = os.read(0, 4096)
+    os.set_blocking(master, True)
+    _write(master, data or b"\x04")
+    os.set_blocking(master, False)
+    return bool(data)
+
+
+def _output(master: int) -> bool:
+    try:
+        data = os.read(master, 65536)
+    except BlockingIOError:
+        return True
+    except OSError:  # EIO: the last user of the terminal has gone
+        return False
+    _write(1, data)
+    return bool(data)
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -95,8 +85,8 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 @contextmanager
-def _raw(terminal: bool) -> Iterator[None]:
-    if not (terminal and os.isatty(0)):
+def _raw() -> Iterator[None]:
+    if not os.isatty(0):
         yield
         return
     before = termios.tcgetattr(0)
@@ -108,21 +98,24 @@ def _raw(terminal: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _forwarding(channel: Channel, terminal: bool) -> Iterator[None]:
+def _forwarding(pid: int, master: int | None) -> Iterator[None]:
     """Pass signals on, and the size of the terminal, now and when it changes."""
 
     def resize(*_: object) -> None:
         now = size()
-        if now is not None:
-            channel.resize(now.height, now.width)
+        if now is not None and master is not None:
+            fcntl.ioctl(master, termios.TIOCSWINSZ, _SIZE.pack(now.height, now.width, 0, 0))
 
     def forward(number: int, _: FrameType | None) -> None:
-        channel.signal(number)
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
-    handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT), forward)
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    if terminal and os.isatty(0):
-        before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
+    before = {}
+    for number in signal.valid_signals() - _KEPT:
+        with suppress(OSError, ValueError):
+            before[number] = signal.signal(number, forward)
+    before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
+    resize()
     try:
         yield
     finally:

@@ -1,37 +1,143 @@
-"""From a spec's resources to what the cgroup face takes."""
+"""From a spec's resources to what the cgroup face takes, and what of them there is no controller for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import msgspec
+
+from trivet.base.error import InvalidArgument, Unsupported
 from trivet.kernel import cgroup_record as kernel
+from trivet.kernel.cgroup import Layout
 from trivet.oci import runtime as oci
+from trivet.runtime import device
+
+# What needs which controller: version 1's name, version 2's; the place in the configuration.
+_CONTROLLERS = (
+    ("memory", "memory", ("memory", "swap", "reservation", "kernel_tcp", "swappiness"), "memory"),
+    ("cpu", "cpu", ("shares", "quota", "period", "burst", "realtime_runtime", "realtime_period", "idle"), "cpu"),
+    ("cpuset", "cpuset", ("cpus", "mems"), "cpu"),
+    ("pids", "pids", ("pids",), "pids"),
+    ("blkio", "io", ("weight", "leaf_weight", "block_devices"), "blockIO"),
+    ("hugetlb", "hugetlb", ("huge_pages",), "hugepageLimits"),
+    ("net_cls", "", ("net_class",), "network.classID"),
+    ("net_prio", "", ("priorities",), "network.priorities"),
+    ("rdma", "rdma", ("rdma",), "rdma"),
+)
+_WEIGHTS = range(10, 1001)
+
+
+class ControllerMissing(Unsupported):
+    """A limit that nothing on this machine enforces."""
+
+    def __init__(self, controller: str, path: str) -> None:
+        super().__init__(f"the cgroup controller {controller} isn't there - at `$.linux.resources.{path}`")
+
+
+class OutOfRange(InvalidArgument):
+    """A limit no controller takes."""
+
+    def __init__(self, path: str, value: object) -> None:
+        super().__init__(f"{value} is out of range - at `$.linux.resources.{path}`")
+
+
+def limits(spec: oci.Spec, layout: Layout) -> kernel.Resources:
+    """Translate a spec's; the devices that every container may use are added. Raises `ControllerMissing`."""
+    asked = (spec.linux.resources if spec.linux else None) or oci.Resources()
+    forbidden, *usual = device.RULES
+    made = resources(msgspec.structs.replace(asked, devices=(forbidden, *asked.devices, *usual)))
+    check(made, layout)
+    return made
+
+
+def check(made: kernel.Resources, layout: Layout) -> None:
+    """Refuse what there is no controller for. Raises `ControllerMissing` with the JSON path."""
+    there = {(h.version, name) for h in layout.hierarchies for name in h.controllers}
+    empty = kernel.Resources()
+    for old, new, names, path in _CONTROLLERS:
+        wanted = any(getattr(made, name) not in (getattr(empty, name), -1) for name in names)
+        if wanted and (1, old) not in there and (2, new) not in there:
+            raise ControllerMissing(old, path)
+    if made.unified and not any(h.version == 2 and h.controllers for h in layout.hierarchies):
+        raise ControllerMissing(made.unified[0][0], "unified")
+
+
+def warnings(spec: oci.Spec) -> Iterator[str]:
+    """Tell what kernels have given up enforcing."""
+    memory = (spec.linux and spec.linux.resources and spec.linux.resources.memory) or oci.Memory()
+    if memory.kernel is not None:
+        yield "linux.resources.memory.kernel is left out: kernels have no limit of their own for it any more"
+    if memory.use_hierarchy is False:
+        yield "linux.resources.memory.useHierarchy is always true"
 
 
 def resources(spec: oci.Resources | None) -> kernel.Resources:
-    """Translate; a limit of 0 pids means none, as the specification says."""
+    """Translate; a limit of 0 pids means none, as the specification says. Raises `OutOfRange`."""
     if spec is None:
         return kernel.Resources()
     memory, cpu = spec.memory or oci.Memory(), spec.cpu or oci.Cpu()
+    block, network = spec.block_io or oci.BlockIo(), spec.network or oci.NetworkResources()
+    if block.weight and block.weight not in _WEIGHTS:
+        raise OutOfRange("blockIO.weight", block.weight)
+    if memory.swappiness is not None and not 0 <= memory.swappiness <= 100:
+        raise OutOfRange("memory.swappiness", memory.swappiness)
     return kernel.Resources(
         memory=memory.limit,
         swap=memory.swap,
         reservation=memory.reservation,
+        kernel_tcp=memory.kernel_tcp,
+        swappiness=memory.swappiness,
+        no_oom_killer=bool(memory.disable_oom_killer),
         shares=cpu.shares,
         quota=cpu.quota,
-        period=cpu.period,
+        burst=cpu.burst,
+        period=cpu.period or None,
+        realtime_runtime=cpu.realtime_runtime,
+        realtime_period=cpu.realtime_period,
+        idle=cpu.idle,
         cpus=cpu.cpus,
         mems=cpu.mems,
         pids=(spec.pids.limit or -1) if spec.pids else None,
-        weight=spec.block_io.weight if spec.block_io else None,
+        weight=block.weight or None,
+        leaf_weight=block.leaf_weight or None,
+        block_devices=tuple(_block_devices(block)),
+        huge_pages=tuple((limit.page_size, limit.limit) for limit in spec.hugepage_limits),
+        net_class=network.class_id,
+        priorities=tuple((one.name, one.priority) for one in network.priorities),
+        rdma=tuple((name, _rdma(one)) for name, one in sorted(spec.rdma.items())),
         devices=tuple(_rule(rule) for rule in spec.devices),
         unified=tuple(sorted(spec.unified.items())),
     )
 
 
+def _block_devices(block: oci.BlockIo) -> Iterator[kernel.BlockDevice]:
+    for one in block.weight_device:
+        for what, value in (("weight", one.weight), ("leaf_weight", one.leaf_weight)):
+            if value is not None:
+                yield kernel.BlockDevice(what=what, major=one.major, minor=one.minor, value=value)
+    throttles = {
+        "rbps": block.throttle_read_bps_device,
+        "wbps": block.throttle_write_bps_device,
+        "riops": block.throttle_read_iops_device,
+        "wiops": block.throttle_write_iops_device,
+    }
+    for what, devices in throttles.items():
+        for throttle in devices:
+            yield kernel.BlockDevice(what=what, major=throttle.major, minor=throttle.minor, value=throttle.rate)
+
+
+def _rdma(one: oci.Rdma) -> str:
+    values = {"hca_handle": one.hca_handles, "hca_object": one.hca_objects}
+    return " ".join(f"{name}={value}" for name, value in values.items() if value is not None)
+
+
 def _rule(rule: oci.DeviceRule) -> kernel.DeviceRule:
+    if rule.access.strip("rwm"):
+        raise OutOfRange("devices", f"access {rule.access!r}")
     return kernel.DeviceRule(
         allow=rule.allow,
         type=rule.type,
         major=None if rule.major == -1 else rule.major,
         minor=None if rule.minor == -1 else rule.minor,
-        access=rule.access,
+        access=rule.access or "rwm",
     )

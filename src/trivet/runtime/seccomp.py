@@ -39,6 +39,7 @@ ACTIONS = {
     "SCMP_ACT_TRAP": 0x00030000,
     "SCMP_ACT_ERRNO": 0x00050000,
     "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
@@ -46,7 +47,9 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1,
     "SECCOMP_FILTER_FLAG_LOG": 2,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
+NEW_LISTENER = 8
 # The specification's name, the kernel's audit number, our table.
 ARCHITECTURES = {
     "SCMP_ARCH_X86_64": (0xC000003E, "x86_64"),
@@ -82,8 +85,8 @@ class UnknownAction(InvalidArgument):
 @lru_cache(maxsize=64)
 def program(profile: Seccomp, machine: str = platform.machine()) -> bytes:
     """Compile a profile. Raises `InvalidArgument` or `Unsupported` naming the word that can't be compiled."""
-    if profile.listener_path or any(rule.action == "SCMP_ACT_NOTIFY" for rule in profile.syscalls):
-        raise Unsupported("seccomp notification to a listener is not supported yet")
+    if notifies(profile):
+        _check_notifying(profile)
     tables = _tables(profile, machine)
     code: Code = [load(ARCHITECTURE)]
     for audit in sorted({audit for audit, _ in tables}, reverse=True):
@@ -95,12 +98,32 @@ def program(profile: Seccomp, machine: str = platform.machine()) -> bytes:
 
 def flags(profile: Seccomp) -> int:
     """Fold the profile's flags into the system call's. Raises `InvalidArgument` for an unknown one."""
-    value = 0
+    value = NEW_LISTENER if notifies(profile) else 0
     for flag in profile.flags:
         if flag not in FLAGS:
             raise UnknownAction("flag", flag)
         value |= FLAGS[flag]
-    return value
+    # One thread installs the filter; together with a listener the kernel takes no TSYNC.
+    return value & ~FLAGS["SECCOMP_FILTER_FLAG_TSYNC"] if value & NEW_LISTENER else value
+
+
+def notifies(profile: Seccomp) -> bool:
+    """Tell whether calls are to be answered by somebody who listens."""
+    actions = (profile.default_action, *(rule.action for rule in profile.syscalls))
+    return "SCMP_ACT_NOTIFY" in actions
+
+
+def _check_notifying(profile: Seccomp) -> None:
+    """The launcher hands the listener over with the filter in force: it can't wait for the answer to its own call."""
+    if profile.default_action == "SCMP_ACT_NOTIFY":
+        raise InvalidArgument("not every call can be notified - at `$.linux.seccomp.defaultAction`")
+    if not profile.listener_path:
+        raise InvalidArgument("SCMP_ACT_NOTIFY needs a listenerPath - at `$.linux.seccomp.listenerPath`")
+    for place, rule in enumerate(profile.syscalls):
+        if rule.action == "SCMP_ACT_NOTIFY" and "sendmsg" in rule.names:
+            raise InvalidArgument(
+                f"sendmsg can't be notified: it hands the listener over - at `$.linux.seccomp.syscalls[{place}]`"
+            )
 
 
 def _tables(profile: Seccomp, machine: str) -> list[tuple[int, str]]:

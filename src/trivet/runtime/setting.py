@@ -17,6 +17,9 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     "name|uid[:group|gid]", looked up inside, instead of the spec's numbers. Without `monitor` the launch is a
     task. With `init` process 1 is a tiny init of ours, and the program its child. `pivot` False uses chroot
     instead (an initramfs can't be pivoted away from). With `own_kernel` (a VM) every kernel parameter may be set.
+    With `conducted` the program is the caller's child, with `preserved` descriptors of the caller's; `hooked` makes
+    it stop before it leaves the host's root. `keyring` False keeps the session keyring. `bundle` is what relative
+    sources start from, `parent` the mount that `root` lies on.
     """
 
     root: str
@@ -34,3 +37,9 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     own_kernel: bool = False
     pivot: bool = True
     builtin: str = ""
+    conducted: bool = False
+    preserved: int = 0
+    hooked: bool = False
+    keyring: bool = True
+    bundle: str = ""
+    parent: str = ""

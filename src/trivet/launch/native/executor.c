@@ -45,7 +45,7 @@ static const struct operation operations[] = {
     { 31, "Pivot", "", operate_pivot },
     { 32, "Chroot", "", operate_chroot },
     { 33, "Unmount", "si", operate_unmount },
-    { 40, "Hostname", "s", operate_hostname },
+    { 40, "Hostname", "ss", operate_hostname },
     { 41, "LinkUp", "ssi", operate_link_up },
     { 42, "AddAddress", "ss", operate_add_address },
     { 43, "AddRoute", "sss", operate_add_route },

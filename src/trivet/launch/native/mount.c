@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -347,7 +348,9 @@ int operate_root(struct executor *executor, struct cursor *fields)
 int operate_pivot(struct executor *executor, struct cursor *fields)
 {
     (void)fields;
-    if (fchdir(executor->root) < 0 || sys_pivot_root(".", ".") < 0 || sys_umount(".", MNT_DETACH) < 0)
+    const unsigned long slave = MS_SLAVE | MS_REC; /* what is detached here must not go away on the host */
+    if (fchdir(executor->root) < 0 || sys_pivot_root(".", ".") < 0 || sys_mount(NULL, ".", NULL, slave, NULL) < 0
+        || sys_umount(".", MNT_DETACH) < 0)
         return -1;
     return chdir("/");
 }

@@ -58,9 +58,12 @@ int operate_join_path(struct executor *executor, struct cursor *fields)
 
 int operate_hostname(struct executor *executor, struct cursor *fields)
 {
-    (void)executor;
-    struct bytes name = take_bytes(fields);
-    return sethostname(name.data, name.length);
+    struct bytes name = take_bytes(fields), domain = take_bytes(fields);
+    if (name.length && sethostname(name.data, name.length) < 0)
+        return refuse(executor, errno, "host name %s", name.data);
+    if (domain.length && setdomainname(domain.data, domain.length) < 0)
+        return refuse(executor, errno, "domain name %s", domain.data);
+    return 0;
 }
 
 static int write_proc(struct executor *executor, const char *path, const char *value, size_t length)

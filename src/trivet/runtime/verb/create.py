@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from trivet.runtime.container import Container
+from trivet.runtime.verb import way
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("id")
-    parser.add_argument("--bundle", "-b", type=Path, default=Path(), help="directory of config.json (default: here)")
-    parser.add_argument("--pid-file", type=Path, help="write the program's pid there")
+    way.add_bundle(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
-    container, channel = Container.create(arguments.root, arguments.id, arguments.bundle, stdin=False)
-    channel.close()
-    write_pid(arguments.pid_file, container.status()[1])
+    chosen = way.read(arguments, attached=False, wait=True)
+    container, begun = Container.create(arguments.root, arguments.id, arguments.bundle, chosen, detached=True)
+    try:
+        way.write_pid(arguments.pid_file, begun.pid)
+    except OSError:
+        container.remove(chosen.warn)
+        raise
     return 0
-
-
-def write_pid(path: Path | None, pid: int) -> None:
-    """Write the pid file, if one was asked for, in one piece."""
-    if path is not None:
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text(str(pid))
-        temporary.rename(path)

@@ -22,6 +22,6 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         raise
     if not arguments.force:
-        container.require("stopped", "created")
-    container.remove()
+        container.expect("stopped", "created")
+    container.remove(arguments.journal.warn)
     return 0

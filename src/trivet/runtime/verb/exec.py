@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -10,19 +11,23 @@ import msgspec
 from trivet.base.error import InvalidArgument
 from trivet.oci import runtime as oci
 from trivet.runtime.container import Container
-from trivet.runtime.relay import begin, relay, size
-from trivet.runtime.verb.create import write_pid
+from trivet.runtime.relay import wait
+from trivet.runtime.verb import way
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    way.add(parser)
     parser.add_argument("--process", "-p", type=Path, help="a file with the process as JSON")
     parser.add_argument("--cwd", help="working directory (default: the container's)")
     parser.add_argument("--env", "-e", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--user", "-u", help="uid[:gid]")
+    parser.add_argument("--additional-gids", "-g", action="append", default=[], type=int, metavar="GID")
     parser.add_argument("--tty", "-t", action="store_true", help="give it a terminal")
     parser.add_argument("--detach", "-d", action="store_true", help="return when the program runs")
-    parser.add_argument("--pid-file", type=Path, help="write the program's pid there")
+    parser.add_argument("--cap", "-c", action="append", default=[], metavar="CAP", help="a capability more")
+    parser.add_argument("--no-new-privs", action="store_true", help="no more rights by execve")
+    parser.add_argument("--ignore-paused", action="store_true", help="also in a paused container")
     parser.add_argument("id")
     parser.add_argument("command", nargs=argparse.REMAINDER)
 
@@ -31,10 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     container = Container.find(arguments.root, arguments.id)
     process = _process(arguments, container)
-    with container.exec(process, arguments.user, stdin=not arguments.detach) as channel:
-        channel.attach(stdout=not arguments.detach, stderr=not arguments.detach)
-        write_pid(arguments.pid_file, begin(channel, process))
-        return 0 if arguments.detach else relay(channel, terminal=process.terminal)
+    chosen = way.read(arguments, attached=not arguments.detach)
+    begun = container.exec(process, arguments.user, chosen, paused=arguments.ignore_paused, detached=arguments.detach)
+    way.write_pid(arguments.pid_file, begun.pid)
+    return 0 if arguments.detach else wait(begun.pid, begun.master)
 
 
 def _process(arguments: argparse.Namespace, container: Container) -> oci.Process:
@@ -46,11 +51,26 @@ def _process(arguments: argparse.Namespace, container: Container) -> oci.Process
     if not arguments.command:
         raise InvalidArgument("exec needs a command, or --process")
     own = container.kept.spec.process or oci.Process(cwd="/")
+    user = msgspec.structs.replace(own.user, additional_gids=(*own.user.additional_gids, *arguments.additional_gids))
     return msgspec.structs.replace(
         own,
         args=tuple(arguments.command),
         env=(*own.env, *arguments.env),
         cwd=arguments.cwd or own.cwd,
         terminal=arguments.tty,
-        console_size=size() if arguments.tty else None,
+        console_size=None,
+        user=user,
+        capabilities=_widened(own.capabilities, arguments.cap),
+        no_new_privileges=own.no_new_privileges or arguments.no_new_privs,
     )
+
+
+def _widened(sets: oci.Capabilities | None, names: Iterable[str]) -> oci.Capabilities | None:
+    """Add capabilities to those of the container, inheritable and ambient only where those are."""
+    if sets is None or not names:
+        return sets
+    wider = {
+        name: (*getattr(sets, name), *names)
+        for name in ("bounding", "effective", "permitted", *(("inheritable", "ambient") if sets.inheritable else ()))
+    }
+    return msgspec.structs.replace(sets, **wider)

@@ -8,9 +8,9 @@ import sys
 
 import msgspec
 
-from trivet.kernel import capability, cgroup
+from trivet.kernel import capability
 from trivet.oci import runtime as oci
-from trivet.runtime import bpf, mount, namespace, seccomp
+from trivet.runtime import bpf, mount, namespace, schedule, seccomp
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -25,16 +25,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def features() -> dict[str, object]:
     """Build the answer."""
-    versions = {hierarchy.version for hierarchy in cgroup.detect().hierarchies}
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": oci.VERSION,
-        "hooks": [],
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": sorted(mount.WORDS),
         "linux": {
-            "namespaces": sorted(set(namespace.FLAGS) - {"user", "time"}),
-            "capabilities": list(capability.available()),
-            "cgroup": {"v1": 1 in versions, "v2": 2 in versions, "systemd": False, "systemdUser": False, "rdma": False},
+            "namespaces": sorted(namespace.FLAGS),
+            "capabilities": list(capability.ALL),
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
             "seccomp": {
                 "enabled": platform.machine() in seccomp.COMPATIBLE,
                 "actions": sorted(seccomp.ACTIONS),
@@ -46,6 +45,11 @@ def features() -> dict[str, object]:
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": False},
+            "memoryPolicy": {
+                "modes": sorted(schedule.MEMORY_MODES),
+                "flags": sorted(schedule.MEMORY_FLAGS),
+            },
         },
     }

@@ -6,8 +6,7 @@ import argparse
 import os
 import signal
 
-from trivet.base.error import InvalidArgument
-from trivet.launch import monitor
+from trivet.base.error import Conflict, InvalidArgument
 from trivet.runtime.container import Container
 
 
@@ -29,10 +28,14 @@ def run(arguments: argparse.Namespace) -> int:
             except ProcessLookupError:
                 pass
         return 0
-    container.require("created", "running", "paused")
-    process = monitor.read_process(container.directory)
-    if process is not None:
+    process = container.process()
+    try:
+        if process is None:
+            raise ProcessLookupError
         process.signal(number)
+    except ProcessLookupError as error:
+        # The first words are what containerd looks for.
+        raise Conflict(f"container not running: {arguments.id} is stopped") from error
     return 0
 
 

@@ -15,6 +15,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     container = Container.find(arguments.root, arguments.id)
-    container.require("running")
+    container.expect("running")
     container.group.freeze(True)
     return 0

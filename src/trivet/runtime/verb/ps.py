@@ -19,6 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--format", "-f", choices=("table", "json"), default="table")
     parser.add_argument("id")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="ignored: columns are always those of ps -ef")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,6 +15,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     container = Container.find(arguments.root, arguments.id)
-    container.require("paused")
+    container.expect("paused")
     container.group.freeze(False)
     return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from trivet.runtime.container import Container
-from trivet.runtime.relay import begin
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -15,9 +14,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
-    container = Container.find(arguments.root, arguments.id)
-    container.require("created")
-    with container.attach() as channel:
-        channel.attach(stdout=False, stderr=False)
-        begin(channel, container.kept.spec.process)
+    Container.find(arguments.root, arguments.id).start()
     return 0

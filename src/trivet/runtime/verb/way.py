@@ -1,0 +1,62 @@
+"""Arguments that create, run and exec have in common."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from trivet.oci import runtime as oci
+from trivet.runtime.container import Way
+from trivet.runtime.relay import size
+
+LISTENING = "LISTEN_FDS"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare how a program is started and handed over."""
+    parser.add_argument("--console-socket", type=Path, help="unix socket that gets the terminal's other side")
+    parser.add_argument("--pid-file", type=Path, help="write the program's pid there")
+    parser.add_argument("--preserve-fds", type=int, default=0, metavar="N", help="pass N descriptors on, from 3")
+
+
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    """Declare what a container is made from."""
+    add(parser)
+    parser.add_argument("--bundle", "-b", type=Path, default=Path(), help="directory of config.json (default: here)")
+    parser.add_argument("--no-pivot", action="store_true", help="use chroot, on a root that can't be pivoted from")
+    parser.add_argument("--no-new-keyring", action="store_true", help="keep the caller's session keyring")
+    parser.add_argument("id")
+
+
+def read(arguments: argparse.Namespace, *, attached: bool, wait: bool = False) -> Way:
+    """Read them."""
+    return Way(
+        console=arguments.console_socket,
+        preserved=max(arguments.preserve_fds, 0) + _listening(),
+        pivot=not getattr(arguments, "no_pivot", False),
+        keyring=not getattr(arguments, "no_new_keyring", False),
+        size=size() if attached else None,
+        wait=wait,
+        warn=arguments.journal.warn,
+    )
+
+
+def _listening() -> int:
+    """Count the sockets a service manager passed on (sd_listen_fds(3))."""
+    count = os.environ.get(LISTENING, "")
+    return int(count) if count.isascii() and count.isdigit() and len(count) < 4 else 0
+
+
+def listening(process: oci.Process) -> tuple[str, ...]:
+    """Give the program's environment, with what tells it of those sockets."""
+    count = _listening()
+    return (*process.env, f"{LISTENING}={count}", "LISTEN_PID=1") if count else process.env
+
+
+def write_pid(path: Path | None, pid: int) -> None:
+    """Write the pid file, if one was asked for, in one piece."""
+    if path is not None:
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_text(str(pid))
+        temporary.rename(path)

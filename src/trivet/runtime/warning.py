@@ -1,0 +1,44 @@
+"""What a configuration asks for and won't get, said before it is left out (runtime-spec, config.md)."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+
+from trivet.kernel import capability
+from trivet.oci.runtime import Process
+from trivet.runtime.identity import RLIMITS
+
+_RAISE = "CAP_SYS_RESOURCE"
+
+
+def warnings(process: Process) -> Iterator[str]:
+    """Tell what this process can't grant."""
+    held = capability.available()
+    yield from _limits(process, held)
+    yield from _capabilities(process, held)
+
+
+def _limits(process: Process, held: tuple[str, ...]) -> Iterator[str]:
+    for limit in process.rlimits:
+        if limit.type not in RLIMITS or _RAISE in held:
+            continue
+        ours = resource.getrlimit(RLIMITS.index(limit.type))[1]
+        if ours != resource.RLIM_INFINITY and limit.hard > ours:
+            yield f"{limit.type} stays at {ours}: raising it to {_number(limit.hard)} needs {_RAISE}"
+
+
+def _capabilities(process: Process, held: tuple[str, ...]) -> Iterator[str]:
+    sets = process.capabilities
+    if sets is None:
+        return
+    wanted = (*sets.bounding, *sets.effective, *sets.inheritable, *sets.permitted, *sets.ambient)
+    for name in sorted(set(wanted) - set(held)):
+        if capability.known(name):
+            yield f"capability {name} is left out: this process doesn't have it itself"
+        else:
+            yield f"capability {name} is left out: the kernel has none of that name"
+
+
+def _number(value: int) -> str:
+    return "unlimited" if value >= 1 << 63 else str(value)
