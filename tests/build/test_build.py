@@ -84,7 +84,7 @@ def test_failing_run(workshop: Workshop) -> None:
         ("COPY hidden /", "no hidden in the build context"),
         ("ADD http://127.0.0.1/x /", "ADD of http://127.0.0.1/x is not supported yet"),
         ("WORKDIR /bin/busybox", "cannot make directory /bin/busybox in the image: not a directory"),
-        ("COPY d /", "cannot make lib: Not a directory"),
+        ("COPY over /", "cannot make tmp: Is a directory"),
         ("RUN --network=host true", "RUN --network=host is not granted"),
         ("EXPOSE 99999", "EXPOSE 99999 is not a port"),
         ("STOPSIGNAL please", "STOPSIGNAL please is not a signal"),
@@ -95,7 +95,9 @@ def test_failing_run(workshop: Workshop) -> None:
 def test_mistakes(workshop: Workshop, line: str, problem: str) -> None:
     """Every mistake is one sentence with file and line, and leaves nothing behind."""
     with pytest.raises(TrivetError) as caught:
-        workshop.build(f"FROM base\n{line}\n", {"f": b"", "d/lib/x": b"", "hidden": b"", ".dockerignore": b"hidden\n"})
+        workshop.build(
+            f"FROM base\n{line}\n", {"f": b"", "d/x": b"", "over/tmp": b"", "hidden": b"", ".dockerignore": b"hidden\n"}
+        )
     assert problem in caught.value.message
     assert caught.value.message.startswith("Dockerfile:")
     assert workshop.leftovers() == []
@@ -140,6 +142,16 @@ def test_copy(workshop: Workshop) -> None:
     assert files["w/one/deep"].info.uid == 1000
     assert (files["e/sp ace"].info.uid, files["e/run"].info.gid, files["e/run"].info.mode) == (7, 10, 0o640)
     assert files["tmp/t"].content == b"text"
+
+
+def test_copy_onto_links(workshop: Workshop) -> None:
+    """What is copied below a link to a directory gets to where it leads; the link stays, a link to nothing does not."""
+    dockerfile = "FROM base\nRUN ln -s nothing /n && ln -s /../../../../tmp /up\nCOPY d /\n"
+    context: dict[str, bytes | str | tarfile.TarInfo] = {"d/lib/x": b"x", "d/n/x": b"y", "d/up/x": b"z"}
+    files = workshop.build(dockerfile, context).files
+    assert (files["lib"].info.linkname, files["usr/lib/x"].content) == ("usr/lib", b"x")
+    assert (files["up"].info.issym(), files["tmp/x"].content) == (True, b"z")
+    assert (files["n"].info.isdir(), files["n/x"].content) == (True, b"y")
 
 
 def test_copy_heredoc(workshop: Workshop) -> None:

@@ -30,7 +30,7 @@ from trivet.runtime.mount import PROPAGATION
 
 CLONE_NEWNS = 0x20000
 _NOT_FOUND = 44  # exit status of the builtins
-_IN_THE_WAY = "a copied directory cannot replace a file or link of the image; name the real path as the target"
+_IN_THE_WAY = "a file of the image is where a directory is needed"
 
 
 class _Stat(msgspec.Struct, frozen=True):
