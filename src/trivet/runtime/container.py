@@ -10,6 +10,7 @@ The program is the caller's child, with the caller's streams; once it runs nothi
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -50,10 +51,13 @@ class NoSuchContainer(NotFound):
 
 
 class CannotExecute(NotFound):
-    """The program could not be executed."""
+    """The program could not be executed. Ends with the words by which Docker chooses between 126 and 127."""
 
-    def __init__(self, name: str, cause: str) -> None:
-        super().__init__(f"cannot execute {name}: {cause}")
+    def __init__(self, name: str, number: int, cause: str) -> None:
+        words = os.strerror(number).lower()
+        if number == errno.ENOENT and "/" not in name:
+            words = "executable file not found in $PATH"
+        super().__init__(f"cannot execute {name}: {cause}: {words}")
 
 
 class LimitRefused(InvalidArgument):
@@ -225,7 +229,8 @@ class Container:
                 channel.go()
                 while (frame := channel.receive()) is not None:
                     if frame.type is Type.FAILED:
-                        raise CannotExecute(_name(self.kept.spec.process), frame.payload[8:].decode(errors="replace"))
+                        number, text = int.from_bytes(frame.payload[4:8], "little"), frame.payload[8:]
+                        raise CannotExecute(_name(self.kept.spec.process), number, text.decode(errors="replace"))
             for one in self.hooks.poststart:
                 hook.on_host("poststart", one, self._encoded("running", process.pid), self.kept.bundle)
             undo.pop_all()
@@ -325,7 +330,7 @@ class Container:
             frame = launch.conduct(steps, conductor, preserved=preserved)
         except LaunchError as error:
             if isinstance(error.operation, Exec):
-                raise CannotExecute(error.operation.argv[0], error.text) from error
+                raise CannotExecute(error.operation.argv[0], error.errno, error.text) from error
             raise
         pid = int.from_bytes(frame.payload[:4], "little") if frame.type is Type.STARTED else self.status()[1]
         return Begun(pid, conductor.master, frame.type is Type.STARTED)

@@ -71,7 +71,7 @@ class MappingIncomplete(InvalidArgument):
 
     def __init__(self, target: str) -> None:
         super().__init__(
-            f"the mount at {target} needs both uidMappings and gidMappings, or a user namespace that has them"
+            f"the mount at {target} needs maps: uidMappings and gidMappings, or a user namespace with them"
         )
 
 

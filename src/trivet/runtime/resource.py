@@ -72,7 +72,7 @@ def warnings(spec: oci.Spec) -> Iterator[str]:
 
 
 def resources(spec: oci.Resources | None) -> kernel.Resources:
-    """Translate; a limit of 0 pids means none, as the specification says. Raises `OutOfRange`."""
+    """Translate; 0 sets no limit, as every runtime reads it, and none of pids is none. Raises `OutOfRange`."""
     if spec is None:
         return kernel.Resources()
     memory, cpu = spec.memory or oci.Memory(), spec.cpu or oci.Cpu()
@@ -82,18 +82,18 @@ def resources(spec: oci.Resources | None) -> kernel.Resources:
     if memory.swappiness is not None and not 0 <= memory.swappiness <= 100:
         raise OutOfRange("memory.swappiness", memory.swappiness)
     return kernel.Resources(
-        memory=memory.limit,
-        swap=memory.swap,
-        reservation=memory.reservation,
-        kernel_tcp=memory.kernel_tcp,
+        memory=memory.limit or None,
+        swap=memory.swap or None,
+        reservation=memory.reservation or None,
+        kernel_tcp=memory.kernel_tcp or None,
         swappiness=memory.swappiness,
         no_oom_killer=bool(memory.disable_oom_killer),
-        shares=cpu.shares,
-        quota=cpu.quota,
+        shares=cpu.shares or None,
+        quota=cpu.quota or None,
         burst=cpu.burst,
         period=cpu.period or None,
-        realtime_runtime=cpu.realtime_runtime,
-        realtime_period=cpu.realtime_period,
+        realtime_runtime=cpu.realtime_runtime or None,
+        realtime_period=cpu.realtime_period or None,
         idle=cpu.idle,
         cpus=cpu.cpus,
         mems=cpu.mems,
