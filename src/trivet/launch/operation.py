@@ -466,6 +466,14 @@ class Builtin(Operation, frozen=True):
     arguments: tuple[str, ...] = ()
 
 
+class Find(Operation, frozen=True):
+    """Fail as `Exec` would when the program isn't there or may not be executed, before a `Wait`."""
+
+    code = 71
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = ()
+
+
 class Init(Operation, frozen=True):
     """fork: the child goes on, this process stays as its init, passing signals on and collecting the dead."""
 

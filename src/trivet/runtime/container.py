@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -30,7 +31,7 @@ from trivet.launch import monitor
 from trivet.launch.failure import LaunchError
 from trivet.launch.frame import Type
 from trivet.launch.monitor import Process
-from trivet.launch.operation import Bind, Exec, Monitor, Operation, WriteFile, encode
+from trivet.launch.operation import Bind, Exec, Find, Monitor, Operation, WriteFile, encode
 from trivet.oci import runtime as oci
 from trivet.runtime import bundle as bundles
 from trivet.runtime import device, enter, hook, life, namespace, plan, resource, seccomp
@@ -282,7 +283,10 @@ class Container:
 
     def _claim(self) -> None:
         # Everybody may pass: root of a user namespace has to, on the way to its root directory.
-        self.directory.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        home = self.directory.parent
+        home.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if (mode := home.stat().st_mode) & 0o111 != 0o111:
+            home.chmod(stat.S_IMODE(mode) | 0o111)
         try:
             self.directory.mkdir(mode=0o711)
         except FileExistsError as error:
@@ -320,6 +324,7 @@ class Container:
                 pivot=way.pivot,
                 keyring=way.keyring,
                 bundle=self.kept.bundle,
+                group=self.group.path,
             ),
             **more,
         )
@@ -329,7 +334,7 @@ class Container:
         try:
             frame = launch.conduct(steps, conductor, preserved=preserved)
         except LaunchError as error:
-            if isinstance(error.operation, Exec):
+            if isinstance(error.operation, Exec | Find):
                 raise CannotExecute(error.operation.argv[0], error.errno, error.text) from error
             raise
         pid = int.from_bytes(frame.payload[:4], "little") if frame.type is Type.STARTED else self.status()[1]

@@ -141,13 +141,15 @@ def operations(
     hierarchies: tuple[Hierarchy, ...],
     bundle: str = "",
     *,
+    group: str | None = None,
     own: Maps | None = None,
     first: tuple[Operation, ...] = (),
 ) -> Mounts:
     """Spell out all mounts of a spec. Raises `InvalidArgument` and `Unsupported` naming the target.
 
     `own` are the maps of a user namespace of the container's own: its root can't reach everything on the host,
-    so the launcher opens the sources for it, those of the binds in `first` too, which show the root.
+    so the launcher opens the sources for it, those of the binds in `first` too, which show the root. Without a
+    cgroup namespace of its own only the control group `group` is shown.
     """
     trees: list[Operation] = []
     steps: list[Operation] = [
@@ -157,7 +159,8 @@ def operations(
         if not mount.destination.startswith("/"):
             raise MountTargetRelative(mount.destination)
         if mount.type in ("cgroup", "cgroup2") and not options(mount).bind:
-            steps += _cgroup(mount, hierarchies)
+            shown = _cgroup(mount, hierarchies, group)
+            steps += [_opened(step, trees) if own is not None and isinstance(step, Bind) else step for step in shown]
         else:
             steps.append(_one(mount, bundle, own, trees))
     return Mounts(trees, steps)
@@ -217,23 +220,34 @@ def _lines(mappings: tuple[IdMapping, ...]) -> str:
     return "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in mappings)
 
 
-def _cgroup(mount: Mount, hierarchies: tuple[Hierarchy, ...]) -> list[Operation]:
+def _cgroup(mount: Mount, hierarchies: tuple[Hierarchy, ...], group: str | None) -> list[Operation]:
     """Show the cgroup tree as the host has it: one version 2 mount, or a tmpfs of version 1 hierarchies.
 
     Inside a cgroup namespace each shows the instance's own group as its root.
     """
     attributes = options(mount).attributes
     old = [hierarchy for hierarchy in hierarchies if hierarchy.version == 1]
-    if not old:
+    if not old and group is None:
         return [MountOperation("cgroup2", "cgroup", mount.destination, attributes)]
+    if not old:
+        return [_group(hierarchies[0], group or "", mount.destination, attributes)]
     base = NO_SUID | NO_DEVICE | NO_EXEC
     found: list[Operation] = [
         MountOperation("tmpfs", "tmpfs", mount.destination, base | attributes & ~READ_ONLY, ("mode=755", "size=64k"))
     ]
     for hierarchy in old:
         words = (*hierarchy.controllers, *((hierarchy.name, "none") if hierarchy.name else ()))
-        directory = ",".join(hierarchy.controllers) or hierarchy.name.removeprefix("name=")
-        found.append(MountOperation("cgroup", "cgroup", f"{mount.destination}/{directory}", attributes, words))
+        target = f"{mount.destination}/{','.join(hierarchy.controllers) or hierarchy.name.removeprefix('name=')}"
+        if group is None:
+            found.append(MountOperation("cgroup", "cgroup", target, attributes, words))
+        else:
+            found.append(_group(hierarchy, group, target, attributes))
     if attributes & READ_ONLY:
         found.append(ReadOnly(mount.destination))
     return found
+
+
+def _group(hierarchy: Hierarchy, group: str, target: str, attributes: int) -> Bind:
+    return Bind(
+        f"{hierarchy.mount}/{group}", target, attributes=attributes, propagation=PROPAGATION["rprivate"], make=1
+    )

@@ -20,6 +20,7 @@ from trivet.launch.operation import (
     Console,
     Descriptors,
     Exec,
+    Find,
     Hostname,
     Identity,
     Init,
@@ -60,7 +61,10 @@ def launch(spec: Spec, setting: Setting) -> list[Operation]:
     _refuse_unsupported(process, linux)
     own = namespace.has(linux.namespaces, "user")
     maps = mount.maps(linux.uid_mappings, linux.gid_mappings) if own else None
-    mounts = mount.operations(spec.mounts, setting.hierarchies, setting.bundle, own=maps, first=setting.mount)
+    group = setting.group if setting.group and not namespace.has(linux.namespaces, "cgroup") else None
+    mounts = mount.operations(
+        spec.mounts, setting.hierarchies, setting.bundle, group=group, own=maps, first=setting.mount
+    )
     limits = [*identity.limits(process), *schedule.operations(process, linux)]
     return [
         *before(setting),
@@ -102,6 +106,7 @@ def program(
         *late,
         *identity.become(process, linux.seccomp),
         *([Init()] if setting.init else []),
+        *([Find(process.args, process.env)] if setting.wait and setting.conducted and process.args else []),
         *([WaitOperation()] if setting.wait else []),
         _exec(process, setting),
     ]

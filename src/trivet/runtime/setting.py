@@ -19,7 +19,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     instead (an initramfs can't be pivoted away from). With `own_kernel` (a VM) every kernel parameter may be set.
     With `conducted` the program is the caller's child, with `preserved` descriptors of the caller's; `hooked` makes
     it stop before it leaves the host's root. `keyring` False keeps the session keyring. `bundle` is what relative
-    sources start from, `parent` the mount that `root` lies on.
+    sources start from, `group` the control group's path, `parent` the mount that `root` lies on.
     """
 
     root: str
@@ -42,4 +42,5 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     hooked: bool = False
     keyring: bool = True
     bundle: str = ""
+    group: str = ""
     parent: str = ""

@@ -217,6 +217,15 @@ static int explain(struct executor *executor, const char *file)
     return refuse(executor, error, "%s exists, but its interpreter (dynamic loader) does not", file);
 }
 
+static bool executable(const char *file)
+{
+    struct stat status;
+    if (stat(file, &status) < 0 || faccessat(AT_FDCWD, file, X_OK, AT_EACCESS) < 0)
+        return false;
+    errno = EACCES;
+    return !S_ISDIR(status.st_mode);
+}
+
 static bool try_execute(char *file, char **argv, char **environment)
 {
     execve(file, argv, environment);
@@ -248,6 +257,32 @@ static int search(struct executor *executor, char **argv, char **environment)
     if (denied[0])
         return refuse(executor, EACCES, "no permission to execute %s", denied);
     return refuse(executor, ENOENT, "%s not found in PATH", argv[0]);
+}
+
+/* Say before the wait what execve would: is the program there, and may the user execute it? */
+int operate_find(struct executor *executor, struct cursor *fields)
+{
+    struct strings words = take_strings(fields), variables = take_strings(fields);
+    char **argv = strings_array(words, 0), **environment = strings_array(variables, 0);
+    char file[PATH_MAX];
+    if (!argv || !environment)
+        return -1;
+    if (!words.count || !argv[0][0])
+        return refuse(executor, ENOENT, "no program to execute");
+    if (strchr(argv[0], '/'))
+        return executable(argv[0]) ? 0 : explain(executor, argv[0]);
+    const char *path = find_variable(environment, "PATH");
+    bool denied = false;
+    for (const char *at = path ? path : default_path, *end; *at; at = *end ? end + 1 : end) {
+        end = strchrnul(at, ':');
+        if (end == at || snprintf(file, sizeof file, "%.*s/%s", (int)(end - at), at, argv[0]) >= (int)sizeof file)
+            continue;
+        if (executable(file))
+            return 0;
+        denied = denied || errno == EACCES;
+    }
+    return denied ? refuse(executor, EACCES, "no permission to execute %s", argv[0])
+                  : refuse(executor, ENOENT, "%s not found in PATH", argv[0]);
 }
 
 int operate_exec(struct executor *executor, struct cursor *fields)

@@ -73,6 +73,7 @@ static const struct operation operations[] = {
     { 68, "IoPriority", "i", operate_io_priority },
     { 69, "Affinity", "s", operate_affinity },
     { 70, "MemoryPolicy", "is", operate_memory_policy },
+    { 71, "Find", "ll", operate_find },
 };
 
 enum { OPERATION_COUNT = sizeof operations / sizeof *operations };
