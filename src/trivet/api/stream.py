@@ -34,6 +34,16 @@ class Hijacked(web.StreamResponse):
 
 def hijack(request: web.Request) -> Stream:
     """Switch the request's connection to frames and take it over. Raises ConnectionResetError if it is gone."""
+    return Stream(*take_over(request, SWITCH))
+
+
+def take_over(
+    request: web.Request, head: bytes, early: bytes = b"", ended: bool = False
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Take the request's connection away from HTTP, answered by `head`; `early` is what the client said already.
+
+    Raises ConnectionResetError if it is gone.
+    """
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the client is gone")
@@ -42,10 +52,12 @@ def hijack(request: web.Request) -> Stream:
     transport.pause_reading()
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
-    transport.write(SWITCH)
+    reader.feed_data(early)
+    if ended:
+        reader.feed_eof()
+    transport.write(head)
     transport.resume_reading()
-    loop = asyncio.get_running_loop()
-    return Stream(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+    return reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
 
 
 async def splice(

@@ -381,6 +381,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     attributes: dict[str, str] = {}
+    labels: dict[str, str] = {}  # the object's own
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,13 +20,22 @@ class Events:
         self._kept: deque[Event] = deque(maxlen=KEPT)
         self._subscribers: set[asyncio.Queue[Event]] = set()
 
-    def emit(self, kind: str, action: str, key: str, name: str, **attributes: str) -> None:
+    def emit(
+        self, kind: str, action: str, key: str, name: str, *, labels: dict[str, str] | None = None, **attributes: str
+    ) -> None:
         """Record an event now. A subscriber that is BACKLOG events behind loses the newest."""
         time = now_ns()
         if self._kept and time <= self._kept[-1].time_ns:
             time = self._kept[-1].time_ns + 1
         event = Event(
-            time=rfc3339(time), time_ns=time, kind=kind, action=action, id=key, name=name, attributes=attributes
+            time=rfc3339(time),
+            time_ns=time,
+            kind=kind,
+            action=action,
+            id=key,
+            name=name,
+            attributes=attributes,
+            labels=labels or {},
         )
         self._kept.append(event)
         for queue in self._subscribers:

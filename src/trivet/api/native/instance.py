@@ -18,7 +18,7 @@ from trivet.client.schema import (
 )
 from trivet.engine.engine import Engine
 from trivet.engine.instance.log import Wanted
-from trivet.engine.instance.start import Attach
+from trivet.engine.instance.stream import Attach
 from trivet.launch.frame import pack
 
 FRAMES = "application/vnd.trivet.frames"

@@ -12,6 +12,7 @@ from trivet.base.error import Unsupported
 from trivet.client.schema import Removed, Usage
 from trivet.engine.event import Events
 from trivet.engine.image.image import Images
+from trivet.engine.instance.expectation import Expectation
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.plan import Place
 from trivet.engine.instance.watch import Watch
@@ -37,7 +38,8 @@ class BuildCache(Protocol):
 @dataclass(frozen=True)
 class Context:
     """One engine's instances and everything around them. `watches` holds the running ones, by id;
-    what is put into `started` is taken over by the steward. `overlay` is the snapshotter of form `mount`."""
+    what is put into `started` is taken over by the steward. `overlay` is the snapshotter of form `mount`.
+    `expectations` are the clients that wait for an instance to start, by its id."""
 
     root: Path
     run: Path
@@ -56,6 +58,7 @@ class Context:
     watches: dict[str, Watch] = field(default_factory=dict)
     started: asyncio.Queue[tuple[str, Watch]] = field(default_factory=asyncio.Queue)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    expectations: dict[str, list[Expectation]] = field(default_factory=dict)
 
     def place(self, key: str) -> Place:
         """Tell where instance `key` lives. The run directory is short: socket paths end at 107 bytes."""
@@ -93,6 +96,7 @@ class Context:
             record.name,
             image=record.image,
             isolation=record.request.isolation,
+            labels=record.request.labels,
             **attributes,
         )
 

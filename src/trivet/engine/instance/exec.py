@@ -10,9 +10,8 @@ from trivet.base.error import InvalidArgument
 from trivet.client.schema import ExecRequest
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
-from trivet.engine.instance.start import Attach
 from trivet.engine.instance.status import check
-from trivet.engine.instance.stream import Failed, Stream, refusal
+from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
 from trivet.isolation.plan import Program
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from trivet.base.error import InvalidArgument, TrivetError
+from trivet.base.error import TrivetError
 from trivet.base.identity import check_name
 from trivet.client.schema import (
     Created,
@@ -19,14 +19,15 @@ from trivet.client.schema import (
     TopRow,
 )
 from trivet.engine.image.model import ImageNotFound
-from trivet.engine.instance import copy, create, log, measure, remove, start, stop
+from trivet.engine.instance import copy, create, log, measure, remove, start, stop, update, wait
 from trivet.engine.instance import exec as execution
 from trivet.engine.instance import filter as filtering
 from trivet.engine.instance.context import Context
+from trivet.engine.instance.expectation import Expectation, disappoint
 from trivet.engine.instance.model import InstanceRecord, view
-from trivet.engine.instance.start import Attach
+from trivet.engine.instance.session import Sessions
 from trivet.engine.instance.status import Word, check
-from trivet.engine.instance.stream import Stream
+from trivet.engine.instance.stream import Attach, Stream
 from trivet.launch.frame import Type
 
 
@@ -35,6 +36,7 @@ class Instances:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.sessions = Sessions(context)
 
     def key(self, ref: str) -> str:
         """Find an instance's id by name, id or prefix."""
@@ -75,7 +77,37 @@ class Instances:
         key = self.key(ref)
         async with self.context.locks.hold(key, "starting"):
             if self.context.table.find(key).word != Word.RUNNING:
-                await start.start(self.context, key)
+                await self._start(key)
+
+    async def _start(self, key: str) -> None:
+        """Start, with everybody attached who waited for it."""
+        waiting = [each for each in self.context.expectations.pop(key, []) if each.open]
+        try:
+            stream = await start.start(self.context, key, waiting[0].streams if waiting else None)
+            for each in waiting:
+                each.stream.set_result(stream or await self.attach(key, each.streams, begin=False))
+                stream = None
+        except Exception as error:
+            disappoint(waiting, error)
+            raise
+
+    def expect(self, ref: str, streams: Attach) -> Expectation:
+        """Attach to an instance when it starts, from its first byte on."""
+        expectation = Expectation(streams)
+        self.context.expectations.setdefault(self.key(ref), []).append(expectation)
+        return expectation
+
+    async def resize(self, ref: str, rows: int, columns: int) -> None:
+        """Tell an instance's terminal how large it is."""
+        stream = await self.attach(self.key(ref), Attach(stdout=False, stderr=False), begin=False)
+        await stream.send(Type.RESIZE, rows.to_bytes(2, "little") + columns.to_bytes(2, "little"))
+        stream.close()
+
+    async def update(self, ref: str, **fields: object) -> None:
+        """Change an instance's limits and restart policy (fields of `InstanceRequest`), running or not."""
+        key = self.key(ref)
+        async with self.context.locks.hold(key, "updating"):
+            await update.update(self.context, key, fields)
 
     async def attach(self, key: str, streams: Attach, begin: bool) -> Stream:
         """Attach to an instance that runs, or start it attached."""
@@ -150,16 +182,8 @@ class Instances:
             await remove.remove(self.context, key, volumes=volumes)
 
     async def wait(self, ref: str, condition: str = "exited") -> ExitStatus:
-        """Wait until an instance has ended (or is `removed`); one that doesn't run answers at once."""
-        if condition not in ("exited", "removed"):
-            raise InvalidArgument(f"cannot wait for condition {condition!r}", hint="exited or removed")
-        record = self.context.table.find(ref)
-        if watch := self.context.watches.get(record.id):
-            end = await asyncio.shield(watch.settled if condition == "removed" else watch.ended)
-            return ExitStatus(code=end.code, signal=end.signal, out_of_memory=end.out_of_memory, error=end.error)
-        return ExitStatus(
-            code=record.exit_code, signal=record.exit_signal, out_of_memory=record.out_of_memory, error=record.error
-        )
+        """Wait until an instance has ended, or for another of `wait.CONDITIONS`."""
+        return await wait.wait(self.context, ref, condition)
 
     async def exec(self, ref: str, request: ExecRequest) -> Stream:
         """Run a further program in a running instance."""

@@ -14,18 +14,10 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
-from trivet.engine.instance.stream import Failed, Stream, refusal
+from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
 from trivet.engine.instance.watch import Watch
 from trivet.engine.network import names
 from trivet.isolation.plan import Plan
-
-
-class Attach(msgspec.Struct, frozen=True):
-    """Which streams a client wants."""
-
-    stdin: bool = False
-    stdout: bool = True
-    stderr: bool = True
 
 
 async def start(context: Context, key: str, attach: Attach | None = None) -> Stream | None:

@@ -49,6 +49,7 @@ class WrongStatus(Conflict):
     """The instance is not in a status that allows the action."""
 
     def __init__(self, name: str, word: Word, action: str) -> None:
+        self.name, self.word, self.action = name, word, action
         hint = HINTS.get((action, word))
         super().__init__(f"cannot {action} instance {name}: it is {word}", hint=hint and hint.format(name=name))
 

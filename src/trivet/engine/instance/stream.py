@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import struct
 
+import msgspec
+
 from trivet.base.error import TrivetError
 from trivet.isolation.failure import explain
 from trivet.isolation.plan import Program
@@ -21,6 +23,14 @@ from trivet.launch.frame import (
 from trivet.launch.operation import Exec
 
 BUFFER = 4 * MAXIMUM
+
+
+class Attach(msgspec.Struct, frozen=True):
+    """Which streams a client wants."""
+
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
 
 
 class Failed(Exception):
@@ -44,6 +54,7 @@ class Stream:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.pid = 0  # of the program, once it was let go here
 
     @classmethod
     async def adopt(cls, channel: Channel) -> Stream:
@@ -80,7 +91,8 @@ class Stream:
         while frame := await self.receive():
             match frame.type:
                 case Type.STARTED:
-                    return int.from_bytes(frame.payload[:4], "little")
+                    self.pid = int.from_bytes(frame.payload[:4], "little")
+                    return self.pid
                 case Type.FAILED:
                     raise Failed(frame.payload)
         raise Failed(bytes(8) + b"the monitor ended")

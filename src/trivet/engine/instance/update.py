@@ -1,0 +1,34 @@
+"""Changing what an instance may use, while it runs or before it does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from trivet.base.error import Unsupported
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.plan import limits
+from trivet.engine.instance.status import Word
+from trivet.isolation.driver import Resizable
+
+
+async def update(context: Context, key: str, fields: dict[str, object]) -> None:
+    """Replace fields of the instance's request and apply the limits they mean. All or nothing.
+
+    The caller holds the instance's lock. Raises `Unsupported` for a running instance of a level that can't.
+    """
+    record = context.table.find(key)
+    request = msgspec.structs.replace(record.request, **fields)
+    plan = msgspec.structs.replace(record.plan, limits=limits(request))
+    if plan.limits != record.plan.limits and record.word in (Word.RUNNING, Word.PAUSED):
+        driver = context.driver(record)
+        if not isinstance(driver, Resizable):
+            raise Unsupported(
+                f"cannot change the limits of running instance {record.name}: level {driver.level} cannot",
+                hint=f"trivet stop {record.name} first",
+            )
+        await asyncio.to_thread(driver.resize, plan)
+    record = record.change(request=request, plan=plan)
+    context.table.update(record.id, record)
+    context.emit("update", record)
