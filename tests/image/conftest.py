@@ -9,6 +9,7 @@ import tarfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -67,26 +68,37 @@ def small_tar(**files: bytes) -> bytes:
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
     """The address of a running registry (Debian's docker-registry), empty, on loopback."""
+    with debian_registry(tmp_path) as address:
+        yield address
+
+
+@contextmanager
+def debian_registry(place: Path, *, htpasswd: str = "") -> Iterator[str]:
+    """Run Debian's docker-registry with its data below `place`; yield HOST:PORT."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    config = tmp_path / "registry.yml"
+    config, users = place / "registry.yml", place / "htpasswd"
+    users.write_text(htpasswd)
     config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
+        f"version: 0.1\nlog: {{level: error}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {place}/registry}}, delete: {{enabled: true}}}}\n"
         f"http: {{addr: '127.0.0.1:{port}', secret: test}}\n"
+        + (f"auth: {{htpasswd: {{realm: test, path: {users}}}}}\n" if htpasswd else "")
     )
     process = subprocess.Popen(
         ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        _wait(f"http://127.0.0.1:{port}/v2/")
+        wait_for(f"http://127.0.0.1:{port}/")
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(10)
 
 
-def _wait(url: str) -> None:
+def wait_for(url: str) -> None:
+    """Wait until somebody answers at an address."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + 10
     while True:

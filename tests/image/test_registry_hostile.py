@@ -16,8 +16,9 @@ from aiohttp import web
 from trivet.base.error import Corrupt, TrivetError
 from trivet.engine.image.image import Images
 from trivet.oci import digest as digests
-from trivet.registry.auth import Credentials, challenges, stored_credentials
+from trivet.registry.auth import Credentials, challenges
 from trivet.registry.client import RegistryClient
+from trivet.registry.credential import stored_credentials
 from trivet.registry.error import AccessDenied, LoginRequired, RegistryUnavailable
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

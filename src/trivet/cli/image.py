@@ -54,6 +54,13 @@ def pull(context: Context, args: Namespace) -> int:
     return 0
 
 
+def push(context: Context, args: Namespace) -> int:
+    """Send an image."""
+    result = follow(context.client.images.push(args.reference), quiet=args.quiet)
+    _result(args, result, "digest")
+    return 0
+
+
 def load(context: Context, args: Namespace) -> int:
     """Read images from a tar."""
     with _input(args.input) as source:
@@ -187,6 +194,16 @@ COMMANDS = {
             ("trivet pull localhost:5000/web:1", "from a registry"),
             ("trivet pull bootstrap:debian/bookworm", "made from the machine's own package mirror"),
         ),
+    ),
+    "push": Command(
+        push,
+        (
+            SILENT,
+            *JSON,
+            option("reference", metavar="NAME[:TAG]", help="the image, by the name that says where to", complete=IMAGE),
+        ),
+        about="Prints the digest the registry has now. Layers the registry has already are not sent again.",
+        examples=(("trivet tag web:1 localhost:5000/web:1", ""), ("trivet push localhost:5000/web:1", "")),
     ),
     "load": Command(
         load,

@@ -19,6 +19,7 @@ from trivet.client.address import default_socket, parse_address
 from trivet.client.image import Images
 from trivet.client.instance import Instances
 from trivet.client.network import Networks
+from trivet.client.registry import Registries
 from trivet.client.system import System
 from trivet.client.transport import Transport
 from trivet.client.volume import Volumes
@@ -47,7 +48,7 @@ class Client:
 
     @cached_property
     def images(self) -> Images:
-        """Images: pull, build, load, save, tag, remove, ..."""
+        """Images: pull, push, build, load, save, tag, remove, ..."""
         return Images(self.transport)
 
     @cached_property
@@ -59,6 +60,11 @@ class Client:
     def networks(self) -> Networks:
         """Networks."""
         return Networks(self.transport)
+
+    @cached_property
+    def registries(self) -> Registries:
+        """Registries: log in and out."""
+        return Registries(self.transport)
 
     @cached_property
     def system(self) -> System:

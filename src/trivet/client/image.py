@@ -41,6 +41,10 @@ class Images:
         query = {"reference": reference, "platform": platform}
         return self._transport.progress("POST", "/v1/images/pull", query)
 
+    def push(self, reference: str) -> Iterator[Progress]:
+        """Send an image to the registry its name says; the result has name and digest."""
+        return self._transport.progress("POST", "/v1/images/push", {"reference": reference})
+
     def load(self, archive: Body) -> Iterator[Progress]:
         """Read a docker-archive or OCI-layout tar; the result has names."""
         return self._transport.progress("POST", "/v1/images/load", body=archive, Content_Type=TAR)

@@ -423,3 +423,11 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     pull: bool = False
     platform: str = ""
     timestamp: int | None = None  # SOURCE_DATE_EPOCH
+
+
+class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`login`: what to try at a registry ("" is Docker's), and to remember if it is right."""
+
+    registry: str = ""
+    user: str
+    password: str

@@ -12,6 +12,7 @@ from trivet.client.schema import (
     Image,
     ImageDetail,
     Info,
+    LoginRequest,
     Network,
     NetworkRequest,
     PruneRequest,
@@ -27,6 +28,8 @@ from trivet.engine.image.model import ImageRecord
 from trivet.engine.image.progress import Report
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.instance import Instances
+from trivet.registry import login
+from trivet.registry.auth import Credentials
 
 VERSION = "0.1.0"
 
@@ -71,6 +74,20 @@ class Engine:
     async def pull_image(self, reference: str, platform: str, report: Report) -> dict[str, Any]:
         """Get an image from its registry, or make it from packages."""
         return self._made("pull", await self.context.images.pull(reference, platform, report))
+
+    async def push_image(self, reference: str, report: Report) -> dict[str, Any]:
+        """Send an image to the registry its name says."""
+        digest = await self.context.images.push(reference, report)
+        self.events.emit("image", "push", digest, reference)
+        return {"name": reference, "digest": digest}
+
+    async def login(self, wish: LoginRequest) -> str:
+        """Try a name and password at a registry and remember them; return the file."""
+        return await login.login(wish.registry, Credentials(wish.user, wish.password))
+
+    async def logout(self, registry: str) -> bool:
+        """Forget what is remembered for a registry; tell whether there was anything."""
+        return await login.logout(registry)
 
     async def load_images(self, file: BinaryIO, report: Report) -> dict[str, Any]:
         """Take images from a docker-archive or OCI-layout tar."""

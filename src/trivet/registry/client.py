@@ -12,8 +12,9 @@ from trivet.base.error import Corrupt, TrivetError
 from trivet.oci import digest as digests
 from trivet.oci import manifest as manifests
 from trivet.oci.descriptor import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
+from trivet.registry.answer import body_of, expect
 from trivet.registry.auth import Credentials
-from trivet.registry.error import AccessDenied, LoginRequired, NotInRegistry, RegistryUnavailable
+from trivet.registry.error import RegistryUnavailable
 from trivet.registry.transport import Transport
 from trivet.store.content import Ingest
 
@@ -31,15 +32,6 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     raw: bytes
     digest: str
     media_type: str
-
-
-class _ErrorLine(msgspec.Struct, frozen=True):
-    code: str = ""
-    message: str = ""
-
-
-class _ErrorBody(msgspec.Struct, frozen=True):
-    errors: tuple[_ErrorLine, ...] = ()
 
 
 class RegistryClient:
@@ -63,8 +55,8 @@ class RegistryClient:
     async def manifest(self, repository: str, identifier: str) -> Fetched:
         """Fetch a manifest or index by tag or digest, and verify it. Raises `NotInRegistry`, `DigestMismatch`."""
         async with self._transport.get(repository, f"manifests/{identifier}", {"Accept": ACCEPT}) as answer:
-            await self._check(answer, repository, f"image {repository} with {_kind(identifier)} {identifier}")
-            raw = await self._transport.body(answer, manifests.LIMIT)
+            await expect(answer, self.domain, repository, f"image {repository} with {_kind(identifier)} {identifier}")
+            raw = await body_of(answer, self.domain, manifests.LIMIT)
             if len(raw) > manifests.LIMIT:
                 raise Corrupt(f"registry {self.domain} sent a manifest larger than {manifests.LIMIT >> 20} MiB")
             kind, told = answer.headers.get("Content-Type", ""), answer.headers.get("Docker-Content-Digest", "")
@@ -91,7 +83,7 @@ class RegistryClient:
     async def _blob_once(self, repository: str, descriptor: Descriptor, ingest: Ingest, count: Count) -> None:
         headers = {"Range": f"bytes={ingest.size}-"} if ingest.size else {}
         async with self._transport.get(repository, f"blobs/{descriptor.digest}", headers) as answer:
-            await self._check(answer, repository, f"blob {descriptor.digest} in {repository}")
+            await expect(answer, self.domain, repository, f"blob {descriptor.digest} in {repository}")
             if ingest.size and not _continues(answer, ingest.size):
                 await asyncio.to_thread(ingest.restart)
             async for piece in answer.content.iter_chunked(CHUNK):
@@ -99,23 +91,6 @@ class RegistryClient:
                 count(ingest.size)
         if ingest.size < descriptor.size:
             raise aiohttp.ClientPayloadError("the connection was closed early")
-
-    async def _check(self, answer: aiohttp.ClientResponse, repository: str, what: str) -> None:
-        """Turn an answer that isn't a success into the error that fits."""
-        if answer.status in (200, 206):
-            return
-        reason = _message(await self._transport.body(answer, 1 << 16))
-        if answer.status == 404:
-            raise NotInRegistry(self.domain, what)
-        if answer.status == 401:
-            raise LoginRequired(self.domain, repository)
-        if answer.status == 403:
-            raise AccessDenied(self.domain, repository, reason)
-        if answer.status == 429:
-            raise RegistryUnavailable(self.domain, f"it limits how often we may ask for {repository}")
-        raise RegistryUnavailable(
-            self.domain, f"it answers {answer.status} for {what}{': ' + reason if reason else ''}"
-        )
 
     def _broken(self, error: Exception, descriptor: Descriptor) -> TrivetError:
         if isinstance(error, TrivetError):
@@ -133,13 +108,3 @@ def _kind(identifier: str) -> str:
 def _continues(answer: aiohttp.ClientResponse, offset: int) -> bool:
     """Tell whether an answer goes on at `offset`; a registry without ranges begins again."""
     return answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
-
-
-def _message(body: bytes) -> str:
-    """Find a registry's own words in an error body; printable and short."""
-    try:
-        lines = msgspec.json.decode(body, type=_ErrorBody).errors
-    except msgspec.DecodeError:
-        return ""
-    text = "; ".join(line.message or line.code for line in lines)
-    return "".join(letter for letter in text if letter.isprintable())[:200]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trivet.base.error import Denied, NotFound, Unauthenticated, Unavailable
+from trivet.base.error import Conflict, Denied, NotFound, Unauthenticated, Unavailable
 
 
 class RegistryUnavailable(Unavailable):
@@ -28,12 +28,26 @@ class LoginRequired(Unauthenticated):
     def __init__(self, registry: str, repository: str) -> None:
         super().__init__(
             f"registry {registry} wants a login for {repository}, or the repository does not exist",
-            hint=f"credentials are read from ~/.docker/config.json: docker login {registry}",
+            hint=f"trivet login {registry}",
         )
 
 
 class AccessDenied(Denied):
-    """A repository we may not read with the credentials we have."""
+    """A repository that isn't for us with the credentials we have."""
 
     def __init__(self, registry: str, repository: str, reason: str) -> None:
         super().__init__(f"registry {registry} denies access to {repository}{': ' + reason if reason else ''}")
+
+
+class UploadRefused(Conflict):
+    """Content a registry doesn't take."""
+
+    def __init__(self, registry: str, what: str, reason: str) -> None:
+        super().__init__(f"registry {registry} refuses {what}: {reason}")
+
+
+class LoginFailed(Unauthenticated):
+    """A name and password a registry doesn't accept."""
+
+    def __init__(self, registry: str, user: str) -> None:
+        super().__init__(f"registry {registry} does not accept the password of {user}")

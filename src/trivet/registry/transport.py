@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -18,7 +17,9 @@ from yarl import URL
 
 from trivet.base.error import TrivetError
 from trivet.registry import auth
+from trivet.registry.answer import body_of, reason_of
 from trivet.registry.auth import Challenge, Credentials, Token
+from trivet.registry.credential import stored_credentials
 from trivet.registry.error import LoginRequired, RegistryUnavailable
 
 CONNECT = 5.0  # seconds until somebody has to answer
@@ -30,18 +31,29 @@ REDIRECTS = 5
 HOSTS = {"docker.io": "registry-1.docker.io"}
 _BUSY = frozenset({429, 502, 503, 504})
 _REDIRECT = frozenset({301, 302, 303, 307, 308})
+_SAME_METHOD = frozenset({307, 308})
+
+Body = bytes | Callable[[], AsyncIterator[bytes]]
+"""What is sent; of a stream, a function that begins it anew for each attempt."""
 
 
 class Transport:
-    """One registry's HTTP side. Async context manager."""
+    """One registry's HTTP side. Async context manager.
 
-    def __init__(self, domain: str, credentials: Credentials | None = None) -> None:
+    `scopes` are rights asked of a token service beyond what the registry's challenge names, for each
+    repository: `repository:team/app:pull,push`.
+    """
+
+    def __init__(self, domain: str, credentials: Credentials | None = None, scopes: tuple[str, ...] = ()) -> None:
         self.domain = domain
-        self._credentials = credentials or auth.stored_credentials(domain)
+        self._credentials = credentials
+        self._scopes = scopes
         self._authorization: dict[str, str] = {}
         self._base: URL | None = None
 
     async def __aenter__(self) -> Transport:
+        if self._credentials is None:
+            self._credentials = await asyncio.to_thread(stored_credentials, self.domain)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, connect=CONNECT, sock_read=SILENCE)
         self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False, headers={"User-Agent": "trivet"})
         return self
@@ -74,38 +86,56 @@ class Transport:
         self, repository: str, path: str, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Request `/v2/REPOSITORY/PATH` and yield the answer, whatever its status but 401 and "try again later"."""
+        async with self.request("GET", repository, await self.url(repository, path), headers) as answer:
+            yield answer
+
+    async def url(self, repository: str, path: str) -> URL:
+        """Spell the address of `/v2/REPOSITORY/PATH`; `path` is percent-encoded already."""
         await self.ping()
         assert self._base is not None
-        url = self._base.join(URL(f"/v2/{repository}/{path}", encoded=True))
+        return self._base.join(URL(f"/v2/{repository}/{path}" if repository else f"/v2/{path}", encoded=True))
+
+    def location(self, answer: aiohttp.ClientResponse) -> URL:
+        """Read where an upload goes on. Raises `RegistryUnavailable` without an address, or with one less safe."""
+        if "Location" not in answer.headers:
+            raise RegistryUnavailable(self.domain, "it does not say where an upload goes on")
+        return self._target(answer.url, answer.headers["Location"], answer.url.origin())
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        repository: str,
+        url: URL,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request about a repository; as `get`. A PATCH isn't repeated: part of it may have been taken."""
+        assert self._base is not None
+        refused = 0
         for attempt in range(ATTEMPTS):
-            async with self._send("GET", url, {**(headers or {}), **self._authorized(repository)}) as answer:
-                if answer.status == 401 and attempt < ATTEMPTS - 1:
-                    await self._authenticate(repository, answer)
-                elif answer.status in _BUSY and attempt < ATTEMPTS - 1:
+            last = attempt == ATTEMPTS - 1
+            authorization = self._authorized(repository) if url.origin() == self._base.origin() else {}
+            async with self._send(method, url, {**(headers or {}), **authorization}, body) as answer:
+                if answer.status == 401 and not last:
+                    await self._authenticate(repository, answer, again=refused > 0)
+                    refused += 1
+                elif answer.status in _BUSY and not last and method != "PATCH":
                     await asyncio.sleep(_pause(answer, attempt))
                 else:
                     yield answer
                     return
 
-    async def body(self, answer: aiohttp.ClientResponse, limit: int) -> bytes:
-        """Read a small body, at most `limit` bytes of it and one more."""
-        body = bytearray()
-        try:
-            async for piece in answer.content.iter_chunked(1 << 16):
-                body += piece
-                if len(body) > limit:
-                    return bytes(body[: limit + 1])
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise RegistryUnavailable(self.domain, _reason(error)) from error
-        return bytes(body)
-
     @asynccontextmanager
-    async def _send(self, method: str, url: URL, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _send(
+        self, method: str, url: URL, headers: Mapping[str, str], body: Body | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request and follow redirects; what isn't for another origin doesn't go there."""
         origin, sent = url.origin(), dict(headers)
+        followed = _REDIRECT if method in ("GET", "HEAD") else _SAME_METHOD
         for _ in range(REDIRECTS):
-            async with await self._request(method, url, sent) as response:
-                if response.status not in _REDIRECT or "Location" not in response.headers:
+            async with await self._request(method, url, sent, body) as response:
+                if response.status not in followed or "Location" not in response.headers:
                     yield response
                     return
                 url = self._target(url, response.headers["Location"], origin)
@@ -113,11 +143,16 @@ class Transport:
                 sent.pop("Authorization", None)
         raise RegistryUnavailable(self.domain, f"it redirects more than {REDIRECTS} times")
 
-    async def _request(self, method: str, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _request(
+        self, method: str, url: URL, headers: Mapping[str, str], body: Body | None
+    ) -> aiohttp.ClientResponse:
+        data = body() if callable(body) else body
         try:
-            return await self._session.request(method, url, headers=headers, allow_redirects=False, proxy=_proxy(url))
+            return await self._session.request(
+                method, url, headers=headers, data=data, allow_redirects=False, proxy=_proxy(url)
+            )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise RegistryUnavailable(self.domain, _reason(error)) from error
+            raise RegistryUnavailable(self.domain, reason_of(error)) from error
 
     def _target(self, url: URL, location: str, origin: URL) -> URL:
         """Tell where a redirect leads; never from https to something less, nor to what is no web address."""
@@ -133,10 +168,10 @@ class Transport:
         value = self._authorization.get(repository)
         return {"Authorization": value} if value else {}
 
-    async def _authenticate(self, repository: str, answer: aiohttp.ClientResponse) -> None:
-        """Do what a 401 asks for. Raises `LoginRequired` if that isn't possible, or was done already."""
+    async def _authenticate(self, repository: str, answer: aiohttp.ClientResponse, *, again: bool = False) -> None:
+        """Do what a 401 asks for. Raises `LoginRequired` if that isn't possible, or was done for this request."""
         found = {each.scheme: each for each in auth.challenges(answer.headers.get("WWW-Authenticate", ""))}
-        if repository in self._authorization or answer.url.origin() != (self._base or answer.url).origin():
+        if again or answer.url.origin() != (self._base or answer.url).origin():
             raise LoginRequired(self.domain, repository)
         if "bearer" in found:
             self._authorization[repository] = "Bearer " + await self._token(repository, found["bearer"])
@@ -146,17 +181,18 @@ class Transport:
             raise LoginRequired(self.domain, repository)
 
     async def _token(self, repository: str, challenge: Challenge) -> str:
-        """Ask the token service for the right to pull; with our name if we have one, else anonymously."""
+        """Ask the token service for the rights we need; with our name if we have one, else anonymously."""
         realm = URL(challenge.parameters.get("realm", ""))
         assert self._base is not None
         if realm.scheme not in ("http", "https") or (realm.scheme == "http" and self._base.scheme == "https"):
             raise RegistryUnavailable(self.domain, "its token service has no https address")
-        query = {"scope": challenge.parameters.get("scope") or f"repository:{repository}:pull"}
+        asked = challenge.parameters.get("scope") or (f"repository:{repository}:pull" if repository else "")
+        query = {"scope": [scope for scope in dict.fromkeys((asked, *self._scopes)) if scope]}
         if "service" in challenge.parameters:
-            query["service"] = challenge.parameters["service"]
+            query["service"] = [challenge.parameters["service"]]
         headers = {"Authorization": self._credentials.basic()} if self._credentials else {}
         async with self._send("GET", realm.update_query(query), headers) as answer:
-            body = await self.body(answer, 1 << 20)
+            body = await body_of(answer, self.domain, 1 << 20)
             if answer.status in (401, 403):
                 raise LoginRequired(self.domain, repository)
             if answer.status != 200:
@@ -188,12 +224,3 @@ def _pause(answer: aiohttp.ClientResponse, attempt: int) -> float:
     """Wait as long as the registry says, within reason."""
     text = answer.headers.get("Retry-After", "")
     return min(float(text), PATIENCE) if text.isdigit() else 0.5 * 2**attempt
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "it took too long"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        code = error.os_error.errno
-        return (os.strerror(code) if code and code > 0 else error.os_error.strerror or str(error.os_error)).lower()
-    return str(error) or type(error).__name__

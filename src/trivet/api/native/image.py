@@ -40,6 +40,11 @@ async def pull(engine: Engine, request: web.Request) -> web.StreamResponse:
     return await progress(request, lambda report: engine.pull_image(reference, platform, report))
 
 
+async def push(engine: Engine, request: web.Request) -> web.StreamResponse:
+    reference = _required(request, "reference")
+    return await progress(request, lambda report: engine.push_image(reference, report))
+
+
 async def load(engine: Engine, request: web.Request) -> web.StreamResponse:
     async with upload(request, engine.spool) as file:
         return await progress(request, lambda report: engine.load_images(file, report))
@@ -77,6 +82,7 @@ ONE = "/v1/images/{ref}"
 ROUTES = (
     Route("GET", "/v1/images", listing, "List images", None, list[Image], ("filter",)),
     Route("POST", "/v1/images/pull", pull, "Pull an image", None, Progress, ("reference", "platform"), NDJSON),
+    Route("POST", "/v1/images/push", push, "Push an image", None, Progress, ("reference",), NDJSON),
     Route("POST", "/v1/images/load", load, "Load images from a tar", None, Progress, (), NDJSON),
     Route(
         "POST",

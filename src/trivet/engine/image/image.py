@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from trivet.client import schema
-from trivet.engine.image import adopt, bootstrap, detail, load, retention, rootfs, save, source_registry
+from trivet.engine.image import adopt, bootstrap, detail, load, push, retention, rootfs, save, source_registry
 from trivet.engine.image.catalog import Catalog
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageNotFound, ImageRecord, Name, WrongPlatform
@@ -112,6 +112,13 @@ class Images:
         if reference.startswith(bootstrap.SCHEME):
             return await asyncio.to_thread(bootstrap.make, self, reference, wanted, report)
         return await source_registry.pull(self, references.parse(reference).tagged(), wanted, report)
+
+    async def push(self, reference: str, report: Report = silent) -> str:
+        """Send an image to the registry its name says; return the digest it has there.
+
+        What the registry has isn't sent again. Raises `ImageNotFound` and what the registry's errors say.
+        """
+        return await push.push(self, references.parse(reference).tagged(), report)
 
     def load(self, file: Readable, report: Report = silent) -> builtins.list[str]:
         """Take the images of a docker-archive or OCI-layout tar (plain, gzip or zstd); return their names or ids."""
