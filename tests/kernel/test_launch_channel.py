@@ -178,3 +178,44 @@ def test_a_helper_that_fails_fails_the_start(launch: Launch, helper: tuple[str, 
     with pytest.raises(LaunchError, match=words) as caught:
         spawn(helped(directory, *helper, ready=str(directory / "h.sock")), directory=directory)
     assert isinstance(caught.value.operation, Background)
+
+
+# Runs in a pid namespace of its own, where it says which number the next process gets.
+SUCCESSOR = """
+import signal, subprocess, sys, time
+from pathlib import Path
+from trivet.launch.operation import Background, Exec, Monitor, Spawn, Wait
+from trivet.launch.spawn import spawn
+
+directory = Path(sys.argv[1])
+helper = Background(("sleep", "0.31"), str(directory / "helper.log"), "")
+channel = spawn([Monitor(str(directory)), helper, Spawn(), Wait(), Exec(("sleep", "60"))], directory=directory)
+channel.attach()
+channel.go()
+words = b"sleep\\0" b"0.31\\0"
+[number] = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if path.read_bytes() == words]
+while Path(f"/proc/{number}").exists():
+    time.sleep(0.01)
+Path("/proc/sys/kernel/ns_last_pid").write_text(str(number - 1))
+successor = subprocess.Popen(["sleep", "60"])
+assert successor.pid == number
+channel.signal(signal.SIGKILL)
+while channel.receive(10) is not None:
+    pass
+time.sleep(0.2)
+print(successor.poll())
+"""
+
+
+def test_who_has_a_helpers_number_after_it_is_left_alone(tmp_path: Path) -> None:
+    """A helper that ended by itself is not killed once more at the end: its number may be another process's."""
+    if os.geteuid() != 0:
+        pytest.skip("not root")
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", SUCCESSOR, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("None\n", "")
