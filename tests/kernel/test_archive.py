@@ -395,7 +395,9 @@ def test_huge_extended_header(box: Box) -> None:
     assert b"extended header" in done.error_output
 
 
-@pytest.mark.parametrize("record", ["    \n5 a=b\n", "-5 a=b\n", "0 a=b\n", "9 path=bb\n", "8 path b\n", "99 a=b\n"])
+@pytest.mark.parametrize(
+    "record", ["    \n5 a=b\n", "    \n5 ab\n", "-5 a=b\n", "0 a=b\n", "9 path=bb\n", "8 path b\n", "99 a=b\n"]
+)
 def test_malformed_extended_header(box: Box, record: str) -> None:
     """A record whose length is not its length is refused, and nothing beyond it is looked at."""
     header = tarfile.TarInfo("./PaxHeaders/entry")
