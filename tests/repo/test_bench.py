@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import msgspec
-import pytest
 from bench.contestant import Result
 from tests.repo.tree import ROOT
 
-PEERS = ("trivet process (api)", "trivet container (api)", "trivet container (command)", "trivet-runtime")
+ENGINES = ("trivet process (api)", "trivet container (api)", "trivet-runtime")
+TWIN = "trivet container (command)"
 
 
 class Report(msgspec.Struct):
@@ -21,21 +21,16 @@ class Report(msgspec.Struct):
     host: dict[str, object]
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """Run the bench once, with those peers that are always there."""
-    file = tmp_path_factory.mktemp("bench") / "results.json"
-    words: list[str | Path] = ["--quick", "--peers", ",".join(PEERS), "--output", file]
+def run(*peers: str, output: Path) -> str:
+    """Run the bench with peers that are always there; returns what it prints."""
+    words: list[str | Path] = ["--quick", "--peers", ",".join(peers), "--output", output]
     done = subprocess.run([sys.executable, "-m", "bench.run", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert all(done.stdout.count(f"\n {name} ") >= 4 for name in PEERS)
-    return msgspec.json.decode(file.read_bytes(), type=Report)
+    return done.stdout
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_everything_is_measured(report: Report, name: str) -> None:
-    """Every peer starts, runs further programs and stops; a run takes longer than the start that is part of it."""
-    result = next(result for result in report.results if result.name == name)
+def check_times(result: Result) -> None:
+    """A run takes longer than the start that is part of it, and nothing is free."""
     assert result.skipped == ""
     assert result.version
     assert result.figures.keys() == {"start", "run", "exec", "stop"}
@@ -43,19 +38,16 @@ def test_everything_is_measured(report: Report, name: str) -> None:
     assert all(result.figures[measure].cpu for measure in ("run", "exec"))
 
 
-def test_memory_is_measured_once_per_engine(report: Report) -> None:
-    """What an instance takes is more than nothing and less than a machine; the command's engine is the API's."""
+def test_everything_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
+    """Every peer starts, runs further programs and stops; memory is told once per engine; the host is described."""
+    text = run(*ENGINES, TWIN, output=tmp_path / "results.json")
+    report = msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=Report)
+    for result in report.results:
+        check_times(result)
+        assert text.count(f" {result.name} ") >= 5
     memory = {result.name: result.memory for result in report.results}
-    assert memory["trivet container (command)"] is None
-    assert all(used and 0 < used.each < 10e6 for name, used in memory.items() if "command" not in name)
-
-
-def test_the_host_is_described(report: Report) -> None:
-    """Figures without a machine say nothing."""
+    assert memory.pop(TWIN) is None
+    assert memory.keys() == set(ENGINES)
+    assert all(used and 0 < used.each < 10e6 for used in memory.values())  # more than nothing, less than a machine
     assert {"kernel", "cpus", "processor", "load", "load_after"} <= report.host.keys()
-
-
-def test_nothing_is_left(report: Report) -> None:
-    """No directory and no control group of the bench outlives it."""
-    assert report.results
     assert [*Path("/run").glob("trivet-bench-*/"), *Path("/sys/fs/cgroup").glob("*/trivet-bench-*")] == []
