@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.conformance.harness import CGROUP, Harness
+from tests.runtime import runtime as runtime
 
 from trivet.isolation.driver import Driver
 from trivet.isolation.plan import Level

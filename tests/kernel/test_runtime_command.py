@@ -5,70 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
-import secrets
-import shutil
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-
-COMMAND = Path(sys.executable).with_name("trivet-runtime")
-
-
-class Runtime:
-    """The command with a --root and a bundle of its own."""
-
-    def __init__(self, root: Path, bundle: Path) -> None:
-        self.root = root
-        self.bundle = bundle
-        self.id = f"test-{secrets.token_hex(4)}"
-
-    def __call__(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        command: list[str | Path] = [COMMAND, "--root", self.root, *words]
-        # Files, not pipes: a container that goes on has them, too, and would hold pipes open.
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            done = subprocess.run(command, cwd=self.bundle, input=stdin, stdout=out, stderr=err, timeout=60)
-            out.seek(0)
-            err.seek(0)
-            return subprocess.CompletedProcess(command, done.returncode, out.read(), err.read())
-
-    def json(self, *words: str) -> Any:
-        """Run and read the answer."""
-        done = self(*words)
-        assert done.returncode == 0, done
-        return json.loads(done.stdout)
-
-    def configure(self, *argv: str, **process: Any) -> None:
-        """Write config.json as `spec` does, for this program."""
-        path = self.bundle / "config.json"
-        path.unlink(missing_ok=True)
-        assert self("spec").returncode == 0
-        config = json.loads(path.read_text())
-        config["process"] |= {"args": list(argv), "terminal": False} | process
-        config["linux"]["cgroupsPath"] = f"trivet-runtime-test-{os.getpid()}/{self.id}"
-        path.write_text(json.dumps(config))
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    """The command, with a bundle of busybox; whatever is left is deleted."""
-    root = Path(tempfile.mkdtemp(prefix="tr-", dir="/run"))
-    (tmp_path / "rootfs/bin").mkdir(parents=True)
-    shutil.copy("/bin/busybox", tmp_path / "rootfs/bin/busybox")
-    for name in ("sh", "cat", "sleep", "id", "hostname", "tty", "stty", "true", "echo"):
-        (tmp_path / "rootfs/bin" / name).symlink_to("busybox")
-    made = Runtime(root, tmp_path)
-    yield made
-    for name in made("list", "--quiet").stdout.decode().split():
-        made("delete", "--force", name)
-    shutil.rmtree(root)
-    for group in Path("/sys/fs/cgroup").glob(f"*/trivet-runtime-test-{os.getpid()}"):
-        group.rmdir()
+from tests.runtime import COMMAND, Runtime, until
 
 
 def test_run(runtime: Runtime) -> None:
@@ -96,7 +36,7 @@ def test_life(runtime: Runtime) -> None:
     assert b"is paused, not running" in runtime("exec", runtime.id, "true").stderr
     assert runtime("resume", runtime.id).returncode == 0
     assert runtime("kill", runtime.id, "KILL").returncode == 0
-    _until(lambda: runtime.json("state", runtime.id)["status"] == "stopped")
+    until(lambda: runtime.json("state", runtime.id)["status"] == "stopped")
     assert runtime("delete", runtime.id).returncode == 0
     assert b"does not exist" in runtime("state", runtime.id).stderr
 
@@ -122,7 +62,7 @@ def test_run_on_a_terminal(runtime: Runtime) -> None:
     master, slave = pty.openpty()
     os.set_blocking(master, True)
     subprocess.run(["stty", "rows", "33", "cols", "99"], stdin=slave, check=True)
-    command: list[str | Path] = [COMMAND, "--root", runtime.root, "run", runtime.id]
+    command = [str(COMMAND), "--root", str(runtime.root), "run", runtime.id]
     child = subprocess.Popen(command, cwd=runtime.bundle, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     seen = b""
@@ -184,10 +124,3 @@ def test_features_are_true(runtime: Runtime) -> None:
     assert "user" in features["linux"]["namespaces"]
     assert "SCMP_ACT_NOTIFY" in features["linux"]["seccomp"]["actions"]
     assert features["linux"]["intelRdt"] == {"enabled": False}
-
-
-def _until(done: Any, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

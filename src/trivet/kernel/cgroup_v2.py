@@ -52,7 +52,7 @@ class Version2:
             *(("rdma", "rdma.max", f"{device} {words}") for device, words in r.rdma),
         ]
         files = [(name, str(value)) for who, name, value in values if who in controllers and value not in (None, "")]
-        return files + [pair for pair in r.unified if pair[0].partition(".")[0] in controllers]
+        return files + [pair for pair in r.unified if pair[0].partition(".")[0] in (*controllers, "cgroup")]
 
     def join(self, directory: str) -> tuple[Write, ...]:
         """Nothing: the child is cloned into the group (CLONE_INTO_CGROUP), see `Group.unified`."""

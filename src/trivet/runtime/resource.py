@@ -58,8 +58,12 @@ def check(made: kernel.Resources, layout: Layout) -> None:
         wanted = any(getattr(made, name) not in (getattr(empty, name), -1) for name in names)
         if wanted and (1, old) not in there and (2, new) not in there:
             raise ControllerMissing(old, path)
-    if made.unified and not any(h.version == 2 and h.controllers for h in layout.hierarchies):
-        raise ControllerMissing(made.unified[0][0], "unified")
+    for name, _ in made.unified:
+        controller, _, file = name.partition(".")
+        if not file or "/" in name:
+            raise OutOfRange("unified", repr(name))
+        if (2, controller) not in there and controller != "cgroup":
+            raise ControllerMissing(controller, "unified")
 
 
 def warnings(spec: oci.Spec) -> Iterator[str]:
