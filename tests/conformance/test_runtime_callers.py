@@ -1,0 +1,196 @@
+"""`trivet-runtime` in runc's place: below dockerd and its containerd, and below podman and its conmon."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from tests.busybox import busybox_tar
+from tests.runtime import COMMAND, until
+
+GROUP = f"trivet-runtime-callers-{os.getpid()}"
+IMAGE = "localhost/busybox:test"
+
+
+class Caller:
+    """A command that starts containers with our runtime, and its options."""
+
+    def __init__(self, command: Sequence[str | Path], run: Sequence[str]) -> None:
+        self.command = list(command)
+        self.run_options = [*run, "--network", "none"]
+
+    def __call__(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            done = subprocess.run([*self.command, *words], input=stdin, stdout=out, stderr=err, timeout=90)
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(words, done.returncode, out.read(1 << 20), err.read(1 << 20))
+
+    def run(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run a container to its end."""
+        return self("run", "--rm", *self.run_options, *words, stdin=stdin)
+
+    def text(self, *words: str) -> str:
+        """Run and give the output."""
+        done = self(*words)
+        assert done.returncode == 0, done
+        return done.stdout.decode().strip()
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A short directory, everything below it unmounted and removed in the end."""
+    path = Path(tempfile.mkdtemp(prefix="trc-", dir="/run"))
+    yield path
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in reversed([mount for mount in mounts if mount.startswith(f"{path}/")]):
+        subprocess.run(["umount", "-l", mount], check=False)
+    shutil.rmtree(path, ignore_errors=True)
+    for group in Path("/sys/fs/cgroup").glob(f"*/{GROUP}"):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+
+@pytest.fixture(scope="module")
+def docker(place: Path) -> Iterator[Caller]:
+    """A dockerd of the test's own that knows our runtime; it touches none of the host's network."""
+    socket = f"unix://{place}/docker.sock"
+    with (place / "docker.log").open("wb") as log:
+        daemon = subprocess.Popen(
+            [
+                *("dockerd", "--host", socket, "--data-root", place / "docker", "--exec-root", place / "exec"),
+                *("--pidfile", place / "pid", "--cgroup-parent", GROUP, "--add-runtime", f"trivet={COMMAND}"),
+                *("--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none"),
+                *("--storage-driver", "vfs"),
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    caller = Caller(["docker", "--host", socket], ["--runtime", "trivet"])
+    try:
+        until(lambda: daemon.poll() is not None or caller("info").returncode == 0, 40)
+        if daemon.poll() is not None:
+            pytest.skip(f"dockerd doesn't start here: {(place / 'docker.log').read_text()[-300:]}")
+        assert caller("import", "-", IMAGE, stdin=busybox_tar()).returncode == 0
+        yield caller
+    finally:
+        if names := caller("ps", "--all", "--quiet").stdout.decode().split():
+            caller("rm", "--force", *names)
+        daemon.terminate()
+        daemon.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def podman(place: Path) -> Iterator[Caller]:
+    """A podman with a store of the test's own."""
+    command = [
+        *("podman", "--root", place / "podman", "--runroot", place / "podrun", "--storage-driver", "vfs"),
+        *("--runtime", COMMAND, "--events-backend", "file", "--cgroup-manager", "cgroupfs"),
+    ]
+    caller = Caller(command, ["--cgroup-parent", GROUP])
+    imported = caller("import", "-", IMAGE, stdin=busybox_tar())
+    if imported.returncode:
+        pytest.skip(f"podman doesn't work here: {imported.stderr.decode()[-300:]}")
+    yield caller
+    caller("rm", "--force", "--all", "--time", "0")
+
+
+@pytest.fixture(params=["docker", "podman"])
+def caller(request: pytest.FixtureRequest) -> Caller:
+    """Either of them."""
+    for program in {"docker": ("docker", "dockerd"), "podman": ("podman", "conmon")}[request.param]:
+        if shutil.which(program) is None:
+            pytest.skip(f"no program {program}")
+    found: Caller = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def running(caller: Caller) -> Iterator[str]:
+    """A container in the background that says something and then sleeps."""
+    name = f"trivet-{os.urandom(4).hex()}"
+    script = "echo out; echo err >&2; exec sleep 600"
+    caller.text("run", "--detach", "--name", name, *caller.run_options, IMAGE, "sh", "-c", script)
+    yield name
+    caller("rm", "--force", name)
+
+
+def test_run(caller: Caller) -> None:
+    """A container has input and output, its user and its exit code."""
+    done = caller.run(
+        "--interactive", "--user", "1000:29", IMAGE, "sh", "-c", "cat; id -u; id -g; exit 7", stdin=b"in\n"
+    )
+    assert (done.returncode, done.stdout) == (7, b"in\n1000\n29\n"), done
+
+
+def test_options_reach_the_container(caller: Caller, tmp_path: Path) -> None:
+    """Limits, mounts, names and rights are what was asked for."""
+    (tmp_path / "file").write_text("shown")
+    script = """
+        cat /sys/fs/cgroup/memory/memory.limit_in_bytes; cat /sys/fs/cgroup/pids/pids.max; hostname; cat /data/file
+        touch /data/new 2>/dev/null || echo refused; grep CapEff /proc/self/status; touch /new 2>/dev/null || echo fixed
+    """
+    done = caller.run(
+        *("--memory", "64m", "--pids-limit", "77", "--hostname", "ours", "--volume", f"{tmp_path}:/data:ro"),
+        *("--cap-drop", "all", "--read-only", "--tmpfs", "/scratch", "--ulimit", "nofile=64:64", "--init=false"),
+        *(IMAGE, "sh", "-c", script),
+    )
+    assert done.returncode == 0, done
+    assert done.stdout.decode().split("\n")[:7] == [
+        *(str(64 << 20), "77", "ours", "shownrefused"),
+        *("CapEff:\t0000000000000000", "fixed", ""),
+    ]
+
+
+def test_terminal(caller: Caller) -> None:
+    """A container with a terminal gets one: the caller holds its other side."""
+    done = caller.run("--tty", IMAGE, "sh", "-c", "tty; test -c /dev/console && echo console")
+    assert done.returncode == 0, done
+    assert done.stdout.split() == [b"/dev/pts/0", b"console"]
+
+
+def test_life(caller: Caller, running: str) -> None:
+    """logs, exec, pause, update, stop and start again."""
+    until(lambda: "out" in caller.text("logs", running))
+    done = caller("exec", "--interactive", running, "sh", "-c", "cat; exit 9", stdin=b"in")
+    assert (done.returncode, done.stdout) == (9, b"in"), done
+    assert caller("exec", "--tty", running, "tty").stdout.strip() == b"/dev/pts/0"
+    assert "sleep 600" in caller.text("top", running)
+    caller.text("pause", running)
+    assert "aused" in caller.text("ps", "--all", "--format", "{{.Status}}", "--filter", f"name={running}")
+    caller.text("unpause", running)
+    caller.text("stop", "--time", "1", running)
+    assert caller.text("inspect", "--format", "{{.State.ExitCode}}", running) == "137"
+    caller.text("start", running)
+    caller.text("kill", "--signal", "KILL", running)
+    assert caller.text("wait", running) == "137"
+
+
+def test_update(docker: Caller) -> None:
+    """Docker's update changes the limits of a running container."""
+    name = docker.text("run", "--detach", *docker.run_options, IMAGE, "sleep", "600")
+    docker.text("update", "--memory", "64m", "--memory-swap", "64m", "--pids-limit", "50", "--cpus", "0.5", name)
+    files = (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us"
+    )
+    assert docker.text("exec", name, "cat", *files.split()).split() == [str(64 << 20), "50", "50000"]
+
+
+def test_users_of_its_own(podman: Caller) -> None:
+    """Podman's user namespaces: root inside is nobody outside."""
+    done = podman.run("--uidmap", "0:100000:1000", "--gidmap", "0:100000:1000", IMAGE, "cat", "/proc/self/uid_map")
+    assert done.stdout.split() == [b"0", b"100000", b"1000"], done
+
+
+@pytest.mark.parametrize(("program", "code"), [("no-such-program", 127), ("/no/such/program", 127), ("/etc", 126)])
+def test_programs_that_cannot_be_run(caller: Caller, program: str, code: int) -> None:
+    """What isn't there is 127, what can't be executed 126."""
+    done = caller.run(IMAGE, program)
+    assert done.returncode == code, done
+    assert program in done.stderr.decode()
