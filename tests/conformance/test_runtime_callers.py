@@ -22,7 +22,7 @@ class Caller:
     """A command that starts containers with our runtime, and its options."""
 
     def __init__(self, command: Sequence[str | Path], run: Sequence[str]) -> None:
-        self.command = list(command)
+        self.command: list[str | Path] = list(command)
         self.run_options = [*run, "--network", "none"]
 
     def __call__(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -52,9 +52,10 @@ def place() -> Iterator[Path]:
     for mount in reversed([mount for mount in mounts if mount.startswith(f"{path}/")]):
         subprocess.run(["umount", "-l", mount], check=False)
     shutil.rmtree(path, ignore_errors=True)
-    for group in Path("/sys/fs/cgroup").glob(f"*/{GROUP}"):
-        with contextlib.suppress(OSError):
-            group.rmdir()
+    for top in Path("/sys/fs/cgroup").glob(f"*/{GROUP}"):
+        for group in (*sorted(top.glob("**/*/"), reverse=True), top):
+            with contextlib.suppress(OSError):
+                group.rmdir()
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def docker(place: Path) -> Iterator[Caller]:
 @pytest.fixture(scope="module")
 def podman(place: Path) -> Iterator[Caller]:
     """A podman with a store of the test's own."""
-    command = [
+    command: list[str | Path] = [
         *("podman", "--root", place / "podman", "--runroot", place / "podrun", "--storage-driver", "vfs"),
         *("--runtime", COMMAND, "--events-backend", "file", "--cgroup-manager", "cgroupfs"),
     ]
