@@ -77,19 +77,25 @@ def measure_stops(contestants: Sequence[Contestant], rounds: int, tell: Tell) ->
 
 
 def measure_memory(contestants: Sequence[Contestant], instances: int, tell: Tell) -> None:
-    """Measure what a crowd of idle instances takes beyond the programs in them, one peer after the other."""
+    """Measure what a crowd of idle instances takes beyond the programs in them, one peer after the other.
+
+    That is what came into being beside them, and what the daemon has grown by: only its own data, as its share of
+    the pages of libraries changes with everybody who comes and goes.
+    """
     for one in _present(contestants):
         if one.peer.twin:
             continue
         count = min(instances, CROWD_OF_SLOW) if one.peer.slow else instances
         tell(f"{count} idle instances: {one.peer.name}")
         with one.turn():
-            base = memory.total(one.account.processes())
+            daemon = one.account.processes()
+            base, data = memory.total(daemon), memory.total(daemon, memory.ANONYMOUS)
             names = [f"bench-{number}" for number in range(count)]
             programs = {one.peer.idle(name) for name in names}
             sleep(SETTLE)
-            outside = one.account.processes() - (set() if one.peer.slow else programs)
-            one.result.memory = Memory(instances=count, each=(memory.total(outside) - base) / count, base=base)
+            beside = one.account.processes() - daemon - (set() if one.peer.slow else programs)
+            more = memory.total(beside) + memory.total(daemon, memory.ANONYMOUS) - data
+            one.result.memory = Memory(instances=count, each=more / count, base=base)
             for name in names:
                 one.peer.stop(name)
 

@@ -11,18 +11,21 @@ from pathlib import Path
 from trivet.kernel.procfs import stat
 
 
-def proportional(pid: int) -> int:
-    """Return one process's PSS in bytes; 0 when it has ended."""
+ALL, ANONYMOUS = "Pss:", "Pss_Anon:"
+
+
+def proportional(pid: int, part: str = ALL) -> int:
+    """Return one process's PSS in bytes, all of it or what comes from no file; 0 when it has ended."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
         return 0
-    return next((int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:")), 0)
+    return next((int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith(part)), 0)
 
 
-def total(pids: Iterable[int]) -> int:
+def total(pids: Iterable[int], part: str = ALL) -> int:
     """Return the PSS of several processes in bytes."""
-    return sum(map(proportional, set(pids)))
+    return sum(proportional(pid, part) for pid in set(pids))
 
 
 def family(*roots: int) -> set[int]:
