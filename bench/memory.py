@@ -10,7 +10,6 @@ from pathlib import Path
 
 from trivet.kernel.procfs import stat
 
-
 ALL, ANONYMOUS = "Pss:", "Pss_Anon:"
 
 
