@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Callable
@@ -245,7 +244,7 @@ class Container:
         with ExitStack() as undo:
             directory = self.directory / f"exec-{os.getpid()}"
             directory.mkdir(mode=0o700)
-            undo.callback(shutil.rmtree, directory, ignore_errors=True)
+            undo.callback(_clear, directory)
             setting = self._setting(way, Monitor(str(directory)), user=user, wait=False, root="/")
             kinds = {namespace.type for namespace in linux.namespaces}
             own = device.own_terminals(self.kept.spec.mounts)
@@ -274,7 +273,7 @@ class Container:
     def remove(self, warn: Callable[[str], None]) -> None:
         """End and remove whatever there is of the container, then run the last hooks."""
         life.clear(self.directory, self.group)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        _clear(self.directory)
         for one in self.hooks.poststop:
             try:
                 hook.on_host("poststop", one, self._encoded("stopped", 0), self.kept.bundle)
@@ -406,6 +405,20 @@ def _resized(process: oci.Process, size: oci.Box | None) -> oci.Process:
 def _mount_of(path: Path) -> str:
     """Find the mount that a path lies on."""
     return str(next(parent for parent in (path, *path.parents) if os.path.ismount(parent)))
+
+
+def _clear(directory: Path) -> None:
+    """Remove a directory of ours; an empty root/ and directories of exec are all it may hold besides files."""
+    try:
+        entries = list(os.scandir(directory))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _clear(Path(entry.path))
+        else:
+            Path(entry.path).unlink()
+    directory.rmdir()
 
 
 def _camel(name: str) -> str:

@@ -1,80 +1,33 @@
-"""`trivet-runtime`: an OCI runtime for the command line."""
+"""`trivet-runtime`: where the command begins; what it does is in command.py.
+
+Every start pays for what is imported, so nothing is that isn't needed, on the way to any verb.
+"""
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-
-from trivet.base.error import TrivetError, Unsupported
-from trivet.oci.runtime import VERSION
-from trivet.runtime.journal import Journal
-
-VERBS = {
-    "create": "set a container up",
-    "start": "let the program of a created container begin",
-    "run": "create and start",
-    "state": "print a container's state",
-    "kill": "send a signal",
-    "delete": "remove a stopped container",
-    "exec": "run a further program in a running container",
-    "list": "list containers",
-    "ps": "list the processes inside",
-    "pause": "freeze a container",
-    "resume": "thaw a container",
-    "update": "change a container's limits",
-    "events": "print what happens in a container, and what it uses",
-    "spec": "write an example config.json",
-    "features": "say what this runtime can do",
-    "checkpoint": "not supported",
-    "restore": "not supported",
-}
-FAILURE = 1
-_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
-
-
-def parser(verb: str | None) -> argparse.ArgumentParser:
-    """Build the parser; only the verb asked for is imported, since every start pays for it."""
-    root = argparse.ArgumentParser(prog="trivet-runtime", description=__doc__, allow_abbrev=False)
-    root.add_argument("--root", type=Path, default=Path("/run/trivet-runtime"), help="where state is kept")
-    root.add_argument("--log", type=Path, help="append errors and warnings to this file")
-    root.add_argument("--log-format", choices=("text", "json"), default="text")
-    root.add_argument("--debug", action="store_true", help="show where an error came from")
-    root.add_argument("--systemd-cgroup", action="store_true", help="let systemd make the control groups")
-    root.add_argument("--rootless", choices=("true", "false", "auto"), default="auto")
-    root.add_argument("--criu", help=argparse.SUPPRESS)
-    root.add_argument("--version", "-v", action="version", version=f"trivet-runtime 0.1.0\nspec: {VERSION}")
-    verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, text in VERBS.items():
-        sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
-        if name == verb:
-            importlib.import_module(f"trivet.runtime.verb.{name}").add(sub)
-    return root
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is the verb's, or 1 after an error."""
-    words = sys.argv[1:] if words is None else list(words)
-    verb = next((word for word in words if word in VERBS), None)
-    arguments = parser(verb).parse_args(words)
-    arguments.root = arguments.root.absolute()
-    arguments.journal = Journal(arguments.log, arguments.log_format)
+    with _absent("typing_extensions"):  # msgspec takes it when it is there, a quarter of the time of a start
+        from trivet.runtime import command
+    return command.main(sys.argv[1:] if words is None else words)
+
+
+@contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """Let an import find no such module."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
     try:
-        _check(arguments)
-        return int(importlib.import_module(f"trivet.runtime.verb.{arguments.verb}").run(arguments))
-    except (TrivetError, OSError, ValueError, OverflowError) as error:
-        if arguments.debug:
-            raise
-        arguments.journal.fail(error)
-        return FAILURE
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    if arguments.systemd_cgroup and arguments.verb in ("create", "run", "update"):
-        there = "is not what this machine runs" if not _SYSTEMD.is_dir() else "can't make control groups for us yet"
-        raise Unsupported(f"--systemd-cgroup: systemd {there}", hint="leave --systemd-cgroup out")
+        yield
+    finally:
+        del sys.modules[name]
 
 
 if __name__ == "__main__":
