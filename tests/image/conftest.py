@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.image.served import trivet_registry
 
 from trivet.engine.image.image import Images
 from trivet.engine.image.model import ImageRecord
@@ -65,10 +66,11 @@ def small_tar(**files: bytes) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    """The address of a running registry (Debian's docker-registry), empty, on loopback."""
-    with debian_registry(tmp_path) as address:
+@pytest.fixture(params=["trivet", pytest.param("debian", marks=pytest.mark.needs("docker-registry"))])
+def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a running registry, ours and Debian's docker-registry, empty, on loopback."""
+    start = trivet_registry if request.param == "trivet" else debian_registry
+    with start(tmp_path / "served") as address:
         yield address
 
 
@@ -79,6 +81,7 @@ def debian_registry(place: Path, *, htpasswd: str = "") -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     config, users = place / "registry.yml", place / "htpasswd"
+    place.mkdir(exist_ok=True)
     users.write_text(htpasswd)
     config.write_text(
         f"version: 0.1\nlog: {{level: error}}\n"

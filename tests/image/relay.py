@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 
 class Relay:
-    """Passes bytes on to `target`; the first connection to send more than `limit` of them is cut, `cuts` times."""
+    """Passes bytes on to `target`; a connection about to send more than `limit` of them is cut, `cuts` times."""
 
     def __init__(self, target: str, limit: int, cuts: int = 1) -> None:
         host, _, port = target.rpartition(":")
@@ -47,10 +47,10 @@ class Relay:
         passed = 0
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(1 << 16):
-                writer.write(data)
-                await writer.drain()
                 passed += len(data)
-                self.sent += len(data) if counted else 0
                 if counted and passed > self._limit and self.cuts:
                     self.cuts -= 1
                     return
+                writer.write(data)
+                await writer.drain()
+                self.sent += len(data) if counted else 0

@@ -79,6 +79,7 @@ ENTRIES = (
     Entry(IMAGES, "rmi", "image rm", "image", "rm", "remove images"),
     Entry(IMAGES, "login", "registry login", "registry", "login", "log in to a registry"),
     Entry(IMAGES, "logout", "registry logout", "registry", "logout", "forget the login to a registry"),
+    Entry(IMAGES, "", "registry serve", "registry", "serve", "be a registry"),
     Entry(IMAGES, "", "image inspect", "image", "inspect", "show everything about images, as JSON"),
     Entry(IMAGES, "", "image prune", "image", "prune", "remove images nothing uses"),
     Entry(IMAGES, "", "builder prune", "build", "prune", "empty the build cache"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from argparse import Namespace
 
-from trivet.cli import terminal
+from trivet.cli import terminal, value
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
+from trivet.cli.option import DIRECTORY, FILE
 from trivet.client.schema import LoginRequest
 
 LONGEST = 64 << 10  # of a password; tokens can be long
@@ -28,6 +30,17 @@ def logout(context: Context, args: Namespace) -> int:
     known = context.client.registries.logout(args.registry)
     print("login removed" if known else "there was no login")
     return 0
+
+
+def serve(context: Context, args: Namespace) -> int:
+    """Become the registry's process: the command itself knows nothing of how one works."""
+    words = ["--root", args.root, "--listen", args.listen]
+    words += ["--collect-every", str(args.collect_every), "--grace", str(args.grace)]
+    for name in ("tls_certificate", "tls_key"):
+        if getattr(args, name):
+            words += [f"--{name.replace('_', '-')}", getattr(args, name)]
+    words += ["--insecure"] if args.insecure else []
+    os.execv(sys.executable, [sys.executable, "-m", "trivet.registry.server.main", *words])
 
 
 def _read_password() -> str:
@@ -63,4 +76,36 @@ COMMANDS = {
         examples=(("trivet login -u me --password-stdin localhost:5000 < token", ""),),
     ),
     "logout": Command(logout, (REGISTRY,), examples=(("trivet logout localhost:5000", ""),)),
+    "serve": Command(
+        serve,
+        (
+            option("--root", metavar="DIR", required=True, help="where everything is kept", complete=DIRECTORY),
+            option("--listen", metavar="HOST:PORT", default="127.0.0.1:5000", help="default: 127.0.0.1:5000"),
+            option("--tls-certificate", metavar="FILE", default="", help="certificate chain, PEM", complete=FILE),
+            option("--tls-key", metavar="FILE", default="", help="its private key, PEM", complete=FILE),
+            flag("--insecure", help="allow other machines in without TLS"),
+            option(
+                "--collect-every",
+                metavar="TIME",
+                type=value.seconds,
+                default=3600,
+                help="how often garbage is collected (default: 1h)",
+            ),
+            option(
+                "--grace",
+                metavar="TIME",
+                type=value.seconds,
+                default=3600,
+                help="how long a blob no manifest mentions is kept (default: 1h)",
+            ),
+        ),
+        about="Runs in the foreground until SIGTERM, as a process of its own beside the engine.",
+        examples=(
+            ("trivet registry serve --root /var/lib/registry", "for this machine"),
+            (
+                "trivet registry serve --root r --listen 0.0.0.0:443 --tls-certificate c.pem --tls-key k.pem",
+                "for others",
+            ),
+        ),
+    ),
 }

@@ -89,6 +89,15 @@ class Ingest:
         with explaining_full(self.path):
             return self._file.write(data)
 
+    def rehash(self, algorithm: str) -> None:
+        """Go over to another digest algorithm; what was written so far is read again."""
+        self._state = digests.hasher(algorithm)
+        with explaining_full(self.path):
+            self._file.flush()
+        with self.path.open("rb") as file:
+            while piece := file.read(CHUNK):
+                self._state.update(piece)
+
     def restart(self) -> None:
         """Forget everything written, to begin again."""
         self._file.seek(0)

@@ -177,6 +177,11 @@ class Table(Generic[T]):
         """Read all records, oldest first."""
         return self._bodies("1")
 
+    def below(self, prefix: str, *, after: str = "", limit: int = -1) -> list[T]:
+        """Read records whose key begins with `prefix`, in the order of keys: at most `limit`, from behind `after`."""
+        first = prefix + after + "\0" if after else prefix
+        return self._bodies("id >= ? AND id < ?", first, prefix + "\uffff", order="id", limit=limit)
+
     def delete(self, key: str) -> bool:
         """Remove a record; False when it wasn't there."""
         gone = self._execute("DELETE FROM document WHERE kind = ? AND id = ?", (self._kind, key)) > 0
@@ -187,8 +192,8 @@ class Table(Generic[T]):
         rows = self._bodies(where, value)
         return rows[0] if rows else None
 
-    def _bodies(self, where: str, *values: str) -> list[T]:
-        sql = f"SELECT id, body FROM document WHERE kind = ? AND {where} ORDER BY rowid"
+    def _bodies(self, where: str, *values: str, order: str = "rowid", limit: int = -1) -> list[T]:
+        sql = f"SELECT id, body FROM document WHERE kind = ? AND {where} ORDER BY {order} LIMIT {limit:d}"
         with self._records.reading() as connection:
             rows = connection.execute(sql, (self._kind, *values)).fetchall()
         return [self._decode(key, body) for key, body in rows]

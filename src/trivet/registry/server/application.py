@@ -1,0 +1,79 @@
+"""The registry as an aiohttp application: which handler a method and a resource have, and what refusals look like."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from trivet.base.error import Exhausted
+from trivet.registry.server import blob, listing, manifest, route
+from trivet.registry.server.error import Code, Refusal
+from trivet.registry.server.registry import Registry
+from trivet.registry.server.route import Resource, Target
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Registry, web.Request, Target], Awaitable[web.StreamResponse]]
+
+HANDLERS: dict[Resource, dict[str, Handler]] = {
+    Resource.API: {"GET": listing.api, "HEAD": listing.api},
+    Resource.CATALOG: {"GET": listing.catalog},
+    Resource.BLOB: {"GET": blob.read, "HEAD": blob.read, "DELETE": blob.delete},
+    Resource.UPLOADS: {"POST": blob.begin},
+    Resource.UPLOAD: {"GET": blob.status, "PATCH": blob.chunk, "PUT": blob.commit, "DELETE": blob.cancel},
+    Resource.MANIFEST: {
+        "GET": manifest.read,
+        "HEAD": manifest.read,
+        "PUT": manifest.store,
+        "DELETE": manifest.delete,
+    },
+    Resource.TAGS: {"GET": listing.tags},
+    Resource.REFERRERS: {"GET": listing.referrers},
+}
+EVERY_ANSWER = {"Docker-Distribution-API-Version": "registry/2.0", "Server": "trivet"}
+
+
+def application(registry: Registry) -> web.Application:
+    """Make the application; every path has the same entry, `route` tells them apart."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        try:
+            answer = await _handle(registry, request)
+        except Refusal as refusal:
+            answer = _refused(refusal)
+        except (ConnectionError, web.RequestPayloadError) as error:
+            answer = _refused(Refusal(Code.UNKNOWN, f"the request broke off: {error}", status=400))
+        except TimeoutError:
+            answer = _refused(Refusal(Code.UNKNOWN, "the client was silent for too long", status=408))
+        except Exhausted as error:
+            log.error("%s", error.message)
+            answer = _refused(Refusal(Code.UNKNOWN, "the registry's disk is full", status=507))
+        except Exception:
+            log.exception("%s %s failed", request.method, request.rel_url)
+            answer = _refused(Refusal(Code.UNKNOWN, "internal error; the registry's log has the details"))
+        answer.headers.update(EVERY_ANSWER)
+        return answer
+
+    app = web.Application(client_max_size=0)
+    app.router.add_route("*", "/{path:.*}", serve)
+    return app
+
+
+async def _handle(registry: Registry, request: web.Request) -> web.StreamResponse:
+    target = route.parse(request.rel_url.raw_path)
+    methods = HANDLERS[target.resource]
+    handler = methods.get(request.method)
+    if handler is None:
+        allowed = {"Allow": ", ".join(methods)}
+        raise Refusal(Code.UNSUPPORTED, f"{request.method} is not for this path", headers=allowed)
+    return await handler(registry, request, target)
+
+
+def _refused(refusal: Refusal) -> web.Response:
+    headers = {"Content-Type": "application/json", **refusal.headers}
+    answer = web.Response(status=refusal.status, body=refusal.body(), headers=headers)
+    if refusal.status in (408, 413):
+        answer.force_close()
+    return answer

@@ -1,0 +1,135 @@
+"""Blobs: read, delete, and upload in one piece, in chunks, or by mounting (distribution-spec, end-2, 4-6, 10-14)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from aiohttp import web
+
+from trivet.registry.server.error import Code, Refusal
+from trivet.registry.server.registry import Registry
+from trivet.registry.server.route import Target, check_digest, check_name
+from trivet.registry.server.upload import Upload
+
+PIECE = 1 << 20
+STALL = 60.0  # seconds a client may be silent in the middle of a body
+_RANGE = re.compile(r"(?:bytes[= ])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?")
+
+
+async def read(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+    """Send a blob or the ranges asked for; HEAD tells its size."""
+    if not await asyncio.to_thread(registry.repositories.has_blob, target.name, target.value):
+        raise Refusal(Code.BLOB_UNKNOWN, f"repository {target.name} has no blob {target.value}")
+    headers = {"Docker-Content-Digest": target.value, "Content-Type": "application/octet-stream"}
+    return web.FileResponse(registry.content.path(target.value), chunk_size=PIECE, headers=headers)
+
+
+async def delete(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+    """Take a blob from its repository; the bytes go when no other has them."""
+    await asyncio.to_thread(registry.repositories.delete_blob, target.name, target.value)
+    return web.Response(status=202)
+
+
+async def begin(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+    """Begin an upload; or mount, or take the whole blob at once, if the query says so."""
+    if "mount" in request.query:
+        digest, source = check_digest(request.query["mount"]), request.query.get("from")
+        if source is not None and await asyncio.to_thread(registry.repositories.has_blob, check_name(source), digest):
+            await asyncio.to_thread(registry.repositories.link, target.name, digest)
+            return _created(target, digest)
+    whole = check_digest(request.query["digest"]) if "digest" in request.query else ""
+    upload = await registry.uploads.begin(target.name)
+    if not whole:
+        return _underway(upload, 202)
+    async with registry.uploads.hold(target.name, upload.key):
+        return await _finish(registry, request, target, upload, whole)
+
+
+async def status(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+    """Tell how much of an upload is here."""
+    async with registry.uploads.hold(target.name, target.value) as upload:
+        return _underway(upload, 204)
+
+
+async def chunk(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+    """Take the next bytes of an upload."""
+    async with registry.uploads.hold(target.name, target.value) as upload:
+        _check_range(request, upload)
+        await _receive(request, upload)
+        return _underway(upload, 202)
+
+
+async def commit(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+    """Take the last bytes of an upload, if any, and give the blob its name."""
+    digest = check_digest(request.query.get("digest", ""))
+    async with registry.uploads.hold(target.name, target.value) as upload:
+        _check_range(request, upload)
+        return await _finish(registry, request, target, upload, digest)
+
+
+async def cancel(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+    """Throw an upload away."""
+    async with registry.uploads.hold(target.name, target.value) as upload:
+        await registry.uploads.drop(upload)
+    return web.Response(status=204)
+
+
+async def _finish(
+    registry: Registry, request: web.Request, target: Target, upload: Upload, digest: str
+) -> web.StreamResponse:
+    await _receive(request, upload)
+    try:
+        await asyncio.to_thread(upload.expect, digest)
+        await asyncio.to_thread(registry.repositories.link, target.name, digest)
+    except BaseException:
+        await registry.uploads.drop(upload)
+        raise
+    await registry.uploads.publish(upload)
+    return _created(target, digest)
+
+
+async def _receive(request: web.Request, upload: Upload) -> None:
+    """Append the request's body; what arrived before a client went away stays."""
+    if not request.body_exists:
+        return
+    while True:
+        async with asyncio.timeout(STALL):
+            piece = await request.content.read(PIECE)
+        if not piece:
+            return
+        await asyncio.to_thread(upload.ingest.write, piece)
+
+
+def _check_range(request: web.Request, upload: Upload) -> None:
+    """Refuse bytes that don't go on where the upload stands (distribution-spec, "Pushing a blob in chunks")."""
+    text = request.headers.get("Content-Range")
+    if text is None:
+        return
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        raise Refusal(Code.BLOB_UPLOAD_INVALID, f"malformed Content-Range {text[:100]!r}")
+    first, last = int(match[1]), int(match[2])
+    if first != upload.size or last < first:
+        message = f"the upload has {upload.size} bytes, the chunk begins at {first}"
+        raise Refusal(Code.BLOB_UPLOAD_INVALID, message, status=416, headers=_headers(upload))
+    if request.content_length is not None and request.content_length != last - first + 1:
+        message = f"the chunk has {request.content_length} bytes, its Content-Range says {last - first + 1}"
+        raise Refusal(Code.SIZE_INVALID, message)
+
+
+def _headers(upload: Upload) -> dict[str, str]:
+    return {
+        "Location": f"/v2/{upload.name}/blobs/uploads/{upload.key}",
+        "Range": f"0-{max(upload.size - 1, 0)}",
+        "Docker-Upload-UUID": upload.key,
+    }
+
+
+def _underway(upload: Upload, code: int) -> web.Response:
+    return web.Response(status=code, headers=_headers(upload))
+
+
+def _created(target: Target, digest: str) -> web.Response:
+    headers = {"Location": f"/v2/{target.name}/blobs/{digest}", "Docker-Content-Digest": digest}
+    return web.Response(status=201, headers=headers)

@@ -1,0 +1,155 @@
+"""The process behind `trivet registry serve`: read the options, listen, and on SIGTERM finish what is under way."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import ipaddress
+import logging
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from trivet.base.error import AlreadyExists, Denied, InvalidArgument, TrivetError, Unavailable
+from trivet.registry.server.application import application
+from trivet.registry.server.registry import opened
+
+log = logging.getLogger("trivet.registry")
+
+BUFFER = 1 << 20  # bytes of a body that wait while the ones before are hashed and written
+SHUTDOWN = 5.0
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process was told."""
+
+    root: Path
+    host: str
+    port: int
+    certificate: Path | None
+    key: Path | None
+    insecure: bool
+    collect_every: float
+    grace: float
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a registry until SIGTERM or SIGINT; returns the exit status."""
+    logging.basicConfig(level="INFO", stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.umask(0o077)
+    try:
+        settings = parse(arguments)
+        with _locked(settings.root):
+            asyncio.run(_serve(settings))
+    except TrivetError as error:
+        print(f"trivet: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        return 2 if isinstance(error, InvalidArgument) else 1
+    return 0
+
+
+def parse(arguments: list[str] | None = None) -> Settings:
+    """Read the options. Raises `InvalidArgument`, and `Denied` for an address others reach without TLS."""
+    parser = argparse.ArgumentParser(prog="trivet registry serve", allow_abbrev=False)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--listen", default="127.0.0.1:5000")
+    parser.add_argument("--tls-certificate", type=Path)
+    parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--insecure", action="store_true")
+    parser.add_argument("--collect-every", type=float, default=3600.0)
+    parser.add_argument("--grace", type=float, default=3600.0)
+    args = parser.parse_args(arguments)
+    host, port = _address(args.listen)
+    if (args.tls_certificate is None) != (args.tls_key is None):
+        raise InvalidArgument("--tls-certificate and --tls-key belong together")
+    if not (args.tls_certificate or args.insecure or _is_loopback(host)):
+        hint = "give --tls-certificate and --tls-key, or --insecure where the network is trusted"
+        raise Denied(f"cannot listen on {args.listen}: others could reach it, and there is no TLS", hint=hint)
+    if args.collect_every <= 0 or args.grace < 0:
+        raise InvalidArgument("--collect-every and --grace are positive numbers of seconds")
+    return Settings(
+        root=args.root,
+        host=host,
+        port=port,
+        certificate=args.tls_certificate,
+        key=args.tls_key,
+        insecure=args.insecure,
+        collect_every=args.collect_every,
+        grace=args.grace,
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise InvalidArgument(f"--listen {text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Make the root and hold it against a second registry."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable(f"cannot use {error.filename}: {(error.strerror or str(error)).lower()}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise AlreadyExists(f"another registry uses {root}", hint="choose another --root") from None
+    finally:
+        os.close(descriptor)
+
+
+async def _serve(settings: Settings) -> None:
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with opened(settings.root, collect_every=settings.collect_every, grace=settings.grace) as registry:
+        runner = web.AppRunner(
+            application(registry), access_log=None, shutdown_timeout=SHUTDOWN, read_bufsize=BUFFER, lingering_time=2.0
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, settings.host, settings.port, ssl_context=_tls(settings))
+            try:
+                await site.start()
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                raise Unavailable(f"cannot listen on {settings.host}:{settings.port}: {reason}") from error
+            port = runner.addresses[0][1]
+            print(f"registry at {settings.host}:{port}", flush=True)
+            await ended.wait()
+        finally:
+            await runner.cleanup()
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.certificate is None or settings.key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.certificate, settings.key)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidArgument(f"cannot use {settings.certificate} with {settings.key}: {error}") from error
+    return context
+
+
+if __name__ == "__main__":
+    sys.exit(main())
