@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from tests.conformance.harness import Harness, Session
 
@@ -96,3 +98,16 @@ def test_exec_needs_a_running_instance(instance: Harness) -> None:
     instance.start("true").wait()
     with pytest.raises(Conflict, match="not running"):
         instance.exec("true")
+
+
+def test_output_waits_for_clients_that_read_late(instance: Harness) -> None:
+    """What programs wrote before they ended is not lost on clients that pause for longer than any patience.
+
+    The sizes lie around what all the buffers on the way hold: somewhere there a program has ended while its
+    last bytes still wait in its pipe.
+    """
+    instance.start("sleep", "600")
+    blocks = range(1800, 4000, 200)
+    sessions = [instance.exec("inside", "bytes", str(count)) for count in blocks]
+    time.sleep(4)
+    assert [len(session.wait().stdout) // 256 for session in sessions] == list(blocks)

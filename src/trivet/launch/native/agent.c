@@ -248,11 +248,17 @@ static void listen_to_host(void)
 
 /* --- output and ends -------------------------------------------------------------------------------- */
 
+/* Whether the host lets us read on: it owes credit, or has not taken what was sent. */
+static bool has_room(const struct slot *slot)
+{
+    return slot->credit && wire_backlog(&wire) <= BACKLOG_LIMIT;
+}
+
 static void pass_output(struct slot *slot, int *stream, enum frame_type type)
 {
     static unsigned char bytes[CHUNK];
     size_t room = slot->credit < sizeof bytes ? slot->credit : sizeof bytes;
-    if (*stream < 0 || !room || wire_backlog(&wire) > BACKLOG_LIMIT)
+    if (*stream < 0 || !has_room(slot))
         return;
     ssize_t length = session_read(&slot->session, stream, bytes, room);
     if (length <= 0)
@@ -277,14 +283,16 @@ static void reap(int signals)
             }
 }
 
-static bool has_ended(const struct slot *slot)
+static bool has_ended(struct slot *slot)
 {
     const struct session *session = &slot->session;
     if (!session->reaped)
         return false;
     if (session->output < 0 && session->error < 0)
         return true;
-    return slot->credit && now_ms() - slot->quiet_since > DRAIN_MS;
+    if (!has_room(slot)) /* a slow host is not a quiet program: what waits in the pipe is not lost */
+        slot->quiet_since = now_ms();
+    return now_ms() - slot->quiet_since > DRAIN_MS;
 }
 
 static void settle(struct slot *slot)
@@ -302,7 +310,7 @@ static void settle(struct slot *slot)
 static void watch_slot(const struct slot *slot, struct pollfd polls[POLLS])
 {
     const struct session *session = &slot->session;
-    bool room = slot->used && slot->credit && wire_backlog(&wire) <= BACKLOG_LIMIT;
+    bool room = slot->used && has_room(slot);
     polls[0] = (struct pollfd){ .fd = slot->used ? session->report : -1, .events = POLLIN };
     polls[1] = (struct pollfd){ .fd = slot->used && session_has_input(session) ? session->input : -1, .events = POLLOUT };
     polls[2] = (struct pollfd){ .fd = room ? session->output : -1, .events = POLLIN };

@@ -221,9 +221,9 @@ static void advance(struct monitor *monitor)
 {
     if (monitor->phase == DRAINING && drained(monitor))
         ending_tell(monitor);
-    if (monitor->relay)
-        relay_advance(monitor);
     hub_flush(&monitor->hub, monitor->phase == RUNNING ? 0 : PATIENCE_MS);
+    if (monitor->relay) /* after the flush: room it made is credit for the guest, and nothing else would wake us */
+        relay_advance(monitor);
     client_make_room(monitor);
     bool wanted = monitor->linger && !monitor->served && !directory_is_gone(monitor);
     if (monitor->phase == TOLD && !monitor->hub.count && !wanted)
