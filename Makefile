@@ -36,6 +36,8 @@ RUN_PACKAGES := $(shell echo $(RUN_PACKAGES))
 BUILD_PACKAGES := $(shell echo $(BUILD_PACKAGES))
 TEST_PACKAGES := $(shell echo $(TEST_PACKAGES))
 NATIVE := src/trivet/launch/native
+# two workers: while one waits for a guest to boot, the other has a processor
+JOBS ?= 2
 RUN_PYTEST := $(BIN)/python -m pytest
 
 .PHONY: all setup system native demo test check fix bench clean try
@@ -64,7 +66,7 @@ demo: setup
 ## everything, as root
 test: setup
 	@bash scripts/packages $(TEST_PACKAGES)
-	$(RUN_PYTEST) tests $(ARGS)
+	$(RUN_PYTEST) tests -n $(JOBS) --dist worksteal $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check src tests bench demo
