@@ -81,4 +81,3 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.systemd_cgroup and arguments.verb in ("create", "run", "update"):
         there = "is not what this machine runs" if not _SYSTEMD.is_dir() else "can't make control groups for us yet"
         raise Unsupported(f"--systemd-cgroup: systemd {there}", hint="leave --systemd-cgroup out")
-

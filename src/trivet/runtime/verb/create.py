@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from trivet.runtime.container import Container
+from trivet.runtime import program
 from trivet.runtime.verb import way
 
 
@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     chosen = way.read(arguments, attached=False, wait=True)
-    container, begun = Container.create(arguments.root, arguments.id, arguments.bundle, chosen, detached=True)
+    container, begun = program.create(arguments.root, arguments.id, arguments.bundle, chosen, detached=True)
     try:
         way.write_pid(arguments.pid_file, begun.pid)
     except OSError:

@@ -10,6 +10,7 @@ import msgspec
 
 from trivet.base.error import InvalidArgument
 from trivet.oci import runtime as oci
+from trivet.runtime import program
 from trivet.runtime.container import Container
 from trivet.runtime.relay import wait
 from trivet.runtime.verb import way
@@ -37,7 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     container = Container.find(arguments.root, arguments.id)
     process = _process(arguments, container)
     chosen = way.read(arguments, attached=not arguments.detach)
-    begun = container.exec(process, arguments.user, chosen, paused=arguments.ignore_paused, detached=arguments.detach)
+    begun = program.execute(
+        container, process, arguments.user, chosen, paused=arguments.ignore_paused, detached=arguments.detach
+    )
     way.write_pid(arguments.pid_file, begun.pid)
     return 0 if arguments.detach else wait(begun.pid, begun.master)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from trivet.runtime.container import Container
+from trivet.runtime import program
 from trivet.runtime.relay import wait
 from trivet.runtime.verb import way
 
@@ -20,14 +20,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     chosen = way.read(arguments, attached=not arguments.detach)
-    container, begun = Container.create(
-        arguments.root, arguments.id, arguments.bundle, chosen, detached=arguments.detach
-    )
+    container, begun = program.create(arguments.root, arguments.id, arguments.bundle, chosen, detached=arguments.detach)
     keep = False
     try:
         way.write_pid(arguments.pid_file, begun.pid)
         if not begun.started:
-            container.start()
+            program.start(container)
         keep = arguments.detach or arguments.keep
         return 0 if arguments.detach else wait(begun.pid, begun.master)
     finally:

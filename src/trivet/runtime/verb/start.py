@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from trivet.runtime import program
 from trivet.runtime.container import Container
 
 
@@ -14,5 +15,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
-    Container.find(arguments.root, arguments.id).start()
+    program.start(Container.find(arguments.root, arguments.id))
     return 0

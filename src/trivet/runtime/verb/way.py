@@ -6,8 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from trivet.oci import runtime as oci
-from trivet.runtime.container import Way
+from trivet.runtime.program import Way
 from trivet.runtime.relay import size
 
 LISTENING = "LISTEN_FDS"
@@ -31,9 +30,11 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
 
 def read(arguments: argparse.Namespace, *, attached: bool, wait: bool = False) -> Way:
     """Read them."""
+    listening = _listening()
     return Way(
+        variables=(f"{LISTENING}={listening}", "LISTEN_PID=1") if listening else (),
         console=arguments.console_socket,
-        preserved=max(arguments.preserve_fds, 0) + _listening(),
+        preserved=max(arguments.preserve_fds, 0) + listening,
         pivot=not getattr(arguments, "no_pivot", False),
         keyring=not getattr(arguments, "no_new_keyring", False),
         size=size() if attached else None,
@@ -46,12 +47,6 @@ def _listening() -> int:
     """Count the sockets a service manager passed on (sd_listen_fds(3))."""
     count = os.environ.get(LISTENING, "")
     return int(count) if count.isascii() and count.isdigit() and len(count) < 4 else 0
-
-
-def listening(process: oci.Process) -> tuple[str, ...]:
-    """Give the program's environment, with what tells it of those sockets."""
-    count = _listening()
-    return (*process.env, f"{LISTENING}={count}", "LISTEN_PID=1") if count else process.env
 
 
 def write_pid(path: Path | None, pid: int) -> None:
