@@ -12,7 +12,7 @@ from trivet.registry.server.registry import Registry
 from trivet.registry.server.route import Target, check_digest, check_name
 from trivet.registry.server.upload import Upload
 
-PIECE = 1 << 20
+PIECE = 512 << 10
 STALL = 60.0  # seconds a client may be silent in the middle of a body
 _RANGE = re.compile(r"(?:bytes[= ])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?")
 

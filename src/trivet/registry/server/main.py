@@ -24,7 +24,7 @@ from trivet.registry.server.registry import opened
 
 log = logging.getLogger("trivet.registry")
 
-BUFFER = 1 << 20  # bytes of a body that wait while the ones before are hashed and written
+BUFFER = 512 << 10  # bytes of a body that wait while the ones before are hashed and written
 SHUTDOWN = 5.0
 
 
