@@ -61,7 +61,7 @@ def user(process: oci.Process, spec: str | None, groups: tuple[str, ...]) -> Ope
         return User(spec, groups)
     for number in (process.user.uid, process.user.gid, *process.user.additional_gids):
         if not 0 <= number < _NOBODY_CAN:
-            raise InvalidArgument(f"user or group id {number} is out of range")
+            raise InvalidArgument(f"user or group id {number} is out of range - at `$.process.user`")
     numbers = tuple(str(gid) for gid in process.user.additional_gids)
     return Identity(process.user.uid, process.user.gid, numbers)
 
