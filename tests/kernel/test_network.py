@@ -326,7 +326,11 @@ def test_taken_ports(world: World) -> None:
     other.ensure_default()
     other.attach("", "theirs", "theirs", "netns")
     other.publish("theirs", [PortRequest(container_port=80, host_port=7070)])
-    for port, owner in ((8080, "instance web"), (9090, Path("/proc/self/comm").read_text().strip()), (7070, "another trivet engine")):
+    for port, owner in (
+        (8080, "instance web"),
+        (9090, Path("/proc/self/comm").read_text().strip()),
+        (7070, "another trivet engine"),
+    ):
         wanted = [PortRequest(container_port=1, host_port=6060), PortRequest(container_port=80, host_port=port)]
         with pytest.raises(PortTaken, match=f"^port {port}/tcp on 0.0.0.0 is already used by {owner}"):
             world.networks.publish("late", wanted)
