@@ -1,7 +1,7 @@
 """OCI runtimes, each given the same bundle: the configuration trivet's own container level uses.
 
 A bare runtime leaves nobody behind to hold a program's output and exit status; its memory per instance is
-therefore nothing, which is no merit.
+therefore nothing, and that is no merit.
 """
 
 from __future__ import annotations
