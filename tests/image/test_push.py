@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from tests.image.conftest import debian_registry, small_tar
 from tests.image.relay import Relay
+from tests.image.served import trivet_registry
 from tests.image.test_registry import push as skopeo_push
 from tests.image.test_registry import raw_manifest
 from tests.image.test_registry_hostile import serving
@@ -128,27 +129,37 @@ def test_a_name_that_is_not_here(images: Images, image: ImageRecord) -> None:
     assert caught.value.hint == "give it the name to push first: trivet tag IMAGE localhost:1/none:latest"
 
 
-@pytest.mark.needs("docker-registry")
+@pytest.fixture(params=["trivet", pytest.param("debian", marks=pytest.mark.needs("docker-registry"))])
+def closed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A registry that wants a login: user, secret."""
+    if request.param == "debian":
+        with debian_registry(tmp_path, htpasswd=HTPASSWD) as address:
+            yield address
+        return
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    with trivet_registry(tmp_path / "served", "--htpasswd", str(tmp_path / "htpasswd")) as address:
+        yield address
+
+
 def test_login_opens_a_closed_registry(
-    images: Images, image: ImageRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    closed: str, images: Images, image: ImageRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without login a push is refused with the next command; with one it works; the file is for its owner only."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    with debian_registry(tmp_path, htpasswd=HTPASSWD) as address:
-        images.tag("test/base:1", f"{address}/app:1")
-        with pytest.raises(LoginRequired, match=f"registry {address} wants a login for app") as caught:
-            push(images, f"{address}/app:1")
-        assert caught.value.hint == f"trivet login {address}"
-        with pytest.raises(LoginFailed, match=f"registry {address} does not accept the password of user"):
-            asyncio.run(login(address, Credentials("user", "wrong")))
-        assert not (tmp_path / "docker").exists()
-        file = Path(asyncio.run(login(f"http://{address}/", Credentials("user", "secret"))))
-        assert file.stat().st_mode & 0o777 == 0o600
-        assert push(images, f"{address}/app:1")[0] == image.digest
-        assert asyncio.run(logout(address))
-        assert not asyncio.run(logout(address))
-        with pytest.raises(LoginRequired):
-            push(images, f"{address}/app:1")
+    images.tag("test/base:1", f"{closed}/app:1")
+    with pytest.raises(LoginRequired, match=f"registry {closed} wants a login for app") as caught:
+        push(images, f"{closed}/app:1")
+    assert caught.value.hint == f"trivet login {closed}"
+    with pytest.raises(LoginFailed, match=f"registry {closed} does not accept the password of user"):
+        asyncio.run(login(closed, Credentials("user", "wrong")))
+    assert not (tmp_path / "docker").exists()
+    file = Path(asyncio.run(login(f"http://{closed}/", Credentials("user", "secret"))))
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert push(images, f"{closed}/app:1")[0] == image.digest
+    assert asyncio.run(logout(closed))
+    assert not asyncio.run(logout(closed))
+    with pytest.raises(LoginRequired):
+        push(images, f"{closed}/app:1")
 
 
 def test_login_leaves_the_rest_of_the_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import http.client
 import io
@@ -16,6 +17,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import bcrypt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -192,6 +194,51 @@ def test_one_registry_per_root(tmp_path: Path) -> None:
         )
         done = subprocess.run([*command, tmp_path / "other"], capture_output=True, text=True, timeout=20)
         assert (done.returncode, f"cannot listen on {registry}: " in done.stderr) == (1, True)
+
+
+def test_accounts(tmp_path: Path) -> None:
+    """Without, or with a wrong, name or password nothing is told; the file is read again when it changes."""
+    hashed = {word: bcrypt.hashpw(word.encode(), bcrypt.gensalt(4)).decode() for word in ("old", "new")}
+    file = tmp_path / "htpasswd"
+    file.write_text(f"# people\n\nme:{hashed['old']}\n")
+
+    def status(registry: str, header: str) -> int:
+        connection = http.client.HTTPConnection(registry, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", "/v2/_catalog", headers={"Authorization": header} if header else {})
+            answer = connection.getresponse()
+            body = json.loads(answer.read())
+            assert answer.status == 200 or body["errors"][0]["code"] == "UNAUTHORIZED"
+            assert answer.status == 200 or answer.headers["WWW-Authenticate"].startswith("Basic realm=")
+            return answer.status
+
+    def basic(pair: str) -> str:
+        return "Basic " + base64.b64encode(pair.encode()).decode()
+
+    with trivet_registry(tmp_path / "r", "--htpasswd", str(file)) as registry:
+        wrong = [
+            "",
+            "Basic",
+            "Basic !",
+            "Bearer x",
+            basic("me"),
+            basic("me:new"),
+            basic("you:old"),
+            basic("me:" + "x" * 99),
+        ]
+        assert [status(registry, header) for header in wrong] == [401] * len(wrong)
+        assert [status(registry, basic("me:old")) for _ in range(3)] == [200] * 3
+        file.write_text(f"me:{hashed['new']}\n")
+        assert [status(registry, basic(f"me:{word}")) for word in ("old", "new")] == [401, 200]
+        file.write_text("me:plain\n")
+        assert ask(registry, "GET", "/v2/")[0] != 200
+    (tmp_path / "weak").write_text("ok:" + hashed["old"] + "\nme:$apr1$abc$def\n")
+    command: list[str | Path] = [TRIVET, "registry", "serve", "--root", tmp_path / "x", "--htpasswd", tmp_path / "weak"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        f"trivet: {tmp_path / 'weak'}:2: not a name and a bcrypt hash",
+    )
 
 
 @pytest.mark.needs("openssl")

@@ -36,7 +36,7 @@ def serve(context: Context, args: Namespace) -> int:
     """Become the registry's process: the command itself knows nothing of how one works."""
     words = ["--root", args.root, "--listen", args.listen]
     words += ["--collect-every", str(args.collect_every), "--grace", str(args.grace)]
-    for name in ("tls_certificate", "tls_key"):
+    for name in ("tls_certificate", "tls_key", "htpasswd"):
         if getattr(args, name):
             words += [f"--{name.replace('_', '-')}", getattr(args, name)]
     words += ["--insecure"] if args.insecure else []
@@ -83,6 +83,7 @@ COMMANDS = {
             option("--listen", metavar="HOST:PORT", default="127.0.0.1:5000", help="default: 127.0.0.1:5000"),
             option("--tls-certificate", metavar="FILE", default="", help="certificate chain, PEM", complete=FILE),
             option("--tls-key", metavar="FILE", default="", help="its private key, PEM", complete=FILE),
+            option("--htpasswd", metavar="FILE", default="", help="names and bcrypt hashes", complete=FILE),
             flag("--insecure", help="allow other machines in without TLS"),
             option(
                 "--collect-every",

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from trivet.base.error import Exhausted
 from trivet.registry.server import blob, listing, manifest, route
+from trivet.registry.server.account import Accounts
 from trivet.registry.server.error import Code, Refusal
 from trivet.registry.server.registry import Registry
 from trivet.registry.server.route import Resource, Target
@@ -35,11 +36,13 @@ HANDLERS: dict[Resource, dict[str, Handler]] = {
 EVERY_ANSWER = {"Docker-Distribution-API-Version": "registry/2.0", "Server": "trivet"}
 
 
-def application(registry: Registry) -> web.Application:
-    """Make the application; every path has the same entry, `route` tells them apart."""
+def application(registry: Registry, accounts: Accounts | None = None) -> web.Application:
+    """Make the application; every path has the same entry, `route` tells them apart. Without `accounts` all may in."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
         try:
+            if accounts is not None:
+                await accounts.check(request.headers.get("Authorization", ""))
             answer = await _handle(registry, request)
         except Refusal as refusal:
             answer = _refused(refusal)

@@ -19,6 +19,7 @@ import msgspec
 from aiohttp import web
 
 from trivet.base.error import AlreadyExists, Denied, InvalidArgument, TrivetError, Unavailable
+from trivet.registry.server.account import Accounts
 from trivet.registry.server.application import application
 from trivet.registry.server.registry import opened
 
@@ -36,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     certificate: Path | None
     key: Path | None
-    insecure: bool
+    htpasswd: Path | None
     collect_every: float
     grace: float
 
@@ -62,6 +63,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     parser.add_argument("--listen", default="127.0.0.1:5000")
     parser.add_argument("--tls-certificate", type=Path)
     parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--htpasswd", type=Path)
     parser.add_argument("--insecure", action="store_true")
     parser.add_argument("--collect-every", type=float, default=3600.0)
     parser.add_argument("--grace", type=float, default=3600.0)
@@ -80,7 +82,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         port=port,
         certificate=args.tls_certificate,
         key=args.tls_key,
-        insecure=args.insecure,
+        htpasswd=args.htpasswd,
         collect_every=args.collect_every,
         grace=args.grace,
     )
@@ -121,9 +123,14 @@ async def _serve(settings: Settings) -> None:
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
+    accounts = Accounts(settings.htpasswd) if settings.htpasswd else None
     async with opened(settings.root, collect_every=settings.collect_every, grace=settings.grace) as registry:
         runner = web.AppRunner(
-            application(registry), access_log=None, shutdown_timeout=SHUTDOWN, read_bufsize=BUFFER, lingering_time=2.0
+            application(registry, accounts),
+            access_log=None,
+            shutdown_timeout=SHUTDOWN,
+            read_bufsize=BUFFER,
+            lingering_time=2.0,
         )
         await runner.setup()
         try:
