@@ -9,6 +9,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -389,7 +390,7 @@ CASES = {
         "stat -c '%a %u %g %t:%T' /dev/ours; test -p /dev/pipe && echo pipe",
         "640 3 4 1:3\npipe",
     ),
-    "interfaces": Case(linux(netDevices={"eth0": {"name": "net0"}}), refused="$.linux.netDevices"),
+    "interfaces": Case(linux(netDevices={"no-such": {"name": "net0"}}), refused="$.linux.netDevices.no-such"),
     "device rules": Case(
         resources(
             devices=[
@@ -669,6 +670,21 @@ def test_listener(runtime: Runtime) -> None:
     assert b"listener" in runtime("run", runtime.id).stderr  # nobody listens any more
 
 
+@pytest.mark.needs("ip")
+def test_interface(runtime: Runtime) -> None:
+    """An interface moves into the container, is renamed, and keeps its addresses and MTU."""
+    runtime.change(linux(netDevices={"ours": {"name": "net0"}}), "sh", "-c", "ip addr show net0")
+    script = """
+        ip link add ours mtu 1400 type veth peer name theirs && ip link set theirs up
+        ip addr add 192.0.2.5/24 dev ours && ip addr add 2001:db8::5/64 dev ours nodad && exec "$@"
+    """
+    command = ["unshare", "--net", "sh", "-c", script, "sh", str(runtime.command), "--root", str(runtime.root)]
+    done = subprocess.run([*command, "run", runtime.id], cwd=runtime.bundle, capture_output=True, timeout=60, text=True)
+    assert done.returncode == 0, done
+    for words in ("mtu 1400", "inet 192.0.2.5/24", "inet6 2001:db8::5/64", ",UP"):
+        assert words in done.stdout
+
+
 def test_affinity_of_exec(runtime: Runtime) -> None:
     """A program that exec adds may be kept to processors of its own."""
     runtime.change({}, "sleep", "60")
@@ -684,6 +700,7 @@ def test_affinity_of_exec(runtime: Runtime) -> None:
 ELSEWHERE: dict[str, tuple[Callable[..., None], Any]] = {
     "hooks": (test_hooks, {"hooks": HOOKS}),
     "listener": (test_listener, linux(seccomp={"listenerPath": "", "listenerMetadata": ""})),
+    "interface": (test_interface, linux(netDevices={"ours": {"name": ""}})),
     "affinity": (test_affinity_of_exec, process(execCPUAffinity={"initial": "", "final": ""})),
 }
 

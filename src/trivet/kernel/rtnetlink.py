@@ -43,7 +43,7 @@ NEWADDR, GETADDR = 20, 22
 NEWROUTE, GETROUTE = 24, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
-IFLA_IFALIAS, IFLA_NET_NS_FD = 20, 28
+IFLA_NET_NS_PID, IFLA_IFALIAS, IFLA_NET_NS_FD = 19, 20, 28
 INFO_KIND, INFO_DATA, INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
 BRPORT_MODE = 4
 VETH_PEER = 1
@@ -185,15 +185,25 @@ def add_address(name: str, interface: Interface) -> None:
         netlink.send(Request(NEWADDR, payload, _ADD, f"{name} {interface}"))
 
 
-def addresses(name: str = "") -> list[Interface]:
-    """List the IPv4 addresses of one interface, or of all."""
+def move_link(name: str, pid: int) -> None:
+    """Move an interface into the network namespace of a process; it is down there, without addresses."""
+    payload = IFINFO.pack(0, 0, _index(name), 0, 0) + attribute(IFLA_NET_NS_PID, pid)
+    with Socket(socket.NETLINK_ROUTE) as netlink:
+        netlink.send(Request(SETLINK, payload, object=name))
+
+
+def addresses(name: str = "", family: int = socket.AF_INET) -> list[Interface]:
+    """List the IPv4 addresses of one interface, or of all; for AF_INET6 the global ones."""
     wanted = _index(name) if name else 0
     found: list[Interface] = []
     with Socket(socket.NETLINK_ROUTE) as netlink:
-        request = Request(GETADDR, IFADDR.pack(socket.AF_INET, 0, 0, 0, 0), REQUEST | DUMP)
+        request = Request(GETADDR, IFADDR.pack(family, 0, 0, 0, 0), REQUEST | DUMP)
         for payload in netlink.dump(request):
-            _, prefix, _, _, index = IFADDR.unpack_from(payload)
-            local = attributes(payload[IFADDR.size :]).get(IFA_LOCAL)
+            _, prefix, _, scope, index = IFADDR.unpack_from(payload)
+            values = attributes(payload[IFADDR.size :])
+            local = values.get(IFA_LOCAL) or values.get(IFA_ADDRESS)
+            if family == socket.AF_INET6 and scope:
+                continue
             if local and wanted in (0, index):
                 found.append(ipaddress.ip_interface((local, prefix)))
     return found

@@ -11,7 +11,7 @@ import msgspec
 
 from trivet.base.error import InvalidArgument, Unavailable
 from trivet.oci import runtime as oci
-from trivet.runtime import enter, plan
+from trivet.runtime import enter, netdevice, plan
 
 StateOf = Callable[[int], oci.State]
 
@@ -35,11 +35,12 @@ class Conductor:
         join: Callable[[int], None] | None = None,
         hooks: Callable[[int], None] | None = None,
         joined: Callable[[int], None] | None = None,
+        devices: Callable[[int], None] | None = None,
     ) -> None:
         self._profile = profile
         self._state = state
         self._console = console
-        self._points = {plan.JOIN: join, plan.HOOKS: hooks, enter.JOINED: joined}
+        self._points = {plan.JOIN: join, plan.HOOKS: hooks, enter.JOINED: joined, netdevice.MOVE: devices}
         self.master: int | None = None
 
     def __call__(self, said: str, pid: int, descriptor: int | None) -> None:

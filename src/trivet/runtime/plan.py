@@ -58,7 +58,7 @@ def launch(spec: Spec, setting: Setting) -> list[Operation]:
     """Compute the plan that starts a container. Raises `InvalidArgument` or `Unsupported` naming what can't be done."""
     process, linux = _process(spec), spec.linux or Linux()
     namespace.check(linux)
-    _refuse_unsupported(process, linux)
+    _refuse_unsupported(process, linux, setting)
     own = namespace.has(linux.namespaces, "user")
     maps = mount.maps(linux.uid_mappings, linux.gid_mappings) if own else None
     group = setting.group if setting.group and not namespace.has(linux.namespaces, "cgroup") else None
@@ -120,14 +120,14 @@ def _process(spec: Spec) -> Process:
     return spec.process
 
 
-def _refuse_unsupported(process: Process, linux: Linux) -> None:
+def _refuse_unsupported(process: Process, linux: Linux, setting: Setting) -> None:
     """Refuse what would otherwise be left out in silence: every one of these keeps something from happening."""
     asked = {
         "process.apparmorProfile": bool(process.apparmor_profile) and process.apparmor_profile != "unconfined",
         "process.selinuxLabel": bool(process.selinux_label),
         "linux.mountLabel": bool(linux.mount_label),
         "linux.intelRdt": linux.intel_rdt is not None,
-        "linux.netDevices": bool(linux.net_devices),
+        "linux.netDevices": bool(linux.net_devices) and not setting.conducted,
     }
     for path, wanted in asked.items():
         if wanted:

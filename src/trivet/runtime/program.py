@@ -22,7 +22,7 @@ from trivet.launch.monitor import Process
 from trivet.launch.operation import Bind, Exec, Find, Monitor, Operation, WriteFile, encode
 from trivet.oci import runtime as oci
 from trivet.runtime import bundle as bundles
-from trivet.runtime import device, enter, hook, namespace, plan, resource, seccomp
+from trivet.runtime import device, enter, hook, namespace, netdevice, plan, resource, seccomp
 from trivet.runtime.conductor import Conductor, check_console
 from trivet.runtime.container import Container, Word, clear
 from trivet.runtime.setting import Setting
@@ -83,6 +83,7 @@ def create(home: Path, name: str, bundle: Path, way: Way, *, detached: bool) -> 
             console=way.console,
             join=made.group.add,
             hooks=lambda pid: _create_hooks(made, pid),
+            devices=lambda pid: netdevice.move(made.linux, pid),
         )
         begun = _conduct(made, steps, way, conductor)
         undo.pop_all()
@@ -154,6 +155,7 @@ def _plan(container: Container, way: Way) -> list[Operation]:
         root=root,
         mount=(Bind(container.kept.root, root, host=1, make=0),),
         hierarchies=container.group.layout.hierarchies,
+        network=netdevice.operations(container.linux),
         hooked=bool(hooks.prestart or hooks.create_runtime or hooks.create_container),
         parent=_mount_of(container.directory.parent),
         wait=way.wait or bool(hooks.start_container or hooks.poststart),

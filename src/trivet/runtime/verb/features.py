@@ -46,7 +46,7 @@ def features() -> dict[str, object]:
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
-            "netDevices": {"enabled": False},
+            "netDevices": {"enabled": True},
             "memoryPolicy": {
                 "modes": sorted(schedule.MEMORY_MODES),
                 "flags": sorted(schedule.MEMORY_FLAGS),
