@@ -146,6 +146,14 @@ class Container:
         if word not in words:
             raise Conflict(f"container {self.kept.id} is {word}, not {' or '.join(words)}")
 
+    def below(self, path: str) -> cgroup.Group:
+        """Give the control group at `path` below the container's own. Raises `InvalidArgument`."""
+        parts = [part for part in path.split("/") if part]
+        group = cgroup.Group(self.group.layout, "/".join((self.group.path, *parts)))
+        if {".", ".."} & set(parts) or (parts and not all(Path(place).is_dir() for place in group.directories)):
+            raise InvalidArgument(f"container {self.kept.id} has no control group {path!r}")
+        return group
+
     def expect_alone(self) -> None:
         """Raise `Conflict` when others are in the control group: they would end with the container."""
         if self.group.processes():

@@ -30,6 +30,7 @@ def operations(
     control groups and limits before it, while it may. The caller makes sure, before it says GO or answers
     `JOINED`, that `pid` still is the container's program.
     """
+    plan.refuse_unsupported(process, Linux(), setting)
     kinds = frozenset(kinds)
     born_in = kinds & {"pid", "time"}
     affinity = process.exec_cpu_affinity or ExecAffinity()

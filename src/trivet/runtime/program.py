@@ -48,6 +48,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     keyring: bool = True
     size: oci.Box | None = None
     variables: tuple[str, ...] = ()
+    group: str = ""
     wait: bool = True
     warn: Callable[[str], None] = lambda message: None
 
@@ -67,7 +68,7 @@ def create(home: Path, name: str, bundle: Path, way: Way, *, detached: bool) -> 
     check_console(spec.process, way.console, detached=detached)
     for kind in made.hooks.__struct_fields__:
         hook.check(_camel(kind), getattr(made.hooks, kind))
-    limits = resource.limits(spec, made.group.layout)
+    limits = resource.limits(resource.completed(spec), made.group.layout)
     steps = _plan(made, way)
     encode(steps)
     with ExitStack() as undo:
@@ -162,16 +163,18 @@ def _plan(container: Container, way: Way) -> list[Operation]:
     )
     process = container.kept.spec.process
     own = process and _completed(process, way)
-    return plan.launch(msgspec.structs.replace(container.kept.spec, process=own), setting)
+    spec = resource.completed(container.kept.spec)
+    return plan.launch(msgspec.structs.replace(spec, process=own), setting)
 
 
 def _setting(container: Container, way: Way, watch: Monitor, **more: object) -> Setting:
+    group = container.below(way.group)
     return msgspec.structs.replace(
         Setting(
             root="/",
             monitor=watch,
-            joins=container.group.joins,
-            unified=container.group.unified,
+            joins=group.joins,
+            unified=group.unified,
             conducted=True,
             preserved=way.preserved,
             pivot=way.pivot,

@@ -28,6 +28,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detach", "-d", action="store_true", help="return when the program runs")
     parser.add_argument("--cap", "-c", action="append", default=[], metavar="CAP", help="a capability more")
     parser.add_argument("--no-new-privs", action="store_true", help="no more rights by execve")
+    parser.add_argument("--apparmor", default="", metavar="PROFILE")
+    parser.add_argument("--process-label", default="", metavar="LABEL")
+    parser.add_argument("--cgroup", default="", metavar="PATH", help="a control group below the container's")
     parser.add_argument("--ignore-paused", action="store_true", help="also in a paused container")
     parser.add_argument("id")
     parser.add_argument("command", nargs=argparse.REMAINDER)
@@ -37,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     container = Container.find(arguments.root, arguments.id)
     process = _process(arguments, container)
-    chosen = way.read(arguments, attached=not arguments.detach)
+    chosen = msgspec.structs.replace(way.read(arguments, attached=not arguments.detach), group=arguments.cgroup)
     begun = program.execute(
         container, process, arguments.user, chosen, paused=arguments.ignore_paused, detached=arguments.detach
     )
@@ -64,6 +67,8 @@ def _process(arguments: argparse.Namespace, container: Container) -> oci.Process
         console_size=None,
         user=user,
         capabilities=_widened(own.capabilities, arguments.cap),
+        apparmor_profile=arguments.apparmor or own.apparmor_profile,
+        selinux_label=arguments.process_label or own.selinux_label,
         no_new_privileges=own.no_new_privileges or arguments.no_new_privs,
     )
 
