@@ -12,11 +12,12 @@ import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from aiohttp import web
 
+from trivet.api.docker.server import Runner
 from trivet.base.error import AlreadyExists, Denied, TrivetError, Unavailable
 from trivet.daemon.settings import Settings, parse
 from trivet.daemon.wiring import uninstall, wire
@@ -76,16 +77,23 @@ async def _serve(settings: Settings) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    async with wire(settings) as app:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        listener = _listen(settings.listen)
-        await web.SockSite(runner, listener).start()
-        log.info("listening on unix://%s", settings.listen)
+    async with AsyncExitStack() as undo:
+        doors = await undo.enter_async_context(wire(settings))
+        await _open(web.AppRunner(doors.native, access_log=None, shutdown_timeout=1.0), settings.listen, undo)
+        if settings.docker_listen:
+            await _open(Runner(doors.docker, access_log=None, shutdown_timeout=1.0), settings.docker_listen, undo)
         await ended.wait()
         log.info("ending; what runs goes on")
-        await runner.cleanup()
-        settings.listen.unlink(missing_ok=True)
+
+
+async def _open(runner: web.AppRunner, path: Path, undo: AsyncExitStack) -> None:
+    """Serve an application on a socket until the stack is unwound."""
+    await runner.setup()
+    undo.push_async_callback(runner.cleanup)
+    listener = _listen(path)
+    undo.callback(path.unlink, missing_ok=True)
+    await web.SockSite(runner, listener).start()
+    log.info("listening on unix://%s", path)
 
 
 def _listen(path: Path) -> socket.socket:

@@ -16,6 +16,12 @@ FIELDS = (
     ("run-dir", "TRIVET_RUN_DIR", "/run/trivet", "directory for sockets and what a reboot may take"),
     ("cache-dir", "TRIVET_CACHE_DIR", "/var/cache/trivet", "directory for what can be fetched again (guest kernels)"),
     ("listen", "TRIVET_LISTEN", "", "unix:///PATH to listen on (default: trivet.sock in the run directory)"),
+    (
+        "docker-listen",
+        "TRIVET_DOCKER_LISTEN",
+        "",
+        "unix:///PATH to speak Docker's API on (default: docker.sock in the run directory), or none",
+    ),
     ("log-level", "TRIVET_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
 
@@ -27,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: Path
     cache_dir: Path
     listen: Path
+    docker_listen: Path | None
     log_level: str
     uninstall: bool = False
 
@@ -43,16 +50,25 @@ def parse(arguments: list[str] | None = None) -> Settings:
     )
     values = parser.parse_args(arguments)
     run = Path(values.run_dir).absolute()
-    listen = values.listen.removeprefix("unix://") or str(run / "trivet.sock")
-    if not listen.startswith("/"):
-        parser.error(f"cannot listen on {values.listen}: only unix:///PATH is supported")
+    listen = _socket(parser, values.listen, run / "trivet.sock")
+    docker_listen = (
+        None if values.docker_listen == "none" else _socket(parser, values.docker_listen, run / "docker.sock")
+    )
     if values.log_level not in ("debug", "info", "warning", "error"):
         parser.error(f"unknown log level {values.log_level}")
     return Settings(
         root=Path(values.root).absolute(),
         run_dir=run,
         cache_dir=Path(values.cache_dir).absolute(),
-        listen=Path(listen),
+        listen=listen,
+        docker_listen=docker_listen,
         log_level=values.log_level,
         uninstall=values.uninstall,
     )
+
+
+def _socket(parser: argparse.ArgumentParser, address: str, default: Path) -> Path:
+    path = Path(address.removeprefix("unix://")) if address else default
+    if not path.is_absolute():
+        parser.error(f"cannot listen on {address}: only unix:///PATH is supported")
+    return path

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
 
-from trivet.api.native.application import application
+from trivet.api.docker import application as docker
+from trivet.api.native import application as native
 from trivet.base.error import Conflict
 from trivet.base.identity import new_id
 from trivet.build.build import Builder
@@ -35,6 +37,7 @@ from trivet.isolation.container import ContainerDriver
 from trivet.isolation.process import ProcessDriver
 from trivet.isolation.vm import VmDriver
 from trivet.kernel.cgroup import Group, detect
+from trivet.launch.spawn import launcher_descriptor
 from trivet.store.content import ContentStore
 from trivet.store.lease import Leases
 from trivet.store.record import Records
@@ -46,12 +49,20 @@ class Identity(msgspec.Struct, frozen=True):
     id: str
 
 
+class Doors(NamedTuple):
+    """The engine's two dialects."""
+
+    native: web.Application
+    docker: web.Application
+
+
 @asynccontextmanager
-async def wire(settings: Settings) -> AsyncIterator[web.Application]:
-    """Build the engine, make records and running instances agree, and hand out the door.
+async def wire(settings: Settings) -> AsyncIterator[Doors]:
+    """Build the engine, make records and running instances agree, and hand out the doors.
 
     What runs when the block ends goes on running.
     """
+    launcher_descriptor()  # now, so that an upgrade of the files can't mix two versions in one engine
     records = Records(settings.root / "record.db")
     context = await asyncio.to_thread(_context, settings, records)
     await asyncio.to_thread(context.images.recover)
@@ -65,7 +76,7 @@ async def wire(settings: Settings) -> AsyncIterator[web.Application]:
     await asyncio.to_thread(context.networks.restore, list(context.watches))
     task = asyncio.create_task(steward(context))
     try:
-        yield application(engine, builder.build)
+        yield Doors(native.application(engine, builder.build), docker.application(engine, builder.build))
     finally:
         task.cancel()
         for watch in context.watches.values():

@@ -26,6 +26,7 @@ from trivet.engine.event import Events
 from trivet.engine.image import detail
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.image.progress import Report
+from trivet.engine.instance import commit
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.instance import Instances
 from trivet.registry import login
@@ -108,6 +109,17 @@ class Engine:
         name = detail.title(record)
         self.events.emit("image", action, record.id, name)
         return {"name": name, "id": record.id, "digest": record.digest}
+
+    async def commit(
+        self, ref: str, name: str, *, changes: Sequence[str], author: str, message: str, pause: bool
+    ) -> str:
+        """Make an image of an instance; return its id."""
+        key = self.instances.key(ref)
+        record = await commit.commit(
+            self.context, key, name, changes=changes, author=author, message=message, pause=pause
+        )
+        self._made("commit", record)
+        return record.id
 
     def save_images(self, names: Sequence[str], file: BinaryIO, form: str) -> None:
         """Write images as a tar. Blocking."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from trivet.base.error import TrivetError
 from trivet.base.identity import check_name
@@ -28,6 +28,7 @@ from trivet.engine.instance.model import InstanceRecord, view
 from trivet.engine.instance.session import Sessions
 from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.stream import Attach, Stream
+from trivet.engine.snapshot import diff
 from trivet.launch.frame import Type
 
 
@@ -41,6 +42,11 @@ class Instances:
     def key(self, ref: str) -> str:
         """Find an instance's id by name, id or prefix."""
         return self.context.table.find(ref).id
+
+    def named(self, name: str) -> str:
+        """Find the id of the instance with exactly this name; "" when there is none."""
+        record = self.context.table.by_name(name) if name else None
+        return record.id if record else ""
 
     async def create(self, request: InstanceRequest, dry_run: bool = False) -> Created:
         """Create an instance, pulling its image first where the request says so."""
@@ -80,7 +86,7 @@ class Instances:
                 await self._start(key)
 
     async def _start(self, key: str) -> None:
-        """Start, with everybody attached who waited for it."""
+        """Start, with everybody attached who waited for it. One that was to be removed at its end is, if it fails."""
         waiting = [each for each in self.context.expectations.pop(key, []) if each.open]
         try:
             stream = await start.start(self.context, key, waiting[0].streams if waiting else None)
@@ -89,6 +95,8 @@ class Instances:
                 stream = None
         except Exception as error:
             disappoint(waiting, error)
+            if self.context.table.find(key).request.auto_remove:
+                await remove.remove(self.context, key, volumes=True)
             raise
 
     def expect(self, ref: str, streams: Attach) -> Expectation:
@@ -134,12 +142,12 @@ class Instances:
         async with self.context.locks.hold(key, "stopping"):
             await stop.stop(self.context, key, grace, word)
 
-    async def restart(self, ref: str, grace: float | None = None) -> None:
+    async def restart(self, ref: str, grace: float | None = None, word: str = "") -> None:
         """Stop an instance if it runs, and start it."""
         key = self.key(ref)
         async with self.context.locks.hold(key, "restarting"):
-            await stop.stop(self.context, key, grace)
-            await start.start(self.context, key)
+            await stop.stop(self.context, key, grace, word)
+            await self._start(key)
 
     async def signal(self, key: str, number: int) -> None:
         """Pass a signal on from an attached client; one that comes too late is nobody's error."""
@@ -216,6 +224,14 @@ class Instances:
     async def stat_path(self, ref: str, path: str) -> PathStat:
         """Look at a file inside an instance."""
         return await copy.stat(self.context, self.key(ref), path)
+
+    def export(self, key: str, write: Callable[[bytes], object]) -> None:
+        """Write an instance's whole root as a tar. Blocking; raises `NotReadable` at level vm."""
+        diff.export(self.context.table.find(key).plan.root, write)
+
+    async def changes(self, ref: str) -> list[diff.Change]:
+        """List what an instance has changed in its root."""
+        return await asyncio.to_thread(diff.compare, self.context.table.find(ref).plan.root)
 
     def read_archive(self, ref: str, path: str) -> AsyncIterator[bytes]:
         """Read files inside an instance as a tar."""

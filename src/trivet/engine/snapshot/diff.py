@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import msgspec
 from isal import isal_zlib
 
 from trivet.base.error import Unsupported
 from trivet.engine.snapshot import tar
 from trivet.engine.snapshot.pack import Packer, Write
+from trivet.engine.snapshot.tree import is_whiteout
 from trivet.engine.snapshot.walk import changes, merged
 from trivet.isolation.plan import Root
 from trivet.oci import digest as digests
@@ -82,6 +85,35 @@ def export(root: Root, write: Write) -> None:
     packer = Packer(write)
     packer.tree(merged((root.upper, *root.lowers)))
     packer.finish()
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A path of an instance that isn't as in its image; `kind` is changed, added or deleted."""
+
+    path: str
+    kind: str
+
+
+def compare(root: Root) -> list[Change]:
+    """List what was written to a root, in the order of the paths. Raises `NotReadable` for drives."""
+    if root.form != "mount":
+        raise NotReadable(root)
+    found = []
+    for node in changes(Path(root.upper)):
+        known = any(_holds(Path(lower), node.path) for lower in root.lowers)
+        kind = "deleted" if is_whiteout(node.state) else "changed" if known else "added"
+        found.append(Change("/" + os.fsdecode(node.path).strip("/"), kind))
+    return found
+
+
+def _holds(layer: Path, path: bytes) -> bool:
+    """Tell whether a layer has a path, without following a link."""
+    place = os.fsencode(layer)
+    for part in path.strip(b"/").split(b"/"):
+        if os.path.islink(place):  # noqa: PTH114 - bytes
+            return False
+        place += b"/" + part
+    return os.path.lexists(place)
 
 
 def _changed(root: Root) -> bool:

@@ -1,0 +1,98 @@
+"""Files of containers: `docker cp`, `export`, `diff`."""
+
+from __future__ import annotations
+
+import base64
+import stat as modes
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from trivet.api.docker.route import Route, answer, flag, name, nothing
+from trivet.api.transfer import download
+from trivet.base.error import InvalidArgument
+from trivet.client.schema import PathStat
+from trivet.engine.engine import Engine
+
+HEADER = "X-Docker-Container-Path-Stat"
+CHUNK = 1 << 20
+# Go's os.FileMode: type bits of its own, above the permissions
+GO_MODE = {
+    modes.S_IFDIR: 1 << 31,
+    modes.S_IFLNK: 1 << 27,
+    modes.S_IFBLK: 1 << 26,
+    modes.S_IFIFO: 1 << 25,
+    modes.S_IFSOCK: 1 << 24,
+    modes.S_IFCHR: 1 << 26 | 1 << 21,
+}
+GO_BITS = {modes.S_ISUID: 1 << 23, modes.S_ISGID: 1 << 22, modes.S_ISVTX: 1 << 20}
+
+
+def _header(found: PathStat) -> dict[str, str]:
+    mode = found.mode & 0o777 | GO_MODE.get(modes.S_IFMT(found.mode), 0)
+    mode |= sum(bit for flag_, bit in GO_BITS.items() if found.mode & flag_)
+    shown = {"name": found.name, "size": found.size, "mode": mode, "mtime": found.modified, "linkTarget": found.link}
+    return {HEADER: base64.b64encode(msgspec.json.encode(shown)).decode()}
+
+
+def _path(request: web.Request) -> str:
+    path = request.query.get("path", "")
+    if not path:
+        raise InvalidArgument("path cannot be empty")
+    return path
+
+
+async def stat(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return web.Response(headers=_header(await engine.instances.stat_path(name(request), _path(request))))
+
+
+async def read(engine: Engine, request: web.Request) -> web.StreamResponse:
+    ref, path = name(request), _path(request)
+    found = await engine.instances.stat_path(ref, path)
+    chunks = engine.instances.read_archive(ref, path)
+    first = await anext(chunks, b"")  # an error before the first byte is still a proper answer
+    response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **_header(found)})
+    await response.prepare(request)
+    await response.write(first)
+    try:
+        async for chunk in chunks:
+            await response.write(chunk)
+    except Exception:
+        if request.transport is not None:
+            request.transport.close()  # a broken-off answer can't be taken for a whole one
+        raise
+    await response.write_eof()
+    return response
+
+
+async def write(engine: Engine, request: web.Request) -> web.StreamResponse:
+    ref, path = name(request), _path(request)
+    if flag(request, "noOverwriteDirNonDir"):
+        found = await engine.instances.stat_path(ref, path)
+        if not modes.S_ISDIR(found.mode) and not modes.S_ISLNK(found.mode):
+            raise InvalidArgument("extraction point is not a directory")
+    await engine.instances.write_archive(ref, path, request.content.iter_chunked(CHUNK))
+    return nothing(200)
+
+
+async def export(engine: Engine, request: web.Request) -> web.StreamResponse:
+    key = engine.instances.key(name(request))
+    return await download(request, lambda file: engine.instances.export(key, file.write))
+
+
+async def changes(engine: Engine, request: web.Request) -> web.StreamResponse:
+    kinds = {"changed": 0, "added": 1, "deleted": 2}
+    found = await engine.instances.changes(name(request))
+    shown: list[dict[str, Any]] = [{"Path": each.path, "Kind": kinds[each.kind]} for each in found]
+    return answer(shown or None)
+
+
+ONE = "/containers/{name}"
+ROUTES = (
+    Route("HEAD", ONE + "/archive", stat, ("path",)),
+    Route("GET", ONE + "/archive", read, ("path",)),
+    Route("PUT", ONE + "/archive", write, ("path", "noOverwriteDirNonDir")),
+    Route("GET", ONE + "/export", export),
+    Route("GET", ONE + "/changes", changes),
+)

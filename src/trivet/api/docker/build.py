@@ -1,0 +1,99 @@
+"""`docker build` with the classic builder's endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from trivet.api.docker.progress import stream
+from trivet.api.docker.route import Route, answer, flag
+from trivet.api.transfer import upload
+from trivet.base.error import InvalidArgument, Unsupported
+from trivet.build.error import StepFailed
+from trivet.client.schema import BuildRequest, Progress, PruneRequest
+from trivet.engine.engine import Engine
+
+T = TypeVar("T")
+HERE = ("", "default", "bridge")
+
+
+async def build(engine: Engine, request: web.Request) -> web.StreamResponse:
+    """Build the tar in the body; credentials beside it (X-Registry-Config) are not needed for anything."""
+    wish = _wish(request)
+    builder: Callable[..., Any] = request.app["build"]
+    quiet = flag(request, "q")
+    seen: set[str] = set()
+
+    def spell(item: Progress) -> list[dict[str, Any]]:
+        if quiet:
+            return []
+        if item.stream:
+            return [{"stream": item.stream}]
+        first = item.id not in seen
+        seen.add(item.id)
+        words = f"Step {item.id.strip('[]')} : {item.status}\n" if first else f" ---> {item.status}\n"
+        return [{"stream": words}] if item.id.startswith("[") else []
+
+    def end(result: dict[str, Any]) -> list[dict[str, Any]]:
+        if quiet:
+            return [{"stream": f"{result['id']}\n"}]
+        return [
+            {"aux": {"ID": result["id"]}},
+            {"stream": f"Successfully built {result['id'].removeprefix('sha256:')[:12]}\n"},
+            *({"stream": f"Successfully tagged {each}\n"} for each in result["names"]),
+        ]
+
+    def code(error: Exception) -> int:
+        return error.code if isinstance(error, StepFailed) else 0
+
+    async with upload(request, engine.spool) as file:
+        return await stream(request, lambda report: builder(wish, file, report), spell, end, code)
+
+
+def _wish(request: web.Request) -> BuildRequest:
+    query = request.query
+    if query.get("version") == "2":
+        raise Unsupported("BuildKit is not here: build with DOCKER_BUILDKIT=0")
+    if query.get("remote"):
+        raise Unsupported("a context cannot be fetched from elsewhere: send it as the body")
+    network = query.get("networkmode", "")
+    return BuildRequest(
+        tags=[tag for tag in query.getall("t", []) if tag],
+        dockerfile=query.get("dockerfile") or "Dockerfile",
+        target=query.get("target", ""),
+        build_args={key: value for key, value in _json(request, "buildargs", dict[str, str | None]).items() if value},
+        labels=_json(request, "labels", dict[str, str]),
+        network="" if network in HERE else network,
+        no_cache=flag(request, "nocache"),
+        pull=flag(request, "pull"),
+        platform=query.get("platform", ""),
+    )
+
+
+def _json(request: web.Request, key: str, shape: type[T]) -> T:
+    try:
+        return msgspec.json.decode(request.query.get(key) or "{}", type=shape)
+    except msgspec.DecodeError as error:
+        raise InvalidArgument(f"error reading {key}: {error}") from error
+
+
+async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
+    done = await engine.prune(PruneRequest(kinds=["build"], all=True))
+    return answer({"CachesDeleted": done.deleted or None, "SpaceReclaimed": done.freed})
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/build",
+        build,
+        (
+            *("t", "dockerfile", "target", "buildargs", "labels", "networkmode", "nocache", "pull", "platform", "q"),
+            *("version", "remote"),
+        ),
+    ),
+    Route("POST", "/build/prune", prune),
+)

@@ -1,0 +1,224 @@
+"""Containers: their life, and what there is to see of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from trivet.api.docker import creation, view
+from trivet.api.docker.error import NameTaken
+from trivet.api.docker.route import Filters, Route, answer, body, filters, flag, name, nothing, whole
+from trivet.base.error import InvalidArgument, NotFound, TrivetError
+from trivet.client.schema import MountRequest, Network
+from trivet.engine.engine import Engine
+from trivet.engine.instance.status import Word
+
+CONDITIONS = {"": "exited", "not-running": "exited", "next-exit": "next-exit", "removed": "gone"}
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+
+
+class Limits(creation.HostConfig, frozen=True, rename="pascal"):
+    """The body of an update: the part of HostConfig that can change."""
+
+    restart_policy: creation.Policy | None = None  # type: ignore[assignment]
+
+
+async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wish = await body(request, creation.Creation)
+    wanted = request.query.get("name", "").lstrip("/")
+    _check_name(engine, wanted)
+    more = [mount for text in wish.host_config.volumes_from or () for mount in await _volumes_of(engine, text)]
+    made = await engine.instances.create(creation.request(wish, wanted, request.query.get("platform", ""), more))
+    return answer({"Id": made.id, "Warnings": [*made.warnings, *creation.warnings(wish)]}, 201)
+
+
+def _check_name(engine: Engine, wanted: str) -> None:
+    if wanted and not NAME.fullmatch(wanted):
+        raise InvalidArgument(f"Invalid container name ({wanted}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    if owner := engine.instances.named(wanted):
+        raise NameTaken(wanted, owner)
+
+
+async def _volumes_of(engine: Engine, text: str) -> list[MountRequest]:
+    """List the mounts of another container as requests of one's own (`--volumes-from NAME[:ro]`)."""
+    ref, _, mode = text.partition(":")
+    other = await engine.instances.inspect(ref)
+    return [
+        MountRequest(
+            kind="volume" if mount.name else "bind",
+            source=mount.name or mount.source,
+            target=mount.target,
+            read_only=mount.read_only or mode == "ro",
+        )
+        for mount in other.mounts
+        if mount.kind != "tmpfs"
+    ]
+
+
+async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wanted, limit = _known(filters(request)), whole(request, "limit", 0)
+    found = await engine.instances.select(
+        every=flag(request, "all") or limit > 0, filters=wanted, size=flag(request, "size")
+    )
+    networks = await by_name(engine)
+    return answer([view.row(each, networks) for each in (found[:limit] if limit > 0 else found)])
+
+
+def _known(wanted: Filters) -> Filters:
+    """Translate Docker's filters: ancestor is an image; a health that isn't checked is none."""
+    found = dict(wanted)
+    if "ancestor" in found:
+        found["image"] = found.pop("ancestor")
+    if "name" in found:
+        found["name"] = [each.lstrip("^/").rstrip("$") for each in found["name"]]
+    if found.pop("health", ["none"]) != ["none"]:
+        found["id"] = ["-"]
+    return found
+
+
+async def by_name(engine: Engine) -> dict[str, Network]:
+    """Tell the networks by their names."""
+    return {network.name: network for network in await engine.list_networks({})}
+
+
+async def inspect(engine: Engine, request: web.Request) -> web.StreamResponse:
+    found = await engine.instances.inspect(name(request), size=flag(request, "size"))
+    try:
+        image = await engine.inspect_image(found.image_id)
+    except NotFound:
+        image = None
+    sessions = engine.instances.sessions.of_instance(found.id)
+    return answer(view.inspect(found, image, await by_name(engine), sessions))
+
+
+async def start(engine: Engine, request: web.Request) -> web.StreamResponse:
+    found = await engine.instances.inspect(name(request))
+    if found.status == Word.RUNNING:
+        return nothing(304)
+    await engine.instances.start(found.id)
+    return nothing()
+
+
+async def stop(engine: Engine, request: web.Request) -> web.StreamResponse:
+    found = await engine.instances.inspect(name(request))
+    if found.status in (Word.CREATED, Word.EXITED):
+        return nothing(304)
+    await engine.instances.stop(found.id, _grace(request), request.query.get("signal", ""))
+    return nothing()
+
+
+async def restart(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.instances.restart(name(request), _grace(request), request.query.get("signal", ""))
+    return nothing()
+
+
+def _grace(request: web.Request) -> float | None:
+    return float(whole(request, "t", 0)) if request.query.get("t") else None
+
+
+async def kill(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.instances.kill(name(request), request.query.get("signal") or "KILL")
+    return nothing()
+
+
+async def pause(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.instances.pause(name(request))
+    return nothing()
+
+
+async def unpause(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.instances.resume(name(request))
+    return nothing()
+
+
+async def rename(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wanted = request.query.get("name", "").lstrip("/")
+    if not wanted:
+        raise InvalidArgument("Neither old nor new names may be empty")
+    _check_name(engine, wanted)
+    await engine.instances.rename(name(request), wanted)
+    return nothing()
+
+
+async def update(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wish = await body(request, Limits)
+    fields: dict[str, Any] = {
+        "memory": wish.memory,
+        "memory_swap": wish.memory_swap,
+        "memory_reservation": wish.memory_reservation,
+        "cpus": creation.cpus(wish.nano_cpus, wish.cpu_quota, wish.cpu_period),
+        "cpu_shares": wish.cpu_shares,
+        "cpuset": wish.cpuset_cpus,
+        "pids_limit": wish.pids_limit,
+    }
+    fields = {key: value for key, value in fields.items() if value}
+    if wish.restart_policy and wish.restart_policy.name:
+        fields["restart"] = creation.policy(wish.restart_policy)
+    await engine.instances.update(name(request), **fields)
+    return answer({"Warnings": None})
+
+
+async def wait(engine: Engine, request: web.Request) -> web.StreamResponse:
+    """Send the head at once: clients start the container only when they have seen it."""
+    condition = request.query.get("condition", "")
+    if condition not in CONDITIONS:
+        raise InvalidArgument(f'invalid condition: "{condition}"')
+    key = engine.instances.key(name(request))
+    ending = asyncio.create_task(engine.instances.wait(key, CONDITIONS[condition]))
+    try:
+        await asyncio.sleep(0)  # its first step, in which it begins to listen
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(b"")
+        await response.write(msgspec.json.encode({"StatusCode": (await ending).code}) + b"\n")
+        await response.write_eof()
+        return response
+    finally:
+        ending.cancel()
+
+
+async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
+    if flag(request, "link"):
+        raise InvalidArgument("links are not supported")
+    await engine.instances.remove(name(request), force=flag(request, "force"), volumes=flag(request, "v"))
+    return nothing()
+
+
+async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wanted = filters(request)
+    for key in wanted:
+        if key not in ("label", "label!", "until"):
+            raise InvalidArgument(f"invalid filter '{key}'")
+    done, freed = [], 0
+    chosen: Filters = {**wanted, "status": [Word.CREATED, Word.EXITED]}
+    for each in await engine.instances.select(every=True, filters=chosen, size=True):
+        try:
+            await engine.instances.remove(each.id)
+        except TrivetError:  # somebody started or removed it meanwhile
+            continue
+        done.append(each.id)
+        freed += max(each.size, 0)
+    return answer({"ContainersDeleted": done or None, "SpaceReclaimed": freed})
+
+
+ONE = "/containers/{name}"
+ROUTES = (
+    Route("POST", "/containers/create", create, ("name", "platform")),
+    Route("GET", "/containers/json", listing, ("all", "limit", "size", "filters")),
+    Route("POST", "/containers/prune", prune, ("filters",)),
+    Route("GET", ONE + "/json", inspect, ("size",)),
+    Route("POST", ONE + "/start", start),
+    Route("POST", ONE + "/stop", stop, ("t", "signal")),
+    Route("POST", ONE + "/restart", restart, ("t", "signal")),
+    Route("POST", ONE + "/kill", kill, ("signal",)),
+    Route("POST", ONE + "/pause", pause),
+    Route("POST", ONE + "/unpause", unpause),
+    Route("POST", ONE + "/rename", rename, ("name",)),
+    Route("POST", ONE + "/update", update),
+    Route("POST", ONE + "/wait", wait, ("condition",)),
+    Route("DELETE", ONE, remove, ("v", "force", "link")),
+)

@@ -1,0 +1,334 @@
+"""The body of `POST /containers/create` → `InstanceRequest`. Pure, but for volumes of other containers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from trivet.api.docker import mount
+from trivet.base.error import InvalidArgument, Unsupported
+from trivet.client.schema import InstanceRequest, LevelName, MountRequest, PortRequest, RestartPolicy, RlimitRequest
+
+LABEL = "trivet.isolation"
+RUNTIMES: dict[str, LevelName] = {
+    "": "container",
+    "container": "container",
+    "runc": "container",
+    "io.containerd.runc.v2": "container",
+    "process": "process",
+    "vm": "vm",
+}
+LOG_DRIVERS = ("", "json-file", "local", "none")
+
+
+class PortBinding(msgspec.Struct, frozen=True, rename="pascal"):
+    """Where one port is published."""
+
+    host_ip: str = ""
+    host_port: str = ""
+
+
+class Ulimit(msgspec.Struct, frozen=True, rename="pascal"):
+    """One `--ulimit`."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+class Policy(msgspec.Struct, frozen=True, rename="pascal"):
+    """`--restart`."""
+
+    name: str = "no"
+    maximum_retry_count: int = 0
+
+
+class LogConfig(msgspec.Struct, frozen=True, rename="pascal"):
+    """`--log-driver` and `--log-opt`."""
+
+    type: str = ""
+    config: dict[str, str] = {}
+
+
+class HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
+    """What of HostConfig is understood; every other field is in REFUSED or without effect (docs/docker.md)."""
+
+    binds: list[str] = []
+    mounts: list[mount.Mount] = []
+    tmpfs: dict[str, str] = {}
+    volumes_from: list[str] = []
+    port_bindings: dict[str, list[PortBinding] | None] = {}
+    publish_all_ports: bool = False
+    network_mode: str = ""
+    restart_policy: Policy = Policy()
+    auto_remove: bool = False
+    memory: int = 0
+    memory_swap: int = 0
+    memory_reservation: int = 0
+    nano_cpus: int = 0
+    cpu_quota: int = 0
+    cpu_period: int = 0
+    cpu_shares: int = 0
+    cpuset_cpus: str = ""
+    pids_limit: int = 0
+    cap_add: list[str] = []
+    cap_drop: list[str] = []
+    privileged: bool = False
+    readonly_rootfs: bool = False
+    ulimits: list[Ulimit] = []
+    sysctls: dict[str, str] = {}
+    shm_size: int = 0
+    dns: list[str] = []
+    extra_hosts: list[str] = []
+    group_add: list[str] = []
+    security_opt: list[str] = []
+    init: bool | None = None
+    runtime: str = ""
+    log_config: LogConfig = LogConfig()
+    links: list[str] = []
+    devices: list[Any] = []
+    device_requests: list[Any] = []
+    pid_mode: str = ""
+    ipc_mode: str = ""
+    userns_mode: str = ""
+    uts_mode: str = msgspec.field(default="", name="UTSMode")
+    volume_driver: str = ""
+
+
+class IpamConfig(msgspec.Struct, frozen=True):
+    """A fixed address."""
+
+    IPv4Address: str = ""
+
+
+class Endpoint(msgspec.Struct, frozen=True, rename="pascal"):
+    """What is wanted of one network."""
+
+    aliases: list[str] = []
+    mac_address: str = ""
+    ipam_config: IpamConfig | None = msgspec.field(default=None, name="IPAMConfig")
+
+
+class NetworkingConfig(msgspec.Struct, frozen=True, rename="pascal"):
+    """The networks wanted, by name."""
+
+    endpoints_config: dict[str, Endpoint | None] = {}
+
+
+class Creation(msgspec.Struct, frozen=True, rename="pascal"):
+    """The whole body."""
+
+    image: str = ""
+    cmd: list[str] | str | None = None
+    entrypoint: list[str] | str | None = None
+    env: list[str] = []
+    working_dir: str = ""
+    user: str = ""
+    hostname: str = ""
+    tty: bool = False
+    open_stdin: bool = False
+    exposed_ports: dict[str, Any] = {}
+    volumes: dict[str, Any] = {}
+    labels: dict[str, str] = {}
+    stop_signal: str = ""
+    stop_timeout: int | None = None
+    mac_address: str = ""
+    healthcheck: dict[str, Any] = {}
+    host_config: HostConfig = HostConfig()
+    networking_config: NetworkingConfig = NetworkingConfig()
+
+
+REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
+    # field of HostConfig, what is fine, what to say of anything else
+    ("devices", ([],), "host devices cannot be given to instances"),
+    ("device_requests", ([],), "devices of drivers (--gpus) cannot be given to instances"),
+    ("links", ([],), "links are not supported: put both on a network of their own, where names are found"),
+    ("pid_mode", ("", "private"), "PID namespaces cannot be shared: use --runtime process for the host's"),
+    ("ipc_mode", ("", "private", "shareable", "none"), "IPC namespaces cannot be shared"),
+    ("uts_mode", ("", "private"), "UTS namespaces cannot be shared"),
+    ("userns_mode", ("", "host"), "user namespaces cannot be chosen"),
+    ("volume_driver", ("", "local"), "the only volume driver is local"),
+)
+
+
+def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) -> InstanceRequest:
+    """Translate; `more` are the mounts of --volumes-from. Raises `InvalidArgument` or `Unsupported`."""
+    host, labels = wish.host_config, wish.labels or {}
+    for field, fine, words in REFUSED:
+        if (getattr(host, field) or fine[0]) not in fine:
+            raise Unsupported(words)
+    if not wish.image:
+        raise InvalidArgument("no image specified")
+    network, endpoint = _network(wish)
+    return InstanceRequest(
+        image=wish.image,
+        isolation=_level(host.runtime, labels),
+        name=name,
+        command=_words(wish.cmd) or [],
+        entrypoint=_words(wish.entrypoint),
+        env=wish.env or [],
+        cwd=wish.working_dir,
+        user=wish.user,
+        groups=host.group_add or [],
+        hostname=wish.hostname,
+        terminal=wish.tty,
+        stdin=wish.open_stdin,
+        mounts=mount.requests(host.binds, host.mounts, host.tmpfs, wish.volumes, more),
+        ports=_ports(wish),
+        publish_all=host.publish_all_ports,
+        network=network,
+        network_aliases=endpoint.aliases or [],
+        ip=endpoint.ipam_config.IPv4Address if endpoint.ipam_config else "",
+        mac=endpoint.mac_address or wish.mac_address,
+        dns=host.dns or [],
+        extra_hosts=host.extra_hosts or [],
+        memory=host.memory or 0,
+        memory_swap=host.memory_swap or 0,
+        memory_reservation=host.memory_reservation or 0,
+        cpus=cpus(host.nano_cpus, host.cpu_quota, host.cpu_period),
+        cpu_shares=host.cpu_shares or 0,
+        cpuset=host.cpuset_cpus,
+        pids_limit=host.pids_limit or 0,
+        shm_size=host.shm_size or 64 << 20,
+        rlimits=[RlimitRequest(limit.name, limit.soft, limit.hard) for limit in host.ulimits or ()],
+        sysctls=host.sysctls or {},
+        read_only=host.readonly_rootfs,
+        cap_add=host.cap_add or [],
+        cap_drop=host.cap_drop or [],
+        privileged=host.privileged,
+        init=bool(host.init),
+        labels=labels,
+        stop_signal=wish.stop_signal,
+        stop_timeout=10 if wish.stop_timeout is None else wish.stop_timeout,
+        restart=policy(host.restart_policy),
+        auto_remove=host.auto_remove,
+        pull="never",
+        platform=platform,
+        **_security(host.security_opt or []),
+        **_log(host.log_config),
+    )
+
+
+def warnings(wish: Creation) -> list[str]:
+    """Tell what was accepted and has no effect."""
+    found = []
+    if wish.healthcheck and wish.healthcheck.get("Test") not in (None, [], ["NONE"]):
+        found.append("Health checks are not run. Health check discarded.")
+    if wish.host_config.log_config.type == "none":
+        found.append("Logging cannot be switched off. The log is kept, rotated.")
+    return found
+
+
+def policy(wish: Policy) -> RestartPolicy:
+    """Translate a restart policy. Raises `InvalidArgument`."""
+    name = wish.name or "no"
+    retries = wish.maximum_retry_count or 0
+    if name not in ("no", "always", "unless-stopped", "on-failure"):
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{name}'; "
+            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
+    if retries and name != "on-failure":
+        raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    return msgspec.convert({"name": name, "maximum": retries}, RestartPolicy)
+
+
+def cpus(nano: int | None, quota: int | None, period: int | None) -> float:
+    """Tell how many processors NanoCpus, or CpuQuota and CpuPeriod, mean."""
+    if nano and (quota or period):
+        other = "CPU Quota" if quota else "CPU Period"
+        raise InvalidArgument(f"Conflicting options: Nano CPUs and {other} cannot both be set.")
+    return nano / 1e9 if nano else max(quota or 0, 0) / (period or 100_000)
+
+
+def _level(runtime: str, labels: dict[str, str]) -> LevelName:
+    wanted = runtime or labels.get(LABEL, "")
+    if wanted not in RUNTIMES:
+        raise InvalidArgument(f"unknown or invalid runtime name: {wanted}")
+    return RUNTIMES[wanted]
+
+
+def _words(command: list[str] | str | None) -> list[str] | None:
+    """Docker takes a string for a list of one; an empty list is no wish, [""] an entry point taken away."""
+    if command is None or command == []:
+        return None
+    words = [command] if isinstance(command, str) else command
+    return [] if words == [""] else words
+
+
+def _network(wish: Creation) -> tuple[str, Endpoint]:
+    mode = wish.host_config.network_mode
+    endpoints = {key: value or Endpoint() for key, value in (wish.networking_config.endpoints_config or {}).items()}
+    if mode.startswith("container:"):
+        raise Unsupported("the network of another container cannot be joined")
+    if mode in ("", "default"):
+        mode = next(iter(endpoints), "")
+    others = set(endpoints) - {mode, "default"}
+    if others:
+        raise Unsupported(
+            f"a container can be on one network only: {mode} and {', '.join(sorted(others))} were asked for"
+        )
+    return ("" if mode == "default" else mode), endpoints.get(mode) or endpoints.get("default") or Endpoint()
+
+
+def _ports(wish: Creation) -> list[PortRequest]:
+    bindings = wish.host_config.port_bindings or {}
+    found = []
+    for key, places in bindings.items():
+        number, protocol = _port(key)
+        for place in places or [PortBinding()]:
+            host = place.host_port or "0"
+            if not host.isdigit():
+                raise InvalidArgument(f'invalid port specification: "{host}"')
+            found.append(_published(number, protocol, int(host), place.host_ip or ""))
+    if wish.host_config.publish_all_ports:
+        found += [_published(*_port(key), 0, "") for key in wish.exposed_ports or {} if key not in bindings]
+    return found
+
+
+def _published(number: int, protocol: str, host_port: int, address: str) -> PortRequest:
+    address = "" if address in ("0.0.0.0", "::") else address
+    fields = {
+        "container_port": number,
+        "protocol": protocol,
+        "host_port": host_port,
+        "host_address": address,
+    }
+    return msgspec.convert(fields, PortRequest)
+
+
+def _port(key: str) -> tuple[int, str]:
+    number, _, protocol = key.partition("/")
+    if not number.isdigit() or protocol not in ("", "tcp", "udp"):
+        raise InvalidArgument(f"invalid port specification: {key}")
+    return int(number), protocol or "tcp"
+
+
+def _security(options: list[str]) -> dict[str, Any]:
+    """Docker's default is that privileges can be gained (sudo works)."""
+    found: dict[str, Any] = {"no_new_privileges": False, "seccomp": "default"}
+    for option in options:
+        key, _, value = option.replace("=", ":", 1).partition(":")
+        if key == "no-new-privileges":
+            found["no_new_privileges"] = value in ("", "true")
+        elif key == "seccomp" and value in ("unconfined", "builtin", "default"):
+            found["seccomp"] = "unconfined" if value == "unconfined" else "default"
+        elif key not in ("apparmor", "label", "systempaths"):
+            raise InvalidArgument(f"invalid --security-opt: {option[:80]!r}")
+    return found
+
+
+def _log(config: LogConfig) -> dict[str, Any]:
+    if config.type not in LOG_DRIVERS:
+        raise InvalidArgument(f"logger: no log driver named '{config.type}' is registered")
+    options = config.config or {}
+    unknown = set(options) - {"max-size", "max-file", "mode", "compress", "labels", "env", "tag", "max-buffer-size"}
+    if unknown:
+        raise InvalidArgument(f"unknown log opt '{min(unknown)}' for {config.type or 'json-file'} log driver")
+    found: dict[str, Any] = {}
+    if "max-size" in options:
+        found["log_size"] = mount.size(options["max-size"])
+    if "max-file" in options:
+        found["log_files"] = max(int(options["max-file"]) - 1 if options["max-file"].isdigit() else 0, 1)
+    return found

@@ -1,0 +1,106 @@
+"""Exec: agree upon a further program, start it, ask how it ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from trivet.api.docker.raw import carry, parse_keys
+from trivet.api.docker.route import Route, answer, body, name, nothing, whole
+from trivet.api.docker.server import MULTIPLEXED, RAW, hijack
+from trivet.api.stream import Hijacked
+from trivet.base.error import InvalidArgument
+from trivet.client.schema import ExecRequest
+from trivet.engine.engine import Engine
+
+
+class Creation(msgspec.Struct, frozen=True, rename="pascal"):
+    """The body of exec's creation."""
+
+    cmd: list[str] | None = None
+    env: list[str] = []
+    working_dir: str = ""
+    user: str = ""
+    tty: bool = False
+    attach_stdin: bool = False
+    privileged: bool = False
+    detach_keys: str = ""
+
+
+class Start(msgspec.Struct, frozen=True, rename="pascal"):
+    """The body of exec's start."""
+
+    detach: bool = False
+    tty: bool = False
+    console_size: list[int] = []
+
+
+async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wish = await body(request, Creation)
+    if not wish.cmd:
+        raise InvalidArgument("No exec command specified")
+    parse_keys(wish.detach_keys)
+    wanted = ExecRequest(
+        command=wish.cmd,
+        env=wish.env or [],
+        cwd=wish.working_dir,
+        user=wish.user,
+        terminal=wish.tty,
+        stdin=wish.attach_stdin,
+        privileged=wish.privileged,
+    )
+    return answer({"Id": engine.instances.sessions.create(name(request), wanted).id}, 201)
+
+
+async def start(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wish = await body(request, Start)
+    session = engine.instances.sessions.find(name(request))
+    rows, columns = wish.console_size if wish.console_size and len(wish.console_size) == 2 else (0, 0)
+    await session.start(detach=wish.detach, rows=rows, columns=columns)
+    if wish.detach:
+        return nothing(200)
+    terminal = session.request.terminal
+    client = hijack(request, RAW if terminal else MULTIPLEXED)
+    await carry(client, session, terminal=terminal, stdin=session.request.stdin)
+    return Hijacked()
+
+
+async def inspect(engine: Engine, request: web.Request) -> web.StreamResponse:
+    session = engine.instances.sessions.find(name(request))
+    wish = session.request
+    shown: dict[str, Any] = {
+        "ID": session.id,
+        "Running": session.running,
+        "ExitCode": session.code,
+        "ProcessConfig": {
+            "tty": wish.terminal,
+            "entrypoint": wish.command[0],
+            "arguments": wish.command[1:],
+            "privileged": wish.privileged,
+            "user": wish.user,
+        },
+        "OpenStdin": wish.stdin,
+        "OpenStderr": True,
+        "OpenStdout": True,
+        "CanRemove": session.code is not None,
+        "ContainerID": session.instance,
+        "DetachKeys": "",
+        "Pid": session.pid,
+    }
+    return answer(shown)
+
+
+async def resize(engine: Engine, request: web.Request) -> web.StreamResponse:
+    session = engine.instances.sessions.find(name(request))
+    await session.resize(whole(request, "h", 0), whole(request, "w", 0))
+    return nothing(200)
+
+
+ROUTES = (
+    Route("POST", "/containers/{name}/exec", create),
+    Route("POST", "/exec/{name}/start", start),
+    Route("GET", "/exec/{name}/json", inspect),
+    Route("POST", "/exec/{name}/resize", resize, ("h", "w")),
+)

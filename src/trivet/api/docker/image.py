@@ -1,0 +1,187 @@
+"""Images: what is here, and what is done with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from trivet.api.docker.duration import moment, nanoseconds, seconds
+from trivet.api.docker.progress import stream
+from trivet.api.docker.route import Filters, Route, answer, body, filters, flag, name, nothing
+from trivet.api.transfer import download, upload
+from trivet.base.error import InvalidArgument
+from trivet.client.schema import Image, ImageDetail, Progress, PruneRequest
+from trivet.engine.engine import Engine
+from trivet.oci import reference as references
+
+
+async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(await rows(engine, filters(request)))
+
+
+async def rows(engine: Engine, wanted: Filters) -> list[dict[str, Any]]:
+    """List images, newest first; `before`, `since` and `until` compare times of creation."""
+    bounds = [
+        (key, await _created(engine, key, value))
+        for key in ("before", "since", "until")
+        for value in wanted.get(key, ())
+    ]
+    rest = {key: values for key, values in wanted.items() if key not in ("before", "since", "until")}
+    found = await engine.list_images(rest)
+    return [
+        _row(each)
+        for each in found
+        if all(
+            nanoseconds(each.created) > bound if key == "since" else nanoseconds(each.created) < bound
+            for key, bound in bounds
+        )
+    ]
+
+
+async def _created(engine: Engine, key: str, value: str) -> int:
+    return nanoseconds(value if key == "until" else (await engine.inspect_image(value)).created)
+
+
+def _row(found: Image) -> dict[str, Any]:
+    return {
+        "Id": found.id,
+        "ParentId": "",
+        "RepoTags": _tags(found.names),
+        "RepoDigests": _digests(found.names, found.digest),
+        "Created": seconds(found.created),
+        "Size": found.size,
+        "SharedSize": -1,
+        "Containers": -1,
+        "Labels": found.labels or None,
+    }
+
+
+def _tags(names: list[str]) -> list[str]:
+    return [each for each in names if "@" not in each]
+
+
+def _digests(names: list[str], digest: str) -> list[str]:
+    bare = {msgspec.structs.replace(references.parse(each), tag="", digest="").familiar for each in names}
+    return [f"{each}@{digest}" for each in sorted(bare)]
+
+
+async def inspect(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(shown(await engine.inspect_image(name(request))))
+
+
+def shown(found: ImageDetail) -> dict[str, Any]:
+    """Show an image; its configuration is given as it is stored."""
+    stored = found.config
+    return {
+        "Id": found.id,
+        "RepoTags": _tags(found.names),
+        "RepoDigests": _digests(found.names, found.digest),
+        "Parent": "",
+        "Comment": (stored.get("history") or [{}])[-1].get("comment", ""),
+        "Created": moment(found.created),
+        "DockerVersion": "",
+        "Author": stored.get("author") or "",
+        "Config": stored.get("config") or {},
+        "Architecture": stored.get("architecture", ""),
+        "Variant": stored.get("variant") or "",
+        "Os": stored.get("os", ""),
+        "Size": found.size,
+        "GraphDriver": {"Data": None, "Name": "overlay2"},
+        "RootFS": {"Type": "layers", "Layers": [layer["diff_id"] for layer in found.layers]},
+        "Metadata": {"LastTagTime": moment("")},
+    }
+
+
+async def history(engine: Engine, request: web.Request) -> web.StreamResponse:
+    found = await engine.inspect_image(name(request))
+    return answer(
+        [
+            {
+                "Id": "<missing>" if index else found.id,
+                "Created": seconds(step["created"]),
+                "CreatedBy": step["created_by"],
+                "Tags": None if index else _tags(found.names),
+                "Size": step["size"],
+                "Comment": step["comment"],
+            }
+            for index, step in enumerate(found.history)
+        ]
+    )
+
+
+async def tag(engine: Engine, request: web.Request) -> web.StreamResponse:
+    repository, wanted = request.query.get("repo", ""), request.query.get("tag", "")
+    if not repository:
+        raise InvalidArgument("repository name must have at least one component")
+    await engine.tag_image(name(request), f"{repository}:{wanted}" if wanted else repository)
+    return nothing(201)
+
+
+async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
+    done = await engine.remove_image(name(request), force=flag(request, "force"))
+    return answer([{"Untagged": each} for each in done.untagged] + [{"Deleted": each} for each in done.deleted])
+
+
+async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wanted = filters(request)
+    if strange := set(wanted) - {"dangling"}:
+        raise InvalidArgument(f"invalid filter '{min(strange)}'")
+    every = wanted.get("dangling", ["true"])[0] in ("false", "0")
+    done = await engine.prune(PruneRequest(kinds=["images"], all=every))
+    gone = [{"Untagged": each} for each in done.untagged] + [{"Deleted": each} for each in done.deleted]
+    return answer({"ImagesDeleted": gone or None, "SpaceReclaimed": done.freed})
+
+
+async def load(engine: Engine, request: web.Request) -> web.StreamResponse:
+    def spell(item: Progress) -> list[dict[str, Any]]:
+        return []
+
+    def end(result: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"stream": f"Loaded image{' ID' * each.startswith('sha256:')}: {each}\n"} for each in result["names"]]
+
+    async with upload(request, engine.spool) as file:
+        return await stream(request, lambda report: engine.load_images(file, report), spell, end)
+
+
+async def save(engine: Engine, request: web.Request) -> web.StreamResponse:
+    """Write one image, or those named in `names`, as a tar that Docker reads."""
+    single = request.match_info.get("name")
+    names = [single] if single else request.query.getall("names", [])
+    for each in names:
+        await engine.inspect_image(each)
+    return await download(request, lambda file: engine.save_images(names, file, "docker"))
+
+
+class CommitConfig(msgspec.Struct, frozen=True, rename="pascal"):
+    """The body of a commit, as far as the command uses it: all of it stands in `changes` too."""
+
+
+async def commit(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await body(request, CommitConfig)
+    repository, wanted = request.query.get("repo", ""), request.query.get("tag", "")
+    made = await engine.commit(
+        request.query.get("container", "").lstrip("/"),
+        f"{repository}:{wanted}" if repository and wanted else repository,
+        changes=[line for text in request.query.getall("changes", []) for line in text.split("\n") if line],
+        author=request.query.get("author", ""),
+        message=request.query.get("comment", ""),
+        pause=flag(request, "pause", default=True),
+    )
+    return answer({"Id": made}, 201)
+
+
+ONE = "/images/{name:.+}"
+ROUTES = (
+    Route("GET", "/images/json", listing, ("filters",)),
+    Route("GET", "/images/get", save, ("names",)),
+    Route("POST", "/images/load", load),
+    Route("POST", "/images/prune", prune, ("filters",)),
+    Route("POST", "/commit", commit, ("container", "repo", "tag", "comment", "author", "changes", "pause")),
+    Route("GET", ONE + "/json", inspect),
+    Route("GET", ONE + "/history", history),
+    Route("GET", ONE + "/get", save),
+    Route("POST", ONE + "/tag", tag, ("repo", "tag")),
+    Route("DELETE", ONE, remove, ("force",)),
+)

@@ -1,0 +1,141 @@
+"""What containers use: `docker stats` and `docker top`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from trivet.api.docker.duration import NEVER
+from trivet.api.docker.route import Route, answer, flag, name
+from trivet.base.clock import now_ns, rfc3339
+from trivet.base.error import InvalidArgument
+from trivet.client.schema import Instance, StatsSample, TopRow
+from trivet.engine.engine import Engine
+from trivet.engine.host import facts
+from trivet.engine.instance.status import Word
+
+
+async def stats(engine: Engine, request: web.Request) -> web.StreamResponse:
+    """Stream a sample a second; without `stream` one that can be compared with the one before it."""
+    found = await engine.instances.inspect(name(request))
+    stream = flag(request, "stream", default=True)
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    before: dict[str, Any] = {}
+    if found.status not in (Word.RUNNING, Word.PAUSED):
+        return answer(_shown(found, None, before))
+    if not stream and not flag(request, "one-shot"):
+        async for sample in engine.instances.stats(found.id, stream=False):
+            before = _shown(found, sample, {})
+    await response.prepare(request)
+    async for sample in engine.instances.stats(found.id, stream=stream):
+        before = _shown(found, sample, before)
+        await response.write(msgspec.json.encode(before) + b"\n")
+    await response.write_eof()
+    return response
+
+
+def _shown(instance: Instance, sample: StatsSample | None, before: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": f"/{instance.name}",
+        "id": instance.id,
+        "read": rfc3339(now_ns()),
+        "preread": before.get("read", NEVER),
+        "num_procs": 0,
+        "storage_stats": {},
+        "pids_stats": {"current": sample.pids, "limit": 0} if sample else {},
+        "blkio_stats": _blocks(sample),
+        "cpu_stats": _cpu(sample) if sample else _NO_CPU,
+        "precpu_stats": before.get("cpu_stats", _NO_CPU),
+        "memory_stats": {"usage": sample.memory, "limit": sample.memory_limit, "stats": {}} if sample else {},
+        "networks": {"eth0": _traffic(sample)} if sample and instance.networks else {},
+    }
+
+
+def _cpu(sample: StatsSample) -> dict[str, Any]:
+    """Spell processor time; the system's is what all processors had since the host's start."""
+    processors = int(facts()["cpus"])
+    return {
+        "cpu_usage": {"total_usage": round(sample.cpu_total * 1e9), "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+        "system_cpu_usage": time.clock_gettime_ns(time.CLOCK_BOOTTIME) * processors,
+        "online_cpus": processors,
+        "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+    }
+
+
+_NO_CPU: dict[str, Any] = {
+    "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+    "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+}
+
+
+def _blocks(sample: StatsSample | None) -> dict[str, Any]:
+    values = {"read": sample.read, "write": sample.written} if sample else {}
+    rows = [{"major": 0, "minor": 0, "op": key, "value": value} for key, value in values.items()]
+    others = ("io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time")
+    return {
+        "io_service_bytes_recursive": rows or None,
+        **{f"{each}_recursive": None for each in others},
+        "sectors_recursive": None,
+    }
+
+
+def _traffic(sample: StatsSample) -> dict[str, int]:
+    nothing = dict.fromkeys(("rx_packets", "rx_errors", "rx_dropped", "tx_packets", "tx_errors", "tx_dropped"), 0)
+    return {"rx_bytes": sample.received, "tx_bytes": sample.sent, **nothing}
+
+
+COLUMNS: dict[str, Callable[[TopRow], str]] = {
+    # ps's names for one fact, by any of which it can be asked for
+    "uid": lambda row: row.user,
+    "user": lambda row: row.user,
+    "pid": lambda row: str(row.pid),
+    "ppid": lambda row: str(row.ppid),
+    "c": lambda row: "0",
+    "stime": lambda row: _clock(row),
+    "start": lambda row: _clock(row),
+    "tty": lambda row: "?",
+    "time": lambda row: time.strftime("%H:%M:%S", time.gmtime(row.cpu)),
+    "cmd": lambda row: row.command,
+    "args": lambda row: row.command,
+    "command": lambda row: row.command,
+    "comm": lambda row: row.command.split(" ")[0].rpartition("/")[2],
+}
+FULL = ("uid", "pid", "ppid", "c", "stime", "tty", "time", "cmd")
+STYLES = {"": FULL, "-ef": FULL, "-f": FULL, "ef": FULL, "aux": ("user", "pid", "start", "time", "command")}
+
+
+async def top(engine: Engine, request: web.Request) -> web.StreamResponse:
+    columns = _columns(request.query.get("ps_args", ""))
+    rows = await engine.instances.top(name(request))
+    return answer(
+        {
+            "Titles": [column.upper() for column in columns],
+            "Processes": [[COLUMNS[column](row) for column in columns] for row in rows],
+        }
+    )
+
+
+def _columns(arguments: str) -> tuple[str, ...]:
+    """Read ps's arguments: a style, or `-o` with columns. Raises `InvalidArgument`."""
+    if arguments.strip() in STYLES:
+        return STYLES[arguments.strip()]
+    style, option, wanted = arguments.rpartition("-o")
+    columns = tuple(wanted.strip(" =").replace(" ", ",").lower().split(","))
+    if not option or style.strip() not in (*STYLES, "-e", "-a") or not set(columns) <= COLUMNS.keys():
+        raise InvalidArgument(f"ps arguments {arguments!r} are not supported: -ef, aux or -o {','.join(COLUMNS)}")
+    return columns
+
+
+def _clock(row: TopRow) -> str:
+    return datetime.fromisoformat(row.started[:19] + "+00:00").astimezone().strftime("%H:%M")
+
+
+ROUTES = (
+    Route("GET", "/containers/{name}/stats", stats, ("stream", "one-shot")),
+    Route("GET", "/containers/{name}/top", top, ("ps_args",)),
+)

@@ -1,0 +1,148 @@
+"""Docker's five ways to ask for a mount → `MountRequest`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from trivet.base.error import InvalidArgument, Unsupported
+from trivet.client.schema import MountRequest
+
+PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
+WITHOUT_EFFECT = ("", "rw", "z", "Z", "consistent", "cached", "delegated")
+UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+class BindOptions(msgspec.Struct, frozen=True, rename="pascal"):
+    """Options of a bind."""
+
+    propagation: str = ""
+    create_mountpoint: bool = False
+
+
+class VolumeOptions(msgspec.Struct, frozen=True, rename="pascal"):
+    """Options of a volume."""
+
+    no_copy: bool = False
+    subpath: str = ""
+
+
+class TmpfsOptions(msgspec.Struct, frozen=True, rename="pascal"):
+    """Options of a tmpfs."""
+
+    size_bytes: int = 0
+    mode: int = 0
+
+
+class Mount(msgspec.Struct, frozen=True, rename="pascal"):
+    """One `--mount`."""
+
+    type: str = ""
+    source: str = ""
+    target: str = ""
+    read_only: bool = False
+    bind_options: BindOptions | None = None
+    volume_options: VolumeOptions | None = None
+    tmpfs_options: TmpfsOptions | None = None
+
+
+def requests(
+    binds: list[str] | None,
+    mounts: list[Mount] | None,
+    tmpfs: dict[str, str] | None,
+    volumes: dict[str, Any] | None,
+    more: list[MountRequest],
+) -> list[MountRequest]:
+    """Fold all of them; what only names a place for an anonymous volume gives way to a real wish for the place."""
+    found = [_bind(text) for text in binds or ()]
+    found += [_mount(each) for each in mounts or ()]
+    found += [_tmpfs(target, options) for target, options in (tmpfs or {}).items()]
+    taken = {each.target.rstrip("/") for each in found}
+    found += [each for each in more if each.target.rstrip("/") not in taken]
+    for target in volumes or ():
+        spelled = _bind(target)
+        if spelled.target.rstrip("/") not in taken:
+            found.append(spelled)
+    return found
+
+
+def size(text: str) -> int:
+    """Read `64m` as bytes. Raises `InvalidArgument`."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([bkmgt]?)(?:i?b)?", text.lower())
+    if not match:
+        raise InvalidArgument(f"invalid size: '{text}'")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def _bind(text: str) -> MountRequest:
+    """Read one `-v`: [SOURCE:]TARGET[:OPTIONS]."""
+    parts = text.split(":")
+    if len(parts) > 3 or not all(parts[:2]):
+        raise InvalidArgument(f"invalid volume specification: '{text}'")
+    source, target = ("", parts[0]) if len(parts) == 1 else parts[:2]
+    if not target.startswith("/"):
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': invalid mount path: '{target}' mount path must be absolute"
+        )
+    fields: dict[str, Any] = {
+        "kind": "bind" if source.startswith("/") else "volume",
+        "source": source,
+        "target": target,
+    }
+    for option in parts[2].split(",") if len(parts) == 3 else ():
+        if option == "ro":
+            fields["read_only"] = True
+        elif option == "nocopy":
+            fields["no_copy"] = True
+        elif option in PROPAGATIONS:
+            fields["propagation"] = option
+        elif option not in WITHOUT_EFFECT:
+            raise InvalidArgument(f"invalid mode: {parts[2]}")
+    return msgspec.convert({**fields, "create_source": fields["kind"] == "bind"}, MountRequest)
+
+
+def _mount(wish: Mount) -> MountRequest:
+    match wish.type:
+        case "bind":
+            options = wish.bind_options or BindOptions()
+            return MountRequest(
+                kind="bind",
+                source=wish.source,
+                target=wish.target,
+                read_only=wish.read_only,
+                propagation=options.propagation or "rprivate",
+                create_source=options.create_mountpoint,
+            )
+        case "volume":
+            volume = wish.volume_options or VolumeOptions()
+            if volume.subpath:
+                raise Unsupported("a part of a volume cannot be mounted (volume-subpath)")
+            return MountRequest(
+                kind="volume",
+                source=wish.source,
+                target=wish.target,
+                read_only=wish.read_only,
+                no_copy=volume.no_copy,
+            )
+        case "tmpfs":
+            memory = wish.tmpfs_options or TmpfsOptions()
+            return MountRequest(kind="tmpfs", target=wish.target, size=memory.size_bytes, mode=memory.mode or 0o1777)
+    raise InvalidArgument(f'invalid mount config for type "{wish.type}": mount type unknown')
+
+
+def _tmpfs(target: str, options: str) -> MountRequest:
+    """Read one `--tmpfs`; options that only say what is so anyway have no effect."""
+    fields: dict[str, Any] = {"kind": "tmpfs", "target": target}
+    for option in options.split(","):
+        key, _, value = option.partition("=")
+        if key == "size":
+            fields["size"] = size(value)
+        elif key == "mode" and re.fullmatch(r"[0-7]{1,4}", value):
+            fields["mode"] = int(value, 8)
+        elif key == "ro":
+            fields["read_only"] = True
+        elif key not in ("", "rw", "noexec", "exec", "nosuid", "suid", "nodev", "dev", "uid", "gid"):
+            raise InvalidArgument(f"invalid tmpfs option {option!r}")
+    return msgspec.convert(fields, MountRequest)

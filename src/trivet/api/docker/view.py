@@ -1,0 +1,278 @@
+"""An instance as Docker shows a container: a row of the list, and `inspect`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trivet.api.docker.duration import human, moment, seconds, since
+from trivet.client.schema import ImageDetail, Instance, MountRequest, MountUse, Network, NetworkUse
+
+LEVEL = "trivet.isolation"  # the annotation that says the level
+
+
+def row(instance: Instance, networks: dict[str, Network]) -> dict[str, Any]:
+    """Show an instance as one of many."""
+    shown = {
+        "Id": instance.id,
+        "Names": [f"/{instance.name}"],
+        "Image": instance.image,
+        "ImageID": instance.image_id,
+        "Command": " ".join(instance.command),
+        "Created": seconds(instance.created),
+        "Ports": [
+            {
+                "IP": port.host_address or "0.0.0.0",
+                "PrivatePort": port.container_port,
+                "PublicPort": port.host_port,
+                "Type": port.protocol,
+            }
+            for port in instance.ports
+        ],
+        "Labels": instance.labels,
+        "State": instance.status,
+        "Status": status(instance),
+        "HostConfig": {"NetworkMode": _mode(instance), "Annotations": {LEVEL: instance.isolation}},
+        "NetworkSettings": {"Networks": _networks(instance, networks)},
+        "Mounts": [_mount(mount) for mount in instance.mounts if mount.kind != "tmpfs"],
+    }
+    if instance.size >= 0:
+        shown |= {"SizeRw": instance.size, "SizeRootFs": instance.size}
+    return shown
+
+
+def status(instance: Instance) -> str:
+    """Say what an instance is doing, and since when."""
+    match instance.status:
+        case "running":
+            return f"Up {human(since(instance.started))}"
+        case "paused":
+            return f"Up {human(since(instance.started))} (Paused)"
+        case "restarting":
+            return f"Restarting ({instance.exit_code}) {human(since(instance.finished))} ago"
+        case "created":
+            return "Created"
+    return f"Exited ({instance.exit_code}) {human(since(instance.finished))} ago"
+
+
+def inspect(
+    instance: Instance, image: ImageDetail | None, networks: dict[str, Network], sessions: list[str]
+) -> dict[str, Any]:
+    """Show everything about an instance."""
+    shown = {
+        "Id": instance.id,
+        "Created": instance.created,
+        "Path": instance.command[0],
+        "Args": instance.command[1:],
+        "State": _state(instance),
+        "Image": instance.image_id,
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "LogPath": instance.log_path,
+        "Name": f"/{instance.name}",
+        "RestartCount": instance.restarts,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": sessions or None,
+        "HostConfig": _host_config(instance),
+        "GraphDriver": {"Data": None, "Name": "overlay2"},
+        "Mounts": [_mount(mount) for mount in instance.mounts if mount.kind != "tmpfs"],
+        "Config": _config(instance, (image.config.get("config") or {}) if image else {}),
+        "NetworkSettings": _network_settings(instance, networks),
+    }
+    if instance.size >= 0:
+        shown |= {"SizeRw": instance.size, "SizeRootFs": instance.size + (image.size if image else 0)}
+    return shown
+
+
+def _state(instance: Instance) -> dict[str, Any]:
+    word = instance.status
+    return {
+        "Status": word,
+        "Running": word in ("running", "paused", "restarting"),
+        "Paused": word == "paused",
+        "Restarting": word == "restarting",
+        "OOMKilled": instance.out_of_memory,
+        "Dead": word == "dead",
+        "Pid": instance.pid,
+        "ExitCode": instance.exit_code,
+        "Error": instance.error,
+        "StartedAt": moment(instance.started),
+        "FinishedAt": moment(instance.finished),
+    }
+
+
+def _config(instance: Instance, image: dict[str, Any]) -> dict[str, Any]:
+    """Fold the image's configuration and the request, as Docker does when it creates."""
+    request = instance.request
+    keys = {item.partition("=")[0] for item in request.env}
+    inherited = [item for item in image.get("Env") or () if item.partition("=")[0] not in keys]
+    taken = request.entrypoint is not None
+    exposed: dict[str, Any] = {f"{port.container_port}/{port.protocol}": {} for port in request.ports}
+    return {
+        "Hostname": request.hostname or instance.id[:12],
+        "Domainname": "",
+        "User": request.user or image.get("User", ""),
+        "AttachStdin": request.stdin,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "ExposedPorts": {**(image.get("ExposedPorts") or {}), **exposed} or None,
+        "Tty": request.terminal,
+        "OpenStdin": request.stdin,
+        "StdinOnce": request.stdin,
+        "Env": [*request.env, *inherited],
+        "Cmd": request.command or (None if taken else image.get("Cmd")),
+        "Image": instance.image,
+        "Volumes": image.get("Volumes"),
+        "WorkingDir": request.cwd or image.get("WorkingDir", ""),
+        "Entrypoint": request.entrypoint if taken else image.get("Entrypoint"),
+        "OnBuild": None,
+        "Labels": {**(image.get("Labels") or {}), **instance.labels},
+        "StopSignal": request.stop_signal or image.get("StopSignal") or "SIGTERM",
+        "StopTimeout": request.stop_timeout,
+    }
+
+
+def _host_config(instance: Instance) -> dict[str, Any]:
+    request = instance.request
+    named: dict[str, list[dict[str, str]]] = {}
+    for port in request.ports:
+        place = {"HostIp": port.host_address, "HostPort": str(port.host_port or "")}
+        named.setdefault(f"{port.container_port}/{port.protocol}", []).append(place)
+    return {
+        "Binds": [_spelled(mount) for mount in request.mounts if mount.kind != "tmpfs"] or None,
+        "ContainerIDFile": "",
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": str(request.log_size)}},
+        "NetworkMode": _mode(instance),
+        "PortBindings": named,
+        "RestartPolicy": {"Name": request.restart.name, "MaximumRetryCount": request.restart.maximum},
+        "AutoRemove": request.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": None,
+        "ConsoleSize": [request.rows, request.columns],
+        "CapAdd": request.cap_add or None,
+        "CapDrop": request.cap_drop or None,
+        "CgroupnsMode": "private",
+        "Dns": request.dns,
+        "DnsOptions": [],
+        "DnsSearch": [],
+        "ExtraHosts": request.extra_hosts or None,
+        "GroupAdd": request.groups or None,
+        "IpcMode": "private",
+        "Cgroup": "",
+        "Links": None,
+        "OomScoreAdj": 0,
+        "PidMode": "host" if instance.isolation == "process" else "",
+        "Privileged": request.privileged,
+        "PublishAllPorts": request.publish_all,
+        "ReadonlyRootfs": request.read_only,
+        "SecurityOpt": _security(instance),
+        "Tmpfs": {mount.target: "" for mount in request.mounts if mount.kind == "tmpfs"} or None,
+        "UTSMode": "",
+        "UsernsMode": "",
+        "ShmSize": request.shm_size,
+        "Sysctls": request.sysctls or None,
+        "Runtime": "runc" if instance.isolation == "container" else instance.isolation,
+        "Isolation": "",
+        "CpuShares": request.cpu_shares,
+        "Memory": request.memory,
+        "NanoCpus": round(request.cpus * 1e9),
+        "CgroupParent": "",
+        "BlkioWeight": 0,
+        "CpuPeriod": 0,
+        "CpuQuota": 0,
+        "CpusetCpus": request.cpuset,
+        "CpusetMems": "",
+        "Devices": [],
+        "MemoryReservation": request.memory_reservation,
+        "MemorySwap": request.memory_swap,
+        "OomKillDisable": None,
+        "PidsLimit": request.pids_limit or None,
+        "Ulimits": [{"Name": each.name, "Hard": each.hard, "Soft": each.soft} for each in request.rlimits] or None,
+        "Mounts": None,
+        "Init": request.init,
+        "Annotations": {LEVEL: instance.isolation},
+    }
+
+
+def _security(instance: Instance) -> list[str] | None:
+    found = ["no-new-privileges"] if instance.request.no_new_privileges else []
+    return found + (["seccomp=unconfined"] if instance.request.seccomp == "unconfined" else []) or None
+
+
+def _spelled(mount: MountRequest) -> str:
+    return ":".join(part for part in (mount.source, mount.target, "ro" if mount.read_only else "") if part)
+
+
+def _mode(instance: Instance) -> str:
+    if instance.isolation == "process":
+        return "host"
+    return instance.request.network or "bridge"
+
+
+def _mount(mount: MountUse) -> dict[str, Any]:
+    shown = {
+        "Type": mount.kind,
+        "Source": mount.source,
+        "Destination": mount.target,
+        "Mode": "ro" if mount.read_only else "",
+        "RW": not mount.read_only,
+        "Propagation": "" if mount.name else "rprivate",
+    }
+    return {**shown, "Name": mount.name, "Driver": "local"} if mount.name else shown
+
+
+def _network_settings(instance: Instance, networks: dict[str, Network]) -> dict[str, Any]:
+    ports: dict[str, list[dict[str, str]]] = {}
+    for port in instance.ports:
+        place = {"HostIp": port.host_address or "0.0.0.0", "HostPort": str(port.host_port)}
+        ports.setdefault(f"{port.container_port}/{port.protocol}", []).append(place)
+    uses = _networks(instance, networks)
+    first = uses.get("bridge") or {}
+    return {
+        "Bridge": "",
+        "SandboxID": instance.id if instance.status in ("running", "paused") else "",
+        "SandboxKey": "",
+        "Ports": ports,
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        **{key: first.get(key, "") for key in ("EndpointID", "Gateway", "IPAddress", "MacAddress")},
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": "",
+        "IPPrefixLen": first.get("IPPrefixLen", 0),
+        "Networks": uses,
+    }
+
+
+def _networks(instance: Instance, networks: dict[str, Network]) -> dict[str, Any]:
+    up = instance.status in ("running", "paused")
+    return {use.network: _endpoint(instance, use, networks.get(use.network), up) for use in instance.networks}
+
+
+def _endpoint(instance: Instance, use: NetworkUse, network: Network | None, up: bool) -> dict[str, Any]:
+    address, _, length = use.addresses[0].partition("/") if up and use.addresses else ("", "", "")
+    names = [instance.name, instance.id[:12], *use.aliases] if use.network not in ("bridge", "host", "none") else None
+    return {
+        "IPAMConfig": {"IPv4Address": instance.request.ip} if instance.request.ip else None,
+        "Links": None,
+        "Aliases": use.aliases or None,
+        "MacAddress": use.mac if up else "",
+        "DriverOpts": None,
+        "GwPriority": 0,
+        "NetworkID": network.id if network else "",
+        "EndpointID": instance.id if up else "",
+        "Gateway": use.gateway if up else "",
+        "IPAddress": address,
+        "IPPrefixLen": int(length or 0),
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": names,
+    }
