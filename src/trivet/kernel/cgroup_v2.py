@@ -1,6 +1,6 @@
 """Version 2: one hierarchy for all controllers (Documentation/admin-guide/cgroup-v2.rst).
 
-Access to devices is a BPF program there, not a file; it isn't installed yet.
+Access to devices is a BPF program there, not a file: runtime/devicefilter.py.
 """
 
 from __future__ import annotations

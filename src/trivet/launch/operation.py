@@ -141,6 +141,14 @@ class OpenTree(Operation, frozen=True):
     deep: int = 0
 
 
+class DeviceFilter(Operation, frozen=True):
+    """Attach a BPF program (array of struct bpf_insn) that decides on devices to version 2 `cgroup` (host path)."""
+
+    code = 15
+    cgroup: str
+    program: bytes
+
+
 class Propagation(Operation, frozen=True):
     """Change the propagation of the mount at host path `path` (MS_PRIVATE, MS_REC ...)."""
 

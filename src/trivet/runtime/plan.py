@@ -40,7 +40,7 @@ from trivet.launch.operation import (
 )
 from trivet.launch.operation import Wait as WaitOperation
 from trivet.oci.runtime import Box, Linux, Process, Spec
-from trivet.runtime import device, identity, mount, namespace, schedule, sysctl
+from trivet.runtime import device, devicefilter, identity, mount, namespace, schedule, sysctl
 from trivet.runtime.setting import Setting
 
 JOIN, HOOKS = "join", "hooks"
@@ -58,7 +58,7 @@ def launch(spec: Spec, setting: Setting) -> list[Operation]:
     """Compute the plan that starts a container. Raises `InvalidArgument` or `Unsupported` naming what can't be done."""
     process, linux = _process(spec), spec.linux or Linux()
     namespace.check(linux)
-    _refuse_unsupported(process, linux, setting)
+    refuse_unsupported(process, linux, setting)
     own = namespace.has(linux.namespaces, "user")
     maps = mount.maps(linux.uid_mappings, linux.gid_mappings) if own else None
     group = setting.group if setting.group and not namespace.has(linux.namespaces, "cgroup") else None
@@ -68,6 +68,7 @@ def launch(spec: Spec, setting: Setting) -> list[Operation]:
     limits = [*identity.limits(process), *schedule.operations(process, linux)]
     return [
         *before(setting),
+        *devicefilter.operations(linux.resources.devices if linux.resources else (), setting),
         *mounts.trees,
         *(limits if own else []),
         *namespace.before_spawn(linux.namespaces, linux.time_offsets),
@@ -120,7 +121,7 @@ def _process(spec: Spec) -> Process:
     return spec.process
 
 
-def _refuse_unsupported(process: Process, linux: Linux, setting: Setting) -> None:
+def refuse_unsupported(process: Process, linux: Linux, setting: Setting) -> None:
     """Refuse what would otherwise be left out in silence: every one of these keeps something from happening."""
     asked = {
         "process.apparmorProfile": bool(process.apparmor_profile) and process.apparmor_profile != "unconfined",

@@ -41,11 +41,18 @@ class OutOfRange(InvalidArgument):
         super().__init__(f"{value} is out of range - at `$.linux.resources.{path}`")
 
 
-def limits(spec: oci.Spec, layout: Layout) -> kernel.Resources:
-    """Translate a spec's; the devices that every container may use are added. Raises `ControllerMissing`."""
-    asked = (spec.linux.resources if spec.linux else None) or oci.Resources()
+def completed(spec: oci.Spec) -> oci.Spec:
+    """Add the devices that every container may use to a spec's own rules."""
+    linux = spec.linux or oci.Linux()
+    asked = linux.resources or oci.Resources()
     forbidden, *usual = device.RULES
-    made = resources(msgspec.structs.replace(asked, devices=(forbidden, *asked.devices, *usual)))
+    own = msgspec.structs.replace(asked, devices=(forbidden, *asked.devices, *usual))
+    return msgspec.structs.replace(spec, linux=msgspec.structs.replace(linux, resources=own))
+
+
+def limits(spec: oci.Spec, layout: Layout) -> kernel.Resources:
+    """Translate a spec's. Raises `ControllerMissing`."""
+    made = resources(spec.linux.resources if spec.linux else None)
     check(made, layout)
     return made
 

@@ -31,6 +31,7 @@ static const struct operation operations[] = {
     { 12, "Join", "ii", operate_join },
     { 13, "JoinPath", "si", operate_join_path },
     { 14, "OpenTree", "sissi", operate_open_tree },
+    { 15, "DeviceFilter", "ss", operate_device_filter },
     { 20, "Propagation", "si", operate_propagation },
     { 21, "Root", "s", operate_root },
     { 22, "Mount", "sssiliiii", operate_mount },

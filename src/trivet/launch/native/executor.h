@@ -185,6 +185,7 @@ DECLARE_OPERATION(operate_console);
 DECLARE_OPERATION(operate_init);
 DECLARE_OPERATION(operate_open_tree);
 DECLARE_OPERATION(operate_sync);
+DECLARE_OPERATION(operate_device_filter);
 DECLARE_OPERATION(operate_find);
 DECLARE_OPERATION(operate_personality);
 DECLARE_OPERATION(operate_scheduler);
