@@ -69,7 +69,7 @@ class RegistryClient:
     async def blob(self, repository: str, descriptor: Descriptor, ingest: Ingest, count: Count) -> None:
         """Fetch a blob into an ingest; where the connection breaks off, go on from the last byte."""
         failures = 0
-        while True:
+        while ingest.size < descriptor.size or not ingest.size:
             before = ingest.size
             try:
                 await self._blob_once(repository, descriptor, ingest, count)

@@ -4,6 +4,7 @@
     ├── oci-layout                 marks the directory for other tools
     ├── blobs/sha256/<digits>      complete and verified; never changed, only deleted
     ├── ingest/<random>            being written
+    ├── partial/                   downloads to be continued: `store/partial`
     └── scratch/                   for what is made on the way; rubbish at start-up, as everything in ingest/
 
 Names live in the records, not in an index.json: one fact, one owner. A blob appears by rename after
@@ -98,6 +99,14 @@ class Ingest:
             while piece := file.read(CHUNK):
                 self._state.update(piece)
 
+    def adopt(self) -> None:
+        """Take in what the file holds already; more than was promised is nothing."""
+        self._file.seek(0, os.SEEK_END)
+        self.size = self._file.tell()
+        if self._limit is not None and self.size > self._limit:
+            self.restart()
+        self.rehash(self._state.name)
+
     def restart(self) -> None:
         """Forget everything written, to begin again."""
         self._file.seek(0)
@@ -191,7 +200,7 @@ class ContentStore:
             if lease:
                 lease.add(ingest.digest)
             with explaining_full(path):
-                self._publish(path, ingest.digest)
+                self.publish(path, ingest.digest)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -238,7 +247,8 @@ class ContentStore:
         """Bytes left on the store's file system."""
         return shutil.disk_usage(self.root).free
 
-    def _publish(self, path: Path, digest: str) -> None:
+    def publish(self, path: Path, digest: str) -> None:
+        """Give a complete, verified and synced file of this file system the place of its digest."""
         target = self.path(digest)
         path.chmod(0o400)
         path.rename(target)

@@ -15,6 +15,7 @@ from trivet.engine.image.catalog import Catalog
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageNotFound, ImageRecord, Name, WrongPlatform
 from trivet.engine.image.progress import Report, relay, silent
+from trivet.engine.operation import Locks
 from trivet.engine.snapshot.diff import store_changes
 from trivet.engine.snapshot.snapshotter import Layered, Snapshotter
 from trivet.engine.snapshot.stream import Readable
@@ -30,6 +31,7 @@ from trivet.oci.platform import Platform
 from trivet.store import collect
 from trivet.store.content import ContentStore
 from trivet.store.lease import Lease, Leases
+from trivet.store.partial import WEEK, Partials
 from trivet.store.record import Records
 
 
@@ -49,6 +51,8 @@ class Images:
         self.snapshotters = snapshotters
         self.leases = leases
         self.catalog = Catalog(records)
+        self.partials = Partials(content)
+        self.fetching = Locks()
         self.users: Callable[[str], Sequence[str]] = lambda key: ()
         self.holders: builtins.list[Callable[[], Iterable[collect.Root]]] = []
         self.unpacked: builtins.list[Callable[[], Iterable[Layered]]] = []
@@ -57,6 +61,7 @@ class Images:
         """At start-up, before anything else: drop what an engine that died was working on."""
         self.leases.reset()
         self.content.sweep()
+        self.partials.drop(older=WEEK)
 
     def list(self) -> list[ImageRecord]:
         """List all images, oldest first."""

@@ -69,7 +69,8 @@ def prune(images: Images, *, every: bool, dry_run: bool) -> Removed:
         for record in going:
             images.catalog.delete(record.id)
     names = [name for record in going for name in detail.names(record)]
-    return Removed(untagged=names, deleted=[record.id for record in going], freed=sweep(images))
+    freed = sweep(images) + images.partials.drop()
+    return Removed(untagged=names, deleted=[record.id for record in going], freed=freed)
 
 
 def sweep(images: Images) -> int:
@@ -147,5 +148,6 @@ def _preview(images: Images, going: list[ImageRecord]) -> Removed:
     freed = collect.collect(images.content, kept, dry_run=True).freed
     keep = [*(record for record in images.catalog.all() if record.id not in gone), *_unpacked(images)]
     freed += sum(snapshotter.prune(keep, dry_run=True) for snapshotter in images.snapshotters.values())
+    freed += images.partials.drop(dry_run=True)
     names = [name for record in going for name in detail.names(record)]
     return Removed(untagged=names, deleted=sorted(gone), freed=freed)

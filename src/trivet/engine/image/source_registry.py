@@ -24,8 +24,9 @@ from trivet.oci.manifest import Index, Manifest
 from trivet.oci.platform import Platform
 from trivet.oci.reference import Reference
 from trivet.registry.client import RegistryClient
-from trivet.store.content import ContentStore, Ingest
+from trivet.store.content import Ingest
 from trivet.store.lease import Lease
+from trivet.store.partial import Partials
 
 if TYPE_CHECKING:
     from trivet.engine.image.image import Images
@@ -39,7 +40,7 @@ async def pull(images: Images, reference: Reference, wanted: Platform, report: R
     report(Progress(status=f"pulling {subject}"))
     with images.leases.hold(f"pull of {subject}") as lease:
         async with RegistryClient(reference.domain) as registry:
-            fetch = _Fetch(registry, reference, images.content, lease, report)
+            fetch = _Fetch(registry, reference, images, lease, report)
             digest, found = await fetch.manifests(wanted)
             adopt.check_kind(found.manifest, subject=subject)
             image = await fetch.config(found.manifest)
@@ -57,11 +58,12 @@ class _Fetch:
     """What one pull works with."""
 
     def __init__(
-        self, registry: RegistryClient, reference: Reference, content: ContentStore, lease: Lease, report: Report
+        self, registry: RegistryClient, reference: Reference, images: Images, lease: Lease, report: Report
     ) -> None:
         self._registry = registry
         self._reference = reference
-        self._content = content
+        self._images = images
+        self._content = images.content
         self._lease = lease
         self._report = report
         self._slots = asyncio.Semaphore(PARALLEL)
@@ -119,25 +121,37 @@ class _Fetch:
         await asyncio.to_thread(self._content.add, fetched.raw, fetched.digest)
         return fetched.digest, parsed
 
-    async def _blob(self, descriptor: Descriptor) -> None:
-        short = digests.short(descriptor.digest)
-        self._lease.add(descriptor.digest)
-        if self._content.exists(descriptor.digest):
-            self._report(Progress(id=short, status="exists", current=descriptor.size, total=descriptor.size))
-            return
-        async with self._slots:
-            meter = Meter(self._report, short, descriptor.size)
-            async with _ingesting(self._content, descriptor) as ingest:
-                await self._registry.blob(
-                    self._reference.path, descriptor, ingest, lambda size: meter.count("downloading", size)
-                )
-            self._report(Progress(id=short, status="downloaded", current=descriptor.size, total=descriptor.size))
+    async def _blob(self, blob: Descriptor) -> None:
+        """Get a blob unless it is here; pulls that want the same one wait for whoever is at it already."""
+        short = digests.short(blob.digest)
+        self._lease.add(blob.digest)
+        if self._images.fetching.action(blob.digest):
+            self._report(Progress(id=short, status="waiting for another pull", total=blob.size))
+        async with self._images.fetching.hold(blob.digest, "pulling"):
+            if self._content.exists(blob.digest):
+                self._report(Progress(id=short, status="exists", current=blob.size, total=blob.size))
+                return
+            async with self._slots:
+                await self._download(blob)
+            self._report(Progress(id=short, status="downloaded", current=blob.size, total=blob.size))
+
+    async def _download(self, blob: Descriptor) -> None:
+        """Fetch a blob, going on where an earlier pull broke off; if the old part was bad, once more from the start."""
+        begun = self._images.partials.size(blob.digest)
+        meter = Meter(self._report, digests.short(blob.digest), blob.size)
+        try:
+            async with _ingesting(self._images.partials, blob) as ingest:
+                await self._registry.blob(self._reference.path, blob, ingest, partial(meter.count, "downloading"))
+        except Corrupt:
+            if not begun:
+                raise
+            await self._download(blob)
 
 
 @asynccontextmanager
-async def _ingesting(content: ContentStore, descriptor: Descriptor) -> AsyncIterator[Ingest]:
+async def _ingesting(partials: Partials, blob: Descriptor) -> AsyncIterator[Ingest]:
     """Ingest without holding the event loop up while the disk syncs."""
-    manager = content.ingest(descriptor.digest, descriptor.size)
+    manager = partials.ingest(blob.digest, blob.size)
     ingest = await asyncio.to_thread(manager.__enter__)
     try:
         yield ingest

@@ -1,0 +1,168 @@
+"""Pulls that break off are continued at the byte, also by the next engine; pulls of the same thing share the work."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from tests.conftest import Daemon
+from tests.image.test_registry_hostile import LAYER, Registry
+from tests.image.test_registry_server import eventually
+
+from trivet.engine.image.image import Images
+from trivet.oci import digest as digests
+from trivet.registry.error import RegistryUnavailable
+
+NAME = digests.of(LAYER)
+HALF = 600_000
+
+
+class Cutting(Registry):
+    """Sends HALF of the layer and then breaks off, or says no more, as long as `broken` is set."""
+
+    def __init__(self, *, hang: bool = False) -> None:
+        super().__init__()
+        self.broken = True
+        self.blob = self._cut
+        self.reached, self.released = asyncio.Event(), asyncio.Event()
+        if not hang:
+            self.released.set()
+
+    @property
+    def starts(self) -> list[int]:
+        """At which byte each request for the layer began."""
+        asked = [each for each in self.seen if each.path.endswith(NAME)]
+        return [int(each.headers.get("Range", "bytes=0-")[6:-1]) for each in asked]
+
+    async def _cut(self, request: web.Request) -> web.StreamResponse:
+        start = self.starts[-1]
+        response = web.StreamResponse(status=206 if start else 200)
+        response.headers["Content-Range"] = f"bytes {start}-{len(LAYER) - 1}/{len(LAYER)}"
+        response.content_length = len(LAYER) - start
+        await response.prepare(request)
+        if not self.broken:
+            await response.write(LAYER[start:])
+            return response
+        await response.write(LAYER[start:HALF])
+        self.reached.set()
+        await self.released.wait()
+        await asyncio.sleep(0.05)
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One failure without progress is enough."""
+    monkeypatch.setattr("trivet.registry.client.RESUMES", 1)
+
+
+def broken_off(images: Images) -> Cutting:
+    """Pull half a layer."""
+    registry = Cutting()
+
+    async def run() -> None:
+        async with registry.running() as address:
+            await images.pull(f"{address}/app:1", "linux/amd64")
+
+    with pytest.raises(RegistryUnavailable, match="broke off again and again"):
+        asyncio.run(run())
+    registry.broken = False
+    registry.seen.clear()
+    return registry
+
+
+def pull(images: Images, registry: Registry, times: int = 1) -> None:
+    async def run() -> None:
+        async with registry.running() as address:
+            await asyncio.gather(*(images.pull(f"{address}/app:1", "linux/amd64") for _ in range(times)))
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_next_pull_goes_on_at_the_byte(make_images: Callable[[str], Images]) -> None:
+    """What a failed pull had is not fetched again by the next one, nor by the next engine."""
+    registry = broken_off(make_images("engine"))
+    restarted = make_images("engine")
+    restarted.recover()
+    pull(restarted, registry)
+    assert registry.starts == [HALF]
+    restarted.content.verify(NAME)
+    assert list((restarted.content.root / "partial").iterdir()) == []
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("content", [b"!" * HALF, b"!" * (len(LAYER) + 1), b"!" * len(LAYER)])
+def test_a_part_that_is_wrong_is_fetched_again(images: Images, content: bytes) -> None:
+    """Half a blob that was damaged, is too long, or whole and wrong costs one more download, not the pull."""
+    registry = broken_off(images)
+    (partial,) = (images.content.root / "partial").iterdir()
+    partial.write_bytes(content)
+    pull(images, registry)
+    assert registry.starts[-1] == 0
+    images.content.verify(NAME)
+
+
+def test_ten_pulls_fetch_each_blob_once(images: Images) -> None:
+    """Pulls of the same image at the same time wait for one download and all succeed."""
+    registry = Registry()
+    pull(images, registry, times=10)
+    paths = [each.path for each in registry.seen if "/blobs/" in each.path]
+    assert sorted(paths) == sorted(set(paths))
+    assert len(images.list()) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_prune_takes_what_nobody_continues(images: Images) -> None:
+    """Half a blob is freed by prune and shown by its dry run; one that is being written stays."""
+    broken_off(images)
+    images.prune()  # also what else a failed pull leaves in the store
+    assert images.partials.size(NAME) == 0
+    broken_off(images)
+    with images.partials.ingest(NAME, len(LAYER)) as ingest:
+        assert ingest.size == HALF
+        assert images.prune().freed < HALF
+        ingest.write(LAYER[HALF:])
+    images.content.verify(NAME)
+    assert images.prune().freed == len(LAYER)  # it belongs to nothing
+    broken_off(images)
+    assert HALF <= images.prune(dry_run=True).freed == images.prune().freed
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Daemon]:
+    """An engine of one's own, to be killed."""
+    run = Path(tempfile.mkdtemp(prefix="tv", dir="/tmp"))
+    daemon = Daemon(tmp_path / "engine", run)
+    daemon.start()
+    yield daemon
+    daemon.clean()
+    shutil.rmtree(run)
+
+
+@pytest.mark.needs("root")
+def test_a_killed_engine_goes_on_at_the_byte(engine: Daemon) -> None:
+    """`kill -9` in the middle of a pull: the next engine asks for the rest only."""
+    registry, part = Cutting(hang=True), engine.root / "content/partial" / NAME.replace(":", "-")
+
+    async def run() -> None:
+        async with registry.running() as address:
+            first = await asyncio.to_thread(engine.begin, "pull", f"{address}/app:1")
+            await asyncio.wait_for(registry.reached.wait(), 20)
+            await asyncio.to_thread(eventually, lambda: part.exists() and part.stat().st_size == HALF, "no half blob")
+            await asyncio.to_thread(engine.kill)
+            await asyncio.to_thread(first.wait, 20)
+            registry.broken = False
+            registry.released.set()
+            await asyncio.to_thread(engine.start)
+            await asyncio.to_thread(engine.ok, "pull", "-q", f"{address}/app:1")
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+    assert registry.starts == [0, HALF]
