@@ -166,7 +166,7 @@ def value(path: str, runtime: Runtime) -> int:
 
 
 def test_events(runtime: Runtime) -> None:
-    """`events --stats` is one object in runc's shape; without, they come until the end, and an oom is one."""
+    """`events --stats` is one object in runc's shape; without, they come until the end."""
     runtime.change({"linux": {"resources": {"pids": {"limit": 20}}}}, "sh", "-c", "sleep 1; true")
     assert runtime("run", "--detach", runtime.id).returncode == 0
     event = runtime.json("events", "--stats", runtime.id)
@@ -179,6 +179,41 @@ def test_events(runtime: Runtime) -> None:
     lines = runtime("events", "--interval", "200ms", runtime.id).stdout.splitlines()
     assert len(lines) > 1
     assert {json.loads(line)["type"] for line in lines} == {"stats"}
+
+
+def test_event_of_memory_that_ran_out(runtime: Runtime) -> None:
+    """What the kernel kills for want of memory is an event."""
+    memory = {"limit": 32 << 20, "swap": 32 << 20}
+    script = "sleep 1; dd if=/dev/zero of=/dev/shm/big bs=1M count=60; sleep 1"
+    runtime.change({"linux": {"resources": {"memory": memory}}}, "sh", "-c", script)
+    assert runtime("run", "--detach", runtime.id).returncode == 0
+    lines = runtime("events", "--interval", "1m", runtime.id).stdout.splitlines()
+    assert [json.loads(line)["type"] for line in lines] == ["stats", "oom"]
+
+
+def test_exec_in_a_group_below(runtime: Runtime) -> None:
+    """exec may join a control group below the container's, and only one that is there."""
+    runtime.change({}, "sleep", "60")
+    assert runtime("run", "--detach", runtime.id).returncode == 0
+    groups = [Path(path) for path in Path("/sys/fs/cgroup").glob(f"*/{GROUP}/{runtime.id}")]
+    assert b"no control group" in runtime("exec", "--cgroup", "below", runtime.id, "true").stderr
+    assert b"no control group" in runtime("exec", "--cgroup", "../..", runtime.id, "true").stderr
+    for group in groups:
+        (group / "below").mkdir()
+    for name in ("cpus", "mems"):
+        for group in groups:
+            if (own := group / f"cpuset.{name}").is_file():
+                (group / f"below/cpuset.{name}").write_text(own.read_text())
+    done = runtime("exec", "--cgroup", "below", runtime.id, "cat", "/proc/self/cgroup")
+    assert b"pids:/below\n" in done.stdout, done
+
+
+def test_labels_of_exec(runtime: Runtime) -> None:
+    """A label that nothing here enforces is refused, not left out."""
+    runtime.change({}, "sleep", "60")
+    assert runtime("run", "--detach", runtime.id).returncode == 0
+    assert b"$.process.apparmorProfile" in runtime("exec", "--apparmor", "ours", runtime.id, "true").stderr
+    assert b"$.process.selinuxLabel" in runtime("exec", "--process-label", "ours", runtime.id, "true").stderr
 
 
 def test_exec_has_its_own_rights(runtime: Runtime) -> None:
