@@ -154,8 +154,10 @@ class Container:
             raise InvalidArgument(f"container {self.kept.id} has no control group {path!r}")
         return group
 
-    def expect_alone(self) -> None:
-        """Raise `Conflict` when others are in the control group: they would end with the container."""
+    def expect_free(self) -> None:
+        """Raise `AlreadyExists`, or `Conflict` when others are in the control group: they would end with it."""
+        if self.directory.exists():
+            raise AlreadyExists(f"container {self.kept.id} already exists")
         if self.group.processes():
             raise Conflict(f"control group {self.group.path} already holds processes - at `$.linux.cgroupsPath`")
 

@@ -8,7 +8,6 @@ poststart, poststop        on the host, after the start and after the deletion
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterable
 
 from trivet.base.error import InvalidArgument, TrivetError
@@ -38,6 +37,8 @@ def check(kind: str, hooks: Iterable[Hook]) -> None:
 
 def on_host(kind: str, hook: Hook, state: bytes, directory: str) -> None:
     """Run a hook here, with the state on its input. Raises `HookFailed`."""
+    import subprocess  # only here: few containers have hooks, and every start would pay
+
     environment = dict(word.split("=", 1) for word in hook.env if "=" in word)
     try:
         done = subprocess.run(

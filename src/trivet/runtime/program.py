@@ -72,7 +72,7 @@ def create(home: Path, name: str, bundle: Path, way: Way, *, detached: bool) -> 
     steps = _plan(made, way)
     encode(steps)
     with ExitStack() as undo:
-        made.expect_alone()
+        made.expect_free()
         made.claim()
         undo.callback(made.remove, way.warn)
         for text in (*warnings(spec.process or oci.Process(cwd="/")), *resource.warnings(spec)):
