@@ -37,9 +37,9 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
 class RegistryClient:
     """One registry, named by the domain of a reference. Async context manager."""
 
-    def __init__(self, domain: str, credentials: Credentials | None = None) -> None:
+    def __init__(self, domain: str, credentials: Credentials | None = None, *, insecure: bool = False) -> None:
         self.domain = domain
-        self._transport = Transport(domain, credentials)
+        self._transport = Transport(domain, credentials, insecure=insecure)
 
     async def __aenter__(self) -> RegistryClient:
         await self._transport.__aenter__()

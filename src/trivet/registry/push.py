@@ -54,12 +54,18 @@ class Pusher:
     """
 
     def __init__(
-        self, domain: str, repository: str, credentials: Credentials | None = None, sources: Sequence[str] = ()
+        self,
+        domain: str,
+        repository: str,
+        credentials: Credentials | None = None,
+        sources: Sequence[str] = (),
+        *,
+        insecure: bool = False,
     ) -> None:
         self.domain = domain
         self.repository = repository
         scopes = (f"repository:{repository}:pull,push", *(f"repository:{each}:pull" for each in sources))
-        self._transport = Transport(domain, credentials, scopes)
+        self._transport = Transport(domain, credentials, scopes, insecure=insecure)
 
     async def __aenter__(self) -> Pusher:
         await self._transport.__aenter__()

@@ -41,11 +41,19 @@ class Transport:
     """One registry's HTTP side. Async context manager.
 
     `scopes` are rights asked of a token service beyond what the registry's challenge names, for each
-    repository: `repository:team/app:pull,push`.
+    repository: `repository:team/app:pull,push`. `insecure` allows plain http where https doesn't answer.
     """
 
-    def __init__(self, domain: str, credentials: Credentials | None = None, scopes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        domain: str,
+        credentials: Credentials | None = None,
+        scopes: tuple[str, ...] = (),
+        *,
+        insecure: bool = False,
+    ) -> None:
         self.domain = domain
+        self._insecure = insecure
         self._credentials = credentials
         self._scopes = scopes
         self._authorization: dict[str, str] = {}
@@ -66,7 +74,7 @@ class Transport:
         if self._base is not None:
             return
         failure: TrivetError | None = None
-        for scheme in ("http", "https") if is_local(self.domain) else ("https",):
+        for scheme in self._schemes():
             base = URL(f"{scheme}://{HOSTS.get(self.domain, self.domain)}")
             try:
                 async with asyncio.timeout(ANSWER), self._send("GET", base / "v2/", {}) as answer:
@@ -80,6 +88,11 @@ class Transport:
                 failure = failure or error
         assert failure is not None
         raise failure
+
+    def _schemes(self) -> tuple[str, ...]:
+        if is_local(self.domain):
+            return ("http", "https")
+        return ("https", "http") if self._insecure else ("https",)
 
     @asynccontextmanager
     async def get(

@@ -19,6 +19,7 @@ from trivet.oci import reference as references
 from trivet.oci.descriptor import Descriptor
 from trivet.oci.manifest import Index
 from trivet.oci.reference import Reference
+from trivet.registry import mirror
 from trivet.registry.push import Pusher, Way
 from trivet.store.content import ContentStore
 
@@ -50,9 +51,11 @@ async def push(images: Images, reference: Reference, report: Report) -> str:
         blobs = {each.digest: each for document in documents for each in document.blobs}
         lease.add(documents[-1].digest, *blobs)
         _check(images.content, blobs, subject)
+        place = (await asyncio.to_thread(mirror.places, reference))[-1]
         sources = await asyncio.to_thread(_sources, images.list(), reference, blobs)
+        sources = sources if place.domain == reference.domain else {}
         repositories = list(dict.fromkeys(sources.values()))
-        async with Pusher(reference.domain, reference.path, sources=repositories) as pusher:
+        async with Pusher(place.domain, place.path, sources=repositories, insecure=place.insecure) as pusher:
             await _Send(images.content, pusher, report, sources).blobs(blobs.values())
             for document in documents[:-1]:
                 await pusher.manifest(document.raw, document.media_type, document.digest)

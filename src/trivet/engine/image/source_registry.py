@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trivet.base.error import Corrupt
+from trivet.base.error import Corrupt, Denied, NotFound, Unauthenticated, Unavailable
 from trivet.client.schema import Progress
 from trivet.engine.image import adopt
 from trivet.engine.image.commit import Draft
@@ -23,7 +23,9 @@ from trivet.oci.descriptor import Descriptor
 from trivet.oci.manifest import Index, Manifest
 from trivet.oci.platform import Platform
 from trivet.oci.reference import Reference
+from trivet.registry import mirror
 from trivet.registry.client import RegistryClient
+from trivet.registry.mirror import Place
 from trivet.store.content import Ingest
 from trivet.store.lease import Lease
 from trivet.store.partial import Partials
@@ -35,12 +37,24 @@ PARALLEL = 3
 
 
 async def pull(images: Images, reference: Reference, wanted: Platform, report: Report) -> ImageRecord:
-    """Fetch an image for a platform, unpack it as it arrives, and give it its name."""
+    """Fetch an image for a platform, unpack it as it arrives, and give it its name. Mirrors are asked first."""
+    report(Progress(status=f"pulling {reference.familiar}"))
+    *mirrors, origin = await asyncio.to_thread(mirror.places, reference)
+    for place in mirrors:
+        try:
+            return await _pull_from(images, place, reference, wanted, report)
+        except (Unavailable, NotFound, Unauthenticated, Denied, Corrupt) as error:
+            report(Progress(status=f"mirror {place.domain} is passed over: {error.message}"))
+    return await _pull_from(images, origin, reference, wanted, report)
+
+
+async def _pull_from(
+    images: Images, place: Place, reference: Reference, wanted: Platform, report: Report
+) -> ImageRecord:
     subject = reference.familiar
-    report(Progress(status=f"pulling {subject}"))
     with images.leases.hold(f"pull of {subject}") as lease:
-        async with RegistryClient(reference.domain) as registry:
-            fetch = _Fetch(registry, reference, images, lease, report)
+        async with RegistryClient(place.domain, insecure=place.insecure) as registry:
+            fetch = _Fetch(registry, place.path, reference, images, lease, report)
             digest, found = await fetch.manifests(wanted)
             adopt.check_kind(found.manifest, subject=subject)
             image = await fetch.config(found.manifest)
@@ -58,9 +72,16 @@ class _Fetch:
     """What one pull works with."""
 
     def __init__(
-        self, registry: RegistryClient, reference: Reference, images: Images, lease: Lease, report: Report
+        self,
+        registry: RegistryClient,
+        repository: str,
+        reference: Reference,
+        images: Images,
+        lease: Lease,
+        report: Report,
     ) -> None:
         self._registry = registry
+        self._repository = repository
         self._reference = reference
         self._images = images
         self._content = images.content
@@ -109,7 +130,7 @@ class _Fetch:
             await asyncio.gather(*everything, return_exceptions=True)
 
     async def _manifest(self, identifier: str, promised: Descriptor | None = None) -> tuple[str, Index | Manifest]:
-        fetched = await self._registry.manifest(self._reference.path, identifier)
+        fetched = await self._registry.manifest(self._repository, identifier)
         subject = self._reference.familiar
         if promised and len(fetched.raw) != promised.size:
             raise Corrupt(f"manifest {identifier} of {subject} does not have the size its index says")
@@ -141,7 +162,7 @@ class _Fetch:
         meter = Meter(self._report, digests.short(blob.digest), blob.size)
         try:
             async with _ingesting(self._images.partials, blob) as ingest:
-                await self._registry.blob(self._reference.path, blob, ingest, partial(meter.count, "downloading"))
+                await self._registry.blob(self._repository, blob, ingest, partial(meter.count, "downloading"))
         except Corrupt:
             if not begun:
                 raise
