@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from bench import earlier
 
 from demo.step import LOGS, Failure, Waiting, show
 from trivet.base.error import TrivetError
@@ -60,16 +60,10 @@ def _uninstall(words: list[str]) -> None:
 
 
 def _end_earlier(client: Client) -> None:
-    try:
-        info = client.system.info()
-    except TrivetError:
-        return
-    if Path(info.root) != ROOT.absolute():
-        raise Failure(f"the demo of another checkout is running: its engine keeps its things in {info.root}")
-    process = os.pidfd_open(info.pid)
-    signal.pidfd_send_signal(process, signal.SIGTERM)
-    select.select([process], [], [], PATIENCE)
-    os.close(process)
+    root = earlier.root(client)
+    if root and Path(root) != ROOT.absolute():
+        raise Failure(f"the demo of another checkout is running: its engine keeps its things in {root}")
+    earlier.end(client)
 
 
 def _wait(client: Client, process: subprocess.Popen[bytes]) -> None:

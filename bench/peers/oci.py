@@ -41,6 +41,7 @@ class Runtime:
         """Make a bundle and try it."""
         if not shutil.which(self._program):
             raise PeerFailed(f"{self.name} is not installed")
+        self.close()
         shutil.rmtree(self._directory, ignore_errors=True)
         self._cgroup = account.path
         self._root = rootfs()

@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from bench import earlier
 from bench.account import Account
 from bench.image import DIRECTORY, MARK, NAME, archive
 from bench.peers.peer import PeerFailed, Run, command, end, instant, last_line, spawn, timed
@@ -43,6 +44,7 @@ class Trivet(ABC):
     def open(self, account: Account) -> None:
         """Start the engine, load the image, try it."""
         log = DIRECTORY / f"{self._short}.log"
+        earlier.end(self._client)
         self._engine = spawn([*self._trivetd, "--log-level", "warning"], log)
         self._wait(log)
         try:
