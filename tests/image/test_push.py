@@ -23,6 +23,7 @@ from trivet.client.schema import Progress
 from trivet.engine.image.image import Images
 from trivet.engine.image.model import ImageNotFound, ImageRecord, Name
 from trivet.oci import digest as digests
+from trivet.oci.descriptor import Descriptor
 from trivet.registry.auth import Credentials
 from trivet.registry.credential import stored_credentials
 from trivet.registry.error import LoginFailed, LoginRequired, RegistryUnavailable, UploadRefused
@@ -241,3 +242,32 @@ def test_a_refusal_has_the_registrys_words(images: Images) -> None:
 
     with pytest.raises(UploadRefused, match=r"registry \S+ refuses manifest 1 of app: too \[31mold"):
         asyncio.run(run())
+
+
+def test_an_upload_elsewhere_gets_no_token() -> None:
+    """Where an upload's address is another host's, the bytes go there but neither token nor password."""
+    seen: list[web.Request] = []
+
+    async def storage(request: web.Request) -> web.StreamResponse:
+        seen.append(request)
+        await request.read()
+        return web.Response(status=201)
+
+    async def run() -> None:
+        async with serving(storage) as other:
+
+            async def handler(request: web.Request) -> web.StreamResponse:
+                if request.method == "HEAD":
+                    return web.Response(status=404)
+                if request.path != "/v2/" and "Authorization" not in request.headers:
+                    return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+                place = f"http://localhost:{other.partition(':')[2]}/put?signature=1"
+                return web.Response(status=200 if request.method == "GET" else 202, headers={"Location": place})
+
+            blob = Descriptor(media_type="x/y", digest=digests.of(b"data"), size=4)
+            async with serving(handler) as address, Pusher(address, "app", Credentials("user", "secret")) as pusher:
+                assert await pusher.blob(blob, lambda: io.BytesIO(b"data"), lambda count: None) == "uploaded"
+
+    asyncio.run(run())
+    assert [each.headers.get("Authorization") for each in seen] == [None]
+    assert seen[0].query == {"signature": "1", "digest": digests.of(b"data")}
