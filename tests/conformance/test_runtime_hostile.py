@@ -143,6 +143,7 @@ RICH_TEXT: dict[str, str] = {}
         ({"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}]}}, "$.linux.uidMappings"),
         ({"linux": {"resources": {"memory": {"swappiness": 101}}}}, "$.linux.resources.memory.swappiness"),
         ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_NO"}}}, "SCMP_ACT_NO"),
+        ({"linux": {"seccomp": {"defaultAction": "\x1b[2J\nx"}}}, r"\x1b[2J\x0ax"),
     ],
 )
 def test_hostile(runtime: Runtime, change: dict[str, Any], words: str) -> None:

@@ -19,6 +19,7 @@ class Journal:
 
     def warn(self, message: str) -> None:
         """Say what won't be as it was asked for."""
+        message = _plain(message)
         if self._path is None:
             sys.stderr.write(f"trivet-runtime: warning: {message}\n")
         else:
@@ -26,7 +27,7 @@ class Journal:
 
     def fail(self, error: Exception) -> None:
         """Say why it failed, to people and, if there is one, to the log."""
-        message = f"{error}".replace("\n", " ")
+        message = _plain(f"{error}")
         sys.stderr.write(f"trivet-runtime: {message}\n")
         if hint := getattr(error, "hint", None):
             sys.stderr.write(f"hint: {hint}\n")
@@ -41,3 +42,8 @@ class Journal:
             line = json.dumps({"level": level, "msg": message, "time": now})
         with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
             file.write(line + "\n")
+
+
+def _plain(text: str) -> str:
+    """Spell out what a hostile configuration would have the terminal do: escape sequences, line ends."""
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
