@@ -20,7 +20,7 @@ import pytest
 COMMAND = Path(sys.executable).with_name("trivet-runtime")
 APPLETS = """
 sh cat sleep id hostname tty stty true echo ls stat grep touch mkdir chmod mknod dd nice ionice kill mount readlink wc
-cut head tail date ulimit dnsdomainname ip ping nproc taskset uname dirname basename test printf rm mv cp ln
+cut head tail tee date ulimit dnsdomainname ip ping nproc taskset uname dirname basename test printf rm mv cp ln
 """
 GROUP = f"trivet-runtime-test-{os.getpid()}"
 

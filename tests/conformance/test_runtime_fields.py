@@ -631,6 +631,17 @@ def test_hook_that(runtime: Runtime, kind: str, how: str) -> None:
     assert list(runtime.root.iterdir()) == []
 
 
+def test_hook_that_floods(runtime: Runtime) -> None:
+    """A program of the image that is run as a hook can't fill the runtime's memory."""
+    script = "head -c 50000000 /dev/zero | tee /dev/stderr; echo the end >&2; exit 3"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 30}
+    runtime.change({"hooks": {"startContainer": [hook]}}, "true")
+    done = runtime("run", runtime.id)
+    assert done.returncode == 1
+    assert b"the end" in done.stderr
+    assert len(done.stderr) < 4096
+
+
 def test_listener(runtime: Runtime) -> None:
     """A listener gets the filter's descriptor with the state and the metadata, and the program waits for answers."""
     path = runtime.bundle / "listener"

@@ -17,6 +17,7 @@ from trivet.launch.launcher import REPORT_FD, above, keep, move_up, pipe, start
 from trivet.launch.operation import Operation, encode
 
 STOP_GRACE = 2.0
+ERROR_LIMIT = 64 << 10  # the last words are kept, however much a hostile program says
 QUIET = 2.0  # how long output that a task's orphans hold open is listened to
 
 
@@ -113,6 +114,8 @@ class _Task:
         part = os.read(key.fd, 65536)
         if part:
             self._buffers[key.data] += part
+            if key.data == 2:
+                del self._buffers[2][:-ERROR_LIMIT]
         else:
             self._selector.unregister(key.fileobj)
 

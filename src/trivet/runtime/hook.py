@@ -8,6 +8,7 @@ poststart, poststop        on the host, after the start and after the deletion
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from trivet.base.error import InvalidArgument, TrivetError
@@ -67,12 +68,15 @@ def in_namespaces(kind: str, hook: Hook, state: bytes, pid: int, flags: int, joi
 
 def task(kind: str, hook: Hook, steps: list[Operation], state: bytes) -> None:
     """Carry out a plan that ends with the hook. Raises `HookFailed`."""
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        done = run(steps, input=state, timeout=hook.timeout)
+        done = run(steps, input=state, output=nowhere, timeout=hook.timeout)
     except LaunchTimeout as error:
         raise HookFailed(kind, hook, f"it took longer than {hook.timeout} s") from error
     except LaunchError as error:
         raise HookFailed(kind, hook, error.message) from error
+    finally:
+        os.close(nowhere)
     _judge(kind, hook, done.code, done.error_output)
 
 
