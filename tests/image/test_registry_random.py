@@ -124,6 +124,7 @@ class Client(threading.Thread):
             ]
         )
         assert self.ask(*asked)[0] == answer
+        assert self.ask("DELETE", where)[0] in (204, 404)
 
     def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "x/y") -> tuple[int, str, bytes]:
         """Send a request; tell status, Location and body."""

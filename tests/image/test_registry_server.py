@@ -153,7 +153,7 @@ def test_open_uploads_have_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for name in ("a", "b", "c"):
             with pytest.raises(Refusal, match="too many uploads"):
                 await uploads.begin(name)
-        monkeypatch.setattr(upload, "IDLE", 0.0)
+        monkeypatch.setattr(upload, "SLOW", 0.0)
         await uploads.begin("a")
         assert len(list((content.root / "ingest").iterdir())) == 1
         await uploads.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trivet.registry.server import collect
 from trivet.registry.server.repository import Repositories
-from trivet.registry.server.upload import Uploads
+from trivet.registry.server.upload import IDLE, Uploads
 from trivet.store.content import ContentStore
 from trivet.store.record import Records
 
@@ -29,7 +29,7 @@ class Registry:
         """Collect garbage and drop stale uploads, again and again, while requests go on."""
         while True:
             await asyncio.sleep(every)
-            await self.uploads.expire()
+            await self.uploads.expire(IDLE)
             try:
                 done = await asyncio.to_thread(collect.collect, self.repositories, grace=grace)
             except Exception:

@@ -18,6 +18,7 @@ from trivet.store.content import ContentStore, Ingest
 MOST = 500  # open at a time; each has a file open
 PER_REPOSITORY = 200
 IDLE = 3600.0  # seconds until an upload nobody continues is dropped
+SLOW = 60.0  # the same, where others need the room
 BUSY = 10.0  # seconds a request waits for the one before it
 
 
@@ -63,9 +64,11 @@ class Uploads:
         self._all: dict[str, Upload] = {}
 
     async def begin(self, name: str) -> Upload:
-        """Begin an upload to a repository. Raises `Refusal` when there are too many."""
-        await self.expire()
-        if len(self._all) >= MOST or sum(each.name == name for each in self._all.values()) >= PER_REPOSITORY:
+        """Begin an upload to a repository; where there are too many, those nobody continues give way, or `Refusal`."""
+        await self.expire(IDLE)
+        if self._full(name):
+            await self.expire(SLOW)
+        if self._full(name):
             raise Refusal(Code.TOOMANYREQUESTS, "too many uploads are open", headers={"Retry-After": "10"})
         key = secrets.token_hex(16)
         upload = self._all[key] = Upload(key, name, self._content)
@@ -104,11 +107,15 @@ class Uploads:
         self._all.pop(upload.key, None)
         await asyncio.to_thread(upload.drop)
 
-    async def expire(self) -> None:
-        """Drop uploads that nobody continued."""
-        limit = time.monotonic() - IDLE
+    async def expire(self, idle: float) -> None:
+        """Drop uploads that nobody continued for so many seconds."""
+        limit = time.monotonic() - idle
         for upload in [each for each in self._all.values() if each.touched < limit and not each.lock.locked()]:
             await self.drop(upload)
+
+    def _full(self, name: str) -> bool:
+        mine = sum(each.name == name for each in self._all.values())
+        return len(self._all) >= MOST or mine >= PER_REPOSITORY
 
     async def close(self) -> None:
         """Drop all."""
