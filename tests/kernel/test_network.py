@@ -328,7 +328,7 @@ def test_taken_ports(world: World) -> None:
     other.publish("theirs", [PortRequest(container_port=80, host_port=7070)])
     for port, owner in (
         (8080, "instance web"),
-        (9090, Path("/proc/self/comm").read_text().strip()),
+        (9090, r"\S+ \(pid \d+\)"),
         (7070, "another trivet engine"),
     ):
         wanted = [PortRequest(container_port=1, host_port=6060), PortRequest(container_port=80, host_port=port)]
@@ -375,6 +375,22 @@ def test_restore_after_a_deleted_bridge(world: World) -> None:
     assert world.neighbour.ask(HOST, 8080) == f"web {NEIGHBOUR}"
     assert world.host.ask(web.address, 80).startswith("web ")
     assert world.networks.check() == []
+
+
+def test_restore_when_the_subnet_was_taken_meanwhile(world: World) -> None:
+    """A network that comes back to a host where its subnet is somebody else's by now takes another one."""
+    before = world.networks.find("bridge")
+    world.networks.attach("", "web", "web", "netns")
+    world.networks.remove_all()
+    rtnetlink.create_bridge("stranger", mtu=1500, mac="02:00:00:00:00:99", alias="")
+    rtnetlink.add_address("stranger", ipaddress.IPv4Interface(f"{before.gateway}/{before.subnet.rpartition('/')[2]}"))
+    again = Networks(world.records, "test", world.base)
+    assert any("stranger's too" in finding.problem for finding in again.check())
+    again.restore([])
+    assert not ipaddress.ip_network(again.find("bridge").subnet).overlaps(ipaddress.ip_network(before.subnet))
+    assert again.check() == []
+    web = again.attach("", "web", "web", "netns").addresses[0]
+    assert ipaddress.ip_interface(web.address) in ipaddress.ip_network(again.find("bridge").subnet)
 
 
 def test_publishing_mends_a_flushed_table(world: World) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -78,11 +77,11 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     try:
         yield Doors(native.application(engine, builder.build), docker.application(engine, builder.build))
     finally:
-        task.cancel()
         for watch in context.watches.values():
             watch.close()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        for left in (task, *context.tasks):
+            left.cancel()
+        await asyncio.gather(task, *context.tasks, return_exceptions=True)
         records.close()
 
 

@@ -47,10 +47,27 @@ def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRe
     subnet = _subnet(request, networks)
     return msgspec.structs.replace(
         record,
+        chosen=not request.subnet,
         subnet=str(subnet),
         gateway=str(_gateway(request, subnet)),
         interface=_interface(engine_id, request.name, identity),
     )
+
+
+def rival(record: NetworkRecord) -> str:
+    """Name another interface of the host that packets for the network's subnet may be sent to; "" if there is none."""
+    names_by_index = {link.index: link.name for link in rtnetlink.links()}
+    for route in rtnetlink.routes():
+        name = names_by_index.get(route.interface, "")
+        if route.destination.prefixlen and route.destination.overlaps(record.range) and name != record.interface:
+            return name or "another route"
+    return ""
+
+
+def moved(record: NetworkRecord, networks: Sequence[NetworkRecord]) -> NetworkRecord:
+    """Choose another subnet for a network whose own was taken while it was not on the host. Raises `Exhausted`."""
+    subnet = free_subnet(DEFAULT_RANGES if record.name == BRIDGE else USER_RANGES, _used(networks))
+    return msgspec.structs.replace(record, subnet=str(subnet), gateway=str(subnet.network_address + 1))
 
 
 @contextmanager

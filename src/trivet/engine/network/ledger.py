@@ -55,6 +55,13 @@ class Ledger:
             self._networks.delete(network.id)
             raise
 
+    def move(self, network: NetworkRecord) -> None:
+        """Record a network's other subnet; addresses reserved in the old one are given up."""
+        for endpoint in self.members(network):
+            self.free(endpoint)
+        self._networks.update(network.id, network)
+        self._pools.pop(network.id, None)
+
     def drop(self, network: NetworkRecord) -> None:
         """Forget a network."""
         self._networks.delete(network.id)

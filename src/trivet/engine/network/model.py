@@ -19,12 +19,16 @@ PREDEFINED = (BRIDGE, HOST, NONE)
 
 
 class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A network. `subnet` and `gateway` are CIDR and address, `interface` the bridge; empty for host and none."""
+    """A network. `subnet` and `gateway` are CIDR and address, `interface` the bridge; empty for host and none.
+
+    `chosen` says that nobody asked for this very subnet: it may be another one after the network was off the host.
+    """
 
     id: str
     name: str
     driver: str
     created: str
+    chosen: bool = False
     subnet: str = ""
     gateway: str = ""
     interface: str = ""

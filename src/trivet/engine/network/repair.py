@@ -10,9 +10,11 @@ import msgspec
 
 from trivet.client.schema import Finding
 from trivet.engine.network import forwarding, namespace
+from trivet.engine.network.design import alone, moved, rival
+from trivet.engine.network.model import NetworkRecord
 from trivet.engine.network.publish import TABLE_PREFIX, listener
 from trivet.engine.network.ruleset import element
-from trivet.kernel import nftables
+from trivet.kernel import nftables, rtnetlink
 
 if TYPE_CHECKING:
     from trivet.engine.network.network import Networks
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
 
 def restore(networks: Networks, running: Sequence[str] | None) -> None:
     """Make bridges, links, table and forwarding as the records say; let go of who is not running."""
-    with networks.ledger.lock:
+    with networks.ledger.lock, alone():
         if running is not None:
             _let_go(networks, set(running))
-        for record in networks.ledger.networks():
+        for recorded in networks.ledger.networks():
+            record = _settled(networks, recorded)
             networks.drivers[record.driver].create(record)
             for endpoint in networks.ledger.members(record):
                 if endpoint.device:
@@ -75,10 +78,25 @@ def _let_go(networks: Networks, running: set[str]) -> None:
             networks.detach(endpoint.instance)
 
 
+def _settled(networks: Networks, record: NetworkRecord) -> NetworkRecord:
+    """Give a network another subnet if its own was taken by somebody else while its bridge wasn't there."""
+    if not record.chosen or rtnetlink.link(record.interface) or not rival(record):
+        return record
+    if any(endpoint.device for endpoint in networks.ledger.members(record)):
+        return record  # instances that run have its addresses: `check` tells
+    record = moved(record, networks.ledger.networks())
+    networks.ledger.move(record)
+    return record
+
+
 def _problems(networks: Networks) -> Iterator[Finding]:
     for record in networks.ledger.networks():
         if problem := networks.drivers[record.driver].problem(record):
             yield Finding(object=f"network {record.name}", problem=problem, repair="make the bridge anew")
+        if record.subnet and (other := rival(record)):
+            problem = f"its subnet {record.subnet} is {other}'s too: packets may go there"
+            repair = f"none: remove {other}, or the network"
+            yield Finding(object=f"network {record.name}", problem=problem, repair=repair)
     if not forwarding.enabled():
         yield Finding(object="host", problem="net.ipv4.ip_forward is off", repair="turn it on")
     yield from _firewall_problems(networks)
