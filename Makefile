@@ -40,11 +40,11 @@ NATIVE := src/trivet/launch/native
 JOBS ?= 2
 RUN_PYTEST := $(BIN)/python -m pytest
 
-.PHONY: all setup system native demo test check fix bench clean try
+.PHONY: all setup system bytecode native demo test check fix bench clean try
 
 all: setup
 
-setup: system $(VENV)/.ready native
+setup: system $(VENV)/.ready bytecode native
 
 system:
 	@bash scripts/packages $(RUN_PACKAGES) $(BUILD_PACKAGES)
@@ -55,6 +55,10 @@ $(VENV)/.ready: pyproject.toml requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 2>&1 | grep -v '^WARNING: Location' || true
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . 2>&1 | grep -v '^WARNING: Location' || true
 	@$(BIN)/python -c 'import trivet, aiohttp, msgspec, pytest' && touch $@
+
+# The command is started often; a machine may be set not to write byte code as it goes.
+bytecode: $(VENV)/.ready
+	@$(BIN)/python -m compileall -q src/trivet
 
 native: system
 	@$(MAKE) --silent --no-print-directory -C $(NATIVE)

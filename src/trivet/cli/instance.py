@@ -70,7 +70,7 @@ def _columns(args: Namespace) -> list[Column[Instance]]:
         Column("NAME", lambda row: row.name),
         Column("IMAGE", lambda row: row.image),
         Column("LEVEL", level),
-        Column("COMMAND", lambda row: abbreviated(" ".join(row.command), 28, args)),
+        Column("COMMAND", lambda row: abbreviated(" ".join(row.command), 20, args)),
         Column("CREATED", lambda row: age(row.created)),
         Column("STATUS", status),
         Column("PORTS", lambda row: ", ".join(port_text(port) for port in row.ports)),

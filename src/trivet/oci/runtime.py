@@ -200,7 +200,7 @@ class DeviceRule(Record, frozen=True, kw_only=True):
     type: Literal["a", "b", "c"] = "a"
     major: int | None = None
     minor: int | None = None
-    access: str = "rwm"
+    access: str = ""  # none is every one
 
 
 class Memory(Record, frozen=True, kw_only=True):

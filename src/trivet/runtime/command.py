@@ -37,7 +37,12 @@ _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 
 def parser(verb: str | None) -> argparse.ArgumentParser:
     """Build the parser, with the verb asked for only, since every start pays for it."""
-    root = argparse.ArgumentParser(prog="trivet-runtime", description="An OCI runtime.", allow_abbrev=False)
+    root = argparse.ArgumentParser(
+        prog="trivet-runtime",
+        description="An OCI runtime.",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     root.add_argument("--root", type=Path, default=Path("/run/trivet-runtime"), help="where state is kept")
     root.add_argument("--log", type=Path, help="append errors and warnings to this file")
     root.add_argument("--log-format", choices=("text", "json"), default="text")
