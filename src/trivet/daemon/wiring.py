@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -121,6 +122,8 @@ def uninstall(settings: Settings) -> None:
         context.driver(record).release(record.plan)
     context.networks.remove_all()
     Group(detect(), context.cgroup).remove()
+    for name in ("i", "netns"):
+        shutil.rmtree(settings.run_dir / name, ignore_errors=True)
     records.close()
 
 
