@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,15 +24,19 @@ from tests.image.conftest import small_tar
 from tests.image.relay import Relay
 from tests.image.served import trivet_registry
 
+from trivet.base.error import InvalidArgument
 from trivet.engine.image.image import Images
 from trivet.engine.image.model import ImageRecord
 from trivet.oci import digest as digests
 from trivet.oci import reference as references
+from trivet.registry import certificate
+from trivet.registry.error import RegistryUnavailable
 from trivet.registry.server import collect, upload
 from trivet.registry.server.error import Refusal
 from trivet.registry.server.repository import Repositories
 from trivet.registry.server.route import Resource, parse
 from trivet.registry.server.upload import Uploads
+from trivet.registry.transport import Transport
 from trivet.store.content import ContentStore
 from trivet.store.record import Records
 
@@ -242,35 +245,33 @@ def test_accounts(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("openssl")
-def test_tls(tmp_path: Path) -> None:
-    """With a certificate it speaks https, and a client that doesn't know the certificate refuses."""
-    import ssl
-
-    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+def test_tls(images: Images, image: ImageRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over TLS an unknown certificate is refused; with its authority in certs.d push and pull work."""
+    authority, key = tmp_path / "c.pem", tmp_path / "k.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command: list[str | Path] = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-keyout",
-        key,
-        *subject,
-    ]
-    subprocess.run([*command, "-out", certificate], check=True, capture_output=True)
-    options = ["--tls-certificate", str(certificate), "--tls-key", str(key)]
+    command: list[str | Path] = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
+    subprocess.run([*command, "-keyout", key, "-out", authority], check=True, capture_output=True)
+    monkeypatch.setattr(certificate, "DIRECTORIES", (tmp_path / "certs.d",))
+    options = ["--tls-certificate", str(authority), "--tls-key", str(key)]
     with trivet_registry(tmp_path / "r", *options) as registry:
-        handlers = [urllib.request.ProxyHandler({})]
-        trusting = ssl.create_default_context(cafile=certificate)
-        opener = urllib.request.build_opener(*handlers, urllib.request.HTTPSHandler(context=trusting))
-        with opener.open(f"https://{registry}/v2/", timeout=5) as answer:
-            assert answer.status == 200
-        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
-            urllib.request.build_opener(*handlers).open(f"https://{registry}/v2/", timeout=5)
+        images.tag("test/base:1", f"{registry}/app:1")
+        transport = Transport(registry)
+        monkeypatch.setattr(transport, "_schemes", lambda: ("https",))
+        with pytest.raises(RegistryUnavailable, match=r"its certificate is not trusted: .*self.signed"):
+            asyncio.run(_ping(transport))
+        trusted = tmp_path / "certs.d" / registry
+        trusted.mkdir(parents=True)
+        (trusted / "ca.crt").write_bytes(authority.read_bytes())
+        assert asyncio.run(images.push(f"{registry}/app:1")) == image.digest
+        assert asyncio.run(images.pull(f"{registry}/app:1")).digest == image.digest
+        (trusted / "ca.crt").write_text("no certificate")
+        with pytest.raises(InvalidArgument, match=r"certificate .*/ca\.crt cannot be used"):
+            asyncio.run(images.pull(f"{registry}/app:1"))
+
+
+async def _ping(transport: Transport) -> None:
+    async with transport:
+        await transport.ping()
 
 
 def test_a_silent_client_holds_nobody_up(tmp_path: Path) -> None:

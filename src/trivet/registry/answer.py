@@ -70,6 +70,8 @@ def reason_of(error: BaseException) -> str:
     """Say in a few words why a request got no answer."""
     if isinstance(error, TimeoutError):
         return "it took too long"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not trusted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         code = error.os_error.errno
         return (os.strerror(code) if code and code > 0 else error.os_error.strerror or str(error.os_error)).lower()

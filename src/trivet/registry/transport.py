@@ -16,7 +16,7 @@ import msgspec
 from yarl import URL
 
 from trivet.base.error import TrivetError
-from trivet.registry import auth
+from trivet.registry import auth, certificate
 from trivet.registry.answer import body_of, reason_of
 from trivet.registry.auth import Challenge, Credentials, Token
 from trivet.registry.credential import stored_credentials
@@ -62,6 +62,7 @@ class Transport:
     async def __aenter__(self) -> Transport:
         if self._credentials is None:
             self._credentials = await asyncio.to_thread(stored_credentials, self.domain)
+        self._tls = await asyncio.to_thread(certificate.context, self.domain)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, connect=CONNECT, sock_read=SILENCE)
         self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False, headers={"User-Agent": "trivet"})
         return self
@@ -160,9 +161,11 @@ class Transport:
         self, method: str, url: URL, headers: Mapping[str, str], body: Body | None
     ) -> aiohttp.ClientResponse:
         data = body() if callable(body) else body
+        ours = self._tls is not None and (self._base is None or url.origin() == self._base.origin())
+        tls = self._tls if ours and self._tls is not None else True
         try:
             return await self._session.request(
-                method, url, headers=headers, data=data, allow_redirects=False, proxy=_proxy(url)
+                method, url, headers=headers, data=data, allow_redirects=False, proxy=_proxy(url), ssl=tls
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise RegistryUnavailable(self.domain, reason_of(error)) from error
