@@ -30,7 +30,8 @@ TEST_PACKAGES := \
 	busybox-static   `\# an image of one file` \
 	docker-registry  `\# a registry that isn't ours` \
 	skopeo           `\# a client of registries that isn't ours` \
-	cpio lz4         `\# a look into what we packed`
+	cpio lz4         `\# a look into what we packed` \
+	openssl          `\# certificates for registries over TLS`
 
 RUN_PACKAGES := $(shell echo $(RUN_PACKAGES))
 BUILD_PACKAGES := $(shell echo $(BUILD_PACKAGES))
