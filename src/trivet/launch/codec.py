@@ -1,0 +1,76 @@
+"""The wire form of operations: an encoding derived from their fields, and the line that shows one to people."""
+
+from __future__ import annotations
+
+from typing import ClassVar, get_type_hints
+
+import msgspec
+
+MAGIC = b"TRVPLAN1"
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """Base of all operations; `code` is the number on the wire and never reused."""
+
+    code: ClassVar[int] = 0
+
+    def describe(self) -> str:
+        """Render as one line for `--dry-run` and golden files; long values are abbreviated."""
+        words = []
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value not in ("", b"", 0, ()):
+                words.append(f"{name}={_abbreviate(value)}")
+        return " ".join([_kebab(type(self).__name__), *words])
+
+
+def signature(kind: type[Operation]) -> str:
+    """Spell an operation's fields as the C table does: i integer, s string or bytes, l list of strings."""
+    letters = {int: "i", str: "s", bytes: "s", tuple[str, ...]: "l"}
+    hints = get_type_hints(kind)
+    return "".join(letters[hints[name]] for name in kind.__struct_fields__)
+
+
+def encode(operations: list[Operation]) -> bytes:
+    """Encode a plan for the launcher.
+
+    Layout, all little-endian: MAGIC; u32 count; per operation u32 code, u32 length of what follows,
+    then the fields: an integer is i64, a string u32 length + bytes + NUL, a list u32 count + strings.
+    Raises ValueError for a string that holds a NUL byte.
+    """
+    body = bytearray(MAGIC)
+    body += len(operations).to_bytes(4, "little")
+    for operation in operations:
+        fields = b"".join(_field(getattr(operation, name)) for name in operation.__struct_fields__)
+        body += operation.code.to_bytes(4, "little") + len(fields).to_bytes(4, "little") + fields
+    return bytes(body)
+
+
+def _field(value: object) -> bytes:
+    match value:
+        case int():
+            return value.to_bytes(8, "little", signed=True)
+        case bytes():
+            return len(value).to_bytes(4, "little") + value + b"\0"
+        case str():
+            raw = value.encode("utf-8", "surrogateescape")
+            if b"\0" in raw:
+                raise ValueError(f"a string of a launch plan holds a NUL byte: {value!r}")
+            return len(raw).to_bytes(4, "little") + raw + b"\0"
+        case tuple():
+            return len(value).to_bytes(4, "little") + b"".join(_field(item) for item in value)
+        case _:
+            raise TypeError(f"no wire form for {value!r}")
+
+
+def _kebab(name: str) -> str:
+    return "".join("-" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+def _abbreviate(value: object) -> str:
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>" if len(value) > 40 else repr(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_abbreviate(item) for item in value) + "]"
+    text = str(value) if isinstance(value, int) else repr(value)
+    return text if len(text) <= 200 else text[:190] + f"… ({len(text)} characters)"

@@ -1,0 +1,123 @@
+"""Operations of the launch itself: who watches, the child, what it becomes."""
+
+from __future__ import annotations
+
+from trivet.launch.codec import Operation
+
+
+class Monitor(Operation, frozen=True):
+    """Become the monitor: listen on DIRECTORY/monitor.sock, write `pid` and `exit` there.
+
+    `log` is the CRI log ("" keeps none), rotated at `log_size` bytes with `log_files` old ones kept.
+    `linger` 1: stay after the exit until a client asked for it once (exec sessions); 0: end with the program.
+    `reap` lists cgroup directories whose processes are killed when the program has ended.
+    """
+
+    code = 1
+    directory: str
+    log: str = ""
+    log_size: int = 0
+    log_files: int = 0
+    linger: int = 0
+    reap: tuple[str, ...] = ()
+
+
+class Relay(Operation, frozen=True):
+    """Speak frames on descriptor `fd` of the launcher to a guest agent.
+
+    The child (QEMU) gets the other end as descriptor `child_fd`. On the agent's HELLO the monitor
+    sends START with `payload` (an encoded plan); session 0's output, exit and errors are the
+    instance's own, and EXEC frames of clients open further sessions.
+    """
+
+    code = 2
+    child_fd: int
+    payload: bytes
+
+
+class Spawn(Operation, frozen=True):
+    """Make the child with clone3(`flags`); what follows runs in it.
+
+    `terminal` 1 gives it a pseudo-terminal of `rows` x `columns`, else three pipes; with `stdin` 0 its
+    input is /dev/null. `cgroup` (v2, host path) uses CLONE_INTO_CGROUP. With CLONE_NEWUSER the launcher
+    writes `uid_map` and `gid_map` from outside before the child goes on.
+    """
+
+    code = 3
+    flags: int = 0
+    terminal: int = 0
+    rows: int = 0
+    columns: int = 0
+    stdin: int = 0
+    cgroup: str = ""
+    uid_map: str = ""
+    gid_map: str = ""
+
+
+class Descriptors(Operation, frozen=True):
+    """Conduct the launch: the child is the starter's own, and so are its streams and `preserved` further descriptors.
+
+    They are on descriptors 6 to 8 and from 9 on of the launcher; the program has them as 0 to 2 and from 3 on.
+    Descriptor 5 is a SOCK_SEQPACKET socket on which the child says `Sync` points, and hands over its `Console`
+    ("console") and the listener of its `Seccomp` filter ("listener"); each is answered with one byte. The
+    monitor ends when the program has begun, without an exit file. Before `Spawn`; `stdin` there means nothing.
+    """
+
+    code = 4
+    preserved: int = 0
+
+
+class Wait(Operation, frozen=True):
+    """Tell the monitor that all is set up and wait until a client sends GO."""
+
+    code = 60
+
+
+class Sync(Operation, frozen=True):
+    """Say `point` on the socket of `Descriptors` and wait for the answer."""
+
+    code = 65
+    point: str
+
+
+class Background(Operation, frozen=True):
+    """fork and exec a helper in the background (virtiofsd), output to the host path `log`; wait until
+    the unix socket at host path `ready` exists (at most 5 s)."""
+
+    code = 61
+    argv: tuple[str, ...]
+    log: str = ""
+    ready: str = ""
+
+
+class Exec(Operation, frozen=True):
+    """execve(2). A name without a slash is looked up in PATH of `env`; HOME is added if missing.
+
+    ENOENT and EACCES are told apart from a missing interpreter in the failure's text.
+    """
+
+    code = 62
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = ()
+
+
+class Builtin(Operation, frozen=True):
+    """Run a function of the launcher in place of a program: archive-read PATH, archive-write PATH, stat PATH."""
+
+    code = 63
+    name: str
+    arguments: tuple[str, ...] = ()
+
+
+class Find(Operation, frozen=True):
+    """Fail as `Exec` would when the program isn't there or may not be executed, before a `Wait`."""
+
+    code = 71
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = ()
+
+
+class Init(Operation, frozen=True):
+    """fork: the child goes on, this process stays as its init, passing signals on and collecting the dead."""
+
+    code = 64
