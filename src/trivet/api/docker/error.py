@@ -9,9 +9,10 @@ import msgspec
 from aiohttp import web
 
 from trivet.api.problem import as_trivet_error
-from trivet.base.error import AlreadyExists, Conflict, Kind, NotFound, TrivetError
+from trivet.base.error import AlreadyExists, Kind, NotFound, TrivetError, Unavailable
 from trivet.engine.image.model import ImageInUse, ImageNotFound
 from trivet.engine.instance.copy import PathMissing
+from trivet.engine.instance.plan import NoCommand
 from trivet.engine.instance.session import NoSuchSession
 from trivet.engine.instance.status import Word, WrongStatus
 from trivet.engine.network.model import NetworkInUse, NoSuchNetwork, PortTaken
@@ -99,6 +100,7 @@ def _tail(error: TrivetError) -> str:
 
 WORDS = (
     _row(ImageNotFound, _image),
+    _row(NoCommand, lambda error: "no command specified"),
     _row(PathMissing, lambda error: f"Could not find the file {_tail(error)} in container"),
     _row(NoSuchNetwork, lambda error: f"network {_tail(error)} not found"),
     _row(NoSuchVolume, lambda error: f"get {_tail(error)}: no such volume"),
@@ -122,7 +124,7 @@ class NameTaken(AlreadyExists):
         )
 
 
-class NoSwarm(Conflict):
+class NoSwarm(Unavailable):
     """What every swarm route says on an engine without swarm."""
 
     def __init__(self) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from trivet.api.docker.raw import carry, parse_keys
+from trivet.api.docker.error import text
+from trivet.api.docker.raw import carry, finish, frame, parse_keys
 from trivet.api.docker.route import Route, answer, body, name, nothing, whole
 from trivet.api.docker.server import MULTIPLEXED, RAW, hijack
 from trivet.api.stream import Hijacked
-from trivet.base.error import InvalidArgument
+from trivet.base.error import InvalidArgument, TrivetError
 from trivet.client.schema import ExecRequest
 from trivet.engine.engine import Engine
+from trivet.launch.frame import Type
 
 
 class Creation(msgspec.Struct, frozen=True, rename="pascal"):
@@ -55,15 +57,26 @@ async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 async def start(engine: Engine, request: web.Request) -> web.StreamResponse:
+    """Start the program after the head was sent: docker-py loses what comes together with it.
+
+    A program that cannot be started is told of in the stream, as Docker does, and by its exit code.
+    """
     wish = await body(request, Start)
     session = engine.instances.sessions.find(name(request))
-    rows, columns = wish.console_size if wish.console_size and len(wish.console_size) == 2 else (0, 0)
-    await session.start(detach=wish.detach, rows=rows, columns=columns)
+    rows, columns = wish.console_size if len(wish.console_size) == 2 else (0, 0)
+    session.check_new()
     if wish.detach:
+        await session.start(detach=True, rows=rows, columns=columns)
         return nothing(200)
     terminal = session.request.terminal
     client = hijack(request, RAW if terminal else MULTIPLEXED)
-    await carry(client, session, terminal=terminal, stdin=session.request.stdin)
+    try:
+        await session.start(rows=rows, columns=columns)
+        await carry(client, session, terminal=terminal, stdin=session.request.stdin)
+    except TrivetError as error:
+        client[1].write(frame(Type.STDERR, f"{text(error)}\r\n".encode(), terminal=terminal))
+    finally:
+        finish(client[1])
     return Hijacked()
 
 

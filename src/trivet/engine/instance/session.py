@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import msgspec
 
-from trivet.base.error import Conflict, NotFound
+from trivet.base.error import Conflict, NotFound, TrivetError
 from trivet.base.identity import new_id
 from trivet.client.schema import ExecRequest
 from trivet.engine.instance import exec as execution
@@ -45,12 +45,20 @@ class Session:
         """Whether the program runs."""
         return self._stream is not None and self.code is None
 
-    async def start(self, *, detach: bool = False, rows: int = 0, columns: int = 0) -> None:
-        """Run the program; with `detach` nobody will read what it says. Raises `Conflict` the second time."""
+    def check_new(self) -> None:
+        """Raise `Conflict` when the program was started already."""
         if self._stream is not None or self.code is not None:
             raise Conflict(f"session {self.id} was started already")
+
+    async def start(self, *, detach: bool = False, rows: int = 0, columns: int = 0) -> None:
+        """Run the program; with `detach` nobody will read what it says. Raises what `check_new` and exec raise."""
+        self.check_new()
         request = msgspec.structs.replace(self.request, rows=rows, columns=columns, detach=detach)
-        self._stream = await execution.execute(self._context, self.instance, request)
+        try:
+            self._stream = await execution.execute(self._context, self.instance, request)
+        except TrivetError as error:
+            self.code = error.exit_code or 126
+            raise
         self.pid = self._stream.pid
         if detach:
             self.close()

@@ -1,0 +1,289 @@
+"""What no tool asks by itself: the other routes and parameters, versions, refusals; and pull, push and levels."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from tests.busybox import busybox_tar
+from tests.docker.conftest import IMAGE, Tool
+from tests.docker.test_python import tar_of
+from tests.image.conftest import debian_registry
+
+pytestmark = pytest.mark.needs("root", "docker")
+
+
+class Link(http.client.HTTPConnection):
+    """HTTP on a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("docker", timeout=30)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(30)
+        self.sock.connect(self._path)
+
+
+def ask(
+    tool: Tool, method: str, where: str, body: Any = None, status: int = 200, /, **query: str
+) -> tuple[bytes, http.client.HTTPResponse]:
+    """Make one request, whose status must be as said."""
+    link = Link(tool.socket)
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else None
+    link.request(method, f"{where}?{urlencode(query)}" if query else where, raw, {"Content-Type": "application/json"})
+    answer = link.getresponse()
+    content = answer.read()
+    link.close()
+    assert answer.status == status, f"{method} {where}: {answer.status} {content!r}"
+    return content, answer
+
+
+def value(tool: Tool, method: str, where: str, body: Any = None, status: int = 200, /, **query: str) -> Any:
+    """The answer's JSON."""
+    return json.loads(ask(tool, method, where, body, status, **query)[0])
+
+
+def test_versions(docker: Tool) -> None:
+    """Versions are told in ping's head and by prefix; too old and too new ones are refused in Docker's words."""
+    content, answer = ask(docker, "GET", "/_ping")
+    assert content == b"OK"
+    assert answer.headers["Docker-Experimental"] == "false"
+    assert answer.headers["Ostype"] == "linux"
+    newest = answer.headers["Api-Version"]
+    assert ask(docker, "HEAD", "/_ping")[1].headers["Api-Version"] == newest
+    assert value(docker, "GET", f"/v{newest}/version")["ApiVersion"] == newest
+    assert value(docker, "GET", "/v1.40/info")["OSType"] == "linux"
+    assert b"is too new" in ask(docker, "GET", "/v1.99/info", None, 400)[0]
+    assert b"is too old" in ask(docker, "GET", "/v1.2/info", None, 400)[0]
+    assert b"page not found" in ask(docker, "GET", "/v1.40/nonsense", None, 404)[0]
+
+
+def test_no_swarm(docker: Tool) -> None:
+    """An engine without swarm says so."""
+    for path in ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs"):
+        assert "This node is not a swarm manager" in value(docker, "GET", path, None, 503)["message"]
+    assert value(docker, "GET", "/plugins") == []
+    ask(docker, "GET", "/plugins/nosuch/json", None, 404)
+
+
+def test_swarm_stays_absent(trivet: Tool) -> None:
+    """Nothing of a swarm can be made here, and other absent things are refused with a reason."""
+    for path in ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs", "/swarm/init"):
+        ask(trivet, "POST", path, {}, 503)
+    for method, path in (("POST", "/session"), ("POST", "/grpc"), ("GET", "/images/search")):
+        assert value(trivet, method, path, None, 501)["message"]
+    ask(trivet, "GET", "/containers/x/attach/ws", None, 501)
+
+
+def test_creation_is_checked(trivet: Tool) -> None:
+    """Mistakes in a creation have Docker's status and words."""
+    asked = [
+        ({"Image": "nosuch:1"}, 404, "No such image: nosuch:1"),
+        ({"Image": IMAGE, "HostConfig": {"Runtime": "nonsense"}}, 400, "unknown or invalid runtime name: nonsense"),
+        ({"Image": IMAGE, "HostConfig": {"RestartPolicy": {"Name": "maybe"}}}, 400, "maybe"),
+        ({"Image": IMAGE, "HostConfig": {"Binds": ["a:b:c:d"]}}, 400, "invalid volume specification"),
+        ({"Image": IMAGE, "HostConfig": {"NanoCpus": 10**9, "CpuQuota": 5}}, 400, "Conflicting options"),
+    ]
+    for body, status, words in asked:
+        assert words in value(trivet, "POST", "/containers/create", body, status)["message"]
+    assert (
+        "Invalid container name"
+        in value(trivet, "POST", "/containers/create", {"Image": IMAGE}, 400, name="-")["message"]
+    )
+
+
+def test_waiting(docker: Tool) -> None:
+    """Each condition of a wait is answered when it comes true, whose head is sent at once."""
+    body = {"Image": IMAGE, "Cmd": ["sh", "-c", "exit 6"], "HostConfig": {"NetworkMode": "none"}}
+    key = value(docker, "POST", "/containers/create", body, 201, name="waited", platform="")["Id"]
+    found: dict[str, Any] = {}
+
+    def wait(condition: str) -> None:
+        found[condition] = value(docker, "POST", f"/containers/{key}/wait", condition=condition)
+
+    threads = [threading.Thread(target=wait, args=[word]) for word in ("next-exit", "removed")]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    ask(docker, "POST", f"/containers/{key}/start", None, 204)
+    threads[0].join(20)
+    assert found["next-exit"]["StatusCode"] == 6
+    assert value(docker, "POST", f"/containers/{key}/wait", condition="not-running")["StatusCode"] == 6
+    ask(docker, "POST", f"/containers/{key}/stop", None, 304)
+    ask(docker, "DELETE", f"/containers/{key}", None, 204, v="1", force="0", link="0")
+    threads[1].join(20)
+    assert found["removed"]["StatusCode"] == 6
+    ask(docker, "POST", f"/containers/{key}/wait", None, 400, condition="someday") if docker.name == "trivet" else None
+
+
+def test_lists(trivet: Tool) -> None:
+    """Lists with limits, sizes and every kind of filter."""
+    for name in ("list-a", "list-b"):
+        trivet.ok("create", "--name", name, IMAGE)
+    rows = value(trivet, "GET", "/containers/json", all="1", limit="1", size="1")
+    assert [row["Names"] for row in rows] == [["/list-b"]]
+    assert rows[0]["SizeRw"] >= 0
+    both = json.dumps({"since": ["list-a"], "ancestor": [IMAGE], "status": {"created": True}})
+    assert [row["Names"] for row in value(trivet, "GET", "/containers/json", filters=both)] == [["/list-b"]]
+    assert value(trivet, "GET", "/containers/list-a/json", size="1")["SizeRw"] >= 0
+    assert value(trivet, "GET", "/containers/json", None, 400, filters='{"nonsense":["1"]}')["message"]
+    assert value(trivet, "POST", "/containers/prune", filters='{"label":["none"]}')["ContainersDeleted"] is None
+    trivet.ok("rm", "list-a", "list-b")
+
+
+def test_what_runs(trivet: Tool) -> None:
+    """The parameters of a running container's routes."""
+    trivet.ok("run", "-dit", "--name", "runs", "--network", "none", IMAGE)
+    one = "/containers/runs"
+    ask(trivet, "POST", f"{one}/start", None, 304)
+    ask(trivet, "POST", f"{one}/resize", h="30", w="90")
+    made = value(trivet, "POST", f"{one}/exec", {"Cmd": ["sh"], "Tty": True, "AttachStdin": True}, 201)["Id"]
+    ask(trivet, "POST", f"/exec/{made}/start", {"Detach": True})
+    ask(trivet, "POST", f"/exec/{made}/resize", h="30", w="90")
+    assert value(trivet, "GET", f"/exec/{made}/json")["Running"] is True
+    assert "No such exec instance" in value(trivet, "GET", "/exec/nosuch/json", None, 404)["message"]
+    assert value(trivet, "GET", f"{one}/stats", **{"stream": "0", "one-shot": "1"})["pids_stats"]["current"] >= 1
+    assert value(trivet, "GET", f"{one}/top", ps_args="-o pid,args")["Titles"] == ["PID", "ARGS"]
+    assert value(trivet, "GET", f"{one}/top", None, 400, ps_args="--forest")["message"]
+    assert ask(trivet, "HEAD", f"{one}/archive", path="/tmp")[1].headers["X-Docker-Container-Path-Stat"]
+    ask(trivet, "PUT", f"{one}/archive", tar_of("f", b"x"), path="/tmp", noOverwriteDirNonDir="1")
+    ask(trivet, "PUT", f"{one}/archive", tar_of("f", b"x"), 400, path="/etc/passwd", noOverwriteDirNonDir="1")
+    link = Link(trivet.socket)
+    wanted = {"stream": "1", "stdin": "1", "stdout": "1", "stderr": "1", "logs": "1", "detachKeys": "ctrl-a,d"}
+    link.request("POST", f"{one}/attach?{urlencode(wanted)}")
+    assert link.sock is not None
+    seen = link.sock.recv(4096)
+    link.sock.sendall(b"\x01d")
+    while data := link.sock.recv(4096):  # ends: the keys let go
+        seen += data
+    assert seen.startswith(b"HTTP/1.1 200 OK\r\n")
+    link.close()
+    ask(trivet, "POST", f"{one}/restart", None, 204, t="0", signal="KILL")
+    ask(trivet, "POST", f"{one}/kill", None, 204, signal="HUP")
+    ask(trivet, "POST", f"{one}/stop", None, 204, t="1", signal="KILL")
+    wanted = {
+        "stdout": "1",
+        "stderr": "1",
+        "tail": "3",
+        "since": "1",
+        "until": "9999999999",
+        "timestamps": "1",
+        "follow": "0",
+    }
+    ask(trivet, "GET", f"{one}/logs", **wanted)
+    ask(trivet, "GET", f"{one}/logs", None, 400)
+    trivet.ok("rm", "runs")
+
+
+def test_networks(trivet: Tool) -> None:
+    """Networks are made, listed, used, and honest about connecting later."""
+    body = {"Name": "net-t", "IPAM": {"Config": [{"Subnet": "10.213.7.0/24"}]}, "Labels": {"a": "b"}}
+    key = value(trivet, "POST", "/networks/create", body, 201)["Id"]
+    assert [net["Id"] for net in value(trivet, "GET", "/networks", filters='{"label":["a=b"]}')] == [key]
+    trivet.ok("run", "-d", "--name", "on-net", "--network", "net-t", "-p", "0:80", IMAGE, "sleep", "60")
+    assert value(trivet, "GET", "/networks/net-t")["Containers"]
+    settings = value(trivet, "GET", "/containers/on-net/json")["NetworkSettings"]
+    assert settings["Networks"]["net-t"]["IPAddress"].startswith("10.213.7.")
+    assert int(settings["Ports"]["80/tcp"][0]["HostPort"]) > 0
+    assert trivet.ok("port", "on-net").startswith("80/tcp -> 0.0.0.0:")
+    ask(trivet, "POST", "/networks/net-t/connect", {"Container": "on-net"})
+    assert value(trivet, "POST", "/networks/bridge/connect", {"Container": "on-net"}, 501)["message"]
+    assert value(trivet, "POST", "/networks/net-t/disconnect", {"Container": "on-net"}, 501)["message"]
+    trivet.ok("rm", "-f", "on-net")
+    assert value(trivet, "POST", "/networks/prune", filters='{"label":["a=b"]}')["NetworksDeleted"] == ["net-t"]
+    assert "network net-t not found" in value(trivet, "DELETE", "/networks/net-t", None, 404)["message"]
+
+
+def test_volumes(trivet: Tool) -> None:
+    """Volumes are listed by filter and pruned with all."""
+    value(trivet, "POST", "/volumes/create", {"Name": "vol-t", "Labels": {"v": "t"}}, 201)
+    assert value(trivet, "GET", "/volumes", filters='{"label":["v=t"]}')["Volumes"][0]["Name"] == "vol-t"
+    assert value(trivet, "GET", "/volumes/vol-t")["Scope"] == "local"
+    wanted = '{"label":["v=t"],"all":["true"]}'
+    assert value(trivet, "POST", "/volumes/prune", filters=wanted)["VolumesDeleted"] == ["vol-t"]
+    ask(trivet, "DELETE", "/volumes/vol-t", None, 204, force="1")
+
+
+def test_images_and_builds(trivet: Tool) -> None:
+    """The parameters of images, imports, commits and builds."""
+    query = {"fromSrc": "-", "repo": "rest", "tag": "1", "message": "m", "changes": 'CMD ["sh"]'}
+    ask(trivet, "POST", "/images/create", busybox_tar(), **query)
+    assert value(trivet, "GET", "/images/rest:1/json")["Config"]["Cmd"] == ["sh"]
+    assert value(trivet, "GET", "/images/rest:1/history")[0]["Tags"] == ["rest:1"]
+    ask(trivet, "POST", "/images/rest:1/tag", None, 201, repo="rest", tag="2")
+    assert value(trivet, "GET", "/images/json", filters='{"reference":["rest"]}')[0]["RepoTags"] == ["rest:1", "rest:2"]
+    assert len(ask(trivet, "GET", "/images/get", names="rest:1")[0]) > 10240
+    saved = ask(trivet, "GET", "/images/rest:1/get")[0]
+    assert b"Loaded image" in ask(trivet, "POST", "/images/load", saved)[0]
+    trivet.ok("create", "--name", "rest", "rest:1")
+    query = {
+        "container": "rest",
+        "repo": "rest",
+        "tag": "3",
+        "comment": "c",
+        "author": "a",
+        "changes": "CMD x",
+        "pause": "1",
+    }
+    ask(trivet, "POST", "/commit", {}, 201, **query)
+    trivet.ok("rm", "rest")
+    query = {
+        "t": "rest:4",
+        "dockerfile": "D",
+        "target": "",
+        "buildargs": '{"A":"1"}',
+        "labels": '{"b":"2"}',
+        "q": "0",
+        "networkmode": "none",
+        "nocache": "1",
+        "pull": "0",
+        "platform": "",
+        "version": "1",
+        "remote": "",
+    }
+    lines = ask(trivet, "POST", "/build", tar_of("D", b"FROM rest:1\nARG A\nRUN echo $A\n"), **query)[0].split(b"\r\n")
+    assert {"stream": "Successfully tagged rest:4\n"} in [json.loads(line) for line in lines if line]
+    assert value(trivet, "POST", "/build", b"", 501, version="2")["message"]
+    assert value(trivet, "POST", "/build", b"", 501, remote="http://elsewhere")["message"]
+    for tag in "1234":
+        ask(trivet, "DELETE", f"/images/rest:{tag}", force="1")
+    value(trivet, "POST", "/build/prune")
+    assert value(trivet, "POST", "/images/prune", filters='{"dangling":["true"]}')["SpaceReclaimed"] >= 0
+    assert "LayersSize" in value(trivet, "GET", "/system/df", type="image")
+
+
+@pytest.mark.needs("docker-registry")
+def test_registry(trivet: Tool, tmp_path: Path) -> None:
+    """Push to a registry and pull from it, by tag and digest; what it doesn't have, it says in Docker's words."""
+    with debian_registry(tmp_path / "served") as address:
+        trivet.ok("tag", IMAGE, f"{address}/a/b:1")
+        assert "digest: sha256:" in trivet.ok("push", f"{address}/a/b:1")
+        trivet.ok("rmi", f"{address}/a/b:1")
+        assert "Status: Downloaded newer image" in trivet.ok("pull", "--platform", "linux/amd64", f"{address}/a/b:1")
+        assert "Status: Image is up to date" in trivet.ok("pull", f"{address}/a/b:1")
+        assert f"manifest for {address}/a/b:2 not found" in trivet.fails("pull", f"{address}/a/b:2")
+        trivet.ok("rmi", f"{address}/a/b:1")
+
+
+def test_login_is_tried(trivet: Tool) -> None:
+    """A registry that isn't there can't be logged in to."""
+    ask(trivet, "POST", "/auth", {"username": "u", "password": "p", "serveraddress": "127.0.0.1:1"}, 503)
+
+
+@pytest.mark.parametrize("runtime", ["process", "vm"])
+def test_levels(trivet: Tool, runtime: str) -> None:
+    """`--runtime` chooses the isolation level; run, exec, logs and stop work as ever."""
+    if runtime == "vm" and "trivet.available:yes" not in trivet.ok("info", "-f", '{{index .Runtimes "vm"}}'):
+        pytest.skip("level vm is not available here")
+    assert trivet.ok("run", "--rm", "--runtime", runtime, IMAGE, "echo", "hello", timeout=120) == "hello"
+    assert trivet.ok("run", "--rm", "-l", f"trivet.isolation={runtime}", IMAGE, "true", timeout=120) == ""
