@@ -38,7 +38,7 @@ def cramped(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def _unmount(path: Path) -> None:
-    subprocess.run(["umount", path], check=True)
+    subprocess.run(["umount", "-l", path], check=True)
 
 
 def _files(root: Path) -> set[Path]:

@@ -57,7 +57,7 @@ def test_docker(server: str, docker: Docker, images: Images) -> None:
 
 
 @pytest.mark.needs("root", "podman")
-def test_podman(server: str, images: Images, image: ImageRecord, tmp_path: Path) -> None:
+def test_podman(server: str, images: Images, image: ImageRecord, tmp_path: Path, short_path: Path) -> None:
     """podman pulls what trivet pushed, pushes it on, and the image stays the same."""
     first, second = f"{server}/base:1", f"{server}/podman/base:1"
     images.tag("test/base:1", first)
@@ -66,7 +66,7 @@ def test_podman(server: str, images: Images, image: ImageRecord, tmp_path: Path)
         "--root",
         tmp_path / "root",
         "--runroot",
-        tmp_path / "run",
+        short_path / "run",
         "--storage-driver=vfs",
         "--events-backend=none",
     ]

@@ -172,7 +172,7 @@ def test_an_exit_is_told_on_a_full_disk(launch: Launch, listen: Listen) -> None:
         assert b"I/O error" in heard.error_output  # the shell could not write
         assert read_ending(directory) == heard.exits[0]
     finally:
-        subprocess.run(["umount", directory], check=True)
+        subprocess.run(["umount", "-l", directory], check=True)
 
 
 def test_orphans_that_hold_the_output_are_waited_for_two_seconds(launch: Launch, listen: Listen) -> None:
