@@ -33,6 +33,7 @@ def test_the_table_is_the_routes() -> None:
     assert table() == {(route.method, shown(route.path)): set(route.query) for route in ROUTES}
 
 
+@pytest.mark.needs("root", "docker", "docker-registry")
 def test_every_route_was_used(request: pytest.FixtureRequest, daemon: Daemon, trivet: Tool) -> None:
     """The tests of this directory used every route and every parameter of the table."""
     here = Path(__file__).parent

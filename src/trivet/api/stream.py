@@ -32,6 +32,19 @@ class Hijacked(web.StreamResponse):
         """Send nothing."""
 
 
+class _Taken(asyncio.StreamReaderProtocol):
+    """A connection that was taken over; at its end the server may forget it, too."""
+
+    def __init__(self, reader: asyncio.StreamReader, before: asyncio.BaseProtocol) -> None:
+        super().__init__(reader)
+        self._before = before
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell both sides."""
+        super().connection_lost(exc)
+        self._before.connection_lost(exc)
+
+
 def hijack(request: web.Request) -> Stream:
     """Switch the request's connection to frames and take it over. Raises ConnectionResetError if it is gone."""
     return Stream(*take_over(request, SWITCH))
@@ -48,7 +61,7 @@ def take_over(
     if transport is None:
         raise ConnectionResetError("the client is gone")
     reader = asyncio.StreamReader(limit=BUFFER)
-    protocol = asyncio.StreamReaderProtocol(reader)
+    protocol = _Taken(reader, request.protocol)
     transport.pause_reading()
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
