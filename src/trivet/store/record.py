@@ -28,6 +28,7 @@ from trivet.store.migration import migrate
 T = TypeVar("T")
 
 RESERVE = 4 << 20
+KNOWN = 1024  # decoded records that one table keeps: lists decode only what has changed
 
 
 class Records:
@@ -125,6 +126,7 @@ class Table(Generic[T]):
         self._records = records
         self._kind = kind
         self._decoder = msgspec.json.Decoder(shape)
+        self._known: dict[str, tuple[bytes, T]] = {}  # what bodies were decoded to: records are frozen
 
     def insert(self, key: str, value: T, *, name: str | None = None) -> None:
         """Add a record; its key and its name must both be free."""
@@ -185,6 +187,7 @@ class Table(Generic[T]):
     def delete(self, key: str) -> bool:
         """Remove a record; False when it wasn't there."""
         gone = self._execute("DELETE FROM document WHERE kind = ? AND id = ?", (self._kind, key)) > 0
+        self._known.pop(key, None)
         self._records.keep_reserve()
         return gone
 
@@ -199,10 +202,17 @@ class Table(Generic[T]):
         return [self._decode(key, body) for key, body in rows]
 
     def _decode(self, key: str, body: bytes) -> T:
+        known = self._known.get(key)
+        if known is not None and known[0] == body:
+            return known[1]
         try:
-            return self._decoder.decode(body)
+            value = self._decoder.decode(body)
         except msgspec.DecodeError as error:
             raise Corrupt(f"record of {self._kind} {key} cannot be read: {error}") from error
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        self._known[key] = (body, value)
+        return value
 
     def _execute(self, sql: str, values: tuple[object, ...]) -> int:
         return self._records.write(sql, values)

@@ -18,7 +18,9 @@ def moment(text: str) -> str:
 
 def seconds(text: str) -> int:
     """Read RFC 3339 as whole Unix seconds; "" is 0."""
-    return int(nanoseconds(text) // 1_000_000_000)
+    if text.endswith("Z"):
+        return int(datetime.fromisoformat(text[:19] + "+00:00").timestamp())
+    return nanoseconds(text) // 1_000_000_000
 
 
 def nanoseconds(text: str) -> int:
@@ -61,4 +63,4 @@ def human(passed: float) -> str:
 
 def since(text: str) -> float:
     """Tell the seconds that have passed since a time."""
-    return datetime.now(UTC).timestamp() - nanoseconds(text) / 1e9
+    return datetime.now(UTC).timestamp() - seconds(text)
