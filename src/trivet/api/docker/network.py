@@ -112,6 +112,8 @@ async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
         raise Unsupported("IPv6 networks are not supported")
     if len(ranges) > 1:
         raise InvalidArgument("a network has one subnet")
+    if not options.get(MTU, "1500").isdigit():
+        raise InvalidArgument(f"invalid MTU: {options[MTU]}")
     if strange := [key for key in options if not key.startswith(KNOWN_OPTIONS)]:
         raise InvalidArgument(f"network option {strange[0]} is not known")
     made = await engine.create_network(
