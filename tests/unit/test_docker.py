@@ -66,8 +66,9 @@ def test_malformed_binds(text: str) -> None:
 @pytest.mark.parametrize(
     ("passed", "words"),
     [
-        *((0.5, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (61, "About a minute"), (3600, "About an hour")),
-        *((7200, "2 hours"), (3 * 86400, "3 days"), (21 * 86400, "3 weeks"), (90 * 86400, "3 months"), (800 * 86400, "2 years")),
+        *((0.5, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (61, "About a minute")),
+        *((3600, "About an hour"), (7200, "2 hours"), (3 * 86400, "3 days"), (21 * 86400, "3 weeks")),
+        *((90 * 86400, "3 months"), (800 * 86400, "2 years")),
     ],
 )  # fmt: skip
 def test_durations(passed: float, words: str) -> None:
