@@ -107,6 +107,8 @@ def _mount(wish: Mount) -> MountRequest:
     match wish.type:
         case "bind":
             options = wish.bind_options or BindOptions()
+            if options.propagation not in ("", *PROPAGATIONS):
+                raise InvalidArgument(f"invalid mount config: invalid propagation mode: {options.propagation}")
             return MountRequest(
                 kind="bind",
                 source=wish.source,
