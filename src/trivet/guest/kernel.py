@@ -49,9 +49,19 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 def obtain(cache: Path) -> Kernel:
     """Return the guest kernel from the cache, or download and unpack it there first.
 
-    Needs apt's lists and the mirror only when the cache has none. Raises `NoKernel`.
+    Needs apt's lists and the mirror only when the cache has none; lists that are missing, or older than the
+    mirror, are refreshed once. Raises `NoKernel`.
     """
-    return cached(cache) or _install(cache / "kernel", _package())
+    found = cached(cache)
+    if found is not None:
+        return found
+    try:
+        return _install(cache / "kernel", _package())
+    except NoKernel:
+        if os.geteuid() != 0:
+            raise
+    _run(["apt-get", "update", "-q"], Path("/"))
+    return _install(cache / "kernel", _package())
 
 
 def cached(cache: Path) -> Kernel | None:
