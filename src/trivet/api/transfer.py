@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -23,6 +23,25 @@ async def upload(request: web.Request, directory: Path) -> AsyncIterator[BinaryI
             await asyncio.to_thread(file.write, chunk)
         file.seek(0)
         yield cast(BinaryIO, file)
+
+
+async def chunks(
+    request: web.Request, pieces: AsyncIterator[bytes], headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
+    """Answer with a tar as it comes; an error before the first piece is raised, a later one breaks it off."""
+    first = await anext(pieces, b"")
+    response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **(headers or {})})
+    await response.prepare(request)
+    await response.write(first)
+    try:
+        async for piece in pieces:
+            await response.write(piece)
+    except Exception:
+        if request.transport is not None:
+            request.transport.close()  # a broken-off answer can't be taken for a whole one
+        raise
+    await response.write_eof()
+    return response
 
 
 async def download(

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from trivet.api.docker.route import Route, answer, flag, name, nothing
-from trivet.api.transfer import download
+from trivet.api.transfer import chunks, download
 from trivet.base.error import InvalidArgument
 from trivet.client.schema import PathStat
 from trivet.engine.engine import Engine
@@ -50,20 +50,7 @@ async def stat(engine: Engine, request: web.Request) -> web.StreamResponse:
 async def read(engine: Engine, request: web.Request) -> web.StreamResponse:
     ref, path = name(request), _path(request)
     found = await engine.instances.stat_path(ref, path)
-    chunks = engine.instances.read_archive(ref, path)
-    first = await anext(chunks, b"")  # an error before the first byte is still a proper answer
-    response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **_header(found)})
-    await response.prepare(request)
-    await response.write(first)
-    try:
-        async for chunk in chunks:
-            await response.write(chunk)
-    except Exception:
-        if request.transport is not None:
-            request.transport.close()  # a broken-off answer can't be taken for a whole one
-        raise
-    await response.write_eof()
-    return response
+    return await chunks(request, engine.instances.read_archive(ref, path), _header(found))
 
 
 async def write(engine: Engine, request: web.Request) -> web.StreamResponse:

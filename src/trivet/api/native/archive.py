@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from trivet.api.native.route import Route, nothing, ref
+from trivet.api.transfer import chunks
 from trivet.engine.engine import Engine
 
 HEADER = "Trivet-Path-Stat"
@@ -20,20 +21,7 @@ async def stat(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 async def read(engine: Engine, request: web.Request) -> web.StreamResponse:
-    chunks = engine.instances.read_archive(ref(request), request.query.get("path", ""))
-    first = await anext(chunks, b"")  # an error before the first byte is still a proper answer
-    response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
-    await response.prepare(request)
-    await response.write(first)
-    try:
-        async for chunk in chunks:
-            await response.write(chunk)
-    except Exception:
-        if request.transport is not None:
-            request.transport.close()  # a broken-off answer can't be taken for a whole one
-        raise
-    await response.write_eof()
-    return response
+    return await chunks(request, engine.instances.read_archive(ref(request), request.query.get("path", "")))
 
 
 async def write(engine: Engine, request: web.Request) -> web.StreamResponse:
