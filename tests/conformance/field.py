@@ -1,4 +1,4 @@
-"""The fields of the runtime-spec's configuration, 1.3.0, written down from its text; [] is every element, * every key."""
+"""The fields of the runtime-spec 1.3.0, written down from its text; [] is every element, * every key."""
 
 from __future__ import annotations
 
