@@ -82,6 +82,7 @@ ENTRIES = (
     Entry(IMAGES, "", "registry serve", "registry", "serve", "be a registry"),
     Entry(IMAGES, "", "image inspect", "image", "inspect", "show everything about images, as JSON"),
     Entry(IMAGES, "", "image prune", "image", "prune", "remove images nothing uses"),
+    Entry(IMAGES, "why", "image why", "image", "why", "tell what keeps a blob in the store"),
     Entry(IMAGES, "", "builder prune", "build", "prune", "empty the build cache"),
     Entry(STORE, "", "volume create", "volume", "create", "create a volume"),
     Entry(STORE, "", "volume ls", "volume", "ls", "list volumes"),

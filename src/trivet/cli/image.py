@@ -102,6 +102,18 @@ def tag(context: Context, args: Namespace) -> int:
     return 0
 
 
+def why(context: Context, args: Namespace) -> int:
+    """Tell what keeps a blob in the store."""
+    chain = context.client.images.why(args.digest)
+    if args.json:
+        write_json(chain)
+    elif chain:
+        print("\n".join([chain[0], *(f"  kept by {link}" for link in chain[1:])]))
+    else:
+        print(f"nothing keeps {args.digest}: the next `trivet system prune` deletes it")
+    return 0
+
+
 def remove(context: Context, args: Namespace) -> int:
     """Take names away, and images with their last name."""
 
@@ -246,6 +258,11 @@ COMMANDS = {
             option("target", metavar="NAME[:TAG]", help="the further name"),
         ),
         examples=(("trivet tag web:1 localhost:5000/web:1", ""),),
+    ),
+    "why": Command(
+        why,
+        (*JSON, option("digest", metavar="DIGEST", help="of a blob, as `inspect` shows it; sha256: may be left out")),
+        examples=(("trivet why sha256:57592bcb3b921397c0ee2f2f6c6bd6497e70c331c7e88f8b0676e77f04f8fbdf", ""),),
     ),
     "rm": Command(
         remove,

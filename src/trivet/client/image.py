@@ -32,6 +32,10 @@ class Images:
         """Take a name away, and the image itself with its last name."""
         return self._transport.fetch(Removed, "DELETE", f"/v1/images/{segment(ref)}", {"force": force})
 
+    def why(self, digest: str) -> Sequence[str]:
+        """Tell what keeps a blob: the chain from it up to who needs it; empty if nobody does."""
+        return self._transport.fetch(tuple[str, ...], "GET", f"/v1/content/{segment(digest)}/why")
+
     def tag(self, ref: str, target: str) -> None:
         """Give an image a further name."""
         self._transport.call("POST", f"/v1/images/{segment(ref)}/tag", {"target": target})

@@ -29,8 +29,10 @@ from trivet.engine.image.progress import Report
 from trivet.engine.instance import commit
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.instance import Instances
+from trivet.oci import digest as digests
 from trivet.registry import login
 from trivet.registry.auth import Credentials
+from trivet.store.content import BlobNotFound
 
 VERSION = "0.1.0"
 
@@ -120,6 +122,17 @@ class Engine:
         )
         self._made("commit", record)
         return record.id
+
+    async def why(self, digest: str) -> list[str]:
+        """Tell what keeps a blob, from itself up to an image, lease or build step; empty if nothing does.
+
+        Raises `MalformedDigest`, `BlobNotFound`.
+        """
+        images = self.context.images
+        wanted = digests.check(digest if ":" in digest else f"sha256:{digest}")
+        if not images.content.exists(wanted):
+            raise BlobNotFound(wanted)
+        return await asyncio.to_thread(images.why, wanted)
 
     def save_images(self, names: Sequence[str], file: BinaryIO, form: str) -> None:
         """Write images as a tar. Blocking."""

@@ -64,6 +64,10 @@ async def save(engine: Engine, request: web.Request) -> web.StreamResponse:
     return await download(request, lambda file: engine.save_images(names, file, form))
 
 
+async def why(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(await engine.why(ref(request)))
+
+
 async def build(engine: Engine, request: web.Request) -> web.StreamResponse:
     wish = decode(request.headers.get("Trivet-Build", "{}"), BuildRequest)
     builder: Callable[..., Any] = request.app["build"]
@@ -97,6 +101,7 @@ ROUTES = (
     Route("GET", "/v1/images/save", save, "Save images as a tar", None, None, ("name", "format"), "application/x-tar"),
     Route("GET", ONE, inspect, "Inspect an image", None, ImageDetail),
     Route("DELETE", ONE, remove, "Remove an image or one of its names", None, Removed, ("force",)),
+    Route("GET", "/v1/content/{ref}/why", why, "Tell what keeps a blob", None, list[str]),
     Route("POST", ONE + "/tag", tag, "Give an image a further name", query=("target",)),
     Route("POST", "/v1/build", build, "Build an image (header Trivet-Build: BuildRequest)", None, Progress, (), NDJSON),
 )
