@@ -190,3 +190,17 @@ def test_why_names_what_keeps_a_blob(daemon: Daemon, busybox: str) -> None:
     refused = daemon.trivet("why", "0" * 64)
     assert (refused.returncode, b"is not in the content store" in refused.stderr) == (1, True)
     assert daemon.trivet("why", "sha256:xyz").returncode == 1
+
+
+def test_an_upload_that_fails_while_input_is_open_ends_the_command(daemon: Daemon) -> None:
+    """The engine's refusal is told at once, though nobody has ended standard input."""
+    reading, writing = os.pipe()
+    try:
+        environment = {**os.environ, "TRIVET_HOST": daemon.address}
+        command = [str(BIN / "trivet"), "import", "-", "BAD NAME"]
+        done = subprocess.run(command, stdin=reading, capture_output=True, timeout=60, env=environment, check=False)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.decode().splitlines()[-1].startswith(("trivet: ", "hint: "))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import stat
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
@@ -105,7 +104,7 @@ def _copy_in(context: Context, args: Namespace, ref: str, path: str) -> None:
     if args.source == "-":
         if terminal.is_terminal(0):
             raise Misuse("standard input is a terminal", hint="give a tar archive there")
-        instances.write_archive(ref, path, transfer.sender(sys.stdin.buffer))
+        instances.write_archive(ref, path, transfer.sender(terminal.standard_input()))
         transfer.close()
         return
     source = Path(args.source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,7 +157,7 @@ def _input(name: str | None) -> Iterator[BinaryIO]:
         return
     if terminal.is_terminal(0):
         raise Misuse("standard input is a terminal", hint="name a file with -i, or redirect one")
-    yield sys.stdin.buffer
+    yield terminal.standard_input()
 
 
 @contextlib.contextmanager

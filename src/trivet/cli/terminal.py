@@ -9,6 +9,7 @@ import tty
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO, cast
 
 from trivet.base.error import InvalidArgument
 
@@ -26,6 +27,15 @@ def require_terminal() -> None:
     """Raise `NotATerminal` unless standard input is one."""
     if not is_terminal(0):
         raise NotATerminal
+
+
+def standard_input() -> BinaryIO:
+    """Open standard input without Python's buffer.
+
+    A sender that is still reading when the command ends would hold the buffer's lock, and the
+    interpreter aborts when it can't get that at its end.
+    """
+    return cast(BinaryIO, open(0, "rb", buffering=0, closefd=False))
 
 
 def is_terminal(descriptor: int) -> bool:

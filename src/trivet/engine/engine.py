@@ -30,6 +30,7 @@ from trivet.engine.instance import commit
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.instance import Instances
 from trivet.oci import digest as digests
+from trivet.oci import reference as references
 from trivet.registry import login
 from trivet.registry.auth import Credentials
 from trivet.store.content import BlobNotFound
@@ -98,6 +99,11 @@ class Engine:
         for name in names:
             self.events.emit("image", "load", self.context.images.find(name).id, name)
         return {"names": names}
+
+    def check_image_name(self, reference: str) -> None:
+        """Raise `MalformedReference` unless `reference` can name an image; "" is no name."""
+        if reference:
+            references.parse(reference)
 
     async def import_image(
         self, file: BinaryIO, reference: str, changes: Sequence[str], message: str, report: Report

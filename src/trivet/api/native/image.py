@@ -53,6 +53,7 @@ async def load(engine: Engine, request: web.Request) -> web.StreamResponse:
 async def import_(engine: Engine, request: web.Request) -> web.StreamResponse:
     reference = request.query.get("reference", "")
     changes, message = request.query.getall("change", []), request.query.get("message", "")
+    engine.check_image_name(reference)  # before a long upload, not after it
     async with upload(request, engine.spool) as file:
         return await progress(request, lambda report: engine.import_image(file, reference, changes, message, report))
 
