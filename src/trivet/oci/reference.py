@@ -121,7 +121,7 @@ def _check_name(text: str, domain: str, path: str) -> None:
     if not DOMAIN.fullmatch(domain):
         raise MalformedReference(text, f"{domain[:40]!r} is not a registry's host name")
     if not PATH.fullmatch(path):
-        if path != path.lower():
+        if PATH.fullmatch(path.lower()):
             raise MalformedReference(text, "the name must be lower case", hint=f"try {text.lower()[:100]}")
         raise MalformedReference(
             text, "the name may hold only lower-case letters, digits and single . _ - / between them"
