@@ -34,6 +34,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.skip(lack)
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name cases of bytes by their length: content may hold the time it was made, and all workers must agree."""
+    return f"{argname}-{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def short_path() -> Iterator[Path]:
     """A directory with a name so short that unix sockets fit below it (107 bytes, unix(7))."""
