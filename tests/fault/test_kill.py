@@ -109,3 +109,14 @@ def test_a_monitor_that_is_killed_is_told_as_such(victim: Daemon) -> None:
     assert (instance.exit_code, instance.error) == (137, "its monitor was killed")
     _until(lambda: not Path(f"/proc/{pid}").exists())
     victim.ok("start", "orphan")
+
+
+def test_killed_while_restarting_again_and_again(victim: Daemon) -> None:
+    """Wherever between end and restart the engine is killed, the next one restarts what was to be restarted."""
+    victim.ok("run", "-d", "--name", "busy", "--restart", "always", IMAGE, "sh", "-c", "sleep 0.1")
+    for number in range(8):
+        time.sleep(0.1 + 0.03 * number)
+        victim.kill()
+        victim.start()
+        before = victim.client.instances.get("busy").restarts
+        _until(lambda before=before: victim.client.instances.get("busy").restarts > before)  # type: ignore[misc]

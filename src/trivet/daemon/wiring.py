@@ -25,7 +25,7 @@ from trivet.engine.event import Events
 from trivet.engine.image.image import Images
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
-from trivet.engine.instance.reconcile import reconcile
+from trivet.engine.instance.reconcile import reconcile, restart
 from trivet.engine.instance.steward import steward
 from trivet.engine.network.model import DEFAULT_ENGINE
 from trivet.engine.network.network import Networks
@@ -72,9 +72,10 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     await asyncio.to_thread(builder.cleanup)
     engine = Engine(context, identity(records), spool)
     await asyncio.to_thread(context.networks.ensure_default)
-    await reconcile(context)
+    again = await reconcile(context)
     await asyncio.to_thread(context.networks.restore, list(context.watches))
     task = asyncio.create_task(steward(context))
+    restart(context, again)
     try:
         yield Doors(native.application(engine, builder.build), docker.application(engine, builder.build))
     finally:

@@ -12,6 +12,7 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import finish, free
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.remove import remove
+from trivet.engine.instance.restart import delay
 from trivet.engine.instance.status import Word
 from trivet.engine.instance.steward import start_again
 from trivet.engine.instance.stream import Stream
@@ -20,14 +21,24 @@ from trivet.engine.instance.watch import Watch, lost_exit
 log = logging.getLogger(__name__)
 
 
-async def reconcile(context: Context) -> None:
-    """Adopt what runs, record what ended unseen, free what a crash left, start what should run."""
+async def reconcile(context: Context) -> list[str]:
+    """Adopt what runs, record what ended unseen, free what a crash left; return the ids of those to be restarted.
+
+    They are started by `restart`, once the networks are as the records say.
+    """
     for record in context.table.all():
         try:
             await _settle(context, record)
         except (TrivetError, OSError) as error:
             log.error("cannot reconcile instance %s: %s", record.name, error)
     await asyncio.to_thread(_sweep_strangers, context)
+    return [record.id for record in context.table.all() if record.word == Word.RESTARTING]
+
+
+def restart(context: Context, keys: list[str]) -> None:
+    """Start instances that are `restarting`, each in a task of its own."""
+    for key in keys:
+        context.background(asyncio.create_task(start_again(context, key, 0)))
 
 
 async def _settle(context: Context, record: InstanceRecord) -> None:
@@ -43,9 +54,7 @@ async def _settle(context: Context, record: InstanceRecord) -> None:
         await _what_was_agreed(context, record.id)
     else:  # set up but never let go, or ended and half freed
         await asyncio.to_thread(free, context, record)
-        if record.word == Word.RESTARTING:
-            context.background(asyncio.create_task(start_again(context, record.id, 0)))
-        elif record.word == Word.EXITED and record.request.auto_remove:
+        if record.word == Word.EXITED:  # perhaps killed between an end and what was agreed for it
             await _what_was_agreed(context, record.id)
 
 
@@ -69,9 +78,8 @@ async def _what_was_agreed(context: Context, key: str) -> None:
     if record.request.auto_remove:
         async with context.locks.hold(key, "removing"):
             await remove(context, key, volumes=True)
-    elif record.wanted and record.request.restart.name in ("always", "unless-stopped"):
+    elif delay(record) is not None:
         context.table.update(key, record.change(word=Word.RESTARTING))
-        context.background(asyncio.create_task(start_again(context, key, 0)))
 
 
 def _sweep_strangers(context: Context) -> None:

@@ -84,8 +84,6 @@ async def start_again(context: Context, key: str, pause: float) -> None:
             return
         try:
             await start(context, key)
-        except TrivetError as error:
-            failed = record.change(
-                word=Word.EXITED, wanted=False, exit_code=127, finished=now_ns(), error=error.message
-            )
+        except (TrivetError, OSError) as error:
+            failed = record.change(word=Word.EXITED, wanted=False, exit_code=127, finished=now_ns(), error=str(error))
             context.table.update(key, failed)
