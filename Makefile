@@ -71,7 +71,9 @@ demo: setup
 ## everything, as root
 test: setup
 	@bash scripts/packages $(TEST_PACKAGES)
-	$(RUN_PYTEST) tests -n $(JOBS) --dist worksteal $(ARGS)
+	$(RUN_PYTEST) tests -n $(JOBS) --dist worksteal --ignore tests/docker $(ARGS)
+	@# in one process: its last test asks whether all of the table was used
+	$(RUN_PYTEST) tests/docker $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check src tests bench demo
