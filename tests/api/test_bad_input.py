@@ -8,11 +8,12 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from tests.busybox import busybox_tar
-from tests.conftest import Daemon
+from tests.conftest import BIN, Daemon
 
 from trivet.cli.main import main
 
@@ -212,6 +213,43 @@ def test_a_level_that_lacks_a_program_names_its_package(daemon: Daemon, short_pa
         assert b"isolation level vm is not available here" in done.stderr
     finally:
         lame.clean()
+
+
+@pytest.mark.parametrize(
+    ("lacking", "says"),
+    [
+        ("fsopen", "it lacks fsopen(2), which came with Linux 5.2"),
+        ("memfd_create", "it lacks memfd_create(2)"),
+        ("mount_setattr", "it lacks mount_setattr(2)"),
+        ("netlink:12", "it lacks nftables (protocol not supported)"),
+    ],
+)
+def test_a_kernel_without_a_feature(short_path: Path, lacking: str, says: str) -> None:
+    """On a kernel that is too old, or built without something, the engine says what is missing and leaves nothing."""
+    socket_path = short_path / "run" / "trivet.sock"
+    engine = [
+        BIN / "trivetd",
+        f"--root={short_path}/root",
+        f"--run-dir={short_path}/run",
+        f"--listen=unix://{socket_path}",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.older", lacking, "--", *engine], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["trivetd", "hint"]
+    assert list(short_path.iterdir()) == []
+
+
+def test_a_kernel_parameter_that_is_not_there(daemon: Daemon, busybox: str) -> None:
+    """It is named, and the instance that asked for it is gone."""
+    _refused(
+        daemon,
+        *("run", "--rm", "--sysctl", "net.ipv4.nothing_here=1", busybox, "true"),
+        code=REFUSED,
+        says=["net.ipv4.nothing_here", "no such file or directory"],
+    )
 
 
 def test_without_permission_the_command_says_so(daemon: Daemon, capfd: pytest.CaptureFixture[str]) -> None:

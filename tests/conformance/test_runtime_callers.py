@@ -58,9 +58,16 @@ def place() -> Iterator[Path]:
                 group.rmdir()
 
 
+def _need(*programs: str) -> None:
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"no program {program}")
+
+
 @pytest.fixture(scope="module")
 def docker(place: Path) -> Iterator[Caller]:
     """A dockerd of the test's own that knows our runtime; it touches none of the host's network."""
+    _need("docker", "dockerd")
     socket = f"unix://{place}/docker.sock"
     with (place / "docker.log").open("wb") as log:
         daemon = subprocess.Popen(
@@ -90,6 +97,7 @@ def docker(place: Path) -> Iterator[Caller]:
 @pytest.fixture(scope="module")
 def podman(place: Path) -> Iterator[Caller]:
     """A podman with a store of the test's own."""
+    _need("podman", "conmon")
     command: list[str | Path] = [
         *("podman", "--root", place / "podman", "--runroot", place / "podrun", "--storage-driver", "vfs"),
         *("--runtime", COMMAND, "--events-backend", "file", "--cgroup-manager", "cgroupfs"),
@@ -105,9 +113,6 @@ def podman(place: Path) -> Iterator[Caller]:
 @pytest.fixture(params=["docker", "podman"])
 def caller(request: pytest.FixtureRequest) -> Caller:
     """Either of them."""
-    for program in {"docker": ("docker", "dockerd"), "podman": ("podman", "conmon")}[request.param]:
-        if shutil.which(program) is None:
-            pytest.skip(f"no program {program}")
     found: Caller = request.getfixturevalue(request.param)
     return found
 

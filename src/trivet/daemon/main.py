@@ -21,6 +21,7 @@ from trivet.api.docker.server import Runner
 from trivet.base.error import AlreadyExists, Denied, TrivetError, Unavailable
 from trivet.daemon.settings import Settings, parse
 from trivet.daemon.wiring import uninstall, wire
+from trivet.launch import feature
 
 log = logging.getLogger("trivetd")
 
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     os.umask(0o077)
     try:
+        if not settings.uninstall:
+            feature.require()
         with _directories(settings), contextlib.suppress(KeyboardInterrupt):
             if settings.uninstall:
                 uninstall(settings)

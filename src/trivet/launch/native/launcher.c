@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -113,6 +114,15 @@ static int run_task(struct executor *executor, const struct plan *plan)
     return FAILED;
 }
 
+/* Print which of the numbered system calls this kernel lacks. No call does anything with such arguments. */
+static int print_missing(char **numbers)
+{
+    for (; *numbers; numbers++)
+        if (syscall(atol(*numbers), -1L, -1L, -1L, -1L, -1L, -1L) < 0 && errno == ENOSYS)
+            puts(*numbers);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     static struct executor executor;
@@ -122,8 +132,10 @@ int main(int argc, char **argv)
         executor_print_operations();
         return 0;
     }
+    if (argc > 2 && !strcmp(argv[1], "--missing"))
+        return print_missing(argv + 2);
     if (fcntl(REPORT_FD, F_SETFD, FD_CLOEXEC) < 0) {
-        fputs("usage: trivet-launcher --operations; or a plan on descriptor 3 and a report pipe on 4\n", stderr);
+        fputs("usage: trivet-launcher --operations | --missing NUMBER...; or a plan on descriptor 3 and a report pipe on 4\n", stderr);
         return USAGE;
     }
     signal(SIGPIPE, SIG_IGN);
