@@ -226,16 +226,10 @@ def test_a_level_that_lacks_a_program_names_its_package(daemon: Daemon, short_pa
 )
 def test_a_kernel_without_a_feature(short_path: Path, lacking: str, says: str) -> None:
     """On a kernel that is too old, or built without something, the engine says what is missing and leaves nothing."""
-    socket_path = short_path / "run" / "trivet.sock"
-    engine = [
-        BIN / "trivetd",
-        f"--root={short_path}/root",
-        f"--run-dir={short_path}/run",
-        f"--listen=unix://{socket_path}",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.older", lacking, "--", *engine], capture_output=True, text=True, timeout=60
-    )
+    run = short_path / "run"
+    engine = [f"{BIN}/trivetd", f"--root={short_path}/root", f"--run-dir={run}", f"--listen=unix://{run}/trivet.sock"]
+    command = [sys.executable, "-m", "tests.older", lacking, "--", *engine]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert says in done.stderr
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["trivetd", "hint"]
