@@ -151,7 +151,8 @@ def test_keys() -> None:
         network="bridge",
         script="",
         mounts=(),
-        timestamp=None,
+        surroundings=(),
+        epoch=0,
     )
     others = [
         key(env={"a": "1"}),
@@ -161,7 +162,12 @@ def test_keys() -> None:
         key(script="#!"),
         key(mounts=["x"]),
     ]
-    others += [key(mounts=["x"]), key(timestamp=0), partial(run_key, "other", *key.args[1:], **key.keywords)()]
+    others += [
+        key(mounts=["x"]),
+        key(epoch=1),
+        key(surroundings=["x"]),
+        partial(run_key, "other", *key.args[1:], **key.keywords)(),
+    ]
     others += [partial(run_key, "below", ("sh", "-c true"), **key.keywords)()]
-    assert len({key(), *others}) == 10
+    assert len({key(), *others}) == 11
     assert key() == key(env={"b": "2", "a": "1"})

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trivet.build.archive import is_archive, unpacked
+from trivet.build.chmod import parse_chmod
 from trivet.build.error import BuildError, ContextError
 from trivet.build.ignore import Ignore
 from trivet.build.placement import NoSource, Placement, Target, checksum, choose, newest, owned, place, target_of
@@ -181,11 +182,11 @@ def test_ignored_files_are_gone(spool: Spool) -> None:
 
 
 def test_checksum(spool: Spool) -> None:
-    """The checksum sees content, mode, owner, name and link target, and not the time."""
+    """The checksum sees content, mode, owner, name and link target, and no time that isn't believed."""
 
     def of(*entries: Entry, **fields: int) -> str:
         tree = spool.take(io.BytesIO(make_tar(*entries, **fields)), "t")
-        return checksum(place(choose(tree, "."), Target(directory="/", name=""), Ignore([])))
+        return checksum(place(choose(tree, "."), Target(directory="/", name=""), Ignore([]), 7))
 
     base = of(("a", b"x"), ("l", "a"), mtime=1)
     assert base == of(("l", "a"), ("a", b"x"), mtime=2)
@@ -197,7 +198,7 @@ def test_checksum(spool: Spool) -> None:
 def test_owner_and_mode(spool: Spool) -> None:
     """--chown and --chmod change everything but the modes of links."""
     tree = take(spool, ("d/f", b""), ("d/l", "f"))
-    placed = owned(place(choose(tree, "d"), Target(directory="/", name=""), Ignore([])), (1, 2), 0o640)
+    placed = owned(place(choose(tree, "d"), Target(directory="/", name=""), Ignore([]), 0), (1, 2), parse_chmod("640"))
     assert [(each.node.uid, each.node.gid) for each in placed] == [(1, 2), (1, 2)]
     assert [oct(each.node.mode) for each in placed if each.node.kind == "file"] == ["0o640"]
     assert newest(placed) == 0

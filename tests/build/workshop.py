@@ -9,12 +9,14 @@ import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from trivet.build.build import Builder
 from trivet.build.cache import Cache
 from trivet.build.kept import Kept
+from trivet.build.secret import Offered
 from trivet.build.session import Tools
 from trivet.client.schema import BuildRequest, Progress
 from trivet.engine.image.image import Images
@@ -140,6 +142,12 @@ class Workshop:
         self.builder = self.make_builder()
         self._make_base()
 
+    @property
+    def dated(self) -> int:
+        """When the image `base` was made, in Unix time."""
+        record = self.images.find(BASE)
+        return int(datetime.fromisoformat(self.images.config(record).created or "").timestamp())
+
     def make_builder(self) -> Builder:
         """Make a builder, as an engine does when it starts."""
         tools = Tools(
@@ -148,6 +156,7 @@ class Workshop:
             networks=self.networks,
             driver=ContainerDriver(),
             cache=self.cache,
+            offered=Offered(self.run),
             home=self.root / "build",
             run=self.run / "b",
             cgroup=self.cgroup,

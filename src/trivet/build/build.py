@@ -12,27 +12,30 @@ What a killed build leaves (work directories, snapshots, containers, addresses) 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import shutil
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from trivet.build import remote
+from trivet.build.caller import Caller, Callers
 from trivet.build.dockerfile import parse
 from trivet.build.error import BuildError, ContextError
 from trivet.build.graph import Graph, build_graph
 from trivet.build.ignore import Ignore
 from trivet.build.sandbox import Command, cgroup_of, make_plan, run_directory
 from trivet.build.scope import PROXIES, Scope, platform_arguments
-from trivet.build.session import PREFIX, Report, Session, Tools
+from trivet.build.session import PREFIX, Report, Session, Tools, Workplace
 from trivet.build.source import MAXIMUM
 from trivet.build.spool import Spool
-from trivet.build.stage import build_stage
+from trivet.build.stage import build_target
 from trivet.build.state import State
 from trivet.build.stub import make_common
 from trivet.build.thread import in_thread
@@ -46,6 +49,8 @@ from trivet.oci import platform as platforms
 from trivet.oci import reference as references
 
 CONTEXT = "the build context"
+ENTITLEMENTS = ("network.host", "security.insecure")
+PARALLEL = 4  # steps that run side by side, on small machines too
 UNUSED = 30 * 86400  # seconds after which a step that was of no use is forgotten
 IGNORE_FILE = ".dockerignore"
 
@@ -55,6 +60,7 @@ class Builder:
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
+        self.callers = Callers()
         self._drafts: dict[str, Draft] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         tools.images.unpacked.append(self.layered)
@@ -67,36 +73,50 @@ class Builder:
         Raises `BuildError` (with file and line where there is one) and what images, networks and
         levels raise. Cancelling it stops the running step; either way nothing half-made is left.
         """
-        for tag in request.tags:
-            references.parse(tag)
-        with ExitStack() as undo:
-            work = self._work(undo)
-            purpose = f"build of {', '.join(request.tags) or 'an image'}"
-            lease = undo.enter_context(self.tools.images.leases.hold(purpose))
-            spool = undo.enter_context(Spool(work / "spool"))
-            whole = await in_thread(_read_context, spool, context)
-            session = Session(
-                tools=self.tools,
-                request=request,
-                report=report,
-                graph=_graph(request, whole, spool),
-                context=_without_ignored(request, whole, spool),
-                whole=whole,
-                spool=spool,
-                lease=lease,
-                work=work,
-                drafts=self._drafts,
-                locks=self._locks,
-            )
-            state = await build_stage(session, session.graph.target(request.target))
+        check(request)
+        async with AsyncExitStack() as undo:
+            caller = self.callers.open(request.session)
+            undo.callback(caller.close)
+            session = await self._session(request, context, report, caller, undo)
+            state = await build_target(session, session.graph.target(request.target))
             _warn(session, report)
             draft = _labelled(state, request.labels)
             record = await in_thread(self.tools.images.create, draft, request.tags)
         return {"id": record.id, "names": [references.parse(tag).tagged().familiar for tag in request.tags]}
 
+    async def _session(
+        self, request: BuildRequest, context: Readable, report: Report, caller: Caller, undo: AsyncExitStack
+    ) -> Session:
+        """Read the context and the Dockerfile; `undo` takes away what that made."""
+        work = self._work(undo)
+        purpose = f"build of {', '.join(request.tags) or 'an image'}"
+        place = Workplace(
+            tools=self.tools,
+            request=request,
+            report=report,
+            caller=caller,
+            undo=undo,
+            platform=request.platform,
+            slots=asyncio.Semaphore(max(os.cpu_count() or 1, PARALLEL)),
+            lease=undo.enter_context(self.tools.images.leases.hold(purpose)),
+            spool=undo.enter_context(Spool(work / "spool")),
+            work=work,
+            drafts=self._drafts,
+            locks=self._locks,
+        )
+        sent = await in_thread(_read_context, place.spool, context)
+        whole = await remote.context(place, request.remote) if request.remote else sent
+        return Session(
+            **{name: getattr(place, name) for name in Workplace.__struct_fields__},
+            graph=_graph(request, whole if request.dockerfile in whole.nodes else sent, place.spool),
+            context=_without_ignored(request, whole, place.spool),
+            whole=whole,
+        )
+
     def cleanup(self) -> None:
         """Remove what builds that were killed have left, and forget old steps. Call it when no build runs."""
         self.tools.cache.prune(unused_since=time.time() - UNUSED)
+        self.tools.offered.sweep()
         for instance in self.tools.snapshotter.instances():
             if instance.startswith(PREFIX):
                 self._release(instance)
@@ -108,7 +128,7 @@ class Builder:
         """List what must stay unpacked: the drafts of running builds, and the cache."""
         return [*self._drafts.values(), *self.tools.cache.entries()]
 
-    def _work(self, undo: ExitStack) -> Path:
+    def _work(self, undo: AsyncExitStack) -> Path:
         work = self.tools.home / "work" / secrets.token_hex(8)
         work.mkdir(mode=0o700)
         undo.callback(shutil.rmtree, work, ignore_errors=True)
@@ -143,7 +163,17 @@ def _graph(request: BuildRequest, context: Tree, spool: Spool) -> Graph:
         raise BuildError(f"{CONTEXT} has no {shown}", hint="name the Dockerfile with --file")
     host = platforms.host()
     target = platforms.parse(request.platform) if request.platform else host
-    return build_graph(parse(text, shown), Scope(given=request.build_args, platform=platform_arguments(target, host)))
+    given = {**platform_arguments(target, host), "TARGETSTAGE": request.target or "default"}
+    return build_graph(parse(text, shown), Scope(given=request.build_args, platform=given), request.contexts)
+
+
+def check(request: BuildRequest) -> None:
+    """Refuse what can't be meant, before anything is done."""
+    for tag in request.tags:
+        references.parse(tag)
+    for word in request.allow:
+        if word not in ENTITLEMENTS:
+            raise BuildError(f"--allow {word} is unknown", hint=f"what can be granted: {', '.join(ENTITLEMENTS)}")
 
 
 def _without_ignored(request: BuildRequest, context: Tree, spool: Spool) -> Tree:

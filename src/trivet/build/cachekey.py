@@ -13,7 +13,7 @@ import msgspec
 
 from trivet.oci.layer import Layer, chain_ids
 
-_VERSION = 1  # raised when steps come to do something else for the same input
+_VERSION = 2  # raised when steps come to do something else for the same input
 
 
 def chain(layers: tuple[Layer, ...]) -> str:
@@ -31,10 +31,11 @@ def run_key(
     network: str,
     script: str,
     mounts: Sequence[object],
-    timestamp: int | None,
+    surroundings: Sequence[object],
+    epoch: int,
 ) -> str:
     """Name the result of a RUN."""
-    return _key("run", below, argv, sorted(env.items()), cwd, user, network, script, mounts, timestamp)
+    return _key("run", below, argv, sorted(env.items()), cwd, user, network, script, mounts, surroundings, epoch)
 
 
 def copy_key(
@@ -44,35 +45,28 @@ def copy_key(
     target: str,
     into: bool,
     chown: str,
-    mode: int | None,
-    timestamp: int | None,
+    mode: str,
+    epoch: int,
+    keeps_times: bool,
 ) -> str:
     """Name the result of a COPY or ADD.
 
     `content` is the checksum of what it takes, `target` an absolute path, `into` whether it must be a directory.
     """
-    return _key("copy", below, content, target, into, chown, mode, timestamp)
+    return _key("copy", below, content, target, into, chown, mode, epoch, keeps_times)
 
 
-def stage_copy_key(
-    below: str,
-    source: str,
-    sources: tuple[str, ...],
-    *,
-    target: str,
-    into: bool,
-    chown: str,
-    mode: int | None,
-    exclude: tuple[str, ...],
-    timestamp: int | None,
-) -> str:
-    """Name the result of a COPY --from before anything was read: `source` is the chain of the other image."""
-    return _key("copy-from", below, source, sources, target, into, chown, mode, exclude, timestamp)
+def known_copy_key(below: str, source: Sequence[object], wish: Sequence[object], *, epoch: int) -> str:
+    """Name the result of a COPY or ADD before anything was read.
+
+    `source` says what the files are, by the chain of another image or by a checksum; `wish` which, and where to.
+    """
+    return _key("known-copy", below, source, wish, epoch)
 
 
-def directory_key(below: str, path: str, *, timestamp: int | None) -> str:
+def directory_key(below: str, path: str, *, epoch: int) -> str:
     """Name the result of a WORKDIR."""
-    return _key("directory", below, path, timestamp)
+    return _key("directory", below, path, epoch)
 
 
 def _key(*parts: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import shutil
 import struct
 from collections import deque
 from contextlib import AsyncExitStack
@@ -34,10 +35,11 @@ TAIL = 20  # lines of output that an error shows
 LONGEST = 4000  # characters of them
 
 
-async def run(step: Step, state: State, each: Run, sources: list[Source], now: int) -> State:
+async def run(step: Step, state: State, each: Run, sources: list[Source]) -> State:
     """Carry out a RUN instruction, with what its mounts show. Raises `StepFailed` with the last lines of output."""
     session = step.session
     command = _command(step, state, each)
+    epoch = session.when(state)
     shown = {name: value for name, value in state.scope.declared.items() if name not in state.env}
     arguments = f"|{len(shown)} {' '.join(f'{name}={value}' for name, value in shown.items())} " if shown else ""
     text = f"RUN {arguments}{' '.join(command.argv)}"
@@ -49,23 +51,28 @@ async def run(step: Step, state: State, each: Run, sources: list[Source], now: i
         user=command.user,
         network=command.network,
         script=command.script,
-        mounts=await in_thread(lambda: [source.describe(step) for source in sources]),
-        timestamp=session.request.timestamp,
+        mounts=await in_thread(lambda: [source.describe(step, state) for source in sources]),
+        surroundings=[command.security, *(session.request.add_hosts if command.network != "none" else ())],
+        epoch=epoch,
     )
     found = await step.cached(state, key, text)
     if found is not None:
         return found
 
     async def make(root: Root, name: str) -> None:
-        await _Sandbox(step, state, command, sources).run(root, name)
+        async with session.slots:
+            await _Sandbox(step, state, command, sources).run(root, name)
 
-    return await step.layered(state, [key], text, session.when(state, now), session.request.timestamp, make)
+    return await step.layered(state, [key], text, epoch, make)
 
 
 def _command(step: Step, state: State, each: Run) -> Command:
-    config, network = state.config, each.network
-    if network == "host" and step.session.network != "host":
-        raise BuildError("RUN --network=host is not granted", hint="grant it to the whole build with --network host")
+    config, network, allowed = state.config, each.network, step.session.request.allow
+    if network == "host" and step.session.network != "host" and "network.host" not in allowed:
+        raise BuildError("RUN --network=host is not granted", hint="grant it to the build: --allow network.host")
+    if each.security == "insecure" and "security.insecure" not in allowed:
+        hint = "grant it to the build, if you trust it with this machine: --allow security.insecure"
+        raise BuildError("RUN --security=insecure is not granted", hint=hint)
     argv, script = _argv(each, shell_of(config))
     return Command(
         argv=argv,
@@ -74,6 +81,7 @@ def _command(step: Step, state: State, each: Run) -> Command:
         user=config.user,
         network=step.session.network if network in ("", "default") else network,
         script=script,
+        security=each.security or "sandbox",
     )
 
 
@@ -123,25 +131,27 @@ class _Sandbox:
         session, tools = self._step.session, self._step.session.tools
         undo.push_async_callback(in_thread, tools.networks.release, name)
         attachment = await in_thread(tools.networks.attach, self._command.network, name, name, "netns")
-        directory = session.work / "file"
-        files = tools.networks.files(name, HOSTNAME, directory)
+        directory = session.work / "file" / name
+        undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        files = tools.networks.files(name, HOSTNAME, directory, extra_hosts=session.request.add_hosts)
         if self._command.script:
             content = self._command.script.encode()
             files += (File(target=SCRIPT, source=str(directory / "script"), content=content, mode=0o755),)
-        directory.mkdir(mode=0o755, exist_ok=True)
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         names.write(files)
         stub = session.work / "stub" / name
-        mounts = await Mounts(self._step, stub).provide(self._sources, self._command.cwd, undo)
+        shown = await Mounts(self._step, self._state, stub).provide(self._sources, self._command.cwd, undo)
         return make_plan(
             name,
             self._command,
-            root=_over(root, *([stub] if mounts else []), tools.home / COMMON),
+            root=_over(root, *([stub] if shown.mounts else []), tools.home / COMMON),
             run=run_directory(tools.run, name),
             cgroup=cgroup_of(tools.cgroup, name),
-            secret=self._state.scope.secret(),
+            secret={"SOURCE_DATE_EPOCH": str(session.when(self._state)), **self._state.scope.secret(), **shown.env},
             attachment=attachment,
             files=files,
-            mounts=mounts,
+            mounts=tuple(shown.mounts),
+            wishes=session.request,
         )
 
     async def _follow(self, stream: Stream, plan: Plan) -> Exit:

@@ -8,28 +8,29 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from trivet.build import cachekey
+from trivet.build.chmod import parse_chmod
 from trivet.build.configuration import directory_of
 from trivet.build.error import BuildError
 from trivet.build.ignore import Ignore
-from trivet.build.instruction import Copy, Instruction
+from trivet.build.instruction import Add, Copy, Instruction
+from trivet.build.origin import Files
 from trivet.build.owner import MOST, resolve_owner
 from trivet.build.placement import (
     Choice,
-    Placement,
     Target,
     checksum,
     goes_into_directory,
     newest,
     owned,
-    parse_mode,
     place,
     target_of,
 )
-from trivet.build.selection import from_context, from_image
-from trivet.build.session import Step
+from trivet.build.selection import from_elsewhere, from_image, from_text, from_tree
+from trivet.build.session import Make, Step
 from trivet.build.state import State
 from trivet.build.thread import in_thread
 from trivet.build.transfer import Transfer
+from trivet.build.tree import Tree
 from trivet.engine.image.commit import Draft
 from trivet.isolation.plan import Root
 from trivet.oci.layer import Layer
@@ -44,20 +45,24 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     path: str
     chown: str
-    mode: int | None
+    chmod: str
     exclude: tuple[str, ...]
+    parents: bool
 
     @classmethod
     def of(cls, each: Copy, state: State, word: Word) -> Wish:
         """Replace the variables. Raises `BuildError`."""
         target, chmod = word(each.target), word(each.chmod)
+        if chmod:
+            parse_chmod(chmod)
         return cls(
             sources=tuple(word(source) for source in each.sources),
-            target=target,
+            target=f"{target}/" if each.parents else target,
             path=directory_of(state.config, target),
             chown=word(each.chown),
-            mode=parse_mode(chmod) if chmod else None,
+            chmod=chmod,
             exclude=tuple(word(pattern) for pattern in each.exclude),
+            parents=each.parents,
         )
 
     @property
@@ -66,95 +71,111 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
         return goes_into_directory(self.target, [])
 
 
-async def copy(step: Step, state: State, each: Copy, word: Word, source: Draft | None) -> State:
-    """Carry out a COPY or ADD; `source` is what --from names, None the context."""
+async def copy(step: Step, state: State, each: Copy, word: Word, files: Files) -> State:
+    """Carry out a COPY or ADD; `files` is what --from names, or the context."""
     wish = Wish.of(each, state, word)
-    if source is not None:
-        return await _copy_from(step, state, each, wish, source)
-    session = step.session
-    choices = await in_thread(from_context, step, each, wish.sources, state)
-    return await _put(step, state, each, wish, choices, [], session.when(state, 0))
+    keys = _known(step, state, each, wish, files, word)
+    for key in keys:
+        if (found := await step.cached(state, key, each.text)) is not None:
+            return found
+    choices = await _choose(step, state, each, wish, files, word)
+    return await _put(step, state, each, wish, choices, keys)
 
 
-async def _copy_from(step: Step, state: State, each: Copy, wish: Wish, source: Draft) -> State:
-    """Copy of another image: if its files are the same as last time, they needn't be read to know the result."""
-    key = cachekey.stage_copy_key(
-        state.chain,
-        cachekey.chain(source.layers),
-        wish.sources,
-        target=wish.path,
-        into=wish.into,
-        chown=wish.chown,
-        mode=wish.mode,
-        exclude=wish.exclude,
-        timestamp=step.session.request.timestamp,
-    )
-    found = await step.cached(state, key, each.text)
-    if found is not None:
-        return found
+def _known(step: Step, state: State, each: Copy, wish: Wish, files: Files, word: Word) -> list[str]:
+    """Name the result if it can be told without reading anything: of another image, and of a URL with a checksum."""
+    source: list[object] = []
+    if isinstance(files, Draft):
+        source = [cachekey.chain(files.layers), step.session.when(State(draft=files, scope=state.scope))]
+    elif isinstance(each, Add) and each.checksum and len(wish.sources) == 1 and not each.heredocs:
+        source = [word(each.checksum), each.keep_git_dir, each.unpack]
+    if not source:
+        return []
+    fields: list[object] = [*msgspec.structs.astuple(wish), state.keeps_times]
+    return [cachekey.known_copy_key(state.chain, source, fields, epoch=step.session.when(state))]
+
+
+async def _choose(step: Step, state: State, each: Copy, wish: Wish, files: Files, word: Word) -> list[Choice]:
+    if isinstance(files, Tree):
+        elsewhere = await from_elsewhere(step, each, wish.sources, word)
+        chosen = await in_thread(from_tree, step, each, wish.sources, files, elsewhere)
+        return [*chosen, *await in_thread(from_text, step, each, state)]
     async with AsyncExitStack() as undo:
-        root, _ = await step.root(source, undo)
-        choices = await in_thread(from_image, step, step.transfer(root), wish.sources, each.origin)
-    return await _put(step, state, each, wish, choices, [key], step.session.when(state, 0))
+        root, _ = await step.root(files, undo)
+        chosen = await in_thread(from_image, step, step.transfer(root), wish.sources, each.origin, parents=wish.parents)
+    latest = step.session.when(State(draft=files, scope=state.scope))
+    return [msgspec.structs.replace(choice, dated=True, latest=latest) for choice in chosen]
 
 
-async def _put(
-    step: Step, state: State, each: Copy, wish: Wish, choices: list[Choice], keys: list[str], when: int
-) -> State:
+async def _put(step: Step, state: State, each: Copy, wish: Wish, choices: list[Choice], keys: list[str]) -> State:
     """Write what was chosen into the image, unless the cache has it already."""
     session = step.session
     exclude = Ignore(wish.exclude, name=f"{each.keyword} --exclude")
     into = goes_into_directory(wish.target, choices)
     if len(choices) > 1 and not wish.into:
         raise BuildError(f"{each.keyword} of several sources needs a directory as target", hint=f"write {wish.target}/")
-    content = await in_thread(_content, choices, exclude)
+    epoch = session.when(state)
+    content = await in_thread(place, choices, Target(directory="/", name=""), exclude, epoch)
     key = cachekey.copy_key(
         state.chain,
         checksum(content),
         target=wish.path,
         into=into,
         chown=wish.chown,
-        mode=wish.mode,
-        timestamp=session.request.timestamp,
+        mode=wish.chmod,
+        epoch=epoch,
+        keeps_times=state.keeps_times,
     )
     found = await step.cached(state, key, each.text)
     if found is not None:
         for other in keys:
             session.tools.cache.keep(other, state.draft.layers, _top(state, found), found.created)
         return found
-    when = session.when(state, max(when, newest(content)))
 
-    async def make(root: Root, name: str) -> None:
-        transfer = step.transfer(root)
-        await in_thread(_write, step, transfer, wish, choices, exclude, state.config.working_dir)
+    def writing(date: int | None) -> Make:
+        async def make(root: Root, name: str) -> None:
+            writer = _Writer(step, step.transfer(root), wish, choices, exclude)
+            await in_thread(writer.write, state.config.working_dir, date)
 
-    return await step.layered(state, [key, *keys], each.text, when, when, make)
+        return make
 
-
-def _content(choices: list[Choice], exclude: Ignore) -> list[Placement]:
-    return place(choices, Target(directory="/", name=""), exclude)
+    when = session.when(state, newest(content))
+    return await step.layered(state, [key, *keys], each.text, when, writing(epoch), revive=writing(None))
 
 
 def _top(before: State, after: State) -> Layer | None:
     return after.draft.layers[-1] if len(after.draft.layers) > len(before.draft.layers) else None
 
 
-def _write(step: Step, transfer: Transfer, wish: Wish, choices: list[Choice], exclude: Ignore, cwd: str) -> None:
-    ambiguous = not goes_into_directory(wish.target, choices)
-    is_directory = ambiguous and transfer.is_directory(wish.path)
-    target = target_of(wish.target, cwd, choices, is_directory=is_directory)
-    spool = step.session.spool
-    owner = None
-    if wish.chown:
-        owner = resolve_owner(wish.chown, lambda path: transfer.small_file(path, spool, MOST))
-    placements = owned(place(choices, target, exclude), owner, wish.mode)
-    transfer.write(target.directory, placements, spool, owner or (0, 0))
+class _Writer:
+    """Writes what was chosen into one root."""
+
+    def __init__(self, step: Step, transfer: Transfer, wish: Wish, choices: list[Choice], exclude: Ignore) -> None:
+        self._spool = step.session.spool
+        self._transfer = transfer
+        self._wish = wish
+        self._choices = choices
+        self._exclude = exclude
+
+    def write(self, cwd: str, epoch: int | None) -> None:
+        """Write it, with the times of `Choice.date`."""
+        wish, transfer = self._wish, self._transfer
+        ambiguous = not goes_into_directory(wish.target, self._choices)
+        is_directory = ambiguous and transfer.is_directory(wish.path)
+        target = target_of(wish.target, cwd, self._choices, is_directory=is_directory)
+        owner = resolve_owner(wish.chown, self._small_file) if wish.chown else None
+        change = parse_chmod(wish.chmod) if wish.chmod else None
+        placements = owned(place(self._choices, target, self._exclude, epoch), owner, change)
+        transfer.write(target.directory, placements, self._spool, owner or (0, 0))
+
+    def _small_file(self, path: str) -> bytes:
+        return self._transfer.small_file(path, self._spool, MOST)
 
 
 async def make_directory(step: Step, state: State, each: Instruction, path: str) -> State:
     """Make the directory of a WORKDIR where the image doesn't have it."""
-    when = step.session.when(state, 0)
-    key = cachekey.directory_key(state.chain, path, timestamp=step.session.request.timestamp)
+    when = step.session.when(state)
+    key = cachekey.directory_key(state.chain, path, epoch=when)
     found = await step.cached(state, key, each.text)
     if found is not None:
         return found
@@ -162,4 +183,4 @@ async def make_directory(step: Step, state: State, each: Instruction, path: str)
     async def make(root: Root, name: str) -> None:
         await in_thread(step.transfer(root).make_directory, path)
 
-    return await step.layered(state, [key], each.text, when, when, make)
+    return await step.layered(state, [key], each.text, when, make)

@@ -90,6 +90,13 @@ class _Arguments:
     def flags(self, name: str) -> tuple[str, ...]:
         return tuple(self._flags.get(name, ()))
 
+    def switch(self, name: str) -> bool | None:
+        """Read a switch; None if it isn't given."""
+        text = self.flag(name).lower()
+        if text not in ("", "true", "1", "false", "0"):
+            raise _Problem(f"--{name}={text[:40]} is neither true nor false")
+        return text in ("true", "1") if text else None
+
     def words(self) -> tuple[str, ...]:
         return tuple(split_words(self.rest, self.source.escape))
 
@@ -130,8 +137,9 @@ def _from(given: _Arguments) -> Instruction:
 
 
 def _run(given: _Arguments) -> Instruction:
-    if given.flag("security") not in ("", "sandbox"):
-        raise _Problem(f"--security={given.flag('security')} is not granted", "only --security=sandbox is allowed")
+    security = given.flag("security")
+    if security not in ("", "sandbox", "insecure"):
+        raise _Problem(f"--security={security} is unknown", "use sandbox or insecure")
     network = given.flag("network")
     if network not in ("", "default", "none", "host"):
         raise _Problem(f"--network={network} is unknown", "use default, none or host")
@@ -142,6 +150,7 @@ def _run(given: _Arguments) -> Instruction:
         **given.place,
         command=command,
         network=network,
+        security=security,
         mounts=tuple(parse_mount(text) for text in given.flags("mount")),
         heredocs=given.line.heredocs,
     )
@@ -153,16 +162,24 @@ def _copy(given: _Arguments) -> Instruction:
     plain = tuple(source for source in sources if source not in inline)
     if not sources:
         raise _Problem("needs at least one source and a target")
-    kind = instruction.Add if given.keyword == "ADD" else instruction.Copy
-    return kind(
+    common: dict[str, Any] = {
         **given.place,
-        sources=plain,
-        target=target,
-        origin=given.flag("from"),
-        chown=given.flag("chown"),
-        chmod=given.flag("chmod"),
-        exclude=given.flags("exclude"),
-        heredocs=given.line.heredocs,
+        "sources": plain,
+        "target": target,
+        "chown": given.flag("chown"),
+        "chmod": given.flag("chmod"),
+        "exclude": given.flags("exclude"),
+        "parents": bool(given.switch("parents")),
+        "link": bool(given.switch("link")),
+        "heredocs": given.line.heredocs,
+    }
+    if given.keyword == "COPY":
+        return instruction.Copy(**common, origin=given.flag("from"))
+    return instruction.Add(
+        **common,
+        checksum=given.flag("checksum"),
+        keep_git_dir=bool(given.switch("keep-git-dir")),
+        unpack=given.switch("unpack"),
     )
 
 
@@ -241,8 +258,9 @@ def _onbuild(given: _Arguments) -> Instruction:
     if keyword in ("ONBUILD", "FROM", "MAINTAINER"):
         raise _Problem(f"cannot trigger {keyword}")
     trigger = f"{keyword} {rest}"
-    parse_line(given.source, Line(number=given.line.number, text=trigger))
-    return instruction.OnBuild(**given.place, trigger=trigger)
+    parse_line(given.source, msgspec.structs.replace(given.line, text=trigger))
+    bodies = "".join(f"\n{heredoc.content}{heredoc.name}" for heredoc in given.line.heredocs)
+    return instruction.OnBuild(**given.place, trigger=trigger + bodies)
 
 
 _READERS: dict[str, Callable[[_Arguments], Instruction]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from trivet.build.dockerfile import Dockerfile
@@ -28,11 +30,15 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
-    """All stages in order; `scope` holds the arguments declared before the first FROM."""
+    """All stages in order; `scope` holds the arguments declared before the first FROM.
+
+    `contexts` are names that the request gives another meaning than the Dockerfile does.
+    """
 
     dockerfile: Dockerfile
     scope: Scope
     stages: tuple[Stage, ...]
+    contexts: frozenset[str] = frozenset()
 
     def target(self, name: str) -> Stage:
         """Find the stage to build; "" is the last. Raises `BuildError`."""
@@ -46,6 +52,8 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
 
     def find(self, ref: str, before: int) -> Stage | None:
         """Find an earlier stage by name or number; the nearest of equal names."""
+        if ref in self.contexts:
+            return None
         for stage in reversed(self.stages[:before]):
             if ref == stage.origin.name or ref == str(stage.index):
                 return stage
@@ -54,7 +62,7 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
     def source(self, stage: Stage, each: Instruction, origin: str) -> Stage | None:
         """Find the stage that `from` names; None means an image. Raises `DockerfileError`."""
         found = self.find(origin.lower(), stage.index)
-        if found is not None:
+        if found is not None or origin.lower() in self.contexts:
             return found
         later = self.find(origin.lower(), len(self.stages))
         if later is not None or origin.isdigit():
@@ -69,6 +77,13 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
             if candidate.index in wanted:
                 wanted.update(self.sources(candidate))
         return tuple(self.stages[index] for index in sorted(wanted - {stage.index}))
+
+    def keeps_times(self, stage: Stage) -> bool:
+        """Tell whether a stage, or one that goes on from it, shows a RUN what was kept of earlier builds."""
+        shows = any(
+            mount.kind == "cache" for each in stage.instructions if isinstance(each, Run) for mount in each.mounts
+        )
+        return shows or any(self.keeps_times(other) for other in self.stages if other.parent == stage.index)
 
     def sources(self, stage: Stage) -> set[int]:
         """Number the stages this one takes its root or files of. Raises `DockerfileError`."""
@@ -86,12 +101,13 @@ def origins(each: Instruction) -> list[str]:
     return [mount.origin for mount in each.mounts if mount.origin] if isinstance(each, Run) else []
 
 
-def build_graph(dockerfile: Dockerfile, scope: Scope) -> Graph:
+def build_graph(dockerfile: Dockerfile, scope: Scope, contexts: Iterable[str] = ()) -> Graph:
     """Cut a Dockerfile into stages and check that they refer to one another. Raises `DockerfileError`."""
     scope, rest = _outer(dockerfile, scope)
     if not rest:
         raise BuildError(f"{dockerfile.file} has no FROM", hint="begin with FROM scratch or FROM an image")
-    graph = Graph(dockerfile=dockerfile, scope=scope, stages=())
+    names = frozenset(name.lower() for name in contexts)
+    graph = Graph(dockerfile=dockerfile, scope=scope, stages=(), contexts=names)
     starts = [index for index, each in enumerate(rest) if isinstance(each, From)]
     for start, end in zip(starts, [*starts[1:], len(rest)], strict=True):
         graph = _with_stage(graph, rest[start:end])

@@ -40,6 +40,7 @@ class Run(Instruction, frozen=True, kw_only=True):
     keyword = "RUN"
     command: Command
     network: str = ""
+    security: str = ""
     mounts: tuple[RunMount, ...] = ()
     heredocs: tuple[Heredoc, ...] = ()
 
@@ -52,13 +53,21 @@ class Copy(Instruction, frozen=True, kw_only=True):
     chown: str = ""
     chmod: str = ""
     exclude: tuple[str, ...] = ()
+    parents: bool = False
+    link: bool = False
     heredocs: tuple[Heredoc, ...] = ()
 
 
 class Add(Copy, frozen=True, kw_only=True):
-    """As COPY; a local archive among the sources is unpacked."""
+    """As COPY; a source may be a URL or a Git repository.
+
+    `unpack` tells whether archives are unpacked; None is yes for local ones, no for those of a URL.
+    """
 
     keyword = "ADD"
+    checksum: str = ""
+    keep_git_dir: bool = False
+    unpack: bool | None = None
 
 
 class Env(Instruction, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""RUN --mount=type=bind|cache|tmpfs: what a step is shown, as written."""
+"""RUN --mount=type=bind|cache|tmpfs|secret|ssh: what a step is shown, as written."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import msgspec
 
 from trivet.base.error import InvalidArgument
 
-Kind = Literal["bind", "cache", "tmpfs"]
+Kind = Literal["bind", "cache", "tmpfs", "secret", "ssh"]
 Sharing = Literal["shared", "private", "locked"]
 
 _ALIASES = {"dst": "target", "destination": "target", "src": "source", "readonly": "ro", "readwrite": "rw"}
-_SWITCHES = ("ro", "rw")
+_SWITCHES = ("ro", "rw", "required")
 _OPTIONS = {
     "bind": ("target", "source", "from", "ro", "rw"),
-    "cache": ("target", "id", "ro", "sharing", "mode", "uid", "gid"),
+    "cache": ("target", "id", "ro", "rw", "sharing", "from", "source", "mode", "uid", "gid"),
     "tmpfs": ("target", "size"),
+    "secret": ("target", "id", "env", "required", "mode", "uid", "gid"),
+    "ssh": ("target", "id", "required", "mode", "uid", "gid"),
 }
+_MODES = {"secret": 0o400, "ssh": 0o600}
+_SSH_TARGET = "/run/buildkit/ssh_agent.0"  # what people's scripts know it by
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -28,7 +32,11 @@ class MountError(InvalidArgument):
 
 
 class RunMount(msgspec.Struct, frozen=True, kw_only=True):
-    """One --mount. `origin` and `source` belong to bind (of a stage, an image, or the context), `id` to cache."""
+    """One --mount; which of the fields count depends on `kind`.
+
+    `origin` and `source` say what a bind shows, or a new cache begins with: files of a stage, an image, or the
+    context (""). A secret with `env` and no `target` is shown as a variable only.
+    """
 
     kind: Kind
     target: str
@@ -41,6 +49,8 @@ class RunMount(msgspec.Struct, frozen=True, kw_only=True):
     uid: int = 0
     gid: int = 0
     size: int = 0
+    env: str = ""
+    required: bool = False
 
     def expanded(self, word: Callable[[str], str]) -> RunMount:
         """Replace variables."""
@@ -58,24 +68,43 @@ def parse_mount(text: str) -> RunMount:
     for name in options:
         if name not in _OPTIONS[kind]:
             raise MountError(f"--mount=type={kind} has no option {name}", hint=f"it has {', '.join(_OPTIONS[kind])}")
-    if posixpath.normpath("/" + options.get("target", "").lstrip("/")) == "/":
-        raise MountError(f"--mount=type={kind} needs a target that is not /", hint="write target=/PATH")
+    target = _target(kind, options)
     sharing = options.get("sharing", "shared")
     if sharing not in ("shared", "private", "locked"):
         raise MountError(f"--mount sharing={sharing} is unknown", hint="use shared, private or locked")
     return RunMount(
         kind=cast(Kind, kind),
-        target=options["target"],
+        target=target,
         source=options.get("source", "."),
         origin=options.get("from", ""),
-        id=options.get("id", "") or options["target"],
+        id=options.get("id", "") or _default_id(kind, target),
         read_only=_is_set(options, "ro") or (kind == "bind" and not _is_set(options, "rw")),
         sharing=cast(Sharing, sharing),
-        mode=_number(options, "mode", 8, 0o755, 0o7777),
+        mode=_number(options, "mode", 8, _MODES.get(kind, 0o755), 0o7777),
         uid=_number(options, "uid", 10, 0, (1 << 32) - 2),
         gid=_number(options, "gid", 10, 0, (1 << 32) - 2),
         size=_size(options.get("size", "0")),
+        env=options.get("env", ""),
+        required=_is_set(options, "required"),
     )
+
+
+def _default_id(kind: str, target: str) -> str:
+    return {"ssh": "default", "secret": posixpath.basename(target)}.get(kind, target)
+
+
+def _target(kind: str, options: dict[str, str]) -> str:
+    """Tell where a mount is shown; a secret that is only a variable is shown nowhere."""
+    target, key = options.get("target", ""), options.get("id", "")
+    if kind == "secret" and not target:
+        if not key:
+            raise MountError("--mount=type=secret needs an id or a target", hint="write id=NAME")
+        return "" if "env" in options else f"/run/secrets/{posixpath.basename(key)}"
+    if kind == "ssh" and not target:
+        return _SSH_TARGET
+    if posixpath.normpath("/" + target.lstrip("/")) == "/":
+        raise MountError(f"--mount=type={kind} needs a target that is not /", hint="write target=/PATH")
+    return target
 
 
 def _option(part: str) -> tuple[str, str]:

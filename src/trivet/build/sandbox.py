@@ -7,20 +7,34 @@ from pathlib import Path
 import msgspec
 
 from trivet.build.scope import env_list
-from trivet.isolation.plan import Attachment, File, Level, Limits, Log, Mount, Plan, Program, Root, Security
-from trivet.kernel.capability import DEFAULT
+from trivet.client.schema import BuildRequest
+from trivet.isolation.plan import (
+    Attachment,
+    File,
+    Level,
+    Limits,
+    Log,
+    Mount,
+    Plan,
+    Program,
+    Rlimit,
+    Root,
+    Security,
+)
+from trivet.kernel.capability import ALL, DEFAULT
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOSTNAME = "build"  # the same for every step and day, since programs write it into files
 NAME = "build-step"  # in messages; the id is unique
 PIDS = 16384
+SHM = 64 << 20
 SCRIPT = "/dev/script"
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A program to run in a step, with everything about the image that it can see.
 
-    `script` is shown to it, executable, at `SCRIPT`.
+    `script` is shown to it, executable, at `SCRIPT`. `security` is sandbox, or insecure: all of the host's rights.
     """
 
     argv: tuple[str, ...]
@@ -29,6 +43,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     network: str
     script: str = ""
+    security: str = "sandbox"
 
 
 def make_plan(
@@ -42,12 +57,21 @@ def make_plan(
     attachment: Attachment,
     files: tuple[File, ...] = (),
     mounts: tuple[Mount, ...] = (),
+    wishes: BuildRequest | None = None,
 ) -> Plan:
     """Fold a command and its surroundings into a plan for the container level.
 
     A step may gain privileges inside its container (sudo), as people's Dockerfiles expect; the
-    capabilities it can gain are an ordinary container's.
+    capabilities it can gain are an ordinary container's. What `secret` adds to the environment is no part of the image.
     """
+    wishes = wishes or BuildRequest()
+    insecure = command.security == "insecure"
+    security = Security(
+        capabilities=ALL if insecure else DEFAULT,
+        no_new_privileges=False,
+        seccomp="unconfined" if insecure else "default",
+        privileged=insecure,
+    )
     return Plan(
         id=key,
         name=NAME,
@@ -62,12 +86,14 @@ def make_plan(
         directory=str(run),
         cgroup=cgroup,
         log=Log(path=""),
-        security=Security(capabilities=DEFAULT, no_new_privileges=False),
+        security=security,
         hostname=HOSTNAME,
         files=files,
         mounts=mounts,
         attachments=(attachment,),
-        limits=Limits(pids=PIDS),
+        limits=Limits(pids=PIDS, memory=wishes.memory, cpu_shares=wishes.cpu_shares, cpuset=wishes.cpuset),
+        rlimits=tuple(Rlimit(limit.name, limit.soft, limit.hard) for limit in wishes.ulimits),
+        shm_size=wishes.shm_size or SHM,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
 
 from trivet.build.archive import is_archive, unpacked
 from trivet.build.error import BuildError
 from trivet.build.instruction import Add, Copy
 from trivet.build.pattern import has_wildcard
-from trivet.build.placement import Choice, NoSource, choose, matching
+from trivet.build.placement import Choice, NoSource, choose, choose_with_parents, matching
+from trivet.build.remote import add, is_remote, shown
 from trivet.build.session import Step
 from trivet.build.state import State
 from trivet.build.transfer import Transfer
@@ -16,15 +18,48 @@ from trivet.build.tree import Tree
 from trivet.build.word import expand_heredoc
 
 
-def from_context(step: Step, each: Copy, sources: tuple[str, ...], state: State) -> list[Choice]:
-    """Choose among the context's files and the here-documents; archives of an ADD are unpacked."""
-    session, chosen = step.session, list[Choice]()
+async def from_elsewhere(
+    step: Step, each: Copy, sources: tuple[str, ...], word: Callable[[str], str]
+) -> dict[str, Choice]:
+    """Fetch the sources of an ADD that are URLs and repositories."""
+    if not isinstance(each, Add):
+        return {}
+    wanted = [source for source in sources if is_remote(source)]
+    checksum = word(each.checksum)
+    if checksum and len(wanted) != 1:
+        raise BuildError("ADD --checksum is for one URL or one repository", hint="write an ADD for each source")
+    return {
+        source: await add(
+            step.session, source, checksum=checksum, keep_git_dir=each.keep_git_dir, unpack=bool(each.unpack)
+        )
+        for source in wanted
+    }
+
+
+def from_tree(
+    step: Step, each: Copy, sources: tuple[str, ...], tree: Tree, elsewhere: dict[str, Choice]
+) -> list[Choice]:
+    """Choose among the files of a context; local archives of an ADD are unpacked."""
+    chosen = list[Choice]()
     for source in sources:
-        if isinstance(each, Add) and _is_remote(source):
-            raise BuildError(f"ADD of {source} is not supported yet", hint="fetch it in a RUN, with curl or git")
-        chosen += _choose(step, source)
-    if isinstance(each, Add):
-        chosen = [_unpack(step, choice) for choice in chosen]
+        if source in elsewhere:
+            chosen.append(_named(elsewhere[source], each, source))
+            continue
+        found = _choose(step, source, tree, parents=each.parents)
+        unpack = isinstance(each, Add) and each.unpack is not False
+        chosen += [_unpack(step, choice) for choice in found] if unpack else found
+    return chosen
+
+
+def _named(choice: Choice, each: Copy, source: str) -> Choice:
+    if not choice.name and choice.node.kind == "file" and each.target.endswith("/"):
+        raise BuildError(f"{shown(source)} gives no file name", hint=f"write the whole target: {each.target}NAME")
+    return choice
+
+
+def from_text(step: Step, each: Copy, state: State) -> list[Choice]:
+    """Make files of the here-documents."""
+    session, chosen = step.session, list[Choice]()
     variables = state.scope.variables(state.env)
     for heredoc in each.heredocs:
         escape = session.graph.dockerfile.escape
@@ -35,13 +70,13 @@ def from_context(step: Step, each: Copy, sources: tuple[str, ...], state: State)
     return chosen
 
 
-def _choose(step: Step, source: str) -> list[Choice]:
-    """Choose from the context; a file that .dockerignore hides gets a hint."""
+def _choose(step: Step, source: str, tree: Tree, *, parents: bool) -> list[Choice]:
+    """Choose from a context; a file that .dockerignore hides gets a hint."""
     try:
-        return choose(step.session.context, source)
+        return choose_with_parents(tree, source) if parents else choose(tree, source)
     except NoSource as error:
         try:
-            choose(step.session.whole, source)
+            choose(step.session.whole if tree is step.session.context else tree, source)
         except BuildError:
             raise error from None
         raise NoSource(source, step.session.context, hint="it is left out by .dockerignore") from error
@@ -51,23 +86,38 @@ def _unpack(step: Step, choice: Choice) -> Choice:
     spool = step.session.spool
     if not is_archive(spool, choice.node):
         return choice
-    return Choice(choice.name, "", unpacked(spool, choice.node, choice.name))
+    return Choice(choice.name, "", unpacked(spool, choice.node, choice.name), dated=True)
 
 
-def _is_remote(source: str) -> bool:
-    return source.startswith(("http://", "https://", "git@", "git://", "ssh://"))
-
-
-def from_image(step: Step, transfer: Transfer, sources: tuple[str, ...], origin: str) -> list[Choice]:
+def from_image(
+    step: Step, transfer: Transfer, sources: tuple[str, ...], origin: str, *, parents: bool = False
+) -> list[Choice]:
     """Read the sources out of another image, each into a tree of its own."""
     chosen: list[Choice] = []
     for source in sources:
+        if parents:
+            chosen += _with_parents(step, transfer, source, origin)
+            continue
         path = posixpath.normpath("/" + source.lstrip("/"))
         found = _matches(step, transfer, path, origin) if has_wildcard(path) else [path]
         if not found:
             raise NoSource(source, Tree(origin), hint="no name matches the pattern")
         chosen += [_read(step, transfer, each, source, origin) for each in found]
     return chosen
+
+
+def _with_parents(step: Step, transfer: Transfer, source: str, origin: str) -> list[Choice]:
+    """Read what --parents wants: all below the last directory that is named without wildcards."""
+    parts = source.split("/")
+    fixed = next((index for index, part in enumerate(parts) if has_wildcard(part)), len(parts) - 1)
+    base = posixpath.normpath("/" + "/".join(parts[:fixed]))
+    read = _read(step, transfer, base, source, origin)
+    tree = Tree(origin)
+    for path, node in read.tree.walk(read.path):
+        place = posixpath.join(base, path[len(read.path) :].lstrip("/")).strip("/")
+        if place:
+            tree.add(place, node)
+    return choose_with_parents(tree, source)
 
 
 def _matches(step: Step, transfer: Transfer, pattern: str, origin: str) -> list[str]:

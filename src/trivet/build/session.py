@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import msgspec
 
 from trivet.build.cache import Cache
+from trivet.build.caller import Caller
 from trivet.build.graph import Graph
+from trivet.build.secret import Offered
 from trivet.build.spool import Spool
 from trivet.build.state import State
 from trivet.build.thread import in_thread
@@ -23,6 +26,7 @@ from trivet.client.schema import BuildRequest, Progress
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.image import Images
 from trivet.engine.network.network import Networks
+from trivet.engine.snapshot.diff import settle
 from trivet.engine.snapshot.snapshotter import Layered, Snapshotter
 from trivet.isolation.driver import Driver
 from trivet.isolation.plan import Root
@@ -47,39 +51,64 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     networks: Networks
     driver: Driver
     cache: Cache
+    offered: Offered
     home: Path
     run: Path
     cgroup: str
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """A build that runs. `context` lacks what .dockerignore leaves out, `whole` has it."""
+class Workplace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one build works, and what it was asked for.
+
+    `undo` takes away at the end what is made on the way, `done` holds by name what is made once; `platform` is what
+    the image is for ("" is this machine's).
+    """
 
     tools: Tools
     request: BuildRequest
     report: Report
-    graph: Graph
-    context: Tree
-    whole: Tree
+    caller: Caller
+    undo: AsyncExitStack
+    platform: str
     spool: Spool
     lease: Lease
     work: Path
     drafts: dict[str, Draft]
     locks: dict[str, asyncio.Lock]
-    states: dict[int, State] = {}
+    slots: asyncio.Semaphore
+    done: dict[str, asyncio.Task[Any]] = {}
 
     @property
     def network(self) -> str:
         """The network of RUN steps that ask for none."""
         return self.request.network or "bridge"
 
-    def when(self, state: State, floor: int) -> int:
-        """Date a step: as the request says, else as its newest input."""
+    def when(self, state: State, floor: int = 0) -> int:
+        """Date a step: as the request says, else as its newest input that has a date of its own."""
         return self.request.timestamp if self.request.timestamp is not None else max(state.created, floor)
+
+    @contextmanager
+    def scratch_file(self) -> Iterator[BinaryIO]:
+        """Open a file without a name, gone at the end."""
+        with tempfile.TemporaryFile(dir=self.work) as file:
+            yield cast(BinaryIO, file)
 
     def hold(self, draft: Draft) -> None:
         """Protect a draft's content."""
         self.lease.add(*(layer.digest for layer in draft.layers))
+
+
+class Session(Workplace, frozen=True, kw_only=True):
+    """A build that runs. `context` lacks what .dockerignore leaves out, `whole` has it."""
+
+    graph: Graph
+    context: Tree
+    whole: Tree
+    stages: dict[int, asyncio.Task[State]] = {}
+
+    async def stage(self, index: int) -> State:
+        """Wait for a stage that was begun."""
+        return await asyncio.shield(self.stages[index])
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,16 +141,24 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         return state.with_layer(entry.layer, text, entry.time)
 
     async def layered(
-        self, state: State, keys: list[str], text: str, when: int, epoch: int | None, make: Make
+        self, state: State, keys: list[str], text: str, when: int, make: Make, *, revive: Make | None = None
     ) -> State:
-        """Change files: `make` does it in a root over the state's, and what it wrote becomes a layer."""
+        """Change files: `make` does it in a root over the state's, and what it wrote becomes a layer.
+
+        No file in the layer is younger than `when`, and so it is on disk for the steps that follow, unless the stage
+        keeps times: then `revive` gives the files those that they really have.
+        """
         tools, session = self.session.tools, self.session
         begin = time.monotonic()
         async with AsyncExitStack() as undo:
             root, name = await self.root(state.draft, undo)
             await make(root, name)
-            layer = await in_thread(tools.images.layer, root, epoch=epoch, lease=session.lease)
-            if layer and epoch is None:
+            layer = await in_thread(tools.images.layer, root, epoch=when, lease=session.lease)
+            if layer and not state.keeps_times:
+                await in_thread(settle, root, when)
+            elif layer and revive:
+                await revive(root, name)
+            if layer:
                 await in_thread(tools.snapshotter.adopt, root, state.draft, layer)
         for key in keys:
             tools.cache.keep(key, state.draft.layers, layer, when)

@@ -125,6 +125,8 @@ def _heredocs(rows: list[str], index: int, file: str, number: int, text: str, es
 def _openings(text: str, escape: str) -> list[tuple[str, str, str]]:
     """Find the `<<NAME` words of an instruction that may have here-documents."""
     keyword, _, rest = text.strip().partition(" ")
+    if keyword.upper() == "ONBUILD":
+        keyword, _, rest = rest.strip().partition(" ")
     if keyword.upper() not in _WITH_HEREDOC or "<<" not in rest or rest.lstrip().startswith("["):
         return []
     words = split_words(rest, escape)

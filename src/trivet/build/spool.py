@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import threading
 from pathlib import Path
+from typing import BinaryIO
 
 from trivet.base.error import Corrupt, Exhausted
 from trivet.build.error import ContextError
@@ -26,12 +29,13 @@ _ZEROS = bytes(1 << 20)
 
 
 class Spool:
-    """A file that grows by the contents of everything a build takes in. Used by one thread at a time."""
+    """A file that grows by the contents of everything a build takes in, one after the other."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("w+b")
         self._end = 0
+        self._lock = threading.RLock()
 
     def __enter__(self) -> Spool:
         return self
@@ -41,7 +45,8 @@ class Spool:
 
     def descriptor(self) -> int:
         """The open file, for reading with pread(2) or sendfile(2)."""
-        self._file.flush()
+        with self._lock:
+            self._file.flush()
         return self._file.fileno()
 
     def read(self, node: Node, limit: int) -> bytes:
@@ -50,10 +55,20 @@ class Spool:
 
     def store(self, content: bytes, mtime_ns: int = 0) -> Node:
         """Append a file made by the build itself."""
-        digest, offset = hashlib.sha256(content).hexdigest(), self._end
-        self._file.write(content)
-        self._end += len(content)
-        return Node(kind="file", mode=0o644, size=len(content), offset=offset, digest=digest, mtime_ns=mtime_ns)
+        return self.absorb(io.BytesIO(content), mtime_ns // 10**9)
+
+    def absorb(self, file: BinaryIO, mtime: int) -> Node:
+        """Append a whole file, changed at `mtime` (Unix time)."""
+        state, size = hashlib.sha256(), 0
+        file.seek(0)
+        with self._lock, explaining_full(self._path):
+            offset = self._end
+            while piece := file.read(len(_ZEROS)):
+                state.update(piece)
+                self._file.write(piece)
+                size += len(piece)
+            self._end += size
+        return Node(kind="file", mode=0o644, size=size, offset=offset, digest=state.hexdigest(), mtime_ns=mtime * 10**9)
 
     def take(self, source: tar.Source, name: str, *, devices: bool = False, anonymous: bool = False) -> Tree:
         """Read a tar stream to its end; with `anonymous` everything belongs to root.
@@ -61,7 +76,7 @@ class Spool:
         Raises `ContextError` for a stream that is hostile or broken.
         """
         try:
-            with explaining_full(self._path):
+            with self._lock, explaining_full(self._path):
                 return self._take(source, name, devices, anonymous)
         except StoreFull:
             raise

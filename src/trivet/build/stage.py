@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
 
-from trivet.base.error import NotFound, TrivetError
+from trivet.base.error import TrivetError
 from trivet.build import configuration, copy, instruction
 from trivet.build.command import run
 from trivet.build.dockerfile import parse_line
@@ -16,31 +16,45 @@ from trivet.build.error import BuildError, DockerfileError, StepFailed
 from trivet.build.graph import Stage, declare, expand_at
 from trivet.build.instruction import Copy, Instruction
 from trivet.build.mount_source import Source
+from trivet.build.origin import Files, image_draft, named_context, origin_of
 from trivet.build.sandbox import PATH
 from trivet.build.scope import env_list
 from trivet.build.session import Session, Step
-from trivet.build.source import Line
-from trivet.build.source import Source as Text
+from trivet.build.source import read_source
 from trivet.build.state import State
-from trivet.engine.image.commit import Draft, scratch
-from trivet.engine.image.model import WrongPlatform
+from trivet.build.tree import Tree
+from trivet.engine.image.commit import scratch
 from trivet.oci import platform as platforms
 
 TITLE = 100  # characters of an instruction that progress shows
 
 
-async def build_stage(session: Session, stage: Stage) -> State:
-    """Build a stage, and before it those it needs, each once."""
-    known = session.states.get(stage.index)
-    if known is not None:
-        return known
+async def build_target(session: Session, target: Stage) -> State:
+    """Build a stage and all it needs, those that don't wait for one another side by side.
+
+    The first failure ends the others; it is raised when they have ended.
+    """
+    wanted = (*session.graph.needs(target), target)
+    for stage in wanted:
+        session.stages[stage.index] = asyncio.create_task(_build_stage(session, stage))
+    tasks = [session.stages[stage.index] for stage in wanted]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        failed = [task for task in tasks if task.done() and not task.cancelled() and task.exception()]
+        return (failed[0] if failed else session.stages[target.index]).result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _build_stage(session: Session, stage: Stage) -> State:
     state = await _begin(session, stage)
     triggers, state = _triggers(session, stage, state)
     steps = (*triggers, *stage.instructions)
     for number, each in enumerate(steps, 1):
         with located(session, each.line):
             state = await _carry_out(_step(session, stage, each, f"{number}/{len(steps)}"), stage, state, each)
-    session.states[stage.index] = state
     return state
 
 
@@ -54,32 +68,25 @@ async def _begin(session: Session, stage: Stage) -> State:
 
 
 async def _base(session: Session, stage: Stage) -> State:
-    scope = session.graph.scope.inner()
+    scope, keeps_times = session.graph.scope.inner(), session.graph.keeps_times(stage)
     if stage.parent is not None:
-        parent = await build_stage(session, session.graph.stages[stage.parent])
-        return State(draft=parent.draft, scope=scope)
+        parent = await session.stage(stage.parent)
+        return State(draft=parent.draft, scope=scope, keeps_times=keeps_times)
+    platform = stage.platform or session.platform
     if stage.image == "scratch":
-        platform = stage.platform or session.request.platform
-        return State(draft=scratch(platforms.parse(platform) if platform else platforms.host()), scope=scope)
+        draft = scratch(platforms.parse(platform) if platform else platforms.host())
+        return State(draft=draft, scope=scope, keeps_times=keeps_times)
     with located(session, stage.origin.line):
-        draft = await image_draft(session, stage.image, stage.platform or session.request.platform)
-    return State(draft=draft, scope=scope)
-
-
-async def image_draft(session: Session, reference: str, platform: str) -> Draft:
-    """Begin with an image, fetched if it isn't here, or is for another platform, or --pull asks for it."""
-    images = session.tools.images
-    try:
-        if session.request.pull:
-            await images.pull(reference, platform, session.report)
-        draft = images.draft(reference, platform)
-    except (NotFound, WrongPlatform):
-        if session.request.pull:
-            raise
-        await images.pull(reference, platform, session.report)
-        draft = images.draft(reference, platform)
-    session.hold(draft)
-    return draft
+        named = session.request.contexts.get(stage.image.lower())
+        found: Files = (
+            await image_draft(session, stage.image, platform)
+            if named is None
+            else await named_context(session, stage.image.lower(), named)
+        )
+        if isinstance(found, Tree):
+            hint = "begin with an image, and COPY --from it"
+            raise BuildError(f"FROM {stage.image}: that context is files, not an image", hint=hint)
+    return State(draft=found, scope=scope, keeps_times=keeps_times)
 
 
 def _triggers(session: Session, stage: Stage, state: State) -> tuple[tuple[Instruction, ...], State]:
@@ -88,8 +95,8 @@ def _triggers(session: Session, stage: Stage, state: State) -> tuple[tuple[Instr
     if not texts:
         return (), state
     file = f"{session.graph.dockerfile.file}:{stage.origin.line}: ONBUILD of {stage.image}"
-    source = Text(file=file, escape="\\", lines=())
-    triggers = tuple(parse_line(source, Line(number=number, text=text)) for number, text in enumerate(texts, 1))
+    sources = [read_source(text, file) for text in texts]
+    triggers = tuple(parse_line(source, line) for source in sources for line in source.lines)
     placed = tuple(msgspec.structs.replace(each, line=stage.origin.line) for each in triggers)
     return placed, state.replacing(msgspec.structs.replace(state.config, on_build=None))
 
@@ -113,18 +120,18 @@ async def _carry_out(step: Step, stage: Stage, state: State, each: Instruction) 
     match each:
         case instruction.Run():
             mounts = [mount.expanded(word) for mount in each.mounts]
-            sources = [Source(mount, await _source(session, stage, each, mount.origin)) for mount in mounts]
-            return await run(step, state, each, sources, int(time.time()))
+            sources = [Source(mount, await origin_of(session, stage, each, mount.origin)) for mount in mounts]
+            return await run(step, state, each, sources)
         case Copy():
-            return await copy.copy(step, state, each, word, await _source(session, stage, each, each.origin))
+            return await copy.copy(step, state, each, word, await origin_of(session, stage, each, each.origin))
         case instruction.Arg():
             scope = declare(dockerfile, state.scope, each, state.env)
-            changed = state.with_config(state.config, each.text, session.when(state, 0))
+            changed = state.with_config(state.config, each.text, session.when(state))
             return msgspec.structs.replace(changed, scope=scope)
         case instruction.Maintainer():
             image = msgspec.structs.replace(state.draft.config, author=each.name)
             state = msgspec.structs.replace(state, draft=msgspec.structs.replace(state.draft, config=image))
-            return state.with_config(state.config, each.text, session.when(state, 0))
+            return state.with_config(state.config, each.text, session.when(state))
         case instruction.Workdir():
             config = configuration.apply(each, state.config, word)
             if config.working_dir != "/":
@@ -132,17 +139,7 @@ async def _carry_out(step: Step, stage: Stage, state: State, each: Instruction) 
                 return state.replacing(config)
     config = configuration.apply(each, state.config, word, has_cmd=state.has_cmd)
     has_cmd = state.has_cmd or isinstance(each, instruction.Cmd)
-    return state.with_config(config, each.text, session.when(state, 0), has_cmd=has_cmd)
-
-
-async def _source(session: Session, stage: Stage, each: Instruction, origin: str) -> Draft | None:
-    """Find what `from` names: an earlier stage, or an image; None for the context."""
-    if not origin:
-        return None
-    found = session.graph.source(stage, each, origin)
-    if found is not None:
-        return (await build_stage(session, found)).draft
-    return await image_draft(session, origin, session.request.platform)
+    return state.with_config(config, each.text, session.when(state), has_cmd=has_cmd)
 
 
 @contextmanager

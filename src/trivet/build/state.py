@@ -14,11 +14,16 @@ from trivet.oci.layer import Layer
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage between two steps; `has_cmd` tells whether the stage itself has set CMD."""
+    """A stage between two steps; `has_cmd` tells whether the stage itself has set CMD.
+
+    `keeps_times` is of stages with a RUN that shows a cache: cargo, make and the like compare the times of their
+    sources with those of what they have kept there, so that here files have their real times while the build runs.
+    """
 
     draft: Draft
     scope: Scope
     has_cmd: bool = False
+    keeps_times: bool = False
 
     @property
     def config(self) -> Config:

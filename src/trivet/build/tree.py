@@ -121,6 +121,13 @@ class Tree:
                 kept._insert(path, node)
         return kept
 
+    def below(self, path: str) -> Tree:
+        """Take a directory for a tree of its own."""
+        tree = Tree(self.name)
+        for each, node in self.walk(path):
+            tree._insert(each[len(path) :].lstrip("/"), node)
+        return tree
+
     def _is_directory(self, path: str) -> bool:
         node = self.nodes.get(path)
         return node is not None and node.kind == "directory"

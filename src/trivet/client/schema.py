@@ -411,7 +411,12 @@ class PathStat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`build`; the context travels as a tar in the body, this as the header Trivet-Build (JSON)."""
+    """`build`; the context travels as a tar in the body, this as the header Trivet-Build (JSON).
+
+    `session` is the id under which the caller waits for questions (`client/errand.py`): there are the `secrets` and
+    `ssh` agents (by id), the `contexts` whose value is `local:` or `oci-layout://`, and where outputs go.
+    `timestamp` is SOURCE_DATE_EPOCH; `remote` a context for the engine to fetch; `memory` and `shm_size` are bytes.
+    """
 
     tags: list[str] = []
     dockerfile: str = "Dockerfile"
@@ -422,7 +427,20 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     no_cache: bool = False
     pull: bool = False
     platform: str = ""
-    timestamp: int | None = None  # SOURCE_DATE_EPOCH
+    timestamp: int | None = None
+    remote: str = ""
+    no_cache_filter: list[str] = []
+    allow: list[str] = []  # security.insecure, network.host
+    add_hosts: list[str] = []  # NAME:ADDRESS
+    ulimits: list[RlimitRequest] = []
+    shm_size: int = 0
+    memory: int = 0
+    cpu_shares: int = 0
+    cpuset: str = ""
+    session: str = ""
+    secrets: list[str] = []
+    ssh: list[str] = []
+    contexts: dict[str, str] = {}
 
 
 class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):

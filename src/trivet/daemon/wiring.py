@@ -18,6 +18,7 @@ from trivet.base.identity import new_id
 from trivet.build.build import Builder
 from trivet.build.cache import Cache
 from trivet.build.kept import Kept
+from trivet.build.secret import Offered
 from trivet.build.session import Tools
 from trivet.daemon.settings import DEFAULT_ROOT, Settings
 from trivet.engine.engine import Engine
@@ -77,7 +78,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     task = asyncio.create_task(steward(context))
     restart(context, again)
     try:
-        yield Doors(native.application(engine, builder.build), docker.application(engine, builder.build))
+        yield Doors(native.application(engine, builder), docker.application(engine, builder.build))
     finally:
         for watch in context.watches.values():
             watch.close()
@@ -137,6 +138,7 @@ def _builder(settings: Settings, context: Context) -> Builder:
         networks=context.networks,
         driver=context.drivers["container"],
         cache=cache,
+        offered=Offered(settings.run_dir),
         home=settings.root / "build",
         run=settings.run_dir,
         cgroup=context.cgroup,

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from trivet.api.native import archive, image, instance, network, registry, system, volume
+from trivet.api.native import archive, build, image, instance, network, registry, system, volume
 from trivet.api.native.openapi import document
 from trivet.api.native.route import Handler, answer
 from trivet.api.problem import response
 from trivet.base.error import NotFound
+from trivet.build.build import Builder
 from trivet.engine.engine import VERSION, Engine
 
 log = logging.getLogger(__name__)
@@ -21,16 +22,17 @@ ROUTES = (
     *instance.ROUTES,
     *archive.ROUTES,
     *image.ROUTES,
+    *build.ROUTES,
     *volume.ROUTES,
     *network.ROUTES,
     *registry.ROUTES,
 )
 
 
-def application(engine: Engine, build: Callable[..., Awaitable[object]]) -> web.Application:
-    """Make the application; `build` is the builder's entry point, which the engine doesn't know."""
+def application(engine: Engine, builder: Builder) -> web.Application:
+    """Make the application; the builder is one the engine doesn't know."""
     app = web.Application(middlewares=[_errors])
-    app["build"] = build
+    app[build.BUILDER] = builder
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _bind(route.handler, engine))
 

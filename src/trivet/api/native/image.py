@@ -1,20 +1,16 @@
-"""Routes of images and builds."""
+"""Routes of images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from aiohttp import web
 
-from trivet.api.native.route import Route, answer, decode, filters, flag, nothing, ref
+from trivet.api.native.route import Route, answer, filters, flag, nothing, ref
 from trivet.api.stream import progress
 from trivet.api.transfer import download, upload
 from trivet.base.error import InvalidArgument
-from trivet.client.schema import BuildRequest, Image, ImageDetail, Progress, Removed
+from trivet.client.schema import Image, ImageDetail, Progress, Removed
 from trivet.engine.engine import Engine
 
-Report = Callable[[Progress], None]
 NDJSON = "application/x-ndjson"
 
 
@@ -69,13 +65,6 @@ async def why(engine: Engine, request: web.Request) -> web.StreamResponse:
     return answer(await engine.why(ref(request)))
 
 
-async def build(engine: Engine, request: web.Request) -> web.StreamResponse:
-    wish = decode(request.headers.get("Trivet-Build", "{}"), BuildRequest)
-    builder: Callable[..., Any] = request.app["build"]
-    async with upload(request, engine.spool) as file:
-        return await progress(request, lambda report: builder(wish, file, report))
-
-
 def _required(request: web.Request, name: str) -> str:
     value = request.query.get(name, "")
     if not value:
@@ -104,5 +93,4 @@ ROUTES = (
     Route("DELETE", ONE, remove, "Remove an image or one of its names", None, Removed, ("force",)),
     Route("GET", "/v1/content/{ref}/why", why, "Tell what keeps a blob", None, list[str]),
     Route("POST", ONE + "/tag", tag, "Give an image a further name", query=("target",)),
-    Route("POST", "/v1/build", build, "Build an image (header Trivet-Build: BuildRequest)", None, Progress, (), NDJSON),
 )
