@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trivet.base.error import Conflict, Corrupt, NotFound, TrivetError
-from trivet.cli.build import _from_directory
+from trivet.cli.build_context import _from_directory
 from trivet.cli.copy import Target, place
 from trivet.client.archive import pack, unpack
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,7 @@ from trivet.build.dockerfile import parse
 from trivet.build.error import BuildError, ContextError
 from trivet.build.graph import Graph, build_graph
 from trivet.build.ignore import Ignore
+from trivet.build.output import deliver, platforms_of
 from trivet.build.sandbox import Command, cgroup_of, make_plan, run_directory
 from trivet.build.scope import PROXIES, Scope, platform_arguments
 from trivet.build.session import PREFIX, Report, Session, Tools, Workplace
@@ -74,43 +75,36 @@ class Builder:
         levels raise. Cancelling it stops the running step; either way nothing half-made is left.
         """
         check(request)
+        wanted = platforms_of(request.platform)
         async with AsyncExitStack() as undo:
             caller = self.callers.open(request.session)
             undo.callback(caller.close)
-            session = await self._session(request, context, report, caller, undo)
-            state = await build_target(session, session.graph.target(request.target))
+            place = self._place(request, report, caller, undo)
+            files = await _files(place, context)
+            drafts = []
+            for platform in wanted:
+                session = _session(msgspec.structs.replace(place, platform=platform), files)
+                state = await build_target(session, session.graph.target(request.target))
+                drafts.append(_labelled(state, request.labels))
             _warn(session, report)
-            draft = _labelled(state, request.labels)
-            record = await in_thread(self.tools.images.create, draft, request.tags)
-        return {"id": record.id, "names": [references.parse(tag).tagged().familiar for tag in request.tags]}
+            return await deliver(session, drafts)
 
-    async def _session(
-        self, request: BuildRequest, context: Readable, report: Report, caller: Caller, undo: AsyncExitStack
-    ) -> Session:
-        """Read the context and the Dockerfile; `undo` takes away what that made."""
+    def _place(self, request: BuildRequest, report: Report, caller: Caller, undo: AsyncExitStack) -> Workplace:
         work = self._work(undo)
         purpose = f"build of {', '.join(request.tags) or 'an image'}"
-        place = Workplace(
+        return Workplace(
             tools=self.tools,
             request=request,
             report=report,
             caller=caller,
             undo=undo,
-            platform=request.platform,
+            platform="",
             slots=asyncio.Semaphore(max(os.cpu_count() or 1, PARALLEL)),
             lease=undo.enter_context(self.tools.images.leases.hold(purpose)),
             spool=undo.enter_context(Spool(work / "spool")),
             work=work,
             drafts=self._drafts,
             locks=self._locks,
-        )
-        sent = await in_thread(_read_context, place.spool, context)
-        whole = await remote.context(place, request.remote) if request.remote else sent
-        return Session(
-            **{name: getattr(place, name) for name in Workplace.__struct_fields__},
-            graph=_graph(request, whole if request.dockerfile in whole.nodes else sent, place.spool),
-            context=_without_ignored(request, whole, place.spool),
-            whole=whole,
         )
 
     def cleanup(self) -> None:
@@ -151,18 +145,45 @@ class Builder:
         self.tools.networks.release(instance)
 
 
+class _Files(NamedTuple):
+    """The context as it came, without what is to be left out, and the tree that holds the Dockerfile."""
+
+    whole: Tree
+    context: Tree
+    described: Tree
+
+
+async def _files(place: Workplace, sent: Readable) -> _Files:
+    """Read the context, or fetch it from elsewhere; then only a Dockerfile may have been sent."""
+    request, spool = place.request, place.spool
+    tree = await in_thread(_read_context, spool, sent)
+    whole = await remote.context(place, request.remote) if request.remote else tree
+    described = tree if request.dockerfile in tree.nodes else whole
+    return _Files(whole, _without_ignored(request, whole, spool), described)
+
+
+def _session(place: Workplace, files: _Files) -> Session:
+    return Session(
+        **{name: getattr(place, name) for name in Workplace.__struct_fields__},
+        graph=_graph(place, files.described),
+        context=files.context,
+        whole=files.whole,
+    )
+
+
 def _read_context(spool: Spool, context: Readable) -> Tree:
     return spool.take(decompressed(context, subject=CONTEXT), CONTEXT, anonymous=True)
 
 
-def _graph(request: BuildRequest, context: Tree, spool: Spool) -> Graph:
+def _graph(place: Workplace, context: Tree) -> Graph:
     """Read the Dockerfile and cut it into stages."""
+    request, spool = place.request, place.spool
     shown = "Dockerfile" if request.dockerfile.startswith(".dockerfile.") else request.dockerfile
     text = _text(context, spool, request.dockerfile)
     if text is None:
         raise BuildError(f"{CONTEXT} has no {shown}", hint="name the Dockerfile with --file")
     host = platforms.host()
-    target = platforms.parse(request.platform) if request.platform else host
+    target = platforms.parse(place.platform) if place.platform else host
     given = {**platform_arguments(target, host), "TARGETSTAGE": request.target or "default"}
     return build_graph(parse(text, shown), Scope(given=request.build_args, platform=given), request.contexts)
 

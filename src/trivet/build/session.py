@@ -112,12 +112,16 @@ class Session(Workplace, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One instruction being carried out; `id` is how its progress is called, `title` what it says."""
+    """One instruction being carried out; `id` is how its progress is called, `title` what it says.
+
+    With `fresh` the cache isn't asked.
+    """
 
     session: Session
     id: str
     line: int
     title: str
+    fresh: bool = False
 
     def tell(self, outcome: str = "") -> None:
         """Say that the step begins, or how it ended."""
@@ -132,7 +136,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     async def cached(self, state: State, key: str, text: str) -> State | None:
         """Find the step's result in the cache and put it on top."""
         session = self.session
-        if session.request.no_cache:
+        if self.fresh:
             return None
         entry = session.tools.cache.find(key, session.lease)
         if entry is None:

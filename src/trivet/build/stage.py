@@ -53,8 +53,13 @@ async def _build_stage(session: Session, stage: Stage) -> State:
     triggers, state = _triggers(session, stage, state)
     steps = (*triggers, *stage.instructions)
     for number, each in enumerate(steps, 1):
-        with located(session, each.line):
-            state = await _carry_out(_step(session, stage, each, f"{number}/{len(steps)}"), stage, state, each)
+        step = _step(session, stage, each, f"{number}/{len(steps)}")
+        try:
+            with located(session, each.line):
+                state = await _carry_out(step, stage, state, each)
+        except TrivetError:
+            step.tell("failed")
+            raise
     return state
 
 
@@ -104,8 +109,15 @@ def _triggers(session: Session, stage: Stage, state: State) -> tuple[tuple[Instr
 def _step(session: Session, stage: Stage, each: Instruction, position: str) -> Step:
     several = len(session.graph.stages) > 1
     name = stage.origin.name or (f"stage-{stage.index}" if several else "")
-    title = " ".join(each.text.split())[:TITLE]
-    step = Step(session=session, id=f"[{name} {position}]".replace("[ ", "["), line=each.line, title=title)
+    words = [session.platform if "," in session.request.platform else "", name, position]
+    request = session.request
+    step = Step(
+        session=session,
+        id=f"[{' '.join(word for word in words if word)}]",
+        line=each.line,
+        title=" ".join(each.text.split())[:TITLE],
+        fresh=request.no_cache or stage.name in request.no_cache_filter,
+    )
     step.tell()
     return step
 

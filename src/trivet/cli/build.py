@@ -1,174 +1,86 @@
-"""`build`: send the context, show the steps."""
+"""`build`: send the context, answer what the build asks for, show the steps."""
 
 from __future__ import annotations
 
-import io
+import json
 import os
-import secrets
-import tarfile
+import sys
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from trivet.base.error import InvalidArgument, NotFound
-from trivet.build.ignore import Ignore
-from trivet.cli import terminal, value
+from trivet.cli import value
+from trivet.cli.build_context import find_source
+from trivet.cli.build_offer import Offer
+from trivet.cli.build_progress import choose_build
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
 from trivet.cli.option import DIRECTORY, FILE, repeated
 from trivet.cli.output import JSON, write_json
-from trivet.cli.progress import Transfer, choose, follow
+from trivet.cli.progress import Transfer, follow
 from trivet.cli.prune import prune_command
-from trivet.client.archive import tar_writer
-from trivet.client.connection import Writer
+from trivet.cli.request import ulimit
+from trivet.client.errand import Errands
 from trivet.client.schema import BuildRequest
-
-DOCKERFILES = ("Dockerfile", "Containerfile")
-IGNORE_FILE = ".dockerignore"
-
-
-class Source(NamedTuple):
-    """What is built: the Dockerfile's name in the context, and who writes the context's tar."""
-
-    dockerfile: str
-    produce: Callable[[Writer], None]
-
-
-class NoDockerfile(NotFound):
-    """There is nothing to build from."""
 
 
 def build(context: Context, args: Namespace) -> int:
     """Build an image."""
-    transfer = Transfer(choose(quiet=args.quiet, style=args.progress), "context", "sending")
-    source = _from_input(args, transfer) if args.context == "-" else _from_directory(args)
-    request = BuildRequest(
+    offer = Offer(args)
+    display = choose_build(sys.stderr, quiet=args.quiet, style=args.progress)
+    transfer = Transfer(display, "[internal]", "load build context")
+    source = find_source(args, transfer)
+    with Errands(context.client.transport, offer.answers) as errands:
+        request = _request(args, offer, source.dockerfile, source.remote, errands.key)
+        steps = context.client.images.build(lambda writer: source.produce(transfer.counting(writer)), request)
+        result = follow(steps, display=transfer)
+    _write_files(args, result)
+    if args.json:
+        write_json(result)
+    elif result.get("id"):
+        print(result["id"])
+    return 0
+
+
+def _request(args: Namespace, offer: Offer, dockerfile: str, remote: str, session: str) -> BuildRequest:
+    return BuildRequest(
         tags=args.tag,
-        dockerfile=source.dockerfile,
+        dockerfile=dockerfile,
+        remote=remote,
         target=args.target,
         build_args=_arguments(args.build_arg),
         labels=dict(args.label),
         network=args.network,
         no_cache=args.no_cache,
+        no_cache_filter=[name for text in args.no_cache_filter for name in text.split(",")],
         pull=args.pull,
-        platform=args.platform,
-        timestamp=_timestamp(),
+        platform=",".join(args.platform),
+        timestamp=_timestamp(args.timestamp),
+        allow=[word for text in args.allow for word in text.split(",")],
+        add_hosts=[text.replace("=", ":", 1) for text in args.add_host],
+        ulimits=[ulimit(text) for text in args.ulimit],
+        shm_size=args.shm_size,
+        memory=args.memory,
+        session=session,
+        secrets=list(offer.secrets),
+        ssh=list(offer.agents),
+        contexts=offer.contexts,
+        outputs=offer.outputs,
     )
-    steps = context.client.images.build(lambda writer: source.produce(transfer.counting(writer)), request)
-    result = follow(steps, display=transfer)
+
+
+def _write_files(args: Namespace, result: dict[str, Any]) -> None:
+    """Write --iidfile and --metadata-file."""
     if args.iidfile:
         Path(args.iidfile).write_text(str(result.get("id", "")))
-    if args.json:
-        write_json(result)
-    else:
-        print(result.get("id", ""))
-    return 0
-
-
-def _from_directory(args: Namespace) -> Source:
-    top = Path(args.context)
-    if not top.is_dir():
-        what = "is not a directory" if top.exists() else "does not exist"
-        raise InvalidArgument(f"cannot build: context {args.context} {what}")
-    dockerfile = _find(top, args.file)
-    ignore_file = dockerfile.with_name(dockerfile.name + IGNORE_FILE)
-    ignore_file = ignore_file if ignore_file.is_file() else top / IGNORE_FILE
-    ignore_text = ignore_file.read_text(errors="replace") if ignore_file.is_file() else ""
-    Ignore.read(ignore_text, name=str(ignore_file))  # a mistake in it is told before anything is sent
-    inside = _relative(dockerfile, top)
-    name = inside or f".dockerfile.{secrets.token_hex(8)}"
-
-    def produce(writer: Writer) -> None:
-        with tar_writer(writer) as archive:
-            if inside is None:
-                _add_text(archive, name, dockerfile.read_bytes())
-                # The engine applies the ignore file again: a Dockerfile from elsewhere is no part of the context.
-                _add_text(archive, IGNORE_FILE, f"{ignore_text}\n{name}\n{IGNORE_FILE}\n".encode())
-            _add_tree(
-                archive,
-                top,
-                Ignore.read(ignore_text),
-                needed={name, name + IGNORE_FILE, IGNORE_FILE},
-                skip=inside is None,
-            )
-
-    return Source(name, produce)
-
-
-def _from_input(args: Namespace, transfer: Transfer) -> Source:
-    """Take a context's tar, or else the text of a Dockerfile, from standard input."""
-    if terminal.is_terminal(0):
-        raise Misuse("standard input is a terminal", hint="redirect a Dockerfile or a tar, or name a directory")
-    source = io.BufferedReader(io.FileIO(0, closefd=False))
-    if _is_tar(source.peek(512)):
-        return Source(args.file or DOCKERFILES[0], transfer.sender(source))
-    text = source.read()
-
-    def produce(writer: Writer) -> None:
-        with tar_writer(writer) as archive:
-            _add_text(archive, DOCKERFILES[0], text)
-
-    return Source(DOCKERFILES[0], produce)
-
-
-def _is_tar(head: bytes) -> bool:
-    compressed = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
-    return head[257:262] == b"ustar" or head.startswith(compressed)
-
-
-def _find(top: Path, name: str | None) -> Path:
-    if name is not None:
-        path = next((path for path in (Path(name), top / name) if path.is_file()), None)
-        if path is None:
-            raise NoDockerfile(f"cannot build: there is no Dockerfile {name}", hint="-f is relative to where you are")
-        return path
-    path = next((top / name for name in DOCKERFILES if (top / name).is_file()), None)
-    if path is None:
-        raise NoDockerfile(f"cannot build: {top} holds no Dockerfile", hint="name one with -f")
-    return path
-
-
-def _relative(dockerfile: Path, top: Path) -> str | None:
-    """Name the Dockerfile within the context; None when it lies outside, or is a link to elsewhere."""
-    real, root = dockerfile.resolve(), top.resolve()
-    return str(real.relative_to(root)) if real.is_relative_to(root) else None
-
-
-def _add_tree(archive: tarfile.TarFile, top: Path, ignore: Ignore, *, needed: set[str], skip: bool) -> None:
-    """Add what the ignore file lets through, sorted; `needed` goes along unless `skip` says it is there."""
-    pending = [""]
-    while pending:
-        directory = pending.pop()
-        for entry in sorted(os.scandir(top / directory), key=lambda entry: entry.name):
-            path = f"{directory}/{entry.name}" if directory else entry.name
-            is_directory = entry.is_dir(follow_symlinks=False)
-            excluded = ignore.excludes(path)
-            if is_directory and (ignore.may_keep_below(path) or any(name.startswith(f"{path}/") for name in needed)):
-                pending.append(path)
-            if path in needed:
-                excluded = skip
-            if not excluded:
-                _add(archive, top / path, path)
-
-
-def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
-    entry = archive.gettarinfo(path, arcname=name)
-    if entry is None:  # a socket
-        return
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    if entry.isreg():
-        with path.open("rb") as content:
-            archive.addfile(entry, content)
-    else:
-        archive.addfile(entry)
-
-
-def _add_text(archive: tarfile.TarFile, name: str, text: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(text)
-    archive.addfile(entry, io.BytesIO(text))
+    if args.metadata_file:
+        found = {
+            "containerimage.config.digest": result.get("id"),
+            "containerimage.digest": result.get("digest"),
+            "image.name": ",".join(result.get("names", ())),
+        }
+        text = json.dumps({key: value for key, value in found.items() if value}, indent=2)
+        Path(args.metadata_file).write_text(f"{text}\n")
 
 
 def _arguments(items: list[str]) -> dict[str, str]:
@@ -183,10 +95,10 @@ def _arguments(items: list[str]) -> dict[str, str]:
     return found
 
 
-def _timestamp() -> int | None:
-    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+def _timestamp(wanted: str) -> int | None:
+    text, name = wanted or os.environ.get("SOURCE_DATE_EPOCH", ""), "--timestamp" if wanted else "SOURCE_DATE_EPOCH"
     if text and not text.isdecimal():
-        raise Misuse(f"SOURCE_DATE_EPOCH: {text!r} is not a number of seconds")
+        raise Misuse(f"{name}: {text!r} is not a number of seconds")
     return int(text) if text else None
 
 
@@ -201,18 +113,36 @@ COMMANDS = {
             repeated("--label", metavar="KEY[=VALUE]", type=value.label, help="add a label to the image"),
             flag("--no-cache", help="run every step again"),
             flag("--pull", help="look for newer base images"),
+            repeated("--no-cache-filter", metavar="STAGE", help="run this stage's steps again"),
             option("--network", metavar="NETWORK", default="", help="network of RUN: a name, host or none"),
-            option("--platform", metavar="OS/ARCH", default="", help="platform to build for"),
+            repeated("--platform", metavar="OS/ARCH", help="platform to build for; several make an index"),
+            repeated("--secret", metavar="id=NAME[,src=FILE|,env=VAR]", help="a secret for RUN --mount=type=secret"),
+            repeated("--ssh", metavar="default|ID=SOCKET", help="show an SSH agent to RUN --mount=type=ssh"),
+            repeated(
+                "--build-context", metavar="NAME=VALUE", help="directory, docker-image://, oci-layout:// or URL as NAME"
+            ),
+            repeated("--allow", metavar="GRANT", help="grant network.host or security.insecure to RUN"),
+            repeated("--add-host", metavar="NAME:ADDRESS", help="add a line to /etc/hosts of RUN"),
+            repeated("--ulimit", metavar="NAME=SOFT[:HARD]", help="resource limit of RUN"),
+            option("--shm-size", metavar="SIZE", type=value.size, default=0, help="size of /dev/shm of RUN"),
+            option("-m", "--memory", metavar="SIZE", type=value.size, default=0, help="memory limit of each RUN"),
+            option("--timestamp", metavar="SECONDS", default="", help="date of all files, as SOURCE_DATE_EPOCH"),
+            repeated(
+                "-o", "--output", metavar="DEST|type=KIND,dest=PATH", help="files or an archive instead of an image"
+            ),
+            flag("--push", help="push the image to the registries of its names"),
+            flag("--load", help="keep the image (the default)"),
             option(
                 "--progress", choices=("auto", "plain", "tty"), default="auto", help="how to show it (default: auto)"
             ),
             option("--iidfile", metavar="FILE", help="write the image's id to a file", complete=FILE),
+            option("--metadata-file", metavar="FILE", help="write id, digest and names to a file", complete=FILE),
             flag("-q", "--quiet", help="print only the id"),
             *JSON,
             option(
                 "context",
                 metavar="CONTEXT",
-                help="directory, or - for a Dockerfile or a tar on standard input",
+                help="directory, URL or Git repository, or - for a Dockerfile or a tar on standard input",
                 complete=DIRECTORY,
             ),
         ),

@@ -57,9 +57,12 @@ def choose(*, quiet: bool, style: str = "auto", output: TextIO | None = None) ->
     output = output or sys.stderr
     if quiet:
         return Silent()
-    if style == "tty" or (style == "auto" and output.isatty() and os.environ.get("TERM") != "dumb"):
-        return Live(output)
-    return Plain(output)
+    return Live(output) if is_live(output, style) else Plain(output)
+
+
+def is_live(output: TextIO, style: str) -> bool:
+    """Tell whether to draw over what was drawn; `style` is auto, tty or plain."""
+    return style == "tty" or (style == "auto" and output.isatty() and os.environ.get("TERM") != "dumb")
 
 
 class Silent:

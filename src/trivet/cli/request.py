@@ -60,7 +60,7 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         cpuset=args.cpuset_cpus,
         pids_limit=max(args.pids_limit, 0),
         shm_size=args.shm_size,
-        rlimits=[_ulimit(text) for text in args.ulimit],
+        rlimits=[ulimit(text) for text in args.ulimit],
         sysctls=dict(args.sysctl),
         read_only=args.read_only,
         cap_add=[_capability(text) for text in args.cap_add],
@@ -142,7 +142,8 @@ def _restart(args: Namespace) -> RestartPolicy:
     return RestartPolicy(name=names[match[1]], maximum=int(match[2] or 0))
 
 
-def _ulimit(text: str) -> RlimitRequest:
+def ulimit(text: str) -> RlimitRequest:
+    """Read `--ulimit NAME=SOFT[:HARD]`."""
     match = _ULIMIT.fullmatch(text)
     if match is None:
         raise Misuse(f"--ulimit: {text!r} is not NAME=SOFT[:HARD]")

@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from trivet.base.error import Corrupt
 from trivet.client.connection import Writer
@@ -51,37 +51,44 @@ def pack(source: Path, name: str, writer: Writer, *, keep_owner: bool = False, f
         archive.add(top, arcname=name, filter=adjust)
 
 
-def unpack(source: Reader, directory: Path, rename: str, *, keep_owner: bool = False) -> list[str]:
+def unpack(source: Reader, directory: Path, rename: str, *, keep_owner: bool = False, top: bool = True) -> list[str]:
     """Unpack a tar into `directory`, its first path component replaced by `rename` ("": left out).
+
+    With `top` False the entries have no such component, and keep their names.
 
     Returns what was skipped because it is a device. Raises `Corrupt` for an entry that tries to leave.
     """
     skipped = []
-    top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with tarfile.open(mode="r|", fileobj=_stream(source), bufsize=PIECE) as archive:
             for entry in archive:
-                parts = _parts(entry.name, rename)
+                parts = _parts(entry.name, rename, top)
                 if entry.isdev() and not entry.isfifo():
                     skipped.append(entry.name)
                 elif parts:
-                    _extract(archive, entry, top, parts, rename, keep_owner)
+                    _extract(archive, entry, descriptor, parts, _Naming(rename, top), keep_owner)
     except tarfile.TarError as error:
         raise Corrupt(f"the archive cannot be read: {error}") from error
     finally:
-        os.close(top)
+        os.close(descriptor)
     return skipped
 
 
-def _parts(name: str, rename: str) -> list[str]:
+class _Naming(NamedTuple):
+    rename: str
+    top: bool
+
+
+def _parts(name: str, rename: str, top: bool) -> list[str]:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or name.startswith("/"):
         raise Corrupt(f"the archive holds an entry that leads out of it: {name!r}")
-    return ([rename] if rename else []) + parts[1:]
+    return ([rename] if rename else []) + parts[1 if top else 0 :]
 
 
 def _extract(
-    archive: tarfile.TarFile, entry: tarfile.TarInfo, top: int, parts: list[str], rename: str, keep_owner: bool
+    archive: tarfile.TarFile, entry: tarfile.TarInfo, top: int, parts: list[str], naming: _Naming, keep_owner: bool
 ) -> None:
     with _parent(top, parts) as parent:
         name = parts[-1]
@@ -99,7 +106,7 @@ def _extract(
         elif entry.isfifo():
             os.mkfifo(name, entry.mode & 0o777, dir_fd=parent)
         elif entry.islnk():
-            target = _parts(entry.linkname, rename)
+            target = _parts(entry.linkname, *naming)
             with _parent(top, target) as other:
                 os.link(target[-1], name, src_dir_fd=other, dst_dir_fd=parent, follow_symlinks=False)
 

@@ -410,6 +410,18 @@ class PathStat(msgspec.Struct, frozen=True, kw_only=True):
     link: str = ""
 
 
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of a build's result.
+
+    kind `image` keeps it, `registry` also pushes it; `local`, `tar` (its files), `oci` and `docker` (an archive) go to
+    the caller, who knows the `destination`; `cacheonly` is for the cache. `name` is one more name.
+    """
+
+    kind: Literal["image", "registry", "local", "tar", "oci", "docker", "cacheonly"]
+    destination: str = ""
+    name: str = ""
+
+
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`build`; the context travels as a tar in the body, this as the header Trivet-Build (JSON).
 
@@ -441,6 +453,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     secrets: list[str] = []
     ssh: list[str] = []
     contexts: dict[str, str] = {}
+    outputs: list[Output] = []  # none is `image`
 
 
 class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):

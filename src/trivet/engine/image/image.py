@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from trivet.client import schema
-from trivet.engine.image import adopt, bootstrap, detail, load, push, retention, rootfs, save, source_registry
+from trivet.engine.image import assemble, bootstrap, detail, load, push, retention, rootfs, save, source_registry
 from trivet.engine.image.catalog import Catalog
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageNotFound, ImageRecord, Name, WrongPlatform
@@ -24,9 +24,7 @@ from trivet.oci import config as configs
 from trivet.oci import platform as platforms
 from trivet.oci import reference as references
 from trivet.oci.config import Image
-from trivet.oci.descriptor import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from trivet.oci.layer import Layer
-from trivet.oci.manifest import Manifest
 from trivet.oci.platform import Platform
 from trivet.store import collect
 from trivet.store.content import ContentStore
@@ -168,20 +166,11 @@ class Images:
 
     def create(self, draft: Draft, names: Iterable[str] = ()) -> ImageRecord:
         """Make a draft an image, under the given names."""
-        names = [str(references.parse(name).tagged()) for name in names]
-        with self.leases.hold("creating an image") as lease:
-            raw = configs.encode(draft.config)
-            config = Descriptor(media_type=OCI_CONFIG, digest=self.content.add(raw, lease=lease), size=len(raw))
-            manifest = Manifest(
-                schema_version=2,
-                media_type=OCI_MANIFEST,
-                config=config,
-                layers=tuple(layer.descriptor for layer in draft.layers),
-            )
-            digest = self.content.add(msgspec.json.encode(manifest, order="deterministic"), lease=lease)
-            found = adopt.Found(digest, manifest)
-            record, _ = adopt.describe(self.content, digest, found, subject=", ".join(names) or "being built")
-            return self.catalog.add(record, [Name(reference=name, digest=digest, manifest=digest) for name in names])
+        return self.create_all([draft], tuple(names))
+
+    def create_all(self, drafts: Sequence[Draft], names: Sequence[str] = ()) -> ImageRecord:
+        """Make drafts for several platforms one image under the given names."""
+        return assemble.create(self, drafts, names)
 
     def check_platform(self, record: ImageRecord, ref: str, wanted: Platform | None = None) -> None:
         """Raise `WrongPlatform` unless an image is for `wanted` (default: can run on this machine)."""

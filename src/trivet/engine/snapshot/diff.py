@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -89,10 +90,18 @@ def settle(root: Root, epoch: int) -> None:
 
 def export(root: Root, write: Write) -> None:
     """Write everything an instance sees of its root as a tar, without mounting it. Raises `NotReadable` for drives."""
-    if root.form != "mount":
-        raise NotReadable(root)
+    export_all({"": root}, write)
+
+
+def export_all(roots: Mapping[str, Root], write: Write) -> None:
+    """Write several roots as one tar, each below the path that it is given by."""
     packer = Packer(write)
-    packer.tree(merged((root.upper, *root.lowers)))
+    for path, root in roots.items():
+        if root.form != "mount":
+            raise NotReadable(root)
+        below = f"{path}/".encode() if path else b""
+        for node in merged((root.upper, *root.lowers)):
+            packer.node(msgspec.structs.replace(node, path=below + node.path))
     packer.finish()
 
 

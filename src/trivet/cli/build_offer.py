@@ -1,0 +1,157 @@
+"""What a build may ask this command for: --secret, --ssh, --build-context, and where --output goes."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, cast
+
+from trivet.base.error import InvalidArgument
+from trivet.cli.build_context import REMOTE, send_directory
+from trivet.cli.command import Misuse
+from trivet.client.archive import unpack
+from trivet.client.errand import Answer, Line, relay
+from trivet.client.schema import Output
+
+LARGEST = 500 << 10  # bytes of a secret
+_IMAGE, _LAYOUT, _LOCAL = "docker-image://", "oci-layout://", "local:"
+_OUTPUTS = ("local", "tar", "oci", "docker", "image", "registry", "cacheonly")
+
+
+class Offer:
+    """Everything offered to one build, read from its command line."""
+
+    def __init__(self, args: Namespace) -> None:
+        self.secrets = dict(_secret(text) for text in args.secret)
+        self.agents = dict(agent for text in args.ssh for agent in _agents(text))
+        self.contexts = dict(_context(text) for text in args.build_context)
+        self.outputs = [_output(text) for text in args.output]
+        if args.push:
+            self.outputs.append(Output(kind="registry"))
+        if args.load and not any(output.kind == "image" for output in self.outputs):
+            self.outputs.append(Output(kind="image"))
+
+    @property
+    def answers(self) -> dict[str, Answer]:
+        """Who answers which question; nothing for a build that can't have one."""
+        found: dict[str, Answer] = {}
+        if self.secrets:
+            found["secret"] = lambda name, line: _send_secret(self.secrets[name], line)
+        if self.agents:
+            found["ssh"] = lambda name, line: relay(line, self.agents[name])
+        if any(value.startswith((_LOCAL, _LAYOUT)) for value in self.contexts.values()):
+            found["context"] = lambda name, line: _send_context(self.contexts[name], line)
+        if any(output.destination for output in self.outputs):
+            found["output"] = lambda name, line: _receive(self.outputs[int(name)], line)
+        return found
+
+
+def _fields(flag: str, text: str, known: tuple[str, ...]) -> dict[str, str]:
+    """Read KEY=VALUE,KEY=VALUE."""
+    found = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or key.lower() not in known:
+            raise Misuse(f"--{flag}: {part!r} is not one of {', '.join(f'{each}=' for each in known)}")
+        found[key.lower()] = value
+    return found
+
+
+def _secret(text: str) -> tuple[str, bytes | Path]:
+    """Read `id=NAME[,src=FILE|,env=VARIABLE]`; without either it is a variable of that name, or else a file."""
+    fields = _fields("secret", text, ("id", "src", "source", "env", "type"))
+    key, path = fields.get("id", ""), fields.get("src", fields.get("source", ""))
+    if not key:
+        raise Misuse(f"--secret: {text!r} has no id", hint="write --secret id=NAME,src=FILE")
+    variable = fields.get("env", "") or (path if fields.get("type") == "env" else "")
+    if variable or (not path and key in os.environ):
+        if (variable or key) not in os.environ:
+            raise Misuse(f"--secret: the variable {variable} is not set")
+        return key, os.environb[(variable or key).encode()]
+    file = Path(path or key)
+    if not file.is_file():
+        raise InvalidArgument(f"--secret {key}: there is no file {file}")
+    if file.stat().st_size > LARGEST:
+        raise InvalidArgument(f"--secret {key}: {file} is larger than {LARGEST >> 10} KiB")
+    return key, file
+
+
+def _send_secret(secret: bytes | Path, line: Line) -> None:
+    content = secret if isinstance(secret, bytes) else secret.read_bytes()
+    line.reply(size=len(content))
+    line.write(content)
+
+
+def _agents(text: str) -> list[tuple[str, Path]]:
+    """Read `default`, or `ID=SOCKET`."""
+    key, _, path = text.partition("=")
+    path = path or os.environ.get("SSH_AUTH_SOCK", "")
+    if not path:
+        raise Misuse("--ssh: no SSH agent runs here", hint="start one: eval $(ssh-agent); ssh-add")
+    try:
+        is_socket = stat.S_ISSOCK(Path(path).stat().st_mode)
+    except OSError as error:
+        raise InvalidArgument(f"--ssh {key}: {path}: {(error.strerror or '').lower()}") from error
+    if not is_socket:
+        raise InvalidArgument(f"--ssh {key}: {path} is not an agent's socket", hint="give keys to an agent: ssh-add")
+    return [(key, Path(path))]
+
+
+def _context(text: str) -> tuple[str, str]:
+    """Read `NAME=VALUE`: a directory, docker-image://, oci-layout://, a URL, a Git repository."""
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise Misuse(f"--build-context: {text!r} is not NAME=VALUE")
+    if value.startswith((_IMAGE, *REMOTE)):
+        return name.lower(), value
+    path = Path(value.removeprefix(_LAYOUT))
+    if not path.is_dir():
+        raise InvalidArgument(f"--build-context {name}: {path} is not a directory")
+    return name.lower(), value if value.startswith(_LAYOUT) else f"{_LOCAL}{path}"
+
+
+def _send_context(value: str, line: Line) -> None:
+    path = Path(value.removeprefix(_LAYOUT).removeprefix(_LOCAL))
+    line.reply()
+    send_directory(path, line)
+
+
+def _output(text: str) -> Output:
+    """Read `type=KIND,dest=PATH,...`, or a directory, or - for a tar on standard output."""
+    if "=" not in text:
+        return Output(kind="tar" if text == "-" else "local", destination=text)
+    fields = _fields("output", text, ("type", "dest", "name", "push", "tar"))
+    kind, destination = fields.get("type", ""), fields.get("dest", "")
+    if kind not in _OUTPUTS:
+        raise Misuse(f"--output: the type is one of {', '.join(_OUTPUTS)}, not {kind!r}")
+    if not destination and kind in ("local", "tar", "oci"):
+        if kind == "local":
+            raise Misuse("--output: type=local needs dest=DIRECTORY")
+        destination = "-"
+    push = fields.get("push", "").lower() in ("true", "1")
+    kind = {"docker": "docker" if destination else "image", "image": "registry" if push else "image"}.get(kind, kind)
+    return Output(kind=cast(Any, kind), destination=destination, name=fields.get("name", ""))
+
+
+def _receive(output: Output, line: Line) -> None:
+    """Take a build's output: a tar to a file or to standard output, or files into a directory."""
+    line.reply()
+    if output.kind == "local":
+        directory = Path(output.destination)
+        directory.mkdir(parents=True, exist_ok=True)
+        unpack(line, directory, "", top=False)
+    elif output.destination == "-":
+        _copy(line, sys.stdout.fileno())
+    else:
+        with Path(output.destination).open("wb") as file:
+            _copy(line, file.fileno())
+    line.write(b"{}\n")
+
+
+def _copy(line: Line, descriptor: int) -> None:
+    while data := memoryview(line.read()):
+        while data:
+            data = data[os.write(descriptor, data) :]
