@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import msgspec
+
 from trivet.build.build import Builder
 from trivet.build.cache import Cache
 from trivet.build.kept import Kept
@@ -179,9 +181,15 @@ class Workshop:
         """Build, inside a loop of the test's own."""
         context = make_tar({**(files or {}), "Dockerfile": dockerfile.encode()}, mtime=mtime)
         progress: list[Progress] = []
-        wish = BuildRequest(dockerfile=file, **{"network": "none", **request})
+        wish = msgspec.convert({"dockerfile": file, "network": "none", **request}, BuildRequest)
         result = await self.builder.build(wish, io.BytesIO(context), progress.append)
         return self.look(result["id"], result["names"], progress)
+
+    def build_remote(self, remote: str) -> Built:
+        """Build a context that is elsewhere."""
+        wish = BuildRequest(network="none", remote=remote)
+        result = asyncio.run(self.builder.build(wish, io.BytesIO(make_tar({})), lambda step: None))
+        return self.look(result["id"], result["names"], [])
 
     def look(self, ref: str, names: list[str], progress: list[Progress]) -> Built:
         """Read an image out of the store, with nothing but gzip and tarfile."""

@@ -118,6 +118,7 @@ def _healthcheck(each: instruction.Healthcheck, config: Config, word: Callable[[
         interval=each.interval,
         timeout=each.timeout,
         start_period=each.start_period,
+        start_interval=each.start_interval,
         retries=each.retries,
     )
     return {"healthcheck": check}
