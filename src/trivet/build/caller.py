@@ -23,7 +23,7 @@ import msgspec
 from trivet.base.error import Unavailable
 from trivet.build.error import BuildError
 
-PATIENCE = 10.0  # seconds in which a caller has to open a connection
+PATIENCE = 5.0  # seconds in which a caller has to open a connection
 LARGEST = 500 << 10  # bytes of a secret, as BuildKit has it
 
 

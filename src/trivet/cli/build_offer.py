@@ -138,15 +138,17 @@ def _output(text: str) -> Output:
 
 def _receive(output: Output, line: Line) -> None:
     """Take a build's output: a tar to a file or to standard output, or files into a directory."""
-    line.reply()
     if output.kind == "local":
         directory = Path(output.destination)
         directory.mkdir(parents=True, exist_ok=True)
+        line.reply()
         unpack(line, directory, "", top=False)
     elif output.destination == "-":
+        line.reply()
         _copy(line, sys.stdout.fileno())
     else:
         with Path(output.destination).open("wb") as file:
+            line.reply()
             _copy(line, file.fileno())
     line.write(b"{}\n")
 
