@@ -198,7 +198,7 @@ def test_outputs(engine: Daemon, context: Path, tmp_path: Path) -> None:
     assert engine.trivet("image", "inspect", "not-kept").returncode
     done = engine.trivet("build", "--output", "type=docker,dest=-", "-t", "archived", context)
     assert done.stdout[257:262] == b"ustar"
-    places = ["--metadata-file", tmp_path / "m", "--iidfile", tmp_path / "i"]
+    places: list[str | Path] = ["--metadata-file", tmp_path / "m", "--iidfile", tmp_path / "i"]
     engine.ok("build", *places, "-t", "kept", context)
     told = json.loads((tmp_path / "m").read_text())
     assert told["containerimage.config.digest"] == (tmp_path / "i").read_text()

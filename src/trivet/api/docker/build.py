@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, cast
 
 import msgspec
 from aiohttp import web
 
+from trivet.api.docker.creation import Ulimit
 from trivet.api.docker.progress import stream
 from trivet.api.docker.route import Route, answer, flag
 from trivet.api.transfer import upload
 from trivet.base.error import InvalidArgument, Unsupported
 from trivet.build.error import StepFailed
-from trivet.client.schema import BuildRequest, Progress, PruneRequest
+from trivet.client.schema import BuildRequest, Progress, PruneRequest, RlimitRequest
 from trivet.engine.engine import Engine
 
 T = TypeVar("T")
@@ -57,8 +59,6 @@ def _wish(request: web.Request) -> BuildRequest:
     query = request.query
     if query.get("version") == "2":
         raise Unsupported("BuildKit is not here: build with DOCKER_BUILDKIT=0")
-    if query.get("remote"):
-        raise Unsupported("a context cannot be fetched from elsewhere: send it as the body")
     network = query.get("networkmode", "")
     return BuildRequest(
         tags=[tag for tag in query.getall("t", []) if tag],
@@ -70,12 +70,22 @@ def _wish(request: web.Request) -> BuildRequest:
         no_cache=flag(request, "nocache"),
         pull=flag(request, "pull"),
         platform=query.get("platform", ""),
+        remote="" if query.get("remote") == "client-session" else query.get("remote", ""),
+        add_hosts=_json(request, "extrahosts", list[str] | None, "null") or [],
+        ulimits=[
+            RlimitRequest(limit.name.upper(), limit.soft, limit.hard)
+            for limit in _json(request, "ulimits", list[Ulimit] | None, "null") or []
+        ],
+        shm_size=_json(request, "shmsize", int, "0"),
+        memory=max(_json(request, "memory", int, "0"), 0),
+        cpu_shares=_json(request, "cpushares", int, "0"),
+        cpuset=query.get("cpusetcpus", ""),
     )
 
 
-def _json(request: web.Request, key: str, shape: type[T]) -> T:
+def _json(request: web.Request, key: str, shape: type[T] | UnionType, absent: str = "{}") -> T:
     try:
-        return msgspec.json.decode(request.query.get(key) or "{}", type=shape)
+        return cast(T, msgspec.json.decode(request.query.get(key) or absent, type=shape))
     except msgspec.DecodeError as error:
         raise InvalidArgument(f"error reading {key}: {error}") from error
 
@@ -92,7 +102,7 @@ ROUTES = (
         build,
         (
             *("t", "dockerfile", "target", "buildargs", "labels", "networkmode", "nocache", "pull", "platform", "q"),
-            *("version", "remote"),
+            *("version", "remote", "extrahosts", "ulimits", "shmsize", "memory", "cpushares", "cpusetcpus"),
         ),
     ),
     Route("POST", "/build/prune", prune),
