@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from trivet.build import remote
+from trivet.build import outline, remote
 from trivet.build.caller import Caller, Callers
 from trivet.build.dockerfile import parse
 from trivet.build.error import BuildError, ContextError
@@ -81,9 +81,12 @@ class Builder:
             undo.callback(caller.close)
             place = self._place(request, report, caller, undo)
             files = await _files(place, context)
+            if request.call != "build":
+                return outline.tell(_session(msgspec.structs.replace(place, platform=wanted[0]), files))
             drafts = []
             for platform in wanted:
                 session = _session(msgspec.structs.replace(place, platform=platform), files)
+                outline.warn(session)
                 state = await build_target(session, session.graph.target(request.target))
                 drafts.append(_labelled(state, request.labels))
             _warn(session, report)

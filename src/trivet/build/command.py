@@ -14,6 +14,7 @@ import msgspec
 from trivet.base.error import TrivetError, Unavailable
 from trivet.build import cachekey
 from trivet.build.configuration import directory_of, shell_of
+from trivet.build.debug import open_shell
 from trivet.build.error import BuildError, StepFailed
 from trivet.build.instruction import Run
 from trivet.build.mount_source import Mounts, Source
@@ -121,6 +122,9 @@ class _Sandbox:
             undo.callback(stream.close)
             await stream.attach(stdout=True, stderr=True)
             end = await self._follow(stream, plan)
+            if end.code and self._step.session.request.on_error == "shell":
+                shell = shell_of(self._state.config)
+                await open_shell(self._step.session, plan, shell, self._step.title)
         if end.code:
             file = self._step.session.graph.dockerfile.file
             output = "\n".join(self._tail).strip("\n")[-LONGEST:]

@@ -24,11 +24,17 @@ _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*$")
 
 
 class Dockerfile(msgspec.Struct, frozen=True, kw_only=True):
-    """A Dockerfile that was understood; `file` is its name in messages."""
+    """A Dockerfile that was understood; `file` is its name in messages, `rows` its text.
+
+    `check` is that directive's value; `empty_continuations` numbers the lines that a continuation leaves empty.
+    """
 
     file: str
     escape: str
     instructions: tuple[Instruction, ...]
+    rows: tuple[str, ...] = ()
+    check: str = ""
+    empty_continuations: tuple[int, ...] = ()
 
 
 class _Problem(ValueError):
@@ -43,7 +49,14 @@ def parse(text: str, file: str = "Dockerfile") -> Dockerfile:
     """Understand a Dockerfile. Raises `DockerfileError`, with file and line, and nothing else."""
     source = read_source(text, file)
     read = tuple(parse_line(source, line) for line in source.lines)
-    return Dockerfile(file=file, escape=source.escape, instructions=read)
+    return Dockerfile(
+        file=file,
+        escape=source.escape,
+        instructions=read,
+        rows=source.rows,
+        check=source.check,
+        empty_continuations=source.empty_continuations,
+    )
 
 
 def parse_line(source: Source, line: Line) -> Instruction:

@@ -30,11 +30,12 @@ class Heredoc(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """An instruction as written, continuations joined; `number` is where it begins (1 is the first)."""
+    """An instruction as written, `joined` rows of it; `number` is where it begins (1 is the first)."""
 
     number: int
     text: str
     heredocs: tuple[Heredoc, ...] = ()
+    joined: int = 1
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +44,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     escape: str
     lines: tuple[Line, ...]
+    rows: tuple[str, ...] = ()
+    check: str = ""
+    empty_continuations: tuple[int, ...] = ()
 
 
 def read_source(text: str, file: str) -> Source:
@@ -56,7 +60,23 @@ def read_source(text: str, file: str) -> Source:
     escape = directives.get("escape", "\\")
     if escape not in ("\\", "`"):
         raise DockerfileError(file, 1, f"escape character {escape!r} is neither a backslash nor a backtick")
-    return Source(file=file, escape=escape, lines=tuple(_lines(rows, first, file, escape)))
+    lines = tuple(_lines(rows, first, file, escape))
+    return Source(
+        file=file,
+        escape=escape,
+        lines=lines,
+        rows=tuple(rows),
+        check=directives.get("check", ""),
+        empty_continuations=tuple(_empty_continuations(rows, lines)),
+    )
+
+
+def _empty_continuations(rows: list[str], lines: tuple[Line, ...]) -> Iterator[int]:
+    """Number the empty rows inside instructions."""
+    for line in lines:
+        for number in range(line.number, line.number + line.joined):
+            if not rows[number - 1].strip():
+                yield number
 
 
 def _directives(rows: list[str], file: str) -> tuple[dict[str, str], int]:
@@ -81,9 +101,10 @@ def _lines(rows: list[str], index: int, file: str, escape: str) -> Iterator[Line
             continue
         number = index + 1
         text, index = _join(rows, index, continued)
+        joined = index + 1 - number
         heredocs, index = _heredocs(rows, index, file, number, text, escape)
         if text.strip():
-            yield Line(number=number, text=text.strip(), heredocs=tuple(heredocs))
+            yield Line(number=number, text=text.strip(), heredocs=tuple(heredocs), joined=joined)
 
 
 def _is_void(row: str) -> bool:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from trivet.cli import value
+from trivet.cli.build_call import call_of, show_call
 from trivet.cli.build_context import find_source
 from trivet.cli.build_offer import Offer
 from trivet.cli.build_progress import choose_build
+from trivet.cli.build_shell import Shell
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
 from trivet.cli.option import DIRECTORY, FILE, repeated
@@ -30,10 +32,14 @@ def build(context: Context, args: Namespace) -> int:
     display = choose_build(sys.stderr, quiet=args.quiet, style=args.progress)
     transfer = Transfer(display, "[internal]", "load build context")
     source = find_source(args, transfer)
-    with Errands(context.client.transport, offer.answers) as errands:
+    shell = Shell()
+    answers = {**offer.answers, **({"shell": shell.answer} if args.on_error == "shell" else {})}
+    with Errands(context.client.transport, answers) as errands:
         request = _request(args, offer, source.dockerfile, source.remote, errands.key)
         steps = context.client.images.build(lambda writer: source.produce(transfer.counting(writer)), request)
-        result = follow(steps, display=transfer)
+        result = follow(shell.watch(steps, transfer), display=transfer)
+    if request.call != "build":
+        return show_call(result, as_json=args.json or args.call.endswith("json"))
     _write_files(args, result)
     if args.json:
         write_json(result)
@@ -66,6 +72,8 @@ def _request(args: Namespace, offer: Offer, dockerfile: str, remote: str, sessio
         ssh=list(offer.agents),
         contexts=offer.contexts,
         outputs=offer.outputs,
+        call=call_of(args),
+        on_error=args.on_error,
     )
 
 
@@ -130,6 +138,9 @@ COMMANDS = {
             repeated(
                 "-o", "--output", metavar="DEST|type=KIND,dest=PATH", help="files or an archive instead of an image"
             ),
+            option("--call", metavar="METHOD", default="build", help="build (default), check, outline or targets"),
+            flag("--check", help="look for doubtful lines instead of building"),
+            option("--on-error", choices=("fail", "shell"), default="fail", help="shell: open one in the failed step"),
             flag("--push", help="push the image to the registries of its names"),
             flag("--load", help="keep the image (the default)"),
             option(

@@ -454,6 +454,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     ssh: list[str] = []
     contexts: dict[str, str] = {}
     outputs: list[Output] = []  # none is `image`
+    call: Literal["build", "check", "outline", "targets"] = "build"  # but for build, tell something instead
+    on_error: Literal["fail", "shell"] = "fail"
 
 
 class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):
