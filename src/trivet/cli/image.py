@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from argparse import Namespace
 from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO
 
 from trivet.base.error import NotFound
-from trivet.cli import terminal, value
+from trivet.cli import value
+from trivet.cli.archive import input_, output_, result_of
 from trivet.cli.attach import write_all
-from trivet.cli.command import Command, Misuse, flag, option
+from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
 from trivet.cli.instance import each
 from trivet.cli.option import FILE, FILTER, IMAGE, repeated
@@ -49,20 +46,20 @@ def images(context: Context, args: Namespace) -> int:
 def pull(context: Context, args: Namespace) -> int:
     """Fetch an image."""
     result = follow(context.client.images.pull(args.reference, platform=args.platform), quiet=args.quiet)
-    _result(args, result, "name")
+    result_of(args, result, "name")
     return 0
 
 
 def push(context: Context, args: Namespace) -> int:
     """Send an image."""
     result = follow(context.client.images.push(args.reference), quiet=args.quiet)
-    _result(args, result, "digest")
+    result_of(args, result, "digest")
     return 0
 
 
 def load(context: Context, args: Namespace) -> int:
     """Read images from a tar."""
-    with _input(args.input) as source:
+    with input_(args.input) as source:
         transfer = Transfer(choose(quiet=args.quiet), args.input or "standard input", "reading")
         result = follow(context.client.images.load(transfer.sender(source)), display=transfer)
     if args.json:
@@ -74,19 +71,19 @@ def load(context: Context, args: Namespace) -> int:
 
 def import_(context: Context, args: Namespace) -> int:
     """Make an image of the tar of a root file system."""
-    with _input(None if args.archive == "-" else args.archive) as source:
+    with input_(None if args.archive == "-" else args.archive) as source:
         transfer = Transfer(choose(quiet=args.quiet), args.archive, "reading")
         steps = context.client.images.import_(
             transfer.sender(source), args.reference, changes=args.change, message=args.message
         )
         result = follow(steps, display=transfer)
-    _result(args, result, "id")
+    result_of(args, result, "id")
     return 0
 
 
 def save(context: Context, args: Namespace) -> int:
     """Write images to a tar."""
-    with _output(args.output) as output, context.client.images.save(args.images, format=args.format) as response:
+    with output_(args.output) as output, context.client.images.save(args.images, format=args.format) as response:
         transfer = Transfer(choose(quiet=args.quiet), args.output or "standard output", "writing")
         for chunk in response.chunks():
             write_all(output, chunk)
@@ -140,44 +137,6 @@ def inspect(context: Context, args: Namespace) -> int:
 def _removed_lines(untagged: list[str], deleted: list[str]) -> Iterator[str]:
     yield from (f"untagged: {name}" for name in untagged)
     yield from (f"deleted: {digest}" for digest in deleted)
-
-
-def _result(args: Namespace, result: dict[str, object], key: str) -> None:
-    if args.json:
-        write_json(result)
-    else:
-        print(result.get(key, ""))
-
-
-@contextlib.contextmanager
-def _input(name: str | None) -> Iterator[BinaryIO]:
-    if name is not None:
-        with Path(name).open("rb") as source:
-            yield source
-        return
-    if terminal.is_terminal(0):
-        raise Misuse("standard input is a terminal", hint="name a file with -i, or redirect one")
-    yield terminal.standard_input()
-
-
-@contextlib.contextmanager
-def _output(name: str | None) -> Iterator[int]:
-    """Open a descriptor to write to; a named file appears only when it is complete."""
-    if name is None:
-        if terminal.is_terminal(1):
-            raise Misuse("a tar archive is not for a terminal", hint="name a file with -o, or redirect")
-        yield 1
-        return
-    path = Path(name)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("xb") as output:
-            yield output.fileno()
-            os.fsync(output.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 REF = option("images", metavar="IMAGE", nargs="+", help="name, id or beginning of an id", complete=IMAGE)

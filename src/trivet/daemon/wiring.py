@@ -33,6 +33,7 @@ from trivet.engine.network.network import Networks
 from trivet.engine.snapshot.drive import DriveSnapshotter
 from trivet.engine.snapshot.overlay import OverlaySnapshotter
 from trivet.engine.snapshot.snapshotter import Snapshotter
+from trivet.engine.volume.snapshot import Snapshots
 from trivet.engine.volume.volume import Volumes
 from trivet.isolation.container import ContainerDriver
 from trivet.isolation.process import ProcessDriver
@@ -94,6 +95,7 @@ def _context(settings: Settings, records: Records) -> Context:
     drive = DriveSnapshotter(settings.root / "snapshot" / "drive", overlay)
     snapshotters: dict[str, Snapshotter] = {"mount": overlay, "drive": drive}
     images = Images(content, records, snapshotters, Leases(records))
+    volumes = Volumes(records, settings.root / "volume")
     key = identity(records)
     context = Context(
         root=settings.root,
@@ -106,11 +108,13 @@ def _context(settings: Settings, records: Records) -> Context:
         snapshotters=snapshotters,
         images=images,
         networks=Networks(records, DEFAULT_ENGINE if settings.root == DEFAULT_ROOT else key, settings.run_dir),
-        volumes=Volumes(records, settings.root / "volume"),
+        volumes=volumes,
+        snapshots=Snapshots(volumes, content, records, images.leases),
         cache=Cache(records, content.exists, Kept(settings.root / "build" / "cache")),
         events=Events(),
     )
     images.users = context.users_of_image
+    images.holders.append(context.snapshots.roots)
     return context
 
 

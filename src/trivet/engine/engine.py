@@ -22,6 +22,7 @@ from trivet.client.schema import (
     VolumeRequest,
 )
 from trivet.engine import inventory, keeping
+from trivet.engine.backup import Backups
 from trivet.engine.event import Events
 from trivet.engine.image import detail
 from trivet.engine.image.model import ImageRecord
@@ -46,6 +47,7 @@ class Engine:
         self.id = engine_id
         self.spool = spool
         self.instances = Instances(context)
+        self.backups = Backups(self)
 
     @property
     def events(self) -> Events:

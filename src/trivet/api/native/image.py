@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from trivet.api.native.route import Route, answer, filters, flag, nothing, ref
+from trivet.api.native.route import NDJSON, Route, answer, filters, flag, nothing, ref, required
 from trivet.api.stream import progress
 from trivet.api.transfer import download, upload
 from trivet.base.error import InvalidArgument
 from trivet.client.schema import Image, ImageDetail, Progress, Removed
 from trivet.engine.engine import Engine
-
-NDJSON = "application/x-ndjson"
 
 
 async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -27,17 +25,17 @@ async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 async def tag(engine: Engine, request: web.Request) -> web.StreamResponse:
-    await engine.tag_image(ref(request), _required(request, "target"))
+    await engine.tag_image(ref(request), required(request, "target"))
     return nothing()
 
 
 async def pull(engine: Engine, request: web.Request) -> web.StreamResponse:
-    reference, platform = _required(request, "reference"), request.query.get("platform", "")
+    reference, platform = required(request, "reference"), request.query.get("platform", "")
     return await progress(request, lambda report: engine.pull_image(reference, platform, report))
 
 
 async def push(engine: Engine, request: web.Request) -> web.StreamResponse:
-    reference = _required(request, "reference")
+    reference = required(request, "reference")
     return await progress(request, lambda report: engine.push_image(reference, report))
 
 
@@ -63,13 +61,6 @@ async def save(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def why(engine: Engine, request: web.Request) -> web.StreamResponse:
     return answer(await engine.why(ref(request)))
-
-
-def _required(request: web.Request, name: str) -> str:
-    value = request.query.get(name, "")
-    if not value:
-        raise InvalidArgument(f"query parameter {name} is missing")
-    return value
 
 
 ONE = "/v1/images/{ref}"

@@ -16,6 +16,7 @@ T = TypeVar("T")
 Handler = Callable[[Engine, web.Request], Awaitable[web.StreamResponse]]
 
 BODY_LIMIT = 4 << 20
+NDJSON = "application/x-ndjson"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,14 @@ def number(request: web.Request, name: str, default: float) -> float:
 def ref(request: web.Request, name: str = "ref") -> str:
     """Read the object's name from the path."""
     return request.match_info[name]
+
+
+def required(request: web.Request, name: str) -> str:
+    """Read a query parameter that must be there. Raises `InvalidArgument`."""
+    value = request.query.get(name, "")
+    if not value:
+        raise InvalidArgument(f"query parameter {name} is missing")
+    return value
 
 
 def filters(request: web.Request) -> dict[str, list[str]]:

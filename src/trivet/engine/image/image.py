@@ -186,6 +186,10 @@ class Images:
         """Delete images without a name that nobody uses (with `every` also named ones), then what nothing needs."""
         return retention.prune(self, every=every, dry_run=dry_run)
 
+    def sweep(self) -> int:
+        """Collect garbage: what nothing needs any more. Return the bytes freed."""
+        return retention.sweep(self)
+
     def why(self, digest: str) -> builtins.list[str]:
         """Tell what keeps a blob: the chain from it up to an image, instance or lease; empty if nothing does."""
         return collect.why(self.content, retention.roots(self), digest)

@@ -11,10 +11,22 @@ Report = Callable[[Progress], None]
 """Takes one line of progress; may be called from any thread."""
 
 INTERVAL = 0.1
+PATIENCE = 1.0
 
 
 def silent(progress: Progress) -> None:
     """Report nothing."""
+
+
+def late(report: Report) -> Report:
+    """Report only from a second on: what is done sooner needs no explanation."""
+    begin = time.monotonic() + PATIENCE
+
+    def tell(progress: Progress) -> None:
+        if time.monotonic() >= begin:
+            report(progress)
+
+    return tell
 
 
 class Meter:

@@ -161,7 +161,7 @@ class _Fetch:
         begun = self._images.partials.size(blob.digest)
         meter = Meter(self._report, digests.short(blob.digest), blob.size)
         try:
-            async with _ingesting(self._images.partials, blob) as ingest:
+            async with ingesting(self._images.partials, blob) as ingest:
                 await self._registry.blob(self._repository, blob, ingest, partial(meter.count, "downloading"))
         except Corrupt:
             if not begun:
@@ -170,7 +170,7 @@ class _Fetch:
 
 
 @asynccontextmanager
-async def _ingesting(partials: Partials, blob: Descriptor) -> AsyncIterator[Ingest]:
+async def ingesting(partials: Partials, blob: Descriptor) -> AsyncIterator[Ingest]:
     """Ingest without holding the event loop up while the disk syncs."""
     manager = partials.ingest(blob.digest, blob.size)
     ingest = await asyncio.to_thread(manager.__enter__)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import msgspec
 
@@ -15,8 +15,7 @@ from trivet.engine.image import commit as layers
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
-from trivet.engine.instance.status import Word
-from trivet.isolation.driver import Pausable
+from trivet.engine.instance.still import standing_still
 from trivet.oci.config import Config, History
 
 
@@ -37,7 +36,7 @@ async def commit(
     history = History(created=rfc3339(now_ns()), created_by=created_by, author=author, comment=message)
     async with AsyncExitStack() as stack:
         if pause:
-            stack.enter_context(_still(context, record))
+            stack.enter_context(standing_still(context, [record]))
         return await asyncio.to_thread(_store, context, record, parent, history, config, name)
 
 
@@ -48,19 +47,6 @@ def _store(
     with images.leases.hold(f"commit of instance {record.name}") as lease:
         draft = layers.commit(images, record.plan.root, parent, history=history, config=config, lease=lease)
         return images.create(draft, [name] if name else [])
-
-
-@contextmanager
-def _still(context: Context, record: InstanceRecord) -> Iterator[None]:
-    driver = context.driver(record)
-    if record.word is not Word.RUNNING or not isinstance(driver, Pausable):
-        yield
-        return
-    driver.pause(record.plan)
-    try:
-        yield
-    finally:
-        driver.resume(record.plan)
 
 
 def _defaults(image: Config, request: InstanceRequest) -> Config:

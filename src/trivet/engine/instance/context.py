@@ -20,6 +20,7 @@ from trivet.engine.network.network import Networks
 from trivet.engine.operation import Locks
 from trivet.engine.snapshot.overlay import OverlaySnapshotter
 from trivet.engine.snapshot.snapshotter import Snapshotter
+from trivet.engine.volume.snapshot import Snapshots
 from trivet.engine.volume.volume import Volumes
 from trivet.isolation.driver import Driver, Pausable
 from trivet.store.record import Records, Table
@@ -52,6 +53,7 @@ class Context:
     images: Images
     networks: Networks
     volumes: Volumes
+    snapshots: Snapshots
     cache: BuildCache
     events: Events
     locks: Locks = field(default_factory=Locks)

@@ -55,6 +55,8 @@ def resolve(requests: list[MountRequest], image_volumes: list[str], volumes: Vol
         target = _target(request.target)
         if request.kind == "volume":
             known = volumes.get(request.source) if request.source else None
+            if known:
+                volumes.check_open(known.name)
             volume = known or volumes.create(VolumeRequest(name=request.source))
             if known is None:
                 made.append(volume.name)

@@ -29,15 +29,23 @@ _MAXIMUM_ID = (1 << 32) - 2  # the next one means "leave as it is" to chown(2)
 _MAXIMUM_TIME = 1 << 62
 
 
-def extract(source: Source, directory: Path, *, budget: Budget | None = None, whiteouts: bool = True) -> int:
+def extract(
+    source: Source,
+    directory: Path,
+    *,
+    budget: Budget | None = None,
+    whiteouts: bool = True,
+    devices: bool = True,
+) -> int:
     """Unpack a tar stream into `directory`; return how many whiteouts that made.
 
-    With `whiteouts` off, names beginning with `.wh.` are ordinary (an archive, not a layer).
+    With `whiteouts` off, names beginning with `.wh.` are ordinary (an archive, not a layer); with `devices`
+    off, device nodes are refused.
     Raises `MalformedTar`, `MalformedLayer`, `BudgetExceeded`, `StoreFull`; what was unpacked so far stays for the
     caller to remove.
     """
     with Tree(directory) as tree:
-        extractor = Extractor(tree, budget or Budget(), whiteouts=whiteouts)
+        extractor = Extractor(tree, budget or Budget(), whiteouts=whiteouts, devices=devices)
         reader = Reader(source)
         for entry in reader:
             extractor.apply(entry, reader)
@@ -49,11 +57,12 @@ def extract(source: Source, directory: Path, *, budget: Budget | None = None, wh
 class Extractor:
     """Applies entries one after the other to a tree."""
 
-    def __init__(self, tree: Tree, budget: Budget, *, whiteouts: bool) -> None:
+    def __init__(self, tree: Tree, budget: Budget, *, whiteouts: bool, devices: bool = True) -> None:
         self.whiteouts = 0
         self._tree = tree
         self._budget = budget
         self._is_layer = whiteouts
+        self._devices = devices
         self._entries = 0
         self._directory_times: dict[bytes, int] = {}
 
@@ -89,6 +98,8 @@ class Extractor:
             raise MalformedLayer(entry.name, f"owner {entry.uid}:{entry.gid} is out of range")
         if abs(entry.mtime_ns) > _MAXIMUM_TIME:
             raise MalformedLayer(entry.name, "its time is out of range")
+        if entry.type in (tar.CHARACTER, tar.BLOCK_DEVICE) and not self._devices:
+            raise MalformedLayer(entry.name, "it is a device, which has no place here")
         if not (0 <= entry.major < 1 << 12 and 0 <= entry.minor < 1 << 20):
             raise MalformedLayer(entry.name, f"device {entry.major}:{entry.minor} is out of range")
 

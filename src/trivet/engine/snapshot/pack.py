@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from trivet.base.error import Unsupported
 from trivet.engine.snapshot import tar
@@ -17,6 +18,7 @@ from trivet.engine.snapshot.tree import OPAQUE, is_whiteout
 from trivet.engine.snapshot.walk import Node
 
 CHUNK = 1 << 20
+NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
 _UNREADABLE = (b"trusted.overlay.redirect", b"trusted.overlay.metacopy")
 
 Write = Callable[[bytes], object]
@@ -30,11 +32,16 @@ class UnreadableOverlay(Unsupported):
 
 
 class Packer:
-    """Writes a tar stream. `epoch` is the youngest time a file may have (SOURCE_DATE_EPOCH)."""
+    """Writes a tar stream. `epoch` is the youngest time a file may have (SOURCE_DATE_EPOCH).
 
-    def __init__(self, write: Write, *, epoch: int | None = None) -> None:
+    With `faithful` times keep their nanoseconds and sparse files their holes, as a backup needs it and an
+    image doesn't.
+    """
+
+    def __init__(self, write: Write, *, epoch: int | None = None, faithful: bool = False) -> None:
         self.write = write
         self._epoch = epoch
+        self._faithful = faithful
         self._links: dict[tuple[int, int], bytes] = {}
 
     def tree(self, nodes: Iterable[Node]) -> int:
@@ -54,9 +61,18 @@ class Packer:
         if kind != tar.DIRECTORY and state.st_nlink > 1:
             first = self._links.setdefault((state.st_dev, state.st_ino), node.path)
             if first != node.path:
-                self._stat_header(node.path, tar.HARD_LINK, state, link=first)
-                return 1
+                return self.hard_link(node, first)
         return self._whole(node, kind)
+
+    def whole(self, node: Node) -> int:
+        """Write one file of a walk, whatever other names it has."""
+        kind = _TYPES.get(stat.S_IFMT(node.state.st_mode))
+        return self._whole(node, kind) if kind else 0
+
+    def hard_link(self, node: Node, first: bytes) -> int:
+        """Write a further name of a file."""
+        self._stat_header(node.path, tar.HARD_LINK, node.state, link=first)
+        return 1
 
     def file(self, name: str, size: int, *, mode: int = 0o644) -> None:
         """Begin a file of our own; its `size` bytes follow through `data`."""
@@ -93,11 +109,12 @@ class Packer:
         link: bytes = b"",
         device: tuple[int, int] = (0, 0),
         xattrs: dict[bytes, bytes] | None = None,
+        extra: Mapping[bytes, bytes] = NOTHING,
     ) -> None:
-        """Write an entry's header, with a PAX header before it if something doesn't fit."""
+        """Write an entry's header, with a PAX header before it if something doesn't fit, or for `extra` records."""
         if self._epoch is not None:
             mtime = min(mtime, self._epoch)
-        pax = {b"SCHILY.xattr." + key: value for key, value in (xattrs or {}).items()}
+        pax = {**extra, **{b"SCHILY.xattr." + key: value for key, value in (xattrs or {}).items()}}
         short_name, short_link = _fitting(pax, b"path", name), _fitting(pax, b"linkpath", link)
         numbers = {b"uid": uid, b"gid": gid, b"size": size, b"mtime": mtime}
         for key, limit in _LIMITS.items():
@@ -138,29 +155,65 @@ class Packer:
         link: bytes = b"",
         size: int = 0,
         xattrs: dict[bytes, bytes] | None = None,
+        extra: Mapping[bytes, bytes] = NOTHING,
     ) -> None:
         device = (0, 0)
         if kind in (tar.CHARACTER, tar.BLOCK_DEVICE):
             device = (os.major(state.st_rdev), os.minor(state.st_rdev))
-        mtime = state.st_mtime_ns // 1_000_000_000
-        mode = stat.S_IMODE(state.st_mode)
-        ids = {"uid": state.st_uid, "gid": state.st_gid}
-        self.header(name, kind, size=size, mode=mode, mtime=mtime, link=link, device=device, xattrs=xattrs, **ids)
+        mtime, fraction = divmod(state.st_mtime_ns, 1_000_000_000)
+        if self._faithful and fraction and mtime >= 0:
+            extra = {**extra, b"mtime": b"%d.%09d" % (mtime, fraction)}
+        about = {"mode": stat.S_IMODE(state.st_mode), "uid": state.st_uid, "gid": state.st_gid, "mtime": mtime}
+        self.header(name, kind, size=size, link=link, device=device, xattrs=xattrs, extra=extra, **about)
 
     def _content(self, node: Node, xattrs: dict[bytes, bytes]) -> None:
         """Write a regular file; one that shrinks meanwhile is filled up with zeros, one that grows is cut."""
         descriptor = node.open()
         try:
             state = os.fstat(descriptor)
+            if self._faithful and state.st_blocks * 512 < state.st_size:
+                self._sparse(node.path, descriptor, state, xattrs)
+                return
             self._stat_header(node.path, tar.FILE, state, size=state.st_size, xattrs=xattrs)
-            left = state.st_size
-            while left:
-                piece = os.read(descriptor, min(CHUNK, left)) or bytes(min(CHUNK, left))
-                self.write(piece)
-                left -= len(piece)
+            self._copy(descriptor, state.st_size)
             self.pad(state.st_size)
         finally:
             os.close(descriptor)
+
+    def _sparse(self, path: bytes, descriptor: int, state: os.stat_result, xattrs: dict[bytes, bytes]) -> None:
+        """Write a file with holes: GNU's format 1.0, a map before the data (GNU tar manual)."""
+        pieces = [*data_pieces(descriptor, state.st_size), (state.st_size, 0)]
+        numbers = (len(pieces), *(number for piece in pieces for number in piece))
+        text = b"".join(b"%d\n" % number for number in numbers)
+        text += bytes(-len(text) % tar.BLOCK)
+        size = len(text) + sum(length for _, length in pieces)
+        extra = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.name": path}
+        extra[b"GNU.sparse.realsize"] = b"%d" % state.st_size
+        self._stat_header(path, tar.FILE, state, size=size, xattrs=xattrs, extra=extra)
+        self.write(text)
+        for offset, length in pieces:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            self._copy(descriptor, length)
+        self.pad(size)
+
+    def _copy(self, descriptor: int, left: int) -> None:
+        while left:
+            piece = os.read(descriptor, min(CHUNK, left)) or bytes(min(CHUNK, left))
+            self.write(piece)
+            left -= len(piece)
+
+
+def data_pieces(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """List where a file holds data: offset and length of each piece (lseek(2), SEEK_DATA)."""
+    end = 0
+    while end < size:
+        try:
+            begin = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError:  # ENXIO: only a hole is left
+            return
+        end = min(os.lseek(descriptor, begin, os.SEEK_HOLE), size)
+        if begin < end:
+            yield begin, end - begin
 
 
 _TYPES = {

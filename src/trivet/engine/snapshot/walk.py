@@ -82,7 +82,10 @@ def _level(directories: list[int], prefix: bytes, depth: int, hide: bool) -> Ite
                 owner.setdefault(os.fsencode(entry.name), index)
     for name in sorted(owner):
         index = owner[name]
-        state = os.lstat(name, dir_fd=directories[index])
+        try:
+            state = os.lstat(name, dir_fd=directories[index])
+        except FileNotFoundError:
+            continue  # gone since the directory was read
         if hide and is_whiteout(state):
             continue
         yield Node(path=prefix + name, parent=directories[index], name=name, state=state)

@@ -13,7 +13,10 @@ DRIVER = "local"
 
 
 class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A volume. `mountpoint` is what instances are shown: the volume's own directory, or the host's with `device`."""
+    """A volume. `mountpoint` is what instances are shown: the volume's own directory, or the host's with `device`.
+
+    `formerly` is the name it had before it was renamed.
+    """
 
     name: str
     mountpoint: str
@@ -21,6 +24,7 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     anonymous: bool = False
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
+    formerly: str = ""
 
     def show(self, users: Sequence[str], size: int = -1) -> Volume:
         """Render for the API."""
@@ -45,10 +49,26 @@ class NoSuchVolume(NotFound):
 
 
 class VolumeInUse(Conflict):
-    """A volume that instances use can't be removed."""
+    """A volume that instances use can't be removed, nor its content exchanged; `action` on them helps."""
 
-    def __init__(self, name: str, users: Sequence[str]) -> None:
-        super().__init__(f"volume {name} is in use by instance {users[0]}", hint=f"trivet rm {users[0]}")
+    def __init__(self, name: str, users: Sequence[str], action: str = "rm") -> None:
+        super().__init__(f"volume {name} is in use by instance {users[0]}", hint=f"trivet {action} {users[0]}")
+
+
+class VolumeBusy(Conflict):
+    """A volume whose content is being exchanged."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"volume {name} is being given other content", hint="try again when that is done")
+
+
+class VolumeKept(Conflict):
+    """A volume with snapshots can't be removed."""
+
+    def __init__(self, name: str, snapshots: Sequence[str]) -> None:
+        count = f"{len(snapshots)} snapshots" if len(snapshots) > 1 else "a snapshot"
+        words = " ".join(f"{name}@{each}" for each in snapshots[:3])
+        super().__init__(f"volume {name} has {count}", hint=f"trivet volume rm {words}")
 
 
 class VolumeDiffers(Conflict):

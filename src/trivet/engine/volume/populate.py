@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from trivet.engine.snapshot.pack import data_pieces
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -45,7 +47,7 @@ class _Copy:
     def _directory(self, origin: int, copy: int) -> None:
         for name in os.listdir(origin):
             self._entry(origin, copy, name)
-        _take_over(os.fstat(origin), origin, copy)
+        take_over(os.fstat(origin), attributes(origin), copy)
 
     def _entry(self, origin: int, copy: int, name: str) -> None:
         info = os.stat(name, dir_fd=origin, follow_symlinks=False)
@@ -68,8 +70,8 @@ class _Copy:
             os.link(first[1], name, src_dir_fd=first[0], dst_dir_fd=copy, follow_symlinks=False)
             return
         with _opened(name, _READ, origin) as reading, _opened(name, _WRITE, copy) as writing:
-            _copy_content(reading, writing)
-            _take_over(info, reading, writing)
+            copy_content(reading, writing)
+            take_over(info, attributes(reading), writing)
         if info.st_nlink > 1:
             self._held.append(os.dup(copy))
             self._links[info.st_dev, info.st_ino] = (self._held[-1], name)
@@ -84,20 +86,29 @@ def _opened(path: str | Path, flags: int, directory: int | None = None) -> Itera
         os.close(descriptor)
 
 
-def _copy_content(reading: int, writing: int) -> None:
-    """Let the kernel copy, sharing blocks where the file system can."""
-    with suppress(OSError):  # EXDEV, EINVAL: not between these two file systems
-        while os.copy_file_range(reading, writing, _PORTION):
-            pass
-    while os.sendfile(writing, reading, None, _PORTION):
-        pass
+def copy_content(reading: int, writing: int) -> None:
+    """Let the kernel copy, sharing blocks where the file system can; holes stay holes."""
+    size = os.fstat(reading).st_size
+    for offset, length in data_pieces(reading, size):
+        end = offset + length
+        with suppress(OSError):  # EXDEV, EINVAL: not between these two file systems
+            while offset < end and (done := os.copy_file_range(reading, writing, end - offset, offset, offset)):
+                offset += done
+        os.lseek(writing, offset, os.SEEK_SET)
+        while offset < end and (done := os.sendfile(writing, reading, offset, min(end - offset, _PORTION))):
+            offset += done
+    os.ftruncate(writing, size)
 
 
-def _take_over(info: os.stat_result, origin: int, copy: int) -> None:
+def take_over(info: os.stat_result, xattrs: Mapping[str, bytes], copy: int) -> None:
     """Give a copy owner, mode, attributes and times; in this order, as a new owner clears set-user-ID."""
     os.fchown(copy, info.st_uid, info.st_gid)
     os.fchmod(copy, stat.S_IMODE(info.st_mode))
-    for name in os.listxattr(origin):
-        if not name.startswith(_PRIVATE):
-            os.setxattr(copy, name, os.getxattr(origin, name))
+    for name, value in xattrs.items():
+        os.setxattr(copy, name, value)
     os.utime(copy, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def attributes(origin: int) -> dict[str, bytes]:
+    """Read the extended attributes of an open file that mean something in a copy."""
+    return {name: os.getxattr(origin, name) for name in os.listxattr(origin) if not name.startswith(_PRIVATE)}

@@ -2,7 +2,9 @@
 
     ROOT/               0701: nobody finds out which volumes there are
     └── NAME/           0701
-        └── data/       what instances are shown, with owner and mode of the image's directory
+        ├── data/       what instances are shown, with owner and mode of the image's directory
+        ├── filling/    what is to become data/
+        └── old/        what was, until its successor has its place
 
 Who uses a volume is the instances' fact: callers that may remove one pass `users` along.
 """
@@ -14,18 +16,24 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
+from trivet.base.error import AlreadyExists
 from trivet.client.schema import Removed, Volume, VolumeRequest
 from trivet.engine.volume.model import (
     DRIVER,
     InvalidVolume,
     NoSuchVolume,
     UnsupportedVolume,
+    VolumeBusy,
     VolumeDiffers,
     VolumeInUse,
+    VolumeKept,
     VolumeRecord,
 )
 from trivet.engine.volume.populate import populate
@@ -34,17 +42,20 @@ from trivet.store.record import Records
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _TRASH = ".trash-"  # no volume's name begins with a dot
 _FILLING = "filling"
+_OLD = "old"
 
 Shown = list[Volume]  # inside the class `list` is the method
 
 
 class Volumes:
-    """The volumes of one engine. Methods may be called from any thread."""
+    """The volumes of one engine. Methods may be called from any thread. `kept` names a volume's snapshots."""
 
     def __init__(self, records: Records, root: Path) -> None:
         self._root = root
         self._lock = threading.RLock()
         self._table = records.table("volume", VolumeRecord)
+        self._closed: set[str] = set()
+        self.kept: Callable[[str], Sequence[str]] = lambda name: ()
         root.mkdir(mode=0o701, parents=True, exist_ok=True)
         root.chmod(0o701)
         self._sweep()
@@ -113,6 +124,69 @@ class Volumes:
                 shutil.rmtree(filling, ignore_errors=True)
                 raise
 
+    def check_free(self, name: str) -> None:
+        """Raise `InvalidVolume` or `AlreadyExists` unless a volume could be made under this name."""
+        _validate(name, VolumeRequest(name=name))
+        if self.get(name) or (self._root / name).exists():
+            raise AlreadyExists(f"volume {name} exists", hint=f"trivet volume inspect {name}")
+
+    @contextmanager
+    def closed(self, name: str) -> Iterator[None]:
+        """Let no new instance have the volume while the block runs. Raises `VolumeBusy`."""
+        with self._lock:
+            self.check_open(name)
+            self._closed.add(name)
+        try:
+            yield
+        finally:
+            self._closed.discard(name)
+
+    def check_open(self, name: str) -> None:
+        """Raise `VolumeBusy` while the volume is `closed`."""
+        if name in self._closed:
+            raise VolumeBusy(name)
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """Give an empty directory that takes the place of the volume's content when the block ends, or never.
+
+        The caller sees to it that nobody uses the volume. Raises `InvalidVolume` for a directory of the host.
+        """
+        record = self.find(name)
+        if record.options:
+            raise InvalidVolume(name, "is a directory of the host, which is not replaced")
+        filling, old, data = (self._root / name / part for part in (_FILLING, _OLD, "data"))
+        shutil.rmtree(filling, ignore_errors=True)
+        filling.mkdir(mode=0o700)
+        try:
+            yield filling
+            data.rename(old)
+            filling.rename(data)
+        except BaseException:
+            shutil.rmtree(filling, ignore_errors=True)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+    def rename(self, name: str, new: str) -> VolumeRecord:
+        """Give a volume nobody uses another name, in the caller's transaction; `settle` it after that.
+
+        Raises `InvalidVolume`, `AlreadyExists`.
+        """
+        with self._lock:
+            record = self.find(name)
+            self.check_free(new)
+            place = record.mountpoint if record.options else str(self._root / new / "data")
+            renamed = msgspec.structs.replace(record, name=new, mountpoint=place, anonymous=False, formerly=name)
+            self._table.delete(name)
+            self._table.insert(new, renamed, name=new)
+            return renamed
+
+    def settle(self, record: VolumeRecord) -> None:
+        """Give the directory of a renamed volume its name, unless that has been done."""
+        place, before = self._root / record.name, self._root / record.formerly
+        if record.formerly and not record.options and not place.exists() and before.exists():
+            before.rename(place)
+
     def remove(self, name: str, users: Mapping[str, Sequence[str]] | None = None, force: bool = False) -> None:
         """Remove a volume and its data; with `force` a missing one is fine. Raises `VolumeInUse`, `NoSuchVolume`."""
         with self._lock:
@@ -124,6 +198,8 @@ class Volumes:
             using = (users or {}).get(name)
             if using:
                 raise VolumeInUse(name, using)
+            if kept := self.kept(name):
+                raise VolumeKept(name, kept)
             self._table.delete(name)
             trash = self._trash(name)
         if trash:
@@ -133,7 +209,7 @@ class Volumes:
         """Remove anonymous volumes nobody uses, with `every` also named ones; tells the names and the bytes."""
         deleted, freed = [], 0
         for record in self._table.all():
-            if record.name in used or not (record.anonymous or every):
+            if record.name in used or not (record.anonymous or every) or self.kept(record.name):
                 continue
             deleted.append(f"volume {record.name}")
             freed += self._size(record)
@@ -168,6 +244,14 @@ class Volumes:
         """Delete the trash a crash left. A directory without a record is data: it stays, and `create` finds it."""
         for path in self._root.glob(f"{_TRASH}*"):
             shutil.rmtree(path, ignore_errors=True)
+        for old in self._root.glob(f"*/{_OLD}"):  # killed while its content was replaced
+            data = old.with_name("data")
+            if data.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.rename(data)
+        for record in self._table.all():  # killed while a volume was renamed
+            self.settle(record)
 
 
 def disk_usage(directory: Path) -> int:
