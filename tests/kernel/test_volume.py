@@ -117,6 +117,7 @@ def test_fill_is_all_or_nothing(volumes: Volumes, image: Path, monkeypatch: pyte
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr(os, "copy_file_range", full)
     monkeypatch.setattr(os, "sendfile", full)
     with pytest.raises(OSError, match="No space"):
         volumes.fill("data", image)

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 KIND = "still"
 
 
-class _Still(msgspec.Struct, frozen=True):
+class Still(msgspec.Struct, frozen=True):
     """An instance that stands still, by its id."""
 
     id: str
@@ -37,13 +37,13 @@ def standing_still(context: Context, records: Iterable[InstanceRecord]) -> Itera
 
     Yields since when they stand still (time.monotonic). The caller holds their locks.
     """
-    table = context.records.table(KIND, _Still)
+    table = context.records.table(KIND, Still)
     begun = time.monotonic()
     with ExitStack() as undo:
         for record in records:
             driver = context.driver(record)
             if record.word is Word.RUNNING and isinstance(driver, Pausable):
-                table.insert(record.id, _Still(record.id))
+                table.insert(record.id, Still(record.id))
                 undo.callback(table.delete, record.id)
                 driver.pause(record.plan)
                 undo.callback(_resume, driver, record)
@@ -69,7 +69,7 @@ def users_still(context: Context, volume: str, loop: asyncio.AbstractEventLoop) 
 
 def go_on(context: Context) -> None:
     """Let go on whom an engine that was killed had standing still."""
-    table = context.records.table(KIND, _Still)
+    table = context.records.table(KIND, Still)
     for still in table.all():
         record = context.table.get(still.id)
         driver = context.driver(record) if record else None
