@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -216,7 +217,7 @@ def test_an_engine_killed_meanwhile_lets_go(short_path: Path) -> None:
         key = engine.ok("run", "-d", "--name", "w", "-v", "data:/data", "busybox:1", "sh", "-c", COUNTER)
         for delay in (0.0, 0.05, 0.1, -1):
             if delay >= 0:
-                command = [BIN / "trivet", "volume", "snapshot", "-q", "data"]
+                command = [f"{BIN}/trivet", "volume", "snapshot", "-q", "data"]
                 environment = {**os.environ, "TRIVET_HOST": engine.address}
                 begun = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
                 time.sleep(delay)
@@ -231,13 +232,16 @@ def test_an_engine_killed_meanwhile_lets_go(short_path: Path) -> None:
                 assert _counted(engine) == seen
             engine.start()
             assert engine.client.instances.get("w").status == "running"
-            seen = _counted(engine)
-            until(lambda seen=seen: _counted(engine) not in ("", seen))
+            until(partial(_goes_on, engine, _counted(engine)))
         for snapshot in engine.client.volumes.snapshots("data"):
             engine.ok("volume", "rm", f"data@{snapshot.name}")
         assert engine.trivet("system", "check").returncode == 0
     finally:
         engine.clean()
+
+
+def _goes_on(engine: Daemon, seen: str) -> bool:
+    return _counted(engine) not in ("", seen)
 
 
 def _counted(engine: Daemon) -> str:
