@@ -31,7 +31,10 @@ TEST_PACKAGES := \
 	docker-registry  `\# a registry that isn't ours` \
 	skopeo           `\# a client of registries that isn't ours` \
 	cpio lz4         `\# a look into what we packed` \
-	openssl          `\# certificates for registries over TLS`
+	openssl          `\# certificates for registries over TLS` \
+	git              `\# repositories to ADD` \
+	openssh-client   `\# an agent for RUN --mount=type=ssh` \
+	faketime         `\# a build on another day`
 
 RUN_PACKAGES := $(shell echo $(RUN_PACKAGES))
 BUILD_PACKAGES := $(shell echo $(BUILD_PACKAGES))
@@ -41,7 +44,7 @@ NATIVE := src/trivet/launch/native
 JOBS ?= 2
 RUN_PYTEST := $(BIN)/python -m pytest
 
-.PHONY: all setup system bytecode native demo test check fix bench clean try
+.PHONY: all setup system bytecode native demo test check fix bench reproduce clean try
 
 all: setup
 
@@ -90,6 +93,11 @@ fix: setup
 ## side by side with docker, podman, runc and crun where they are installed
 bench: setup
 	@$(BIN)/python -m bench.run $(ARGS)
+
+## thirty Dockerfiles, each built in two surroundings: the same digest?
+reproduce: setup
+	@bash scripts/packages $(TEST_PACKAGES)
+	@$(BIN)/python -m bench.reproduce $(ARGS)
 
 clean:
 	rm -rf build dist src/*.egg-info src/trivet/launch/bin .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
