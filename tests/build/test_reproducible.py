@@ -47,8 +47,9 @@ def test_dates(workshop: Workshop) -> None:
 
 def test_archives_keep_their_dates(workshop: Workshop) -> None:
     """What ADD unpacks keeps the times of the archive, which are part of the input; what follows is dated by it."""
-    new = workshop.dated + 5000
-    built = workshop.build("FROM base\nADD a.tar /x/\nRUN echo > /made", {"a.tar": make_tar({"in": b"1"}, mtime=new)})
+    new = 1_200_000_000
+    lines = "FROM scratch\nADD a.tar /x/\nCOPY f /made"
+    built = workshop.build(lines, {"a.tar": make_tar({"in": b"1"}, mtime=new), "f": b""})
     assert (built.files["x/in"].info.mtime, built.files["made"].info.mtime) == (new, new)
 
 
@@ -65,9 +66,10 @@ def test_the_epoch_is_told_to_commands(workshop: Workshop) -> None:
 def test_times_beside_a_cache(workshop: Workshop) -> None:
     """Where a RUN shows a cache, steps see the real times, as make and cargo need; the layer has the others."""
     dockerfile = "FROM base\nCOPY a /a\nRUN --mount=type=cache,target=/c stat -c %Y /a"
-    built = workshop.build(dockerfile, FILES, mtime=1_700_000_123)
-    assert built.output == "1700000123\n"
+    soon = workshop.dated + 50
+    built = workshop.build(dockerfile, FILES, mtime=soon)
+    assert built.output == f"{soon}\n"
     assert built.files["a"].info.mtime == workshop.dated
     lines = ["FROM base AS b", "COPY a /a", "RUN --mount=type=cache,target=/c true", "FROM base"]
     lines += ["COPY --from=b /a /x", "RUN stat -c %Y /x"]
-    assert workshop.build("\n".join(lines), FILES, mtime=1_700_000_124).output == f"{workshop.dated}\n"
+    assert workshop.build("\n".join(lines), FILES, mtime=soon + 1).output == f"{workshop.dated}\n"

@@ -22,7 +22,18 @@ from trivet.build.archive import is_archive, unpacked
 from trivet.build.chmod import parse_chmod
 from trivet.build.error import BuildError, ContextError
 from trivet.build.ignore import Ignore
-from trivet.build.placement import NoSource, Placement, Target, checksum, choose, newest, owned, place, target_of
+from trivet.build.placement import (
+    Dating,
+    NoSource,
+    Placement,
+    Target,
+    checksum,
+    choose,
+    newest,
+    owned,
+    place,
+    target_of,
+)
 from trivet.build.spool import Spool
 from trivet.build.tarball import write_tar
 from trivet.build.tree import Node, Tree
@@ -69,7 +80,7 @@ def copied(tree: Tree, *sources: str, to: str, cwd: str = "/", is_directory: boo
     """Tell which paths a COPY makes."""
     choices = [choice for source in sources for choice in choose(tree, source)]
     target = target_of(to, cwd, choices, is_directory=is_directory)
-    return [posixpath.join(target.directory, each.path) for each in place(choices, target, Ignore([]))]
+    return [posixpath.join(target.directory, each.path) for each in place(choices, target, Ignore([]), Dating(0))]
 
 
 def test_contents(spool: Spool) -> None:
@@ -186,7 +197,7 @@ def test_checksum(spool: Spool) -> None:
 
     def of(*entries: Entry, **fields: int) -> str:
         tree = spool.take(io.BytesIO(make_tar(*entries, **fields)), "t")
-        return checksum(place(choose(tree, "."), Target(directory="/", name=""), Ignore([]), 7))
+        return checksum(place(choose(tree, "."), Target(directory="/", name=""), Ignore([]), Dating(7)))
 
     base = of(("a", b"x"), ("l", "a"), mtime=1)
     assert base == of(("l", "a"), ("a", b"x"), mtime=2)
@@ -198,7 +209,9 @@ def test_checksum(spool: Spool) -> None:
 def test_owner_and_mode(spool: Spool) -> None:
     """--chown and --chmod change everything but the modes of links."""
     tree = take(spool, ("d/f", b""), ("d/l", "f"))
-    placed = owned(place(choose(tree, "d"), Target(directory="/", name=""), Ignore([]), 0), (1, 2), parse_chmod("640"))
+    placed = owned(
+        place(choose(tree, "d"), Target(directory="/", name=""), Ignore([]), Dating(0)), (1, 2), parse_chmod("640")
+    )
     assert [(each.node.uid, each.node.gid) for each in placed] == [(1, 2), (1, 2)]
     assert [oct(each.node.mode) for each in placed if each.node.kind == "file"] == ["0o640"]
     assert newest(placed) == 0

@@ -17,6 +17,7 @@ from trivet.build.origin import Files
 from trivet.build.owner import MOST, resolve_owner
 from trivet.build.placement import (
     Choice,
+    Dating,
     Target,
     checksum,
     goes_into_directory,
@@ -26,7 +27,7 @@ from trivet.build.placement import (
     target_of,
 )
 from trivet.build.selection import from_elsewhere, from_image, from_text, from_tree
-from trivet.build.session import Make, Step
+from trivet.build.session import Step
 from trivet.build.state import State
 from trivet.build.thread import in_thread
 from trivet.build.transfer import Transfer
@@ -115,7 +116,7 @@ async def _put(step: Step, state: State, each: Copy, wish: Wish, choices: list[C
     if len(choices) > 1 and not wish.into:
         raise BuildError(f"{each.keyword} of several sources needs a directory as target", hint=f"write {wish.target}/")
     epoch = session.when(state)
-    content = await in_thread(place, choices, Target(directory="/", name=""), exclude, epoch)
+    content = await in_thread(place, choices, Target(directory="/", name=""), exclude, Dating(epoch))
     key = cachekey.copy_key(
         state.chain,
         checksum(content),
@@ -132,15 +133,14 @@ async def _put(step: Step, state: State, each: Copy, wish: Wish, choices: list[C
             session.tools.cache.keep(other, state.draft.layers, _top(state, found), found.created)
         return found
 
-    def writing(date: int | None) -> Make:
-        async def make(root: Root, name: str) -> None:
-            writer = _Writer(step, step.transfer(root), wish, choices, exclude)
-            await in_thread(writer.write, state.config.working_dir, date)
-
-        return make
-
     when = session.when(state, newest(content))
-    return await step.layered(state, [key, *keys], each.text, when, writing(epoch), revive=writing(None))
+    dating = Dating(epoch, when + 1 if state.keeps_times else None)
+
+    async def make(root: Root, name: str) -> None:
+        writer = _Writer(step, step.transfer(root), wish, choices, exclude)
+        await in_thread(writer.write, state.config.working_dir, dating)
+
+    return await step.layered(state, [key, *keys], each.text, when, make)
 
 
 def _top(before: State, after: State) -> Layer | None:
@@ -157,15 +157,15 @@ class _Writer:
         self._choices = choices
         self._exclude = exclude
 
-    def write(self, cwd: str, epoch: int | None) -> None:
-        """Write it, with the times of `Choice.date`."""
+    def write(self, cwd: str, dating: Dating) -> None:
+        """Write it."""
         wish, transfer = self._wish, self._transfer
         ambiguous = not goes_into_directory(wish.target, self._choices)
         is_directory = ambiguous and transfer.is_directory(wish.path)
         target = target_of(wish.target, cwd, self._choices, is_directory=is_directory)
         owner = resolve_owner(wish.chown, self._small_file) if wish.chown else None
         change = parse_chmod(wish.chmod) if wish.chmod else None
-        placements = owned(place(self._choices, target, self._exclude, epoch), owner, change)
+        placements = owned(place(self._choices, target, self._exclude, dating), owner, change)
         transfer.write(target.directory, placements, self._spool, owner or (0, 0))
 
     def _small_file(self, path: str) -> bytes:

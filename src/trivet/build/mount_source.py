@@ -19,7 +19,7 @@ from trivet.build.ignore import Ignore
 from trivet.build.kept import Kept
 from trivet.build.mount import RunMount
 from trivet.build.origin import Files
-from trivet.build.placement import Choice, Target, checksum, choose, place
+from trivet.build.placement import Choice, Dating, Target, checksum, choose, place
 from trivet.build.secret import agent_of, secret_of, write_secret
 from trivet.build.selection import from_image
 from trivet.build.session import Step
@@ -51,7 +51,7 @@ class Source(msgspec.Struct, frozen=True):
             content = f"{cachekey.chain(self.files.layers)} {mount.source}"
         else:
             chosen = choose(self.files, mount.source)
-            content = checksum(place(chosen, Target(directory="", name=""), _ALL, step.session.when(state)))
+            content = checksum(place(chosen, Target(directory="", name=""), _ALL, Dating(step.session.when(state))))
         return [mount.kind, mount.target, content, mount.read_only]
 
     @property
@@ -158,13 +158,16 @@ class Mounts:
         if isinstance(source.files, Draft):
             async with AsyncExitStack() as done:
                 root, _ = await step.root(source.files, done)
-                found = await in_thread(from_image, step, step.transfer(root), (mount.source,), mount.origin)
+                read = await in_thread(from_image, step, step.transfer(root), (mount.source,), mount.origin)
+            latest = self._session.when(State(draft=source.files, scope=self._state.scope))
+            found = [msgspec.structs.replace(choice, dated=True, latest=latest) for choice in read]
         else:
             found = choose(source.files, mount.source)
         choice = _only(found, mount)
         root, _ = await step.root(scratch(platforms.host()), undo)
-        epoch = None if self._state.keeps_times else self._session.when(self._state)
-        placements = place([choice], Target(directory=_CONTENT, name="file"), _ALL, epoch)
+        epoch = self._session.when(self._state)
+        dating = Dating(epoch, epoch + 1 if self._state.keeps_times else None)
+        placements = place([choice], Target(directory=_CONTENT, name="file"), _ALL, dating)
         await in_thread(step.transfer(root).write, _CONTENT, placements, spool)
         content = Path(root.upper) / _CONTENT.lstrip("/")
         return content if choice.node.kind == "directory" else content / "file"

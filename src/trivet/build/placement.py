@@ -22,6 +22,13 @@ class Placement(msgspec.Struct, frozen=True):
     node: Node
 
 
+class Dating(msgspec.Struct, frozen=True):
+    """When files without a date of their own are from: `epoch`, or when they really are, but not before `live`."""
+
+    epoch: int
+    live: int | None = None
+
+
 class Choice(msgspec.Struct, frozen=True):
     """What one source named: `name` as written (its last part), `path` in the tree with links followed.
 
@@ -38,12 +45,13 @@ class Choice(msgspec.Struct, frozen=True):
     dated: bool = False
     latest: int | None = None
 
-    def date(self, node: Node, epoch: int | None) -> Node:
-        """Give a node the time it has in the image; with `epoch` None the one it really has."""
-        if epoch is None:
-            return node
+    def date(self, node: Node, dating: Dating) -> Node:
+        """Give a node its time."""
         time = node.mtime_ns // 10**9
-        when = epoch if not self.dated else time if self.latest is None else min(time, self.latest)
+        if self.dated:
+            when = time if self.latest is None else min(time, self.latest)
+        else:
+            when = dating.epoch if dating.live is None else max(time, dating.live)
         return msgspec.structs.replace(node, mtime_ns=when * 10**9)
 
     @property
@@ -154,17 +162,17 @@ def goes_into_directory(target: str, choices: list[Choice]) -> bool:
     )
 
 
-def place(choices: Iterable[Choice], target: Target, exclude: Ignore, epoch: int | None = None) -> list[Placement]:
+def place(choices: Iterable[Choice], target: Target, exclude: Ignore, dating: Dating) -> list[Placement]:
     """Lay the choices out below the target's directory; of a directory, its content. See `Choice.date`."""
     placed: dict[str, Node] = {}
     for choice in choices:
         for parent in choice.parents:
             if not exclude.excludes(parent.path):
-                placed.setdefault(parent.path, choice.date(parent.node, epoch))
+                placed.setdefault(parent.path, choice.date(parent.node, dating))
         for path, node in _laid_out(choice, target):
             name = posixpath.join(choice.prefix, choice.name)
             if not exclude.excludes(path if choice.node.kind == "directory" else name):
-                placed[path] = choice.date(node, epoch)
+                placed[path] = choice.date(node, dating)
     return [Placement(path, placed[path]) for path in sorted(placed)]
 
 

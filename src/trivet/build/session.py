@@ -42,6 +42,9 @@ class Adopting(Snapshotter, Protocol):
     def adopt(self, root: Root, below: Layered, layer: Layer) -> None:
         """Take the upper directory over."""
 
+    def lowers(self, image: Layered) -> tuple[str, ...]:
+        """List the directories of an image's layers, topmost first."""
+
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """The neighbours every build of an engine uses. `home` and `run` are directories of the builder's own."""
@@ -144,13 +147,11 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         self.tell("cached")
         return state.with_layer(entry.layer, text, entry.time)
 
-    async def layered(
-        self, state: State, keys: list[str], text: str, when: int, make: Make, *, revive: Make | None = None
-    ) -> State:
+    async def layered(self, state: State, keys: list[str], text: str, when: int, make: Make) -> State:
         """Change files: `make` does it in a root over the state's, and what it wrote becomes a layer.
 
-        No file in the layer is younger than `when`, and so it is on disk for the steps that follow, unless the stage
-        keeps times: then `revive` gives the files those that they really have.
+        No file in the layer is younger than `when`, and none is on disk, once the build is over: where the stage
+        keeps times, the steps that follow see younger ones.
         """
         tools, session = self.session.tools, self.session
         begin = time.monotonic()
@@ -159,15 +160,17 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
             await make(root, name)
             layer = await in_thread(tools.images.layer, root, epoch=when, lease=session.lease)
             if layer and not state.keeps_times:
-                await in_thread(settle, root, when)
-            elif layer and revive:
-                await revive(root, name)
+                await in_thread(settle, Path(root.upper), when)
             if layer:
                 await in_thread(tools.snapshotter.adopt, root, state.draft, layer)
         for key in keys:
             tools.cache.keep(key, state.draft.layers, layer, when)
         self.tell(f"{time.monotonic() - begin:.1f} s")
-        return state.with_layer(layer, text, when)
+        after = state.with_layer(layer, text, when)
+        if layer and state.keeps_times:
+            top = Path(tools.snapshotter.lowers(after.draft)[0])
+            session.undo.push_async_callback(in_thread, settle, top, when)
+        return after
 
     async def root(self, draft: Draft, undo: AsyncExitStack) -> tuple[Root, str]:
         """Make a writable root over a draft, removed again by `undo`; also its name."""

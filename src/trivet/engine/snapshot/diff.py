@@ -79,9 +79,9 @@ def store_changes(
     return writer.layer()
 
 
-def settle(root: Root, epoch: int) -> None:
-    """Give what was written to a root the times that it has in the layer made of it with `epoch`."""
-    for node in changes(Path(root.upper)):
+def settle(directory: Path, epoch: int) -> None:
+    """Give what was written to a root's upper directory the times that it has in the layer made of it with `epoch`."""
+    for node in changes(directory):
         seconds = min(node.state.st_mtime_ns // 10**9, epoch)
         if node.state.st_mtime_ns != seconds * 10**9 and not is_whiteout(node.state):
             times = (seconds * 10**9, seconds * 10**9)
