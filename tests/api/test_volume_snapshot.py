@@ -34,7 +34,7 @@ COUNTER = "i=0; while :; do i=$((i+1)); echo $i >/data/first; echo $i >/data/sec
 def volume(daemon: Daemon, busybox: str) -> Iterator[str]:
     """A volume with files of every kind; it and all copies of it go afterwards."""
     name = f"snap-{os.urandom(4).hex()}"
-    daemon.ok("run", "--rm", "-v", f"{name}:/data", busybox, "sh", "-c", TREE)
+    daemon.ok("run", "--rm", "--userns", "host", "-v", f"{name}:/data", busybox, "sh", "-c", TREE)
     yield name
     for taken in daemon.ok("volume", "snapshots", "--format", "name").split():
         if taken.startswith("snap-"):

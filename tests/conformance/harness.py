@@ -15,7 +15,8 @@ from tests.conformance.expectation import EXPECTATION
 
 from trivet.isolation.driver import Driver, Exit, Status
 from trivet.isolation.failure import explain
-from trivet.isolation.plan import Attachment, Limits, Log, Plan, Program, Root, Security
+from trivet.isolation.owner import held, hold
+from trivet.isolation.plan import Attachment, Limits, Log, Owner, Plan, Program, Root, Security
 from trivet.kernel import capability
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
@@ -117,6 +118,8 @@ class Harness:
         self.directory = run / "i"
         self.log = state / "log"
         self.root = self._make_root(image)
+        first = 0x7000_0000 + 65536 * secrets.randbelow(4096)
+        self.owner = Owner(path=str(self.directory / "user"), first=first) if self.level == "container" else None
         self.plan = self.planned("true")
 
     def expect(self, row: str) -> Any:
@@ -139,6 +142,8 @@ class Harness:
             "attachments": (Attachment(kind="host" if network == "host" else "none", network=""),),
             "hostname": "box",
         }
+        if self.owner and not changes.get("security", defaults["security"]).privileged:
+            defaults["owner"] = self.owner
         return Plan(
             id=self.id,
             name=f"test-{self.id}",
@@ -155,6 +160,8 @@ class Harness:
     def create(self, *argv: str, **changes: Any) -> Session:
         """Set the program up; it waits."""
         self.plan = self.planned(*argv, **changes)
+        if self.plan.owner and not held(self.plan.owner):
+            hold(self.plan.owner)
         self.driver.prepare(self.plan)
         channel = self.driver.start(self.plan)
         channel.attach()
@@ -199,9 +206,10 @@ class Harness:
         return status
 
     def mounts(self) -> list[str]:
-        """List the mounts on the host that belong to the instance; other people's come and go."""
+        """List the mounts on the host that belong to the instance, but for namespaces kept as files."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        return [line for line in lines if str(self.directory) in line or str(self.state) in line]
+        ours = [line for line in lines if str(self.directory) in line or str(self.state) in line]
+        return [line for line in ours if " - nsfs " not in line]
 
     def close(self) -> None:
         """Leave nothing behind."""

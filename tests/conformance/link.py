@@ -12,10 +12,12 @@ import secrets
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import msgspec
 
-from trivet.isolation.plan import Address, Attachment
+from trivet.isolation.owner import hold
+from trivet.isolation.plan import Address, Attachment, Owner
 
 RANGE = ipaddress.ip_network("198.18.0.0/15")  # RFC 2544's range for tests
 
@@ -35,21 +37,25 @@ def _pair() -> tuple[str, str]:
 
 
 @contextmanager
-def link(form: str) -> Iterator[Link]:
-    """Make it, and take it away again."""
+def link(form: str, owner: Owner | None = None) -> Iterator[Link]:
+    """Make it, and take it away again; a network namespace belongs to the instance's owner."""
     word = secrets.token_hex(3)
     with ExitStack() as undo:
-        yield _FORMS[form](word, undo)
+        yield _FORMS[form](word, undo, owner)
 
 
-def _host(word: str, undo: ExitStack) -> Link:
+def _host(word: str, undo: ExitStack, owner: Owner | None) -> Link:
     return Link(Attachment(kind="host", network=""), "127.0.0.1", "127.0.0.1")
 
 
-def _netns(word: str, undo: ExitStack) -> Link:
+def _netns(word: str, undo: ExitStack, owner: Owner | None) -> Link:
     host, guest = _pair()
     name, here, there = f"tt-{word}", f"th{word}", f"tg{word}"
-    _ip("netns", "add", name)
+    if owner:
+        Path("/run/netns").mkdir(exist_ok=True)
+        hold(owner, f"/run/netns/{name}")
+    else:
+        _ip("netns", "add", name)
     undo.callback(_ip, "netns", "delete", name)
     _ip("link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
     _ip("addr", "add", f"{host}/30", "dev", here)
@@ -57,7 +63,7 @@ def _netns(word: str, undo: ExitStack) -> Link:
     return Link(_attachment("netns", there, host, guest, path=f"/run/netns/{name}"), guest, host)
 
 
-def _tap(word: str, undo: ExitStack) -> Link:
+def _tap(word: str, undo: ExitStack, owner: Owner | None) -> Link:
     host, guest = _pair()
     bridge, tap = f"tb{word}", f"tt{word}"
     _ip("link", "add", bridge, "type", "bridge")

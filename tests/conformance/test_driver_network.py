@@ -17,7 +17,7 @@ PORT = 40000 + os.getpid() % 9000
 
 def test_program_answers_on_its_port(instance: Harness) -> None:
     """A server in the instance answers a client on the host."""
-    with link(instance.driver.ability().network) as made:
+    with link(instance.driver.ability().network, instance.owner) as made:
         script = f"while :; do echo hello | nc -l -p {PORT}; done"
         instance.start("sh", "-c", script, attachments=(made.attachment,))
         assert _ask(made.address) == b"hello\n"
@@ -27,7 +27,7 @@ def test_program_answers_on_its_port(instance: Harness) -> None:
 def test_interface_is_named_and_routed(instance: Harness) -> None:
     """The interface has its name, address, size and default route, and the gateway can be reached."""
     instance.only_with("own network")
-    with link(instance.driver.ability().network) as made:
+    with link(instance.driver.ability().network, instance.owner) as made:
         script = f"ip -4 addr show eth0; ip route; nc {made.host} {PORT} < /dev/null"
         with _answering(made.host, b"reached\n"):
             result = instance.shell(script, attachments=(made.attachment,))
@@ -40,7 +40,7 @@ def test_interface_is_named_and_routed(instance: Harness) -> None:
 def test_traffic_is_counted(instance: Harness) -> None:
     """Bytes received and sent are counted where the network is the instance's own."""
     instance.only_with("own network")
-    with link(instance.driver.ability().network) as made:
+    with link(instance.driver.ability().network, instance.owner) as made:
         script = f"while :; do head -c 200000 /dev/zero | nc -l -p {PORT}; done"
         instance.start("sh", "-c", script, attachments=(made.attachment,))
         assert len(_ask(made.address)) == 200_000

@@ -88,7 +88,13 @@ SHARED = (
         option(
             "--isolation", metavar="LEVEL", help="process, container or vm (default: TRIVET_ISOLATION or container)"
         ),
-        flag("--privileged", help="give every capability and device"),
+        flag("--privileged", help="give every capability and device, and the host's users"),
+        option(
+            "--userns",
+            choices=("private", "host"),
+            default="",
+            help="users of its own, as containers have, or the host's (default: private)",
+        ),
         repeated("--cap-add", metavar="CAP", help="add a capability, or ALL"),
         repeated("--cap-drop", metavar="CAP", help="drop a capability, or ALL"),
         repeated("--security-opt", metavar="OPT", help="seccomp=default|unconfined, no-new-privileges[=BOOL]"),

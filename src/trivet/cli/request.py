@@ -66,6 +66,7 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         cap_add=[_capability(text) for text in args.cap_add],
         cap_drop=[_capability(text) for text in args.cap_drop],
         privileged=args.privileged,
+        userns=args.userns,
         seccomp=seccomp,
         no_new_privileges=no_new_privileges,
         init=args.init,

@@ -99,6 +99,7 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     cap_add: list[str] = []
     cap_drop: list[str] = []
     privileged: bool = False
+    userns: Literal["", "private", "host"] = ""
     seccomp: str = "default"
     no_new_privileges: bool = True
     init: bool = False
@@ -143,6 +144,13 @@ class MountUse(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
 
 
+class UserRange(msgspec.Struct, frozen=True, kw_only=True):
+    """The ids of the host that stand for an instance's: 0 inside is `first`, and so on."""
+
+    first: int
+    size: int
+
+
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
     """An instance, in lists and in `inspect`. `reference` is the name the image was asked for by."""
 
@@ -169,6 +177,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str]
     request: InstanceRequest
     log_path: str
+    users: UserRange | None = None  # None: the host's own, or a machine's
     size: int = -1  # bytes of the writable layer, only when asked for (-s)
 
 

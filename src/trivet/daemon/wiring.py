@@ -26,6 +26,7 @@ from trivet.engine.event import Events
 from trivet.engine.image.image import Images
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.owner import Owners
 from trivet.engine.instance.reconcile import reconcile, restart
 from trivet.engine.instance.steward import steward
 from trivet.engine.network.model import DEFAULT_ENGINE
@@ -97,12 +98,14 @@ def _context(settings: Settings, records: Records) -> Context:
     images = Images(content, records, snapshotters, Leases(records))
     volumes = Volumes(records, settings.root / "volume")
     key = identity(records)
+    table = records.table("instance", InstanceRecord)
     context = Context(
         root=settings.root,
         run=settings.run_dir,
         cgroup=f"trivet/{key[:8]}",
         records=records,
-        table=records.table("instance", InstanceRecord),
+        table=table,
+        owners=Owners(lambda: (record.plan.owner for record in table.all()), int(key[:8], 16)),
         drivers={"process": ProcessDriver(), "container": ContainerDriver(), "vm": VmDriver(settings.cache_dir)},
         overlay=overlay,
         snapshotters=snapshotters,

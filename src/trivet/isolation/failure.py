@@ -9,7 +9,7 @@ import errno
 import os
 
 from trivet.base.error import Denied, Exhausted, Internal, InvalidArgument, NotFound, TrivetError, Unsupported
-from trivet.launch.operation import Bind, Exec, Mount, Operation, Sysctl, User, WorkingDirectory
+from trivet.launch.operation import Bind, Exec, Mount, OpenTree, Operation, Sysctl, User, WorkingDirectory
 
 
 class ProgramNotFound(NotFound):
@@ -41,8 +41,9 @@ class UnknownUser(InvalidArgument):
 class MountSourceMissing(NotFound):
     """A host path that was to be shown inside isn't there."""
 
-    def __init__(self, source: str, target: str) -> None:
-        super().__init__(f"cannot mount {source} at {target}: no such file or directory on the host")
+    def __init__(self, source: str, target: str = "") -> None:
+        where = f" at {target}" if target else ""
+        super().__init__(f"cannot mount {source}{where}: no such file or directory on the host")
 
 
 class MountFailed(InvalidArgument):
@@ -104,6 +105,10 @@ def explain(operation: Operation | None, number: int, text: str, instance: str) 
             return UnknownUser(operation.spec, instance, cause)
         case Bind() if number == errno.ENOENT and not os.path.lexists(operation.source):
             return MountSourceMissing(operation.source, operation.target)
+        case OpenTree() if number == errno.ENOENT and not os.path.lexists(operation.source):
+            return MountSourceMissing(operation.source)
+        case OpenTree() if number not in _EXHAUSTED:
+            return MountFailed(operation.source, _with(cause, number))
         case Bind() | Mount() if number not in _EXHAUSTED:
             return MountFailed(operation.target, _with(cause, number))
         case WorkingDirectory():

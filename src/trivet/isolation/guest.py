@@ -77,7 +77,7 @@ def _specification(plan: Plan) -> oci.Spec:
         files=(),
         mounts=_inside(plan),
         attachments=(Attachment(kind="host", network=""),),
-        sysctls=tuple((specification.NETWORK_SYSCTL | dict(plan.sysctls)).items()),
+        sysctls=tuple((specification.network_sysctl() | dict(plan.sysctls)).items()),
     )
     spec = specification.contained(inside, _NAMESPACES)
     own = msgspec.structs.replace(spec.linux or oci.Linux(), masked_paths=(), readonly_paths=())

@@ -2,7 +2,9 @@
 
 plan.directory/
 ├── monitor.sock, pid, exit   the monitor's (docs/launch.md)
-├── root/                     where the root file system is mounted, in the instance's mount namespace only
+├── root/                     where the root file system is mounted, in the instance's mount namespace only;
+│                             with users of its own at COMMON, as they may not come here
+├── user                      the user namespace
 └── exec/ID/                  the same three files for each program that exec added
 """
 
@@ -19,6 +21,7 @@ from trivet.base.error import Conflict, InvalidArgument
 from trivet.isolation import specification
 from trivet.isolation.driver import Exit, ProcessRow, Stats, Status
 from trivet.isolation.failure import exit_code, explain
+from trivet.isolation.owner import inside, let_go
 from trivet.isolation.plan import Level, Plan, Program, Root
 from trivet.kernel import cgroup, procfs
 from trivet.launch.channel import Channel
@@ -31,6 +34,8 @@ from trivet.runtime import enter, life
 from trivet.runtime import plan as runtime
 from trivet.runtime.resource import resources
 from trivet.runtime.setting import Setting
+
+COMMON = "/tmp"  # everybody may go there, on every machine
 
 
 class NotRunning(Conflict):
@@ -106,6 +111,7 @@ class Local:
             groups=program.groups,
             stdin=program.stdin,
             builtin=program.builtin,
+            owner=plan.owner.first if plan.owner else 0,
         )
         kinds = self.joined(plan)
         steps = enter.operations(process, linux, setting, target.pid, kinds, own_terminals=kinds != {"mount"})
@@ -151,13 +157,20 @@ class Local:
         )
 
     def processes(self, plan: Plan) -> list[ProcessRow]:
-        """List the processes inside, by their pids on the host."""
+        """List the processes inside, by their pids on the host and their users' ids inside."""
         self._running(plan)
         rows = (procfs.row(pid) for pid in group(plan).processes())
         return [
-            ProcessRow(pid=r.pid, ppid=r.ppid, user=r.user, command=r.command, cpu=r.cpu, started=r.started)
-            for r in rows
-            if r is not None
+            ProcessRow(
+                pid=row.pid,
+                ppid=row.ppid,
+                user=inside(plan.owner, row.user),
+                command=row.command,
+                cpu=row.cpu,
+                started=row.started,
+            )
+            for row in rows
+            if row is not None
         ]
 
     def pause(self, plan: Plan) -> None:
@@ -180,13 +193,16 @@ class Local:
         """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""
         directory = Path(plan.directory)
         life.clear(directory, group(plan))
+        if plan.owner:
+            let_go(plan.owner)
         shutil.rmtree(directory, ignore_errors=True)
 
     def _plan(self, plan: Plan) -> list[Operation]:
         home = group(plan)
+        place = COMMON if plan.owner else f"{plan.directory}/root"
         setting = Setting(
-            root=f"{plan.directory}/root",
-            mount=(_root(plan.root, f"{plan.directory}/root"),),
+            root=place,
+            mount=(_root(plan.root, place),),
             monitor=Monitor(
                 plan.directory, log=plan.log.path, log_size=plan.log.size, log_files=plan.log.files, reap=home.reap
             ),
@@ -199,6 +215,8 @@ class Local:
             stdin=plan.program.stdin,
             init=plan.init and "pid" in self.joined(plan),
             builtin=plan.program.builtin,
+            owners=plan.owner.path if plan.owner else "",
+            owner=plan.owner.first if plan.owner else 0,
         )
         return runtime.launch(self.specification(plan), setting)
 

@@ -121,6 +121,17 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
     privileged: bool = False
 
 
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """The user namespace of an instance: ids 0 to `size` - 1 inside are `first` and up on the host.
+
+    `path` is the namespace's file, made before the start. Files keep the ids they have inside.
+    """
+
+    path: str
+    first: int
+    size: int = 65536
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """Where the monitor writes output: CRI format, rotated at `size` bytes, keeping `files` old ones."""
 
@@ -175,4 +186,5 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     sysctls: tuple[tuple[str, str], ...] = ()
     shm_size: int = 64 << 20
     init: bool = False
+    owner: Owner | None = None
     stop_signal: str = "TERM"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trivet.isolation.plan import Attachment, Limits, Mount, Plan, Program, Security
+from trivet.isolation.plan import Attachment, Limits, Mount, Owner, Plan, Program, Security
 from trivet.kernel import capability
 from trivet.launch.operation import AddAddress, AddRoute, LinkUp, Operation
 from trivet.oci import runtime as oci
@@ -22,9 +22,6 @@ MASKED = (
 )
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-# A network namespace of one's own makes these safe: any port, and ping without raw sockets.
-NETWORK_SYSCTL = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
-
 
 def contained(
     plan: Plan,
@@ -34,15 +31,15 @@ def contained(
     """Describe a container: namespaces of its own, /dev of its own, only the rights the plan gives."""
     privileged = plan.security.privileged
     network = _network(plan.attachments)
-    sysctl = (NETWORK_SYSCTL if network else {}) | dict(plan.sysctls)
+    sysctl = (network_sysctl(plan.owner) if network else {}) | dict(plan.sysctls)
     return oci.Spec(
         oci_version=oci.VERSION,
         process=process(plan.program, plan.security, plan),
         root=oci.Root(path="root", readonly=plan.root.read_only),
         hostname=plan.hostname if "uts" in namespaces else "",
-        mounts=(*_system(plan, privileged), *_files(plan), *(_mount(mount) for mount in plan.mounts)),
+        mounts=(*_system(plan, privileged), *_files(plan), *(_mount(mount, plan.owner) for mount in plan.mounts)),
         linux=oci.Linux(
-            namespaces=(*(oci.Namespace(type=kind) for kind in namespaces), *network),
+            namespaces=(*(oci.Namespace(type=kind) for kind in namespaces), *network, *_user(plan)),
             devices=devices,
             cgroups_path=plan.cgroup,
             resources=resources(plan.limits, device.EVERYTHING if privileged else device.RULES),
@@ -119,6 +116,12 @@ def resources(limits: Limits, devices: tuple[oci.DeviceRule, ...], *, reset: boo
     )
 
 
+def network_sysctl(owner: Owner | None = None) -> dict[str, str]:
+    """What a network namespace of one's own makes safe: any port, and ping without raw sockets for all groups."""
+    last = owner.size - 1 if owner else (1 << 31) - 1
+    return {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": f"0 {last}"}
+
+
 def network(attachments: tuple[Attachment, ...]) -> tuple[Operation, ...]:
     """Spell out how interfaces that wait in the instance's network namespace are named, addressed and brought up."""
     steps: list[Operation] = [LinkUp("lo")] if any(a.kind == "netns" for a in attachments) else []
@@ -141,6 +144,10 @@ def _network(attachments: tuple[Attachment, ...]) -> tuple[oci.Namespace, ...]:
     return (oci.Namespace(type="network", path=path),)
 
 
+def _user(plan: Plan) -> tuple[oci.Namespace, ...]:
+    return (oci.Namespace(type="user", path=plan.owner.path),) if plan.owner else ()
+
+
 def _system(plan: Plan, privileged: bool) -> tuple[oci.Mount, ...]:
     access = "rw" if privileged else "ro"
     safe = ("nosuid", "noexec", "nodev")
@@ -151,9 +158,16 @@ def _system(plan: Plan, privileged: bool) -> tuple[oci.Mount, ...]:
         _special("/dev/pts", "devpts", *pts),
         _special("/dev/shm", "tmpfs", *safe, "mode=1777", f"size={plan.shm_size}"),
         _special("/dev/mqueue", "mqueue", *safe),
-        _special("/sys", "sysfs", *safe, access),
+        _sysfs(plan, (*safe, access)),
         _special("/sys/fs/cgroup", "cgroup", *safe, access),
     )
+
+
+def _sysfs(plan: Plan, words: tuple[str, ...]) -> oci.Mount:
+    """Show /sys: a new one belongs to a network, which has to be one of the user namespace's own (sysfs(5))."""
+    if plan.owner and any(attachment.kind == "host" for attachment in plan.attachments):
+        return oci.Mount(destination="/sys", type="bind", source="/sys", options=("rbind", "rslave", "rro", *words))
+    return _special("/sys", "sysfs", *words)
 
 
 def _special(target: str, kind: str, *words: str) -> oci.Mount:
@@ -161,16 +175,18 @@ def _special(target: str, kind: str, *words: str) -> oci.Mount:
 
 
 def _files(plan: Plan) -> tuple[oci.Mount, ...]:
-    return tuple(_mount(Mount(kind="bind", source=f.source, target=f.target, recursive=False)) for f in plan.files)
+    shown = (Mount(kind="bind", source=file.source, target=file.target, recursive=False) for file in plan.files)
+    return tuple(_mount(mount, plan.owner) for mount in shown)
 
 
-def _mount(mount: Mount) -> oci.Mount:
+def _mount(mount: Mount, owner: Owner | None = None) -> oci.Mount:
     if mount.kind == "tmpfs":
         size = (f"size={mount.size}",) if mount.size else ()
         words = ("nosuid", "nodev", "ro" if mount.read_only else "rw", f"mode={mount.mode:o}", *size)
         return oci.Mount(destination=mount.target, type="tmpfs", source="tmpfs", options=words)
     access = ("rro",) if mount.read_only else ()  # what is mounted below it, too
-    words = ("rbind" if mount.recursive else "bind", mount.propagation, *access)
+    mapped = () if owner is None else ("ridmap",) if mount.recursive else ("idmap",)
+    words = ("rbind" if mount.recursive else "bind", mount.propagation, *access, *mapped)
     return oci.Mount(destination=mount.target, type="bind", source=mount.source, options=words)
 
 

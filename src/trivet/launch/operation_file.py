@@ -17,8 +17,8 @@ class WriteFile(Operation, frozen=True):
 class OpenTree(Operation, frozen=True):
     """Copy host path `source` as a tree for a later `Bind`, in the launcher: its rights are more than the child's.
 
-    With maps ("inside outside size" lines) the files show other owners (MOUNT_ATTR_IDMAP), with `deep` 1 also
-    below further mounts.
+    With maps ("inside outside size" lines, or as `uid_map` the path of a user namespace's file) the files show other
+    owners (MOUNT_ATTR_IDMAP), with `deep` 1 also below further mounts; with `lenient` 1 only where the file system can.
     """
 
     code = 14
@@ -27,6 +27,27 @@ class OpenTree(Operation, frozen=True):
     uid_map: str = ""
     gid_map: str = ""
     deep: int = 0
+    lenient: int = 0
+
+
+class OpenOverlay(Operation, frozen=True):
+    """Make an overlay for a later `Bind`, in the launcher, its layers showing other owners (maps as of `OpenTree`).
+
+    `lowers` are host paths, topmost first; `writable` the host directory that holds `upper` and `work`, "" for none.
+    `owner` is whose files overlayfs's own are, user and group: the layers must know him.
+    Where the kernel takes only mounted layers they are mounted over host directory `place`, in a mount namespace of
+    its own; with `attached` 1 always.
+    """
+
+    code = 16
+    lowers: tuple[str, ...]
+    writable: str
+    place: str
+    volatile: int = 0
+    uid_map: str = ""
+    gid_map: str = ""
+    owner: int = 0
+    attached: int = 0
 
 
 class Propagation(Operation, frozen=True):

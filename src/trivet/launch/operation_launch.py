@@ -40,7 +40,7 @@ class Spawn(Operation, frozen=True):
 
     `terminal` 1 gives it a pseudo-terminal of `rows` x `columns`, else three pipes; with `stdin` 0 its
     input is /dev/null. `cgroup` (v2, host path) uses CLONE_INTO_CGROUP. With CLONE_NEWUSER the launcher
-    writes `uid_map` and `gid_map` from outside before the child goes on.
+    writes `uid_map` and `gid_map` from outside before the child goes on. `owner`, user and group, gets the streams.
     """
 
     code = 3
@@ -52,6 +52,7 @@ class Spawn(Operation, frozen=True):
     cgroup: str = ""
     uid_map: str = ""
     gid_map: str = ""
+    owner: int = 0
 
 
 class Descriptors(Operation, frozen=True):
@@ -65,6 +66,15 @@ class Descriptors(Operation, frozen=True):
 
     code = 4
     preserved: int = 0
+
+
+class Fork(Operation, frozen=True):
+    """Let a process between launcher and child carry out what follows, up to and including `Spawn`.
+
+    It may join what the launcher must not, and be limited as the launcher must not be; the child is the launcher's.
+    """
+
+    code = 5
 
 
 class Wait(Operation, frozen=True):

@@ -76,3 +76,16 @@ class DeviceFilter(Operation, frozen=True):
     code = 15
     cgroup: str
     program: bytes
+
+
+class Hold(Operation, frozen=True):
+    """Make a user namespace with these maps and keep it as file `user`; with `network` one for the network in it, too.
+
+    Both are host paths. The namespaces live until the files are unmounted.
+    """
+
+    code = 17
+    user: str
+    network: str
+    uid_map: str
+    gid_map: str

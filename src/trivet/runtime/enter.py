@@ -61,6 +61,7 @@ def _spawn(process: Process, setting: Setting) -> Operation:
         columns=size.width,
         stdin=int(setting.stdin),
         cgroup=setting.unified,
+        owner=setting.owner,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
@@ -9,7 +10,7 @@ import msgspec
 
 from trivet.base.error import InvalidArgument
 from trivet.kernel.cgroup_record import Hierarchy
-from trivet.launch.operation import Bind, OpenTree, Operation, ReadOnly
+from trivet.launch.operation import Bind, OpenOverlay, OpenTree, Operation, ReadOnly
 from trivet.launch.operation import Mount as MountOperation
 from trivet.oci.runtime import IdMapping, Mount
 
@@ -96,10 +97,11 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class Maps(msgspec.Struct, frozen=True):
-    """Owners as the lines of /proc/PID/uid_map and gid_map."""
+    """Owners as the lines of /proc/PID/uid_map and gid_map, or twice the path of a user namespace's file."""
 
     users: str = ""
     groups: str = ""
+    root: int = 0  # who 0 inside is
 
 
 def maps(users: tuple[IdMapping, ...], groups: tuple[IdMapping, ...]) -> Maps:
@@ -144,36 +146,60 @@ def operations(
     group: str | None = None,
     own: Maps | None = None,
     first: tuple[Operation, ...] = (),
+    shown: bool = False,
 ) -> Mounts:
     """Spell out all mounts of a spec. Raises `InvalidArgument` and `Unsupported` naming the target.
 
     `own` are the maps of a user namespace of the container's own: its root can't reach everything on the host,
-    so the launcher opens the sources for it, those of the binds in `first` too, which show the root. Without a
-    cgroup namespace of its own only the control group `group` is shown.
+    so the launcher opens the sources for it, those in `first` too, which show the root; with `shown` that root's files
+    have the owners of `own`, and a file system that can't show them is shown as it is. Without a cgroup namespace of
+    its own only the control group `group` is shown.
     """
     trees: list[Operation] = []
-    steps: list[Operation] = [
-        _opened(step, trees) if own is not None and isinstance(step, Bind) else step for step in first
-    ]
+    steps: list[Operation] = [step if own is None else _first(step, trees, own if shown else Maps()) for step in first]
     for mount in mounts:
         if not mount.destination.startswith("/"):
             raise MountTargetRelative(mount.destination)
         if mount.type in ("cgroup", "cgroup2") and not options(mount).bind:
-            shown = _cgroup(mount, hierarchies, group)
-            steps += [_opened(step, trees) if own is not None and isinstance(step, Bind) else step for step in shown]
+            groups = _cgroup(mount, hierarchies, group)
+            steps += [_opened(step, trees) if own is not None and isinstance(step, Bind) else step for step in groups]
         else:
-            steps.append(_one(mount, bundle, own, trees))
+            steps.append(_one(mount, bundle, own, trees, lenient=shown))
     return Mounts(trees, steps)
 
 
-def _opened(bind: Bind, trees: list[Operation], maps: Maps | None = None, deep: bool = False) -> Bind:
+def _first(step: Operation, trees: list[Operation], maps: Maps) -> Operation:
+    """Let the launcher make or open what shows the root."""
+    if isinstance(step, Bind):
+        return _opened(step, trees, maps)
+    if isinstance(step, MountOperation) and step.fstype == "overlay" and maps.users:
+        words = [word.partition("=") for word in step.options]
+        upper = next((value for key, _, value in words if key == "upperdir"), "")
+        trees.append(
+            OpenOverlay(
+                lowers=tuple(value for key, _, value in words if key == "lowerdir+"),
+                writable=posixpath.dirname(upper),
+                place=step.target,
+                volatile=int("volatile" in step.options),
+                uid_map=maps.users,
+                gid_map=maps.groups,
+                owner=maps.root,
+            )
+        )
+        return Bind("overlay", step.target, recursive=0, host=step.host, make=step.make, tree=len(trees))
+    return step
+
+
+def _opened(
+    bind: Bind, trees: list[Operation], maps: Maps | None = None, deep: bool = False, lenient: bool = False
+) -> Bind:
     """Let the launcher open a bind's source."""
     maps = maps or Maps()
-    trees.append(OpenTree(bind.source, bind.recursive, maps.users, maps.groups, int(deep)))
+    trees.append(OpenTree(bind.source, bind.recursive, maps.users, maps.groups, int(deep), int(lenient)))
     return msgspec.structs.replace(bind, tree=len(trees))
 
 
-def _one(mount: Mount, bundle: str, own: Maps | None, trees: list[Operation]) -> Operation:
+def _one(mount: Mount, bundle: str, own: Maps | None, trees: list[Operation], *, lenient: bool) -> Operation:
     chosen = options(mount)
     if not chosen.bind:
         return _new(mount, chosen)
@@ -189,7 +215,7 @@ def _one(mount: Mount, bundle: str, own: Maps | None, trees: list[Operation]) ->
         deep_clear=chosen.deep_clear,
     )
     if mount.uid_mappings or mount.gid_mappings or {"idmap", "ridmap"} & chosen.words:
-        return _opened(bind, trees, _mapping(mount, own), "ridmap" in chosen.words)
+        return _opened(bind, trees, _mapping(mount, own), "ridmap" in chosen.words, lenient)
     return bind if own is None else _opened(bind, trees)
 
 

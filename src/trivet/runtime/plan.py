@@ -1,6 +1,7 @@
 """From a runtime-spec configuration to a launch plan: every step as an operation, in the order that works.
 
     launcher   Monitor · trees · join a pid namespace · Spawn
+    between    with a user namespace: trees · limits · cgroups · join network and user namespace · Spawn
     child      cgroups · namespaces · network · root · mounts · devices · masks · pivot
                limits · user · working directory · capabilities · filter · Wait · Exec
 
@@ -21,6 +22,7 @@ from trivet.launch.operation import (
     Descriptors,
     Exec,
     Find,
+    Fork,
     Hostname,
     Identity,
     Init,
@@ -60,17 +62,26 @@ def launch(spec: Spec, setting: Setting) -> list[Operation]:
     namespace.check(linux)
     refuse_unsupported(process, linux, setting)
     own = namespace.has(linux.namespaces, "user")
-    maps = mount.maps(linux.uid_mappings, linux.gid_mappings) if own else None
+    maps = _maps(linux, setting) if own else None
+    between = own and not setting.conducted
     group = setting.group if setting.group and not namespace.has(linux.namespaces, "cgroup") else None
     mounts = mount.operations(
-        spec.mounts, setting.hierarchies, setting.bundle, group=group, own=maps, first=setting.mount
+        spec.mounts,
+        setting.hierarchies,
+        setting.bundle,
+        group=group,
+        own=maps,
+        first=setting.mount,
+        shown=bool(setting.owners),
     )
     limits = [*identity.limits(process), *schedule.operations(process, linux)]
     return [
         *before(setting),
         *devicefilter.operations(linux.resources.devices if linux.resources else (), setting),
+        *([Fork()] if between else []),
         *mounts.trees,
         *(limits if own else []),
+        *(_groups(setting) if between else []),
         *namespace.before_spawn(linux.namespaces, linux.time_offsets),
         _spawn(process, linux, setting, maps),
         *_join(setting, own),
@@ -144,9 +155,10 @@ def _spawn(process: Process, linux: Linux, setting: Setting, maps: mount.Maps | 
         rows=size.height,
         columns=size.width,
         stdin=int(setting.stdin),
-        cgroup="" if maps else setting.unified,
+        cgroup="" if maps and setting.conducted else setting.unified,
         uid_map=maps.users if maps and new_user else "",
         gid_map=maps.groups if maps and new_user else "",
+        owner=setting.owner,
     )
 
 
@@ -154,7 +166,17 @@ def _join(setting: Setting, own_user: bool) -> list[Operation]:
     """Join the control groups; who is root of a user namespace only may not, and becomes that root afterwards."""
     if own_user:
         return [*([Sync(JOIN)] if setting.conducted else []), Identity(0, 0), Become()]
+    return _groups(setting)
+
+
+def _groups(setting: Setting) -> list[Operation]:
     return [WriteFile(write.path, write.value.encode()) for write in setting.joins]
+
+
+def _maps(linux: Linux, setting: Setting) -> mount.Maps:
+    if setting.owners:
+        return mount.Maps(setting.owners, setting.owners, setting.owner)
+    return mount.maps(linux.uid_mappings, linux.gid_mappings)
 
 
 def _network(linux: Linux, setting: Setting) -> list[Operation]:

@@ -19,7 +19,9 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     instead (an initramfs can't be pivoted away from). With `own_kernel` (a VM) every kernel parameter may be set.
     With `conducted` the program is the caller's child, with `preserved` descriptors of the caller's; `hooked` makes
     it stop before it leaves the host's root. `keyring` False keeps the session keyring. `bundle` is what relative
-    sources start from, `group` the control group's path, `parent` the mount that `root` lies on.
+    sources start from, `group` the control group's path, `parent` the mount that `root` lies on. `owners` is the file
+    of the user namespace that is joined: what `mount` and mounts of kind idmap show is owned as in there, where the
+    file system can show that. `owner` is who its root is outside.
     """
 
     root: str
@@ -44,3 +46,5 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str = ""
     group: str = ""
     parent: str = ""
+    owners: str = ""
+    owner: int = 0

@@ -197,6 +197,7 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         cap_add=host.cap_add or [],
         cap_drop=host.cap_drop or [],
         privileged=host.privileged,
+        userns="host" if host.userns_mode == "host" else "",
         init=bool(host.init),
         labels=labels,
         stop_signal=wish.stop_signal,

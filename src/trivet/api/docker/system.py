@@ -137,7 +137,7 @@ def _info(found: Info) -> dict[str, Any]:
         "ContainerdCommit": {"ID": ""},
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},
-        "SecurityOptions": ["name=seccomp,profile=builtin"],
+        "SecurityOptions": ["name=seccomp,profile=builtin", "name=userns"],
         "ProductLicense": "Apache-2.0",
         "Warnings": found.warnings or None,
         "CDISpecDirs": None,

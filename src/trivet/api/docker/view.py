@@ -172,7 +172,7 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         "SecurityOpt": _security(instance),
         "Tmpfs": {mount.target: "" for mount in request.mounts if mount.kind == "tmpfs"} or None,
         "UTSMode": "",
-        "UsernsMode": "",
+        "UsernsMode": "host" if request.userns == "host" else "",
         "ShmSize": request.shm_size,
         "Sysctls": request.sysctls or None,
         "Runtime": "runc" if instance.isolation == "container" else instance.isolation,

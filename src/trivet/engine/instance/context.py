@@ -14,6 +14,7 @@ from trivet.engine.event import Events
 from trivet.engine.image.image import Images
 from trivet.engine.instance.expectation import Expectation
 from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.owner import Owners
 from trivet.engine.instance.plan import Place
 from trivet.engine.instance.watch import Watch
 from trivet.engine.network.network import Networks
@@ -52,6 +53,7 @@ class Context:
     snapshotters: Mapping[str, Snapshotter]
     images: Images
     networks: Networks
+    owners: Owners
     volumes: Volumes
     snapshots: Snapshots
     cache: BuildCache

@@ -119,6 +119,7 @@ async def _builtin(
                 record.plan,
                 program=program,
                 attachments=(msgspec.structs.replace(record.plan.attachments[0], kind="none"),),
+                owner=None,  # nothing of the image runs, and on the disk files have their ids anyway
                 log=Log(path=""),
                 limits=Limits(),
                 files=(),

@@ -17,6 +17,7 @@ from trivet.engine.instance.attachment import choose
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.mount import Mounts, resolve
+from trivet.engine.instance.owner import separate
 from trivet.engine.instance.plan import make_plan
 from trivet.isolation.driver import Ability
 from trivet.oci.config import Config
@@ -49,6 +50,8 @@ async def create(context: Context, request: InstanceRequest, dry_run: bool = Fal
             return Created(id="", warnings=warnings, plan=msgspec.to_builtins(record.plan), operations=operations)
         context.table.insert(record.id, record, name=record.name)
         undo.pop_all()
+        if record.plan.owner:
+            context.owners.forget(record.plan.owner)
     context.emit("create", record)
     return Created(id=record.id, warnings=warnings)
 
@@ -71,9 +74,13 @@ async def _make(
     mounts = await asyncio.to_thread(resolve, request.mounts, sorted(settings.volumes or {}), context.volumes)
     undo.push_async_callback(asyncio.to_thread, _drop_volumes, context, mounts)
     await asyncio.to_thread(_fill, context, mounts, image)
+    owner = context.owners.reserve(place.run) if separate(request) else None
+    if owner:
+        undo.callback(context.owners.forget, owner)
     plan = make_plan(
         request,
         settings,
+        owner=owner,
         key=key,
         name=name,
         place=place,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from trivet.base.clock import rfc3339
-from trivet.client.schema import Instance, InstanceRequest, MountUse, NetworkUse, Port
+from trivet.client.schema import Instance, InstanceRequest, MountUse, NetworkUse, Port, UserRange
 from trivet.engine.instance.status import Word
 from trivet.isolation.plan import Plan
 
@@ -90,5 +90,6 @@ def view(record: InstanceRecord, size: int = -1) -> Instance:
         labels=record.request.labels,
         request=record.request,
         log_path=plan.log.path,
+        users=UserRange(first=plan.owner.first, size=plan.owner.size) if plan.owner else None,
         size=size,
     )

@@ -17,6 +17,7 @@ from trivet.isolation.plan import (
     Limits,
     Log,
     Mount,
+    Owner,
     Plan,
     Program,
     Rlimit,
@@ -61,6 +62,7 @@ def make_plan(
     mounts: tuple[Mount, ...] = (),
     files: tuple[File, ...] = (),
     attachments: tuple[Attachment, ...] = (),
+    owner: Owner | None = None,
 ) -> Plan:
     """Fold everything known about an instance into the record its level works from."""
     level = Level(request.isolation)
@@ -84,6 +86,7 @@ def make_plan(
         sysctls=tuple(sorted(request.sysctls.items())),
         shm_size=request.shm_size,
         init=request.init,
+        owner=owner,
         stop_signal=request.stop_signal or image.stop_signal or "TERM",
     )
 

@@ -17,6 +17,7 @@ from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
 from trivet.engine.instance.watch import Watch
 from trivet.engine.network import names
+from trivet.isolation.owner import hold
 from trivet.isolation.plan import Plan
 
 
@@ -62,9 +63,12 @@ async def _connect(context: Context, record: InstanceRecord, undo: AsyncExitStac
     request, plan, networks = record.request, record.plan, context.networks
     form = (await asyncio.to_thread(context.driver(record).ability)).network
     undo.push_async_callback(asyncio.to_thread, networks.detach, record.id)
+    owner = plan.owner
     use = await asyncio.to_thread(
-        networks.attach, plan.attachments[0].network, record.id, record.name, form, request.ip, request.mac
+        networks.attach, plan.attachments[0].network, record.id, record.name, form, request.ip, request.mac, owner
     )
+    if owner and use.kind != "netns":  # else it was made with the network's namespace
+        await asyncio.to_thread(hold, owner)
     files = networks.files(
         record.id,
         plan.hostname,

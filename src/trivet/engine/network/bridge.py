@@ -109,7 +109,7 @@ class Bridge:
 
     def _attach_namespace(self, network: NetworkRecord, endpoint: Endpoint, path: Path) -> None:
         with ExitStack() as undo:
-            namespace.create(path)
+            namespace.create(path, endpoint.owner)
             undo.callback(namespace.remove, path)
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:

@@ -10,6 +10,7 @@ import msgspec
 
 from trivet.base.error import AlreadyExists, Conflict, InvalidArgument, NotFound
 from trivet.client.schema import Network, Port
+from trivet.isolation.plan import Owner
 
 Form = Literal["netns", "tap", "host"]
 
@@ -61,7 +62,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """An instance on a network; kept from its first attachment until the instance is removed.
 
     `address` is reserved for it all that time, "" where the instance uses the host's own network.
-    `device` is the host's end (veth or tap) while it is attached, `ports` what is published now.
+    `device` is the host's end (veth or tap) while it is attached, `ports` what is published now. `owner` is the user
+    namespace that a network namespace of its own belongs to.
     """
 
     instance: str
@@ -72,6 +74,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     mac: str = ""
     device: str = ""
     ports: tuple[Port, ...] = ()
+    owner: Owner | None = None
 
     @property
     def key(self) -> str:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trivet.launch.operation import Bind, Sysctl, Unmount, Unshare
+from trivet.isolation.owner import hold
+from trivet.isolation.plan import Owner
+from trivet.launch.operation import Bind, JoinPath, Sysctl, Unmount, Unshare
 from trivet.launch.spawn import run
 
 CLONE_NEWNET = 0x40000000
@@ -21,14 +23,20 @@ SYSCTLS = (
 )
 
 
-def create(path: Path) -> None:
-    """Make a network namespace and keep it at `path`; one left there by an earlier attempt is replaced."""
+def create(path: Path, owner: Owner | None = None) -> None:
+    """Make a network namespace and keep it at `path`; one left there by an earlier attempt is replaced.
+
+    With an owner it belongs to a user namespace that is made with it.
+    """
     remove(path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
     try:
         sysctls = [Sysctl(name, value) for name, value in SYSCTLS]
-        run([Unshare(CLONE_NEWNET), *sysctls, Bind("/proc/self/ns/net", str(path), host=1, make=0, recursive=0)])
+        if owner:
+            hold(owner, str(path), [JoinPath(str(path), CLONE_NEWNET), *sysctls])
+        else:
+            run([Unshare(CLONE_NEWNET), *sysctls, Bind("/proc/self/ns/net", str(path), host=1, make=0, recursive=0)])
     except BaseException:
         path.unlink(missing_ok=True)
         raise

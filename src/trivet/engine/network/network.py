@@ -42,7 +42,7 @@ from trivet.engine.network.model import (
 )
 from trivet.engine.network.none import Nothing
 from trivet.engine.network.ruleset import Element, element, table
-from trivet.isolation.plan import Attachment, File
+from trivet.isolation.plan import Attachment, File, Owner
 from trivet.kernel import nftables
 from trivet.kernel.conntrack import forget_datagrams
 from trivet.store.record import Records
@@ -115,9 +115,18 @@ class Networks:
     # instances
 
     def attach(
-        self, network: str, instance_id: str, instance_name: str, form: Form, ip: str = "", mac: str = ""
+        self,
+        network: str,
+        instance_id: str,
+        instance_name: str,
+        form: Form,
+        ip: str = "",
+        mac: str = "",
+        owner: Owner | None = None,
     ) -> Attachment:
         """Connect an instance in the form its level wants; the address it had before is kept.
+
+        A network namespace that is made for it belongs to `owner`, which is made with it.
 
         Raises `NoSuchNetwork`, `NoAddressLeft`, `AlreadyExists` for a taken address, `Unsupported` for a level that
         can't be on this network. When it fails, the address is kept too: `release` frees it.
@@ -125,7 +134,7 @@ class Networks:
         record = self.ledger.network(network or BRIDGE)
         driver = self.drivers[record.driver]
         real = driver.form(record, form)
-        blank = Endpoint(instance=instance_id, name=instance_name, network=record.id, form=real or form)
+        blank = Endpoint(instance=instance_id, name=instance_name, network=record.id, form=real or form, owner=owner)
         if real is None:
             return driver.attach(record, self.ledger.save(blank))
         if real == "host":
@@ -257,7 +266,9 @@ class Networks:
             raise InvalidArgument(f"{mac!r} is not a MAC address")
         known = next((item for item in self.ledger.of_instance(blank.instance) if item.network == record.id), None)
         if known and ip in ("", known.address):
-            return msgspec.structs.replace(known, name=blank.name, form=blank.form, mac=mac.lower() or known.mac)
+            return msgspec.structs.replace(
+                known, name=blank.name, form=blank.form, owner=blank.owner, mac=mac.lower() or known.mac
+            )
         if known:
             self.ledger.free(known)
         endpoint = self.ledger.reserve(record, blank, ip)

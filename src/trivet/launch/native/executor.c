@@ -19,19 +19,22 @@ struct operation {
     int (*function)(struct executor *, struct cursor *);
 };
 
-/* Monitor, Relay, Spawn and Descriptors shape the launcher itself: monitor.c, relay.c, session.c and conduct.c
+/* Monitor, Relay, Spawn, Descriptors and Fork shape the launcher itself: monitor.c, relay.c, session.c and conduct.c
  * read their fields. */
 static const struct operation operations[] = {
     { CODE_MONITOR, "Monitor", "ssiiil", NULL },
     { CODE_RELAY, "Relay", "is", NULL },
-    { CODE_SPAWN, "Spawn", "iiiiisss", NULL },
+    { CODE_SPAWN, "Spawn", "iiiiisssi", NULL },
     { CODE_DESCRIPTORS, "Descriptors", "i", NULL },
+    { CODE_FORK, "Fork", "", NULL },
     { 10, "WriteFile", "ssi", operate_write_file },
     { 11, "Unshare", "i", operate_unshare },
     { 12, "Join", "ii", operate_join },
     { 13, "JoinPath", "si", operate_join_path },
-    { 14, "OpenTree", "sissi", operate_open_tree },
+    { 14, "OpenTree", "sissii", operate_open_tree },
     { 15, "DeviceFilter", "ss", operate_device_filter },
+    { 16, "OpenOverlay", "lssissii", operate_open_overlay },
+    { 17, "Hold", "ssss", operate_hold },
     { 20, "Propagation", "si", operate_propagation },
     { 21, "Root", "s", operate_root },
     { 22, "Mount", "sssiliiii", operate_mount },

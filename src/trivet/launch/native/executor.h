@@ -15,7 +15,7 @@
 
 enum { TEXT_SIZE = 244, GROUP_LIMIT = 256, TREE_LIMIT = 512 };
 
-enum code { CODE_MONITOR = 1, CODE_RELAY = 2, CODE_SPAWN = 3, CODE_DESCRIPTORS = 4 };
+enum code { CODE_MONITOR = 1, CODE_RELAY = 2, CODE_SPAWN = 3, CODE_DESCRIPTORS = 4, CODE_FORK = 5 };
 
 /* What the child tells the launcher, one message each over a SOCK_SEQPACKET pair; end of file after
  * REPORT_LAUNCHED means that execve succeeded, since the child's end is closed on exec. */
@@ -138,6 +138,10 @@ int conduct(struct executor *executor, const char *what, int fd);
 /* tree.c: write /proc/PID/uid_map or gid_map. */
 int write_id_map(pid_t pid, const char *name, const char *map);
 
+/* Open a user namespace with these maps, or the one that is the file `uid_map`; show a copied tree with its owners. */
+int open_map(const char *uid_map, const char *gid_map);
+int set_owners(int tree, int users, bool deep);
+
 /* copyup.c: copy what is at `target` into a file system that isn't shown yet. */
 int copy_up(int target, int tree);
 
@@ -184,6 +188,8 @@ DECLARE_OPERATION(operate_builtin);
 DECLARE_OPERATION(operate_console);
 DECLARE_OPERATION(operate_init);
 DECLARE_OPERATION(operate_open_tree);
+DECLARE_OPERATION(operate_open_overlay);
+DECLARE_OPERATION(operate_hold);
 DECLARE_OPERATION(operate_sync);
 DECLARE_OPERATION(operate_device_filter);
 DECLARE_OPERATION(operate_find);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -18,8 +19,10 @@ enum { SETUP_FAILED = 125, END_OF_INPUT = 4 /* ^D, VEOF of a new terminal */ };
 struct spawn {
     uint64_t flags;
     bool terminal, inherit, conducted, input;
+    bool sibling; /* whoever clones is a helper, and the child its parent's */
     unsigned short rows, columns;
     const char *cgroup, *uid_map, *gid_map;
+    uid_t owner; /* of the streams, user and group */
 };
 
 /* The child's ends of everything. */
@@ -38,6 +41,7 @@ static struct spawn take_spawn(struct cursor *fields, bool inherit, bool conduct
     spawn.cgroup = take_text(fields);
     spawn.uid_map = take_text(fields);
     spawn.gid_map = take_text(fields);
+    spawn.owner = (uid_t)take_integer(fields);
     return spawn;
 }
 
@@ -82,12 +86,22 @@ static int open_pipe(int *ours, int *theirs, bool ours_reads)
     return fcntl(*ours, F_SETFL, (ours_reads ? O_RDONLY : O_WRONLY) | O_NONBLOCK);
 }
 
+/* The root of a user namespace may open and give away only what is its own. */
+static int give_streams(const struct ends *ends, const struct spawn *spawn)
+{
+    for (int i = 0; i < 3 && spawn->owner; i++)
+        if (ends->stdio[i] >= 0 && (i || spawn->input || spawn->terminal)
+            && fchown(ends->stdio[i], spawn->owner, spawn->owner) < 0)
+            return -1;
+    return 0;
+}
+
 static int open_streams(struct session *session, struct ends *ends, const struct spawn *spawn)
 {
     if (spawn->inherit || spawn->conducted)
         return 0;
     if (spawn->terminal)
-        return open_terminal(session, ends, spawn);
+        return open_terminal(session, ends, spawn) < 0 ? -1 : give_streams(ends, spawn);
     if (spawn->input) {
         if (open_pipe(&session->input, &ends->stdio[0], false) < 0)
             return -1;
@@ -96,7 +110,9 @@ static int open_streams(struct session *session, struct ends *ends, const struct
     }
     if (open_pipe(&session->output, &ends->stdio[1], true) < 0)
         return -1;
-    return open_pipe(&session->error, &ends->stdio[2], true);
+    if (open_pipe(&session->error, &ends->stdio[2], true) < 0)
+        return -1;
+    return give_streams(ends, spawn);
 }
 
 static int open_report(struct session *session, struct ends *ends)
@@ -192,7 +208,7 @@ static int write_maps(struct session *session, const struct spawn *spawn)
 static long clone_child(const struct spawn *spawn, struct executor *executor)
 {
     struct clone_args arguments = { .flags = spawn->flags, .exit_signal = SIGCHLD };
-    if (spawn->conducted) { /* the starter's child, which the kernel then takes the signal from (clone(2)) */
+    if (spawn->conducted || spawn->sibling) { /* the starter's child, which the kernel then takes the signal from (clone(2)) */
         arguments.flags |= CLONE_PARENT;
         arguments.exit_signal = 0;
     }
@@ -212,8 +228,60 @@ static long clone_child(const struct spawn *spawn, struct executor *executor)
     return pid;
 }
 
-static int spawn_child(struct session *session, struct executor *executor, const struct plan *plan, uint32_t index,
-                       const struct spawn *spawn)
+/* What the process between launcher and child says, in memory it shares with the launcher. */
+struct between {
+    pid_t pid;
+    struct report failure;
+};
+
+static _Noreturn void run_between(struct executor *executor, const struct plan *plan, uint32_t fork_index, uint32_t index,
+                                  const struct ends *ends, struct spawn spawn, struct between *said)
+{
+    long pid = -1;
+    spawn.sibling = true;
+    if (executor_run(executor, plan, fork_index + 1, index) == 0) {
+        executor->index = index;
+        executor->text[0] = 0;
+        pid = clone_child(&spawn, executor);
+        if (pid < 0 && !executor->text[0])
+            refuse(executor, errno, "clone");
+    }
+    if (pid == 0)
+        run_child(executor, plan, index, ends, &spawn);
+    said->failure = (struct report){ .index = executor->index, .error = errno };
+    memcpy(said->failure.text, executor->text, TEXT_SIZE);
+    said->pid = (pid_t)pid;
+    _exit(0);
+}
+
+/* Let a process of its own do what follows `Fork`: it may give up rights, or be limited, and the launcher is not. */
+static long clone_between(struct executor *executor, const struct plan *plan, uint32_t fork_index, uint32_t index,
+                          const struct ends *ends, const struct spawn *spawn)
+{
+    struct clone_args arguments = { .exit_signal = SIGCHLD };
+    struct between *said = mmap(NULL, sizeof *said, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (said == MAP_FAILED)
+        return -1;
+    said->pid = -1;
+    said->failure.error = ECHILD;
+    long helper = sys_clone3(&arguments);
+    if (helper == 0)
+        run_between(executor, plan, fork_index, index, ends, *spawn, said);
+    while (helper > 0 && waitpid((pid_t)helper, NULL, 0) < 0 && errno == EINTR)
+        ;
+    long pid = helper < 0 ? -1 : said->pid;
+    int error = helper < 0 ? errno : said->failure.error;
+    if (helper > 0 && pid < 0) {
+        executor->index = said->failure.index;
+        memcpy(executor->text, said->failure.text, TEXT_SIZE);
+    }
+    munmap(said, sizeof *said);
+    errno = error;
+    return pid;
+}
+
+static int spawn_child(struct session *session, struct executor *executor, const struct plan *plan, uint32_t fork_index,
+                       uint32_t index, const struct spawn *spawn)
 {
     struct ends ends = { .stdio = { -1, -1, -1 }, .report = -1 };
     if (open_streams(session, &ends, spawn) < 0 || open_report(session, &ends) < 0) {
@@ -221,7 +289,8 @@ static int spawn_child(struct session *session, struct executor *executor, const
         close_all(ends.stdio, 3);
         return -1;
     }
-    long pid = clone_child(spawn, executor);
+    bool forks = fork_index < index;
+    long pid = forks ? clone_between(executor, plan, fork_index, index, &ends, spawn) : clone_child(spawn, executor);
     if (pid == 0)
         run_child(executor, plan, index, &ends, spawn);
     close_all(ends.stdio, 3);
@@ -247,14 +316,15 @@ static int start(struct session *session, struct executor *executor, const struc
     *session = (struct session){ .report = -1, .input = -1, .output = -1, .error = -1 };
     if (index == plan->count)
         return refuse(executor, EINVAL, "the plan has no Spawn");
-    if (executor_run(executor, plan, 0, index) < 0)
+    uint32_t fork_index = plan_find(plan, CODE_FORK, NULL);
+    if (executor_run(executor, plan, 0, fork_index < index ? fork_index : index) < 0)
         return -1;
     struct spawn spawn = take_spawn(&fields, inherit, executor->conductor >= 0);
     executor->index = index;
     executor->text[0] = 0;
     session->terminal = spawn.terminal;
     session->accepts_input = spawn.input;
-    return spawn_child(session, executor, plan, index, &spawn);
+    return spawn_child(session, executor, plan, fork_index, index, &spawn);
 }
 
 int session_start(struct session *session, struct executor *executor, const struct plan *plan, bool inherit)

@@ -1,0 +1,47 @@
+"""User namespaces of instances: made before the start, kept as files, gone with the instance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trivet.isolation.plan import Owner
+from trivet.launch.operation import Hold, Operation, Unmount
+from trivet.launch.spawn import run
+
+
+def hold(owner: Owner, network: str = "", after: Sequence[Operation] = ()) -> None:
+    """Make the user namespace, and with it a network namespace that is kept at path `network`; then do what is `after`.
+
+    One left by an earlier attempt is replaced.
+    """
+    let_go(owner)
+    path = Path(owner.path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    maps = f"0 {owner.first} {owner.size}\n"
+    try:
+        run([Hold(owner.path, network, maps, maps), *after])
+    except BaseException:
+        let_go(owner)
+        raise
+
+
+def held(owner: Owner) -> bool:
+    """Tell whether the namespace is there."""
+    path = Path(owner.path)
+    return path.exists() and path.stat().st_dev != path.parent.stat().st_dev
+
+
+def let_go(owner: Owner) -> None:
+    """Let the namespace go; missing is fine."""
+    path = Path(owner.path)
+    if held(owner):
+        run([Unmount(owner.path, optional=1)])
+    path.unlink(missing_ok=True)
+
+
+def inside(owner: Owner | None, user: str) -> str:
+    """Name a user of the host as the instance knows it: its number inside, "root" for 0."""
+    if owner is None or not user.isdigit() or not 0 <= int(user) - owner.first < owner.size:
+        return user
+    return str(int(user) - owner.first) if int(user) != owner.first else "root"
