@@ -1,6 +1,6 @@
 """The container level: the host's kernel, shown to the program as if it were alone on it.
 
-Namespaces for mounts, processes, names, queues, network and cgroups; a /dev of its own; only the
+Namespaces for mounts, processes, names, queues, network, cgroups and users; a /dev of its own; only the
 capabilities, system calls and devices that the plan gives; what /proc and /sys tell of the host masked.
 """
 
@@ -25,7 +25,7 @@ class ContainerDriver(Local):
 
     def ability(self) -> Ability:
         """Tell what this level needs and offers here."""
-        unshared = (*specification.NAMESPACES, "network")
+        unshared = (*specification.NAMESPACES, "network", "user")
         return Ability(
             level=self.level, root="mount", network="netns", acceleration="native", unshared=unshared, **self.lacks()
         )
