@@ -16,7 +16,7 @@ from bench.image import DIRECTORY, MARK, NAME, archive
 from bench.peers.peer import PeerFailed, Run, command, end, instant, last_line, spawn, timed
 from trivet.base.error import TrivetError
 from trivet.client.client import Client
-from trivet.client.schema import ExecRequest, InstanceRequest, LevelInfo, LevelName
+from trivet.client.schema import EndpointRequest, ExecRequest, InstanceRequest, LevelInfo, LevelName
 from trivet.client.stream import Exit, Output, Stream
 
 BIN = Path(sys.executable).parent
@@ -88,8 +88,9 @@ class Trivet(ABC):
         return next(level for level in self._client.system.info().levels if level.level == self.level)
 
     def _request(self, name: str, *words: str) -> InstanceRequest:
+        networks = [EndpointRequest(network=self._network)] if self._network else []
         return InstanceRequest(
-            image=NAME, isolation=self.level, name=name, command=list(words), network=self._network, memory=128 << 20
+            image=NAME, isolation=self.level, name=name, command=list(words), networks=networks, memory=128 << 20
         )
 
     def _wait(self, log: Path) -> None:

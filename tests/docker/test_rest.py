@@ -186,7 +186,7 @@ def test_what_runs(trivet: Tool) -> None:
 
 
 def test_networks(trivet: Tool) -> None:
-    """Networks are made, listed, used, and honest about connecting later."""
+    """Networks are made, listed, used, joined and left."""
     body = {"Name": "net-t", "IPAM": {"Config": [{"Subnet": "10.213.7.0/24"}]}, "Labels": {"a": "b"}}
     key = value(trivet, "POST", "/networks/create", body, 201)["Id"]
     assert [net["Id"] for net in value(trivet, "GET", "/networks", filters='{"label":["a=b"]}')] == [key]
@@ -196,9 +196,18 @@ def test_networks(trivet: Tool) -> None:
     assert settings["Networks"]["net-t"]["IPAddress"].startswith("10.213.7.")
     assert int(settings["Ports"]["80/tcp"][0]["HostPort"]) > 0
     assert trivet.ok("port", "on-net").startswith("80/tcp -> 0.0.0.0:")
-    ask(trivet, "POST", "/networks/net-t/connect", {"Container": "on-net"})
-    assert value(trivet, "POST", "/networks/bridge/connect", {"Container": "on-net"}, 501)["message"]
-    assert value(trivet, "POST", "/networks/net-t/disconnect", {"Container": "on-net"}, 501)["message"]
+    wish = {"Aliases": ["more"], "IPAMConfig": {"IPv4Address": "10.213.8.9"}}
+    value(trivet, "POST", "/networks/create", {"Name": "net-u", "IPAM": {"Config": [{"Subnet": "10.213.8.0/24"}]}}, 201)
+    ask(trivet, "POST", "/networks/net-u/connect", {"Container": "on-net", "EndpointConfig": wish})
+    more = value(trivet, "GET", "/containers/on-net/json")["NetworkSettings"]["Networks"]["net-u"]
+    assert (more["IPAddress"], more["IPPrefixLen"], more["Aliases"]) == ("10.213.8.9", 24, ["more"])
+    assert more["IPAMConfig"] == {"IPv4Address": "10.213.8.9"}
+    assert more["DNSNames"] == ["on-net", "more", more["DNSNames"][-1]]
+    assert "already" in value(trivet, "POST", "/networks/net-u/connect", {"Container": "on-net"}, 409)["message"]
+    ask(trivet, "POST", "/networks/net-u/disconnect", {"Container": "on-net"})
+    assert value(trivet, "POST", "/networks/net-u/disconnect", {"Container": "on-net"}, 409)["message"]
+    ask(trivet, "POST", "/networks/net-u/disconnect", {"Container": "on-net", "Force": True})
+    ask(trivet, "DELETE", "/networks/net-u")
     trivet.ok("rm", "-f", "on-net")
     assert value(trivet, "POST", "/networks/prune", filters='{"label":["a=b"]}')["NetworksDeleted"] == ["net-t"]
     assert "network net-t not found" in value(trivet, "DELETE", "/networks/net-t", None, 404)["message"]

@@ -18,13 +18,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from trivet.base.error import AlreadyExists, Conflict, InvalidArgument, TrivetError, Unsupported
-from trivet.client.schema import NetworkRequest, PortRequest
+from trivet.client.schema import EndpointRequest, NetworkRequest, PortRequest
 from trivet.engine.network import names, namespace
-from trivet.engine.network.model import NetworkInUse, NoSuchNetwork, PortTaken
+from trivet.engine.network.model import Form, NetworkInUse, NoSuchNetwork, PortTaken
 from trivet.engine.network.network import Networks
+from trivet.isolation import specification
 from trivet.isolation.plan import Attachment
 from trivet.kernel import nftables, rtnetlink
 from trivet.launch.operation import AddAddress, AddRoute, JoinPath, LinkUp
@@ -92,6 +94,12 @@ class Place:
         subprocess.run([*self._enter, "sh", "-ec", script], check=True, timeout=20)
 
 
+def join(networks: Networks, network: str, name: str, form: Form, **wish: str) -> Attachment:
+    """Attach an instance to one network."""
+    wishes = [msgspec.convert({"network": network or "bridge", **wish}, EndpointRequest)]
+    return networks.attach(name, name, form, wishes)[0]
+
+
 class World:
     """A host with an engine's networks, and a neighbour on its LAN."""
 
@@ -121,10 +129,15 @@ class World:
 
     def instance(self, name: str, network: str = "bridge", *, ip: str = "", port: int = 80) -> Place:
         """An attached instance that serves a port."""
-        use = self.networks.attach(network, name, name, "netns", ip)
-        place = self._settle(name, use)
+        place = self.quiet(name, EndpointRequest(network=network, ip=ip))
         place.serve(port)
         return place
+
+    def quiet(self, name: str, *wishes: EndpointRequest) -> Place:
+        """An attached instance that serves nothing."""
+        uses = self.networks.attach(name, name, "netns", wishes)
+        run([JoinPath(uses[0].path, namespace.CLONE_NEWNET), *specification.network(uses)])
+        return Place(self._stack, name, uses[0].path, uses[0].addresses[0].address.partition("/")[0])
 
     def publish(self, instance: str, host_port: int, port: int = 80, address: str = "", protocol: str = "tcp") -> int:
         """Publish one port; the host's port."""
@@ -139,11 +152,6 @@ class World:
     def without(self, chain: str) -> contextlib.AbstractContextManager[None]:
         """The host with one chain of our table taken out."""
         return _without(self.networks, chain)
-
-    def _settle(self, name: str, use: Attachment) -> Place:
-        (address,) = use.addresses
-        self._configure(use.path, address.address, address.gateway)
-        return Place(self._stack, name, use.path, address.address.partition("/")[0])
 
     def _configure(self, path: str, address: str, gateway: str) -> None:
         route = [AddRoute("eth0", "", gateway)] if gateway else []
@@ -306,7 +314,7 @@ def test_a_firewall_of_the_host_holds(world: World) -> None:
 
 def test_redirect_to_the_host_network(world: World) -> None:
     """A port published by an instance that uses the host's network leads to the host's other port."""
-    world.networks.attach("host", "web", "web", "host")
+    join(world.networks, "host", "web", "host")
     Place(world._stack, "web").serve(80)
     world.publish("web", 8081)
     assert world.host.ask("127.0.0.1", 8081) == "web 127.0.0.1"
@@ -318,13 +326,13 @@ def test_redirect_to_the_host_network(world: World) -> None:
 def test_taken_ports(world: World) -> None:
     """A port that an instance, a program or another engine has is refused with its owner's name; nothing is kept."""
     for name in ("web", "late"):
-        world.networks.attach("", name, name, "netns")
+        join(world.networks, "", name, "netns")
     world.publish("web", 8080)
     world.host.serve(9090)
     other = Networks(Records(world.base / "other.db"), "other", world.base / "o")
     (world.base / "o").mkdir()
     other.ensure_default()
-    other.attach("", "theirs", "theirs", "netns")
+    join(other, "", "theirs", "netns")
     other.publish("theirs", [PortRequest(container_port=80, host_port=7070)])
     for port, owner in (
         (8080, "instance web"),
@@ -380,7 +388,7 @@ def test_restore_after_a_deleted_bridge(world: World) -> None:
 def test_restore_when_the_subnet_was_taken_meanwhile(world: World) -> None:
     """A network that comes back to a host where its subnet is somebody else's by now takes another one."""
     before = world.networks.find("bridge")
-    world.networks.attach("", "web", "web", "netns")
+    join(world.networks, "", "web", "netns")
     world.networks.remove_all()
     rtnetlink.create_bridge("stranger", mtu=1500, mac="02:00:00:00:00:99", alias="")
     rtnetlink.add_address("stranger", ipaddress.IPv4Interface(f"{before.gateway}/{before.subnet.rpartition('/')[2]}"))
@@ -389,7 +397,7 @@ def test_restore_when_the_subnet_was_taken_meanwhile(world: World) -> None:
     again.restore([])
     assert not ipaddress.ip_network(again.find("bridge").subnet).overlaps(ipaddress.ip_network(before.subnet))
     assert again.check() == []
-    web = again.attach("", "web", "web", "netns").addresses[0]
+    web = join(again, "", "web", "netns").addresses[0]
     assert ipaddress.ip_interface(web.address) in ipaddress.ip_network(again.find("bridge").subnet)
 
 
@@ -414,7 +422,7 @@ def test_another_engine_process(world: World) -> None:
     assert world.neighbour.ask(HOST, 8081) == "nothing"
     assert again.find("bridge").members == {"web": web.address, "gone": gone.address}
     assert not (world.base / "netns" / "gone").exists()
-    assert again.attach("", "gone", "gone", "netns").addresses[0].address.startswith(f"{gone.address}/")
+    assert join(again, "", "gone", "netns").addresses[0].address.startswith(f"{gone.address}/")
 
 
 def test_two_engines(world: World) -> None:
@@ -426,8 +434,9 @@ def test_two_engines(world: World) -> None:
     assert mine.interface != theirs.interface
     assert not ipaddress.ip_network(mine.subnet).overlaps(ipaddress.ip_network(theirs.subnet))
     web = world.instance("web")
-    use = second.attach("", "far", "far", "netns")
-    far = world._settle("far", use)
+    use = join(second, "", "far", "netns")
+    far = Place(world._stack, "far", use.path, use.addresses[0].address.partition("/")[0])
+    run([JoinPath(use.path, namespace.CLONE_NEWNET), *specification.network((use,))])
     far.serve(80)
     second.publish("far", [PortRequest(container_port=80, host_port=8081)])
     assert web.ask(far.address, 80) == "nothing"
@@ -449,19 +458,19 @@ def test_static_address(world: World) -> None:
     wanted = str(subnet[99])
     assert world.instance("web", ip=wanted).address == wanted
     with pytest.raises(AlreadyExists, match=f"{wanted} is already in use by instance web"):
-        world.networks.attach("", "late", "late", "netns", wanted)
+        join(world.networks, "", "late", "netns", ip=wanted)
     world.networks.detach("web")
     world.networks.detach("web")
     with pytest.raises(AlreadyExists, match="instance web"):
-        world.networks.attach("", "late", "late", "netns", wanted)
+        join(world.networks, "", "late", "netns", ip=wanted)
     world.networks.release("web")
     world.networks.release("web")
-    assert world.networks.attach("", "late", "late", "netns", wanted).addresses[0].address.startswith(wanted)
+    assert join(world.networks, "", "late", "netns", ip=wanted).addresses[0].address.startswith(wanted)
 
 
 def test_tap(world: World) -> None:
     """A machine gets a tap on the bridge, gone when it is detached."""
-    use = world.networks.attach("", "machine", "machine", "tap", mac="02:00:00:00:00:99")
+    use = join(world.networks, "", "machine", "tap", mac="02:00:00:00:00:99")
     link = rtnetlink.link(use.device)
     bridge = rtnetlink.link(world.networks.find("bridge").interface)
     assert link
@@ -475,14 +484,14 @@ def test_failed_attachment_leaves_nothing(world: World) -> None:
     """When the pair can't be made, the namespace goes too."""
     rtnetlink.delete_link(world.networks.find("bridge").interface)
     with pytest.raises(OSError, match="No such device"):
-        world.networks.attach("", "web", "web", "netns")
+        join(world.networks, "", "web", "netns")
     assert not list((world.base / "netns").iterdir())
 
 
 def test_remove_and_prune(world: World) -> None:
     """A network goes when nobody is on it; predefined ones stay."""
     world.networks.create(NetworkRequest(name="app"))
-    world.networks.attach("app", "web", "web", "netns")
+    join(world.networks, "app", "web", "netns")
     with pytest.raises(NetworkInUse, match="instance web"):
         world.networks.remove("app")
     assert world.networks.prune() == []
@@ -521,11 +530,11 @@ def test_bad_requests(world: World, request_: NetworkRequest, words: str) -> Non
 
 def test_levels_and_networks(world: World) -> None:
     """Levels that can't be on a network are told so; the others get what fits."""
-    assert world.networks.attach("none", "a", "a", "netns").kind == "none"
-    assert world.networks.attach("host", "b", "b", "netns").kind == "host"
+    assert join(world.networks, "none", "a", "netns").kind == "none"
+    assert join(world.networks, "host", "b", "netns").kind == "host"
     for network, form in (("host", "tap"), ("none", "host")):
         with pytest.raises(Unsupported, match=network):
-            world.networks.attach(network, "c", "c", "tap" if form == "tap" else "host")
+            join(world.networks, network, "c", "tap" if form == "tap" else "host")
     with pytest.raises(Conflict, match="network none"):
         world.publish("a", 8080)
 
@@ -533,9 +542,9 @@ def test_levels_and_networks(world: World) -> None:
 def test_files(world: World) -> None:
     """An instance knows itself, the others of its network, and what it was told; nobody is named on the default one."""
     world.networks.create(NetworkRequest(name="app"))
-    web = world.networks.attach("app", "web", "web", "netns").addresses[0].address.partition("/")[0]
-    own = world.networks.attach("app", "db", "db", "netns").addresses[0].address.partition("/")[0]
-    world.networks.attach("", "lone", "lone", "netns")
+    web = join(world.networks, "app", "web", "netns").addresses[0].address.partition("/")[0]
+    own = join(world.networks, "app", "db", "netns").addresses[0].address.partition("/")[0]
+    join(world.networks, "", "lone", "netns")
     gateway = world.networks.find("app").gateway
     files = world.networks.files("db", "db1", world.base, dns=["192.0.2.53"], extra_hosts=["up:host-gateway", "x:::1"])
     names.write(files)

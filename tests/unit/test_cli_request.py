@@ -13,7 +13,14 @@ from trivet.base.error import TrivetError
 from trivet.cli.catalog import BY_WORDS
 from trivet.cli.command import Misuse, Parser, build_parser
 from trivet.cli.request import request_of
-from trivet.client.schema import InstanceRequest, MountRequest, PortRequest, RestartPolicy, RlimitRequest
+from trivet.client.schema import (
+    EndpointRequest,
+    InstanceRequest,
+    MountRequest,
+    PortRequest,
+    RestartPolicy,
+    RlimitRequest,
+)
 
 ENVIRON = {"HOME": "/root", "SECRET": "s3cret"}
 
@@ -76,12 +83,28 @@ ACCEPTED: list[tuple[list[str], dict[str, Any]]] = [
     ),
     (
         ["-P", "--network", "back", "--network-alias", "db"],
-        {"publish_all": True, "network": "back", "network_aliases": ["db"]},
+        {"publish_all": True, "networks": [EndpointRequest(network="back", aliases=["db"])]},
     ),
     (
         ["--ip", "10.0.0.9", "--dns", "9.9.9.9", "--add-host", "a:1.2.3.4"],
-        {"ip": "10.0.0.9", "dns": ["9.9.9.9"], "extra_hosts": ["a:1.2.3.4"]},
+        {
+            "networks": [EndpointRequest(network="bridge", ip="10.0.0.9")],
+            "dns": ["9.9.9.9"],
+            "extra_hosts": ["a:1.2.3.4"],
+        },
     ),
+    (
+        ["--network", "name=a,alias=x,ip6=fd00::9,gw-priority=-1,egress=1.5mbit", "--network", "b", "--ip", "10.0.0.9"],
+        {
+            "networks": [
+                EndpointRequest(
+                    network="a", aliases=["x"], ip="10.0.0.9", ip6="fd00::9", priority=-1, egress=1_500_000
+                ),
+                EndpointRequest(network="b"),
+            ]
+        },
+    ),
+    (["--dns-search", "a.test", "--dns-opt", "ndots:2"], {"dns_search": ["a.test"], "dns_options": ["ndots:2"]}),
     (["--add-host", "a:::1"], {"extra_hosts": ["a:::1"]}),
     (["--ulimit", "nofile=64:128"], {"rlimits": [RlimitRequest("NOFILE", 64, 128)]}),
     (["--ulimit", "core=-1"], {"rlimits": [RlimitRequest("CORE", -1, -1)]}),

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from trivet.base.error import AlreadyExists, Exhausted, InvalidArgument
 from trivet.engine.network.ipam import Address, Pool, Subnet, free_subnet, mac_of
 
-SUBNET = Subnet("10.0.0.0/29")
-GATEWAY = Address("10.0.0.1")
+SUBNET = ipaddress.IPv4Network("10.0.0.0/29")
+GATEWAY = ipaddress.IPv4Address("10.0.0.1")
 
 
 def test_addresses_rest() -> None:
@@ -68,27 +68,27 @@ def test_no_address_twice(steps: list[int | None]) -> None:
 
 def test_taken_addresses_are_known() -> None:
     """A pool made again from records goes on behind them."""
-    pool = Pool(SUBNET, GATEWAY, [Address("10.0.0.2"), Address("10.0.0.3")])
+    pool = Pool(SUBNET, GATEWAY, [ipaddress.IPv4Address("10.0.0.2"), ipaddress.IPv4Address("10.0.0.3")])
     assert str(pool.allocate()) == "10.0.0.4"
 
 
 def test_free_subnet() -> None:
     """The first subnet that overlaps nothing is chosen; a default route is no obstacle; ranges are tried in turn."""
-    ranges = ((Subnet("10.0.0.0/30"), 31), (Subnet("10.1.0.0/31"), 32))
-    used = [Subnet("0.0.0.0/0")]
+    ranges = ((ipaddress.IPv4Network("10.0.0.0/30"), 31), (ipaddress.IPv4Network("10.1.0.0/31"), 32))
+    used: list[Subnet] = [ipaddress.IPv4Network("0.0.0.0/0")]
     for expected in ("10.0.0.0/31", "10.0.0.2/31", "10.1.0.0/32", "10.1.0.1/32"):
         subnet = free_subnet(ranges, used)
         assert str(subnet) == expected
         used.append(subnet)
     with pytest.raises(Exhausted, match=r"10.0.0.0/30 and 10.1.0.0/31"):
         free_subnet(ranges, used)
-    assert free_subnet(ranges, [Subnet("10.0.0.0/31"), ipaddress.IPv4Network("192.168.0.0/16")]) == Subnet(
-        "10.0.0.2/31"
-    )
+    assert free_subnet(
+        ranges, [ipaddress.IPv4Network("10.0.0.0/31"), ipaddress.IPv4Network("192.168.0.0/16")]
+    ) == ipaddress.IPv4Network("10.0.0.2/31")
 
 
 def test_mac() -> None:
     """A MAC is local, not multicast, and different for different addresses."""
-    macs = {mac_of(address) for address in Subnet("10.0.0.0/24")}
+    macs = {mac_of(address) for address in ipaddress.IPv4Network("10.0.0.0/24")}
     assert len(macs) == 256
     assert all(int(mac[:2], 16) & 3 == 2 for mac in macs)

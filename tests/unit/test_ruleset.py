@@ -47,9 +47,9 @@ WEB = endpoint(FRONT, "172.24.0.2", port(8080, 80), port(8443, 443, address="127
 PROCESS = endpoint(HOST, "", port(8081, 80), port(80, 80), port(1, 2, "udp", "192.0.2.1"), form="host")
 
 CASES = {
-    "empty": ([], [], ()),
-    "one-network": ([FRONT], [], ()),
-    "published": ([FRONT, BACK, HOST], [WEB, PROCESS], ("eth0", "eth1")),
+    "empty": ([], [], {}),
+    "one-network": ([FRONT], [], {}),
+    "published": ([FRONT, BACK, HOST], [WEB, PROCESS], {4: ("eth0", "eth1")}),
 }
 
 

@@ -23,6 +23,7 @@ from trivet.build.session import Step
 from trivet.build.state import State
 from trivet.build.stub import COMMON
 from trivet.build.thread import in_thread
+from trivet.client.schema import EndpointRequest
 from trivet.engine.instance.stream import Failed, Stream
 from trivet.engine.instance.watch import parse_exit
 from trivet.engine.network import names
@@ -134,7 +135,8 @@ class _Sandbox:
         """Connect the step to its network, and describe its container."""
         session, tools = self._step.session, self._step.session.tools
         undo.push_async_callback(in_thread, tools.networks.release, name)
-        attachment = await in_thread(tools.networks.attach, self._command.network, name, name, "netns")
+        wish = EndpointRequest(network=self._command.network or "bridge")
+        (attachment,) = await in_thread(tools.networks.attach, name, name, "netns", [wish])
         directory = session.work / "file" / name
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
         files = tools.networks.files(name, HOSTNAME, directory, extra_hosts=session.request.add_hosts)

@@ -13,7 +13,7 @@ import msgspec
 from trivet.build.caller import Ask, NoAnswer
 from trivet.build.session import Session
 from trivet.build.thread import in_thread
-from trivet.client.schema import Progress
+from trivet.client.schema import EndpointRequest, Progress
 from trivet.engine.instance.stream import Failed, Stream
 from trivet.isolation.plan import Plan
 from trivet.launch.frame import Type
@@ -46,9 +46,10 @@ async def open_shell(session: Session, plan: Plan, shell: tuple[str, ...], title
 async def _serve(session: Session, plan: Plan, caller: Stream) -> None:
     driver, networks = session.tools.driver, session.tools.networks
     await in_thread(driver.release, plan)  # what the command has left running
-    for each in plan.attachments:  # an interface is set up but once
-        attachment = await in_thread(networks.attach, each.network, plan.id, plan.id, "netns")
-        plan = msgspec.structs.replace(plan, attachments=(attachment,))
+    wishes = [EndpointRequest(network=each.network) for each in plan.attachments]  # an interface is set up but once
+    plan = msgspec.structs.replace(
+        plan, attachments=await in_thread(networks.attach, plan.id, plan.id, "netns", wishes)
+    )
     await in_thread(driver.prepare, plan)
     stream = await Stream.adopt(await in_thread(driver.start, plan))
     try:

@@ -101,6 +101,8 @@ ENTRIES = (
     Entry(STORE, "", "network create", "network", "create", "create a network"),
     Entry(STORE, "", "network ls", "network", "ls", "list networks"),
     Entry(STORE, "", "network inspect", "network", "inspect", "show everything about networks, as JSON"),
+    Entry(STORE, "", "network connect", "network", "connect", "put an instance on a network, running or not"),
+    Entry(STORE, "", "network disconnect", "network", "disconnect", "take an instance from a network"),
     Entry(STORE, "", "network rm", "network", "rm", "remove networks"),
     Entry(STORE, "", "network prune", "network", "prune", "remove networks nothing uses"),
     Entry(

@@ -7,11 +7,12 @@ from argparse import Namespace
 from trivet.cli import value
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
+from trivet.cli.endpoint import rate
 from trivet.cli.instance import each
-from trivet.cli.option import FILTER, NETWORK, repeated
+from trivet.cli.option import FILTER, NETWORK, REF, repeated
 from trivet.cli.output import FORMAT, JSON, QUIET, Column, short, show, write_array, write_json
 from trivet.cli.prune import prune_command
-from trivet.client.schema import Network, NetworkRequest
+from trivet.client.schema import EndpointRequest, Network, NetworkRequest
 
 
 def create(context: Context, args: Namespace) -> int:
@@ -22,6 +23,11 @@ def create(context: Context, args: Namespace) -> int:
             driver=args.driver,
             subnet=args.subnet,
             gateway=args.gateway,
+            ip_range=args.ip_range,
+            ipv6=args.ipv6,
+            subnet6=args.subnet6,
+            gateway6=args.gateway6,
+            options=dict(args.opt),
             internal=args.internal,
             mtu=args.mtu,
             labels=dict(args.label),
@@ -45,7 +51,7 @@ def list_(context: Context, args: Namespace) -> int:
         Column("ID", lambda row: short(row.id, args)),
         Column("NAME", lambda row: row.name),
         Column("DRIVER", lambda row: row.driver),
-        Column("SUBNET", lambda row: row.subnet or "-"),
+        Column("SUBNET", lambda row: ", ".join(filter(None, (row.subnet, row.subnet6))) or "-"),
         Column("REACH", lambda row: "internal" if row.internal else "outside" if row.subnet else "-"),
         Column("INSTANCES", lambda row: ", ".join(sorted(row.members))),
     ]
@@ -64,6 +70,29 @@ def remove(context: Context, args: Namespace) -> int:
     return each(context, args, args.networks, context.client.networks.remove)
 
 
+def connect(context: Context, args: Namespace) -> int:
+    """Put an instance on a network."""
+    endpoint = EndpointRequest(
+        network=args.network,
+        aliases=args.alias,
+        ip=args.ip,
+        ip6=args.ip6,
+        mac=args.mac_address,
+        priority=args.gw_priority,
+        ingress=args.ingress,
+        egress=args.egress,
+    )
+    context.client.networks.connect(args.network, args.instance, endpoint)
+    return 0
+
+
+def disconnect(context: Context, args: Namespace) -> int:
+    """Take an instance from a network."""
+    context.client.networks.disconnect(args.network, args.instance)
+    return 0
+
+
+ONE = option("network", metavar="NETWORK", help="name or id", complete=NETWORK)
 REFS = option("networks", metavar="NETWORK", nargs="+", help="name or id", complete=NETWORK)
 
 COMMANDS = {
@@ -75,6 +104,13 @@ COMMANDS = {
                 "--subnet", metavar="CIDR", default="", help="addresses, such as 10.9.0.0/24; a free range otherwise"
             ),
             option("--gateway", metavar="ADDRESS", default="", help="the host's address on it"),
+            option("--ip-range", metavar="CIDR", default="", help="where in the subnet addresses are taken from"),
+            flag("--ipv6", help="IPv6 too, with unique local addresses unless --subnet6 says others"),
+            option("--subnet6", metavar="CIDR", default="", help="IPv6 addresses, such as 2001:db8:9::/64"),
+            option("--gateway6", metavar="ADDRESS", default="", help="the host's IPv6 address on it"),
+            repeated(
+                "-o", "--opt", metavar="KEY=VALUE", type=value.pair, help="option of the driver, as Docker has it"
+            ),
             flag("--internal", help="no way out, no names from outside"),
             option("--mtu", metavar="BYTES", type=value.natural, default=1500, help="largest packet (default: 1500)"),
             repeated("--label", metavar="KEY[=VALUE]", type=value.label, help="attach a label"),
@@ -88,6 +124,22 @@ COMMANDS = {
     ),
     "ls": Command(list_, (FILTER, *QUIET, *FORMAT), examples=(("trivet network ls", ""),)),
     "inspect": Command(inspect, (REFS,), examples=(("trivet network inspect back", ""),)),
+    "connect": Command(
+        connect,
+        (
+            repeated("--alias", metavar="NAME", help="a further name on the network"),
+            option("--ip", metavar="ADDRESS", default="", help="IPv4 address on it"),
+            option("--ip6", metavar="ADDRESS", default="", help="IPv6 address on it"),
+            option("--mac-address", metavar="MAC", default="", help="hardware address"),
+            option("--gw-priority", metavar="N", type=int, default=0, help="the highest has the default route"),
+            option("--ingress", metavar="RATE", type=rate, default=0, help="limit of what comes in, such as 10mbit"),
+            option("--egress", metavar="RATE", type=rate, default=0, help="limit of what goes out"),
+            ONE,
+            REF,
+        ),
+        examples=(("trivet network connect --alias db back web", ""),),
+    ),
+    "disconnect": Command(disconnect, (ONE, REF), examples=(("trivet network disconnect back web", ""),)),
     "rm": Command(remove, (*JSON, REFS), examples=(("trivet network rm back", ""),)),
     "prune": prune_command(("networks",), "trivet network prune"),
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from trivet.cli import value
 from trivet.cli.command import Option, flag, option, under
+from trivet.cli.endpoint import network
 from trivet.cli.mount import mount, tmpfs, volume
 from trivet.cli.port import publish
 from trivet.cli.terminal import DETACH_KEYS, keys
@@ -109,7 +110,15 @@ SHARED = (
     ),
     *under(
         "network",
-        option("--network", "--net", metavar="NETWORK", default="", help="a network's name, host or none"),
+        repeated(
+            "--network",
+            "--net",
+            metavar="NETWORK",
+            type=network,
+            help="a network's name, host, none or container:INSTANCE; or name=..,alias=..,ip=..,ip6=..,mac-address=..,"
+            "gw-priority=N,ingress=10mbit,egress=10mbit",
+            complete=NETWORK,
+        ),
         repeated(
             "-p",
             "--publish",
@@ -119,10 +128,13 @@ SHARED = (
         ),
         flag("-P", "--publish-all", help="publish every port the image exposes"),
         repeated("--network-alias", "--net-alias", metavar="NAME", help="a further name on the network"),
-        option("--ip", metavar="ADDRESS", default="", help="address on the network"),
+        option("--ip", metavar="ADDRESS", default="", help="IPv4 address on the network"),
+        option("--ip6", metavar="ADDRESS", default="", help="IPv6 address on the network"),
         option("--mac-address", metavar="MAC", default="", help="hardware address, such as 02:42:ac:11:00:02"),
         repeated("--dns", metavar="ADDRESS", help="name server"),
-        repeated("--add-host", metavar="NAME:ADDRESS", help="a line for /etc/hosts"),
+        repeated("--dns-search", metavar="DOMAIN", help='domain that short names are looked up in; "." for none'),
+        repeated("--dns-option", "--dns-opt", metavar="OPTION", help="resolver option, such as ndots:2"),
+        repeated("--add-host", metavar="NAME:ADDRESS", help="a line for /etc/hosts; host-gateway is the host"),
     ),
     *under(
         "resources",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from trivet.base.error import InvalidArgument
-from trivet.cli import terminal, value
+from trivet.cli import endpoint, terminal, value
 from trivet.cli.command import Misuse
 from trivet.client.schema import InstanceRequest, LevelName, RestartPolicy, RlimitRequest
 
@@ -46,11 +46,10 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         mounts=[*args.volume, *args.mount, *args.tmpfs],
         ports=[port for ports in args.publish for port in ports],
         publish_all=args.publish_all,
-        network=args.network,
-        network_aliases=args.network_alias,
-        ip=args.ip,
-        mac=args.mac_address,
+        networks=endpoint.wanted(args),
         dns=args.dns,
+        dns_search=args.dns_search,
+        dns_options=args.dns_option,
         extra_hosts=[_host(text) for text in args.add_host],
         memory=args.memory,
         memory_swap=args.memory_swap,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trivet.client.schema import Network, NetworkRequest
+from trivet.client.schema import ConnectRequest, EndpointRequest, Network, NetworkRequest
 from trivet.client.transport import Transport, filters, segment
 
 
@@ -25,6 +25,16 @@ class Networks:
     def get(self, ref: str) -> Network:
         """Read one network."""
         return self._transport.fetch(Network, "GET", f"/v1/networks/{segment(ref)}")
+
+    def connect(self, ref: str, instance: str, endpoint: EndpointRequest | None = None) -> None:
+        """Put an instance on a network, running or not."""
+        wish = ConnectRequest(instance=instance, endpoint=endpoint)
+        self._transport.call("POST", f"/v1/networks/{segment(ref)}/connect", body=wish)
+
+    def disconnect(self, ref: str, instance: str) -> None:
+        """Take an instance from a network, running or not."""
+        wish = ConnectRequest(instance=instance)
+        self._transport.call("POST", f"/v1/networks/{segment(ref)}/disconnect", body=wish)
 
     def remove(self, ref: str) -> None:
         """Remove a network. Raises `Conflict` while an instance is attached."""

@@ -44,6 +44,31 @@ class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
     protocol: Literal["tcp", "udp"] = "tcp"
 
 
+class EndpointRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One network wanted: `--network NAME`, or `name=NAME,alias=..,ip=..,ip6=..,mac-address=..`.
+
+    `aliases` are names besides the instance's own. The default route goes over the network of the highest `priority`,
+    the first one of several. Rates are bits a second as the instance sees them, 0 is unlimited.
+    """
+
+    network: str
+    aliases: list[str] = []
+    ip: str = ""
+    ip6: str = ""
+    mac: str = ""
+    priority: int = 0
+    ingress: int = 0
+    egress: int = 0
+
+
+class ConnectRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`network connect` and `disconnect`; with `force` an instance that isn't there is fine, too."""
+
+    instance: str
+    endpoint: EndpointRequest | None = None
+    force: bool = False
+
+
 class RlimitRequest(msgspec.Struct, frozen=True):
     """One `--ulimit`, -1 unlimited."""
 
@@ -79,11 +104,10 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     mounts: list[MountRequest] = []
     ports: list[PortRequest] = []
     publish_all: bool = False
-    network: str = ""
-    network_aliases: list[str] = []
-    ip: str = ""
-    mac: str = ""
+    networks: list[EndpointRequest] = []
     dns: list[str] = []
+    dns_search: list[str] = []
+    dns_options: list[str] = []
     extra_hosts: list[str] = []
     memory: int = 0
     memory_swap: int = 0
@@ -132,6 +156,8 @@ class NetworkUse(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str
     mac: str
     aliases: list[str] = []
+    gateway6: str = ""
+    priority: int = 0
 
 
 class MountUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -312,6 +338,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     labels: dict[str, str] = {}
     members: dict[str, str] = {}
+    subnet6: str = ""
+    gateway6: str = ""
+    mtu: int = 1500
+    options: dict[str, str] = {}
 
 
 class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -321,9 +351,14 @@ class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = "bridge"
     subnet: str = ""
     gateway: str = ""
+    ipv6: bool = False
+    subnet6: str = ""
+    gateway6: str = ""
+    ip_range: str = ""
     internal: bool = False
     mtu: int = 1500
     labels: dict[str, str] = {}
+    options: dict[str, str] = {}
 
 
 class LevelInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,8 +18,6 @@ from trivet.isolation import specification
 from trivet.isolation.plan import Attachment, Mount, Plan, Program
 from trivet.kernel.cgroup_record import Hierarchy
 from trivet.launch.operation import (
-    AddAddress,
-    AddRoute,
     Directory,
     File,
     JoinPath,
@@ -149,8 +147,5 @@ def _network(attachments: tuple[Attachment, ...]) -> tuple[Operation, ...]:
     for attachment in attachments:
         if attachment.kind != "tap":
             continue
-        steps.append(LinkUp(attachment.mac, attachment.name, attachment.mtu))
-        steps += [AddAddress(attachment.name, address.address) for address in attachment.addresses]
-        gateways = [address.gateway for address in attachment.addresses if address.gateway]
-        steps += [AddRoute(attachment.name, "", gateway) for gateway in gateways]
+        steps += specification.interface(attachment.mac, attachment)
     return tuple(steps)

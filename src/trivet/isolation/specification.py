@@ -9,7 +9,7 @@ from typing import Any
 
 from trivet.isolation.plan import Attachment, Limits, Mount, Owner, Plan, Program, Security
 from trivet.kernel import capability
-from trivet.launch.operation import AddAddress, AddRoute, LinkUp, Operation
+from trivet.launch.operation import AddAddress, AddRoute, LinkUp, Operation, Sysctl
 from trivet.oci import runtime as oci
 from trivet.runtime import device, profile
 
@@ -127,11 +127,22 @@ def network(attachments: tuple[Attachment, ...]) -> tuple[Operation, ...]:
     steps: list[Operation] = [LinkUp("lo")] if any(a.kind == "netns" for a in attachments) else []
     for attachment in attachments:
         if attachment.kind == "netns" and attachment.device:
-            steps.append(LinkUp(attachment.device, attachment.name, attachment.mtu))
-            steps += [AddAddress(attachment.name, address.address) for address in attachment.addresses]
-            gateways = [address.gateway for address in attachment.addresses if address.gateway]
-            steps += [AddRoute(attachment.name, "", gateway) for gateway in gateways]
+            steps += interface(attachment.device, attachment)
     return tuple(steps)
+
+
+def interface(device: str, attachment: Attachment) -> list[Operation]:
+    """Spell out how one interface, known as `device` (name or MAC address) until then, is made as planned."""
+    name, addresses = attachment.name, [address.address for address in attachment.addresses]
+    gateways = [address.gateway for address in attachment.addresses if address.gateway]
+    # Until now an interface has no IPv6 at all; with an address it still believes no router (CVE-2020-13401).
+    settings = (("disable_ipv6", "0"), ("accept_ra", "0")) if any(":" in address for address in addresses) else ()
+    return [
+        LinkUp(device, name, attachment.mtu),
+        *(Sysctl(f"net/ipv6/conf/{name}/{key}", value) for key, value in settings),
+        *(AddAddress(name, address) for address in addresses),
+        *(AddRoute(name, "", gateway) for gateway in gateways),
+    ]
 
 
 _PERIOD = 100_000

@@ -45,11 +45,12 @@ NEWROUTE, GETROUTE = 24, 26
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_NET_NS_PID, IFLA_IFALIAS, IFLA_NET_NS_FD = 19, 20, 28
 INFO_KIND, INFO_DATA, INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
-BRPORT_MODE = 4
+BRPORT_MODE, BRPORT_ISOLATED = 4, 33
 VETH_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 IFF_UP = 1
+_NO_DETECTION = 2  # IFA_F_NODAD: an IPv6 address can be used at once
 _ADD = REQUEST | ACK | CREATE | EXCLUSIVE
 _MAIN_TABLE, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK, _UNICAST = 254, 3, 0, 253, 1
 
@@ -108,11 +109,19 @@ def create_bridge(name: str, *, mtu: int = 1500, mac: str = "", alias: str = "")
 
 
 def create_veth(
-    name: str, master: str, peer: str, namespace: int, *, mac: str, mtu: int = 1500, alias: str = ""
+    name: str,
+    master: str,
+    peer: str,
+    namespace: int,
+    *,
+    mac: str,
+    mtu: int = 1500,
+    alias: str = "",
+    isolated: bool = False,
 ) -> None:
     """Create a pair: `name` here, up and on bridge `master`; `peer` in the network namespace of descriptor `namespace`.
 
-    As for `set_hairpin`, the bridge sends back to it what came from it.
+    As for `set_port`, the bridge sends back to it what came from it.
     The peer can't be brought up in the same message (ENOTCONN); whoever enters the namespace does that.
     """
     there = IFINFO.pack(0, 0, 0, 0, 0) + b"".join(
@@ -134,7 +143,7 @@ def create_veth(
         ]
     )
     with Socket(socket.NETLINK_ROUTE) as netlink:
-        netlink.send(Request(NEWLINK, here, _ADD, name), _alias(name, alias), _hairpin(name))
+        netlink.send(Request(NEWLINK, here, _ADD, name), _alias(name, alias), _port(name, isolated))
 
 
 def set_link(name: str, *, up: bool | None = None, master: str | None = None, mtu: int = 0, alias: str = "") -> None:
@@ -151,13 +160,14 @@ def set_link(name: str, *, up: bool | None = None, master: str | None = None, mt
         netlink.send(Request(SETLINK, payload, object=name))
 
 
-def set_hairpin(name: str) -> None:
+def set_port(name: str, *, isolated: bool = False) -> None:
     """Let a bridge send frames back through the port they came from.
 
     An instance that asks for its own published port needs it where br_netfilter translates addresses inside the bridge.
+    `isolated` ports of one bridge reach the bridge itself, and not one another.
     """
     with Socket(socket.NETLINK_ROUTE) as netlink:
-        netlink.send(_hairpin(name))
+        netlink.send(_port(name, isolated))
 
 
 def delete_link(name: str) -> bool:
@@ -177,7 +187,8 @@ def add_address(name: str, interface: Interface) -> None:
     """Give an interface an address with its prefix; one it already has is an `OSError` (EEXIST)."""
     packed = interface.ip.packed
     family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
-    payload = IFADDR.pack(family, interface.network.prefixlen, 0, 0, _index(name))
+    flags = 0 if interface.version == 4 else _NO_DETECTION
+    payload = IFADDR.pack(family, interface.network.prefixlen, flags, 0, _index(name))
     payload += attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
     if interface.version == 4:
         payload += attribute(IFA_BROADCAST, interface.network.broadcast_address.packed)
@@ -223,16 +234,17 @@ def add_route(destination: Network, gateway: str = "", interface: str = "") -> N
         netlink.send(Request(NEWROUTE, payload, _ADD, str(destination)))
 
 
-def routes() -> list[Route]:
-    """List the IPv4 unicast routes of all tables."""
+def routes(family: int = socket.AF_INET) -> list[Route]:
+    """List the unicast routes of a family, of all tables."""
     found = []
     with Socket(socket.NETLINK_ROUTE) as netlink:
-        request = Request(GETROUTE, RTMSG.pack(socket.AF_INET, *[0] * 8), REQUEST | DUMP)
+        request = Request(GETROUTE, RTMSG.pack(family, *[0] * 8), REQUEST | DUMP)
         for payload in netlink.dump(request):
             _, length, _, _, _, _, _, kind, _ = RTMSG.unpack_from(payload)
             values = attributes(payload[RTMSG.size :])
             if kind == _UNICAST:
-                network = ipaddress.ip_network((values.get(RTA_DST, bytes(4)), length))
+                size = 4 if family == socket.AF_INET else 16
+                network = ipaddress.ip_network((values.get(RTA_DST, bytes(size)), length))
                 found.append(Route(network, number(values.get(RTA_OIF, bytes(4)))))
     return found
 
@@ -243,8 +255,9 @@ def _alias(name: str, alias: str) -> Request:
     return Request(SETLINK, payload, object=name)
 
 
-def _hairpin(name: str) -> Request:
-    port = nested(INFO_SLAVE_DATA, attribute(BRPORT_MODE, b"\1"))
+def _port(name: str, isolated: bool) -> Request:
+    settings = attribute(BRPORT_MODE, b"\1") + attribute(BRPORT_ISOLATED, bytes([isolated]))
+    port = nested(INFO_SLAVE_DATA, settings)
     info = nested(IFLA_LINKINFO, attribute(INFO_SLAVE_KIND, "bridge"), port)
     return Request(NEWLINK, IFINFO.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, name) + info, object=name)
 

@@ -54,7 +54,7 @@ class AddAddress(Operation, frozen=True):
 
 
 class AddRoute(Operation, frozen=True):
-    """Add a route to `destination` (CIDR, "" is the default) via `gateway` on `link`."""
+    """Add a route to `destination` (CIDR, "" is the default) via `gateway` on `link`, in place of another one there."""
 
     code = 43
     link: str

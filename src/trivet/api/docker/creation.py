@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from trivet.api.docker import mount
+from trivet.api.docker import endpoint, mount
 from trivet.base.error import InvalidArgument, Unsupported
 from trivet.client.schema import InstanceRequest, LevelName, MountRequest, PortRequest, RestartPolicy, RlimitRequest
 
@@ -80,6 +80,8 @@ class HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
     sysctls: dict[str, str] = {}
     shm_size: int = 0
     dns: list[str] = []
+    dns_search: list[str] = []
+    dns_options: list[str] = []
     extra_hosts: list[str] = []
     group_add: list[str] = []
     security_opt: list[str] = []
@@ -96,24 +98,10 @@ class HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
     volume_driver: str = ""
 
 
-class IpamConfig(msgspec.Struct, frozen=True):
-    """A fixed address."""
-
-    IPv4Address: str = ""
-
-
-class Endpoint(msgspec.Struct, frozen=True, rename="pascal"):
-    """What is wanted of one network."""
-
-    aliases: list[str] = []
-    mac_address: str = ""
-    ipam_config: IpamConfig | None = msgspec.field(default=None, name="IPAMConfig")
-
-
 class NetworkingConfig(msgspec.Struct, frozen=True, rename="pascal"):
     """The networks wanted, by name."""
 
-    endpoints_config: dict[str, Endpoint | None] = {}
+    endpoints_config: dict[str, endpoint.Endpoint | None] = {}
 
 
 class Creation(msgspec.Struct, frozen=True, rename="pascal"):
@@ -160,7 +148,6 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
             raise Unsupported(words)
     if not wish.image:
         raise InvalidArgument("no image specified")
-    network, endpoint = _network(wish)
     return InstanceRequest(
         image=wish.image,
         isolation=_level(host.runtime, labels),
@@ -177,11 +164,10 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         mounts=mount.requests(host.binds, host.mounts, host.tmpfs, wish.volumes, more),
         ports=_ports(wish),
         publish_all=host.publish_all_ports,
-        network=network,
-        network_aliases=endpoint.aliases or [],
-        ip=endpoint.ipam_config.IPv4Address if endpoint.ipam_config else "",
-        mac=endpoint.mac_address or wish.mac_address,
+        networks=endpoint.requests(host.network_mode, wish.networking_config.endpoints_config or {}, wish.mac_address),
         dns=host.dns or [],
+        dns_search=host.dns_search or [],
+        dns_options=host.dns_options or [],
         extra_hosts=host.extra_hosts or [],
         memory=host.memory or 0,
         memory_swap=host.memory_swap or 0,
@@ -258,21 +244,6 @@ def _words(command: list[str] | str | None) -> list[str] | None:
     return [] if words == [""] else words
 
 
-def _network(wish: Creation) -> tuple[str, Endpoint]:
-    mode = wish.host_config.network_mode
-    endpoints = {key: value or Endpoint() for key, value in (wish.networking_config.endpoints_config or {}).items()}
-    if mode.startswith("container:"):
-        raise Unsupported("the network of another container cannot be joined")
-    if mode in ("", "default"):
-        mode = next(iter(endpoints), "")
-    others = set(endpoints) - {mode, "default"}
-    if others:
-        raise Unsupported(
-            f"a container can be on one network only: {mode} and {', '.join(sorted(others))} were asked for"
-        )
-    return ("" if mode == "default" else mode), endpoints.get(mode) or endpoints.get("default") or Endpoint()
-
-
 def _ports(wish: Creation) -> list[PortRequest]:
     bindings = wish.host_config.port_bindings or {}
     found = []
@@ -289,7 +260,6 @@ def _ports(wish: Creation) -> list[PortRequest]:
 
 
 def _published(number: int, protocol: str, host_port: int, address: str) -> PortRequest:
-    address = "" if address in ("0.0.0.0", "::") else address
     fields = {
         "container_port": number,
         "protocol": protocol,

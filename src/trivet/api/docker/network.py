@@ -7,14 +7,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from trivet.api.docker.endpoint import Endpoint, identity, split
 from trivet.api.docker.route import Route, answer, body, filters, name, nothing
 from trivet.base.error import Conflict, InvalidArgument, TrivetError, Unsupported
 from trivet.client.schema import Instance, Network, NetworkRequest
 from trivet.engine.engine import Engine
-from trivet.engine.network.model import PREDEFINED
-
-MTU = "com.docker.network.driver.mtu"
-KNOWN_OPTIONS = "com.docker.network."
+from trivet.engine.network.model import MTU, PREDEFINED, NotConnected
 
 
 class IpamRow(msgspec.Struct, frozen=True, rename="pascal"):
@@ -22,13 +20,14 @@ class IpamRow(msgspec.Struct, frozen=True, rename="pascal"):
 
     subnet: str = ""
     gateway: str = ""
+    ip_range: str = msgspec.field(default="", name="IPRange")
 
 
 class Ipam(msgspec.Struct, frozen=True, rename="pascal"):
     """How addresses are given."""
 
     driver: str = "default"
-    config: list[IpamRow] = []
+    config: list[IpamRow] | None = None
 
 
 class Creation(msgspec.Struct, frozen=True, rename="pascal"):
@@ -37,10 +36,11 @@ class Creation(msgspec.Struct, frozen=True, rename="pascal"):
     name: str = ""
     driver: str = ""
     internal: bool = False
-    labels: dict[str, str] = {}
-    options: dict[str, str] = {}
+    labels: dict[str, str] | None = None
+    options: dict[str, str] | None = None
     ipam: Ipam | None = msgspec.field(default=None, name="IPAM")
     enable_ipv6: bool | None = msgspec.field(default=None, name="EnableIPv6")
+    enable_ipv4: bool | None = msgspec.field(default=None, name="EnableIPv4")
 
 
 class Member(msgspec.Struct, frozen=True, rename="pascal"):
@@ -48,6 +48,7 @@ class Member(msgspec.Struct, frozen=True, rename="pascal"):
 
     container: str = ""
     force: bool = False
+    endpoint_config: Endpoint | None = None
 
 
 def shown(network: Network, instances: list[Instance]) -> dict[str, Any]:
@@ -59,11 +60,11 @@ def shown(network: Network, instances: list[Instance]) -> dict[str, Any]:
         "Scope": "local",
         "Driver": "null" if network.driver == "none" else network.driver,
         "EnableIPv4": True,
-        "EnableIPv6": False,
+        "EnableIPv6": bool(network.subnet6),
         "IPAM": {
             "Driver": "default",
             "Options": None,
-            "Config": [{"Subnet": network.subnet, "Gateway": network.gateway}] if network.subnet else None,
+            "Config": _ranges(network) or None,
         },
         "Internal": network.internal,
         "Attachable": False,
@@ -71,9 +72,21 @@ def shown(network: Network, instances: list[Instance]) -> dict[str, Any]:
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
         "Containers": {each.id: _member(each, network) for each in instances if _on(each, network)},
-        "Options": {"com.docker.network.bridge.name": network.interface} if network.interface else {},
+        "Options": _options(network),
         "Labels": network.labels,
     }
+
+
+def _ranges(network: Network) -> list[dict[str, str]]:
+    rows = ((network.subnet, network.gateway), (network.subnet6, network.gateway6))
+    return [{"Subnet": subnet, "Gateway": gateway} for subnet, gateway in rows if subnet]
+
+
+def _options(network: Network) -> dict[str, str]:
+    """Show the options; those of a network made without any are Docker's, for the default one."""
+    if not network.interface:
+        return {}
+    return {"com.docker.network.bridge.name": network.interface, **network.options}
 
 
 def _on(instance: Instance, network: Network) -> bool:
@@ -82,12 +95,13 @@ def _on(instance: Instance, network: Network) -> bool:
 
 def _member(instance: Instance, network: Network) -> dict[str, str]:
     use = next(use for use in instance.networks if use.network == network.name)
+    v4, v6 = (split(use, version) for version in (4, 6))
     return {
         "Name": instance.name,
-        "EndpointID": instance.id,
+        "EndpointID": identity(instance, network),
         "MacAddress": use.mac,
-        "IPv4Address": use.addresses[0] if use.addresses else "",
-        "IPv6Address": "",
+        "IPv4Address": f"{v4[0]}/{v4[1]}" if v4[0] else "",
+        "IPv6Address": f"{v6[0]}/{v6[1]}" if v6[0] else "",
     }
 
 
@@ -106,28 +120,38 @@ async def inspect(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
     wish = await body(request, Creation)
+    made = await engine.create_network(_request(wish))
+    return answer({"Id": made.id, "Warning": ""}, 201)
+
+
+def _request(wish: Creation) -> NetworkRequest:
     options = wish.options or {}
-    ranges = wish.ipam.config if wish.ipam and wish.ipam.config else [IpamRow()]
-    if wish.enable_ipv6:
-        raise Unsupported("IPv6 networks are not supported")
-    if len(ranges) > 1:
-        raise InvalidArgument("a network has one subnet")
+    ranges = (wish.ipam.config if wish.ipam else None) or []
+    four = [each for each in ranges if ":" not in each.subnet]
+    six = [each for each in ranges if ":" in each.subnet]
+    if wish.enable_ipv4 is False:
+        raise Unsupported("networks without IPv4 are not supported")
+    if len(four) > 1 or len(six) > 1:
+        raise InvalidArgument("a network has one subnet of each family")
+    if six and not wish.enable_ipv6:
+        raise InvalidArgument("invalid network config: IPv6 is not enabled for the network")
     if not options.get(MTU, "1500").isdigit():
         raise InvalidArgument(f"invalid MTU: {options[MTU]}")
-    if strange := [key for key in options if not key.startswith(KNOWN_OPTIONS)]:
-        raise InvalidArgument(f"network option {strange[0]} is not known")
-    made = await engine.create_network(
-        NetworkRequest(
-            name=wish.name,
-            driver=wish.driver or "bridge",
-            subnet=ranges[0].subnet,
-            gateway=ranges[0].gateway,
-            internal=wish.internal,
-            mtu=int(options.get(MTU, "1500")),
-            labels=wish.labels or {},
-        )
+    row, row6 = (each[0] if each else IpamRow() for each in (four, six))
+    return NetworkRequest(
+        name=wish.name,
+        driver=wish.driver or "bridge",
+        subnet=row.subnet,
+        gateway=row.gateway,
+        ip_range=row.ip_range,
+        ipv6=bool(wish.enable_ipv6),
+        subnet6=row6.subnet,
+        gateway6=row6.gateway,
+        internal=wish.internal,
+        mtu=int(options.get(MTU, "1500")),
+        labels=wish.labels or {},
+        options=options,
     )
-    return answer({"Id": made.id, "Warning": ""}, 201)
 
 
 async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -136,29 +160,21 @@ async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 async def connect(engine: Engine, request: web.Request) -> web.StreamResponse:
-    """Say honestly that it can't be done, unless it is so already."""
-    network, instance = await _pair(engine, request)
-    if not _on(instance, network):
-        raise Unsupported(
-            f"cannot connect container {instance.name} to network {network.name}: "
-            "networks are chosen when a container is created"
-        )
+    wish = await body(request, Member)
+    network = await engine.inspect_network(name(request))
+    endpoint = (wish.endpoint_config or Endpoint()).request(network.name)
+    await engine.instances.connect(wish.container, endpoint)
     return nothing(200)
 
 
 async def disconnect(engine: Engine, request: web.Request) -> web.StreamResponse:
-    network, instance = await _pair(engine, request)
-    if _on(instance, network):
-        raise Unsupported(
-            f"cannot disconnect container {instance.name} from network {network.name}: "
-            "networks are chosen when a container is created"
-        )
-    raise Conflict(f"container {instance.id} is not connected to network {network.name}")
-
-
-async def _pair(engine: Engine, request: web.Request) -> tuple[Network, Instance]:
     wish = await body(request, Member)
-    return await engine.inspect_network(name(request)), await engine.instances.inspect(wish.container)
+    try:
+        await engine.instances.disconnect(wish.container, name(request))
+    except NotConnected as error:
+        if not wish.force:
+            raise Conflict(error.message.replace("instance", "container", 1)) from error
+    return nothing(200)
 
 
 async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from trivet.api.docker import endpoint
 from trivet.api.docker.duration import human, moment, seconds, since
-from trivet.client.schema import ImageDetail, Instance, MountRequest, MountUse, Network, NetworkUse
+from trivet.client.schema import ImageDetail, Instance, MountRequest, MountUse, Network
 
 LEVEL = "trivet.isolation"  # the annotation that says the level
 
@@ -32,7 +33,7 @@ def row(instance: Instance, networks: dict[str, Network]) -> dict[str, Any]:
         "State": instance.status,
         "Status": status(instance),
         "HostConfig": {"NetworkMode": _mode(instance), "Annotations": {LEVEL: instance.isolation}},
-        "NetworkSettings": {"Networks": _networks(instance, networks)},
+        "NetworkSettings": {"Networks": endpoint.shown(instance, networks)},
         "Mounts": [_mount(mount) for mount in instance.mounts if mount.kind != "tmpfs"],
     }
     if instance.size >= 0:
@@ -157,8 +158,8 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         "CapDrop": request.cap_drop or None,
         "CgroupnsMode": "private",
         "Dns": request.dns,
-        "DnsOptions": [],
-        "DnsSearch": [],
+        "DnsOptions": request.dns_options,
+        "DnsSearch": request.dns_search,
         "ExtraHosts": request.extra_hosts or None,
         "GroupAdd": request.groups or None,
         "IpcMode": "private",
@@ -210,7 +211,7 @@ def _spelled(mount: MountRequest) -> str:
 def _mode(instance: Instance) -> str:
     if instance.isolation == "process":
         return "host"
-    return instance.request.network or "bridge"
+    return instance.request.networks[0].network if instance.request.networks else "bridge"
 
 
 def _mount(mount: MountUse) -> dict[str, Any]:
@@ -230,7 +231,7 @@ def _network_settings(instance: Instance, networks: dict[str, Network]) -> dict[
     for port in instance.ports:
         place = {"HostIp": port.host_address or "0.0.0.0", "HostPort": str(port.host_port)}
         ports.setdefault(f"{port.container_port}/{port.protocol}", []).append(place)
-    uses = _networks(instance, networks)
+    uses = endpoint.shown(instance, networks)
     first = uses.get("bridge") or {}
     return {
         "Bridge": "",
@@ -243,36 +244,7 @@ def _network_settings(instance: Instance, networks: dict[str, Network]) -> dict[
         "SecondaryIPAddresses": None,
         "SecondaryIPv6Addresses": None,
         **{key: first.get(key, "") for key in ("EndpointID", "Gateway", "IPAddress", "MacAddress")},
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPv6Gateway": "",
-        "IPPrefixLen": first.get("IPPrefixLen", 0),
+        **{key: first.get(key, "") for key in ("GlobalIPv6Address", "IPv6Gateway")},
+        **{key: first.get(key, 0) for key in ("GlobalIPv6PrefixLen", "IPPrefixLen")},
         "Networks": uses,
-    }
-
-
-def _networks(instance: Instance, networks: dict[str, Network]) -> dict[str, Any]:
-    up = instance.status in ("running", "paused")
-    return {use.network: _endpoint(instance, use, networks.get(use.network), up) for use in instance.networks}
-
-
-def _endpoint(instance: Instance, use: NetworkUse, network: Network | None, up: bool) -> dict[str, Any]:
-    address, _, length = use.addresses[0].partition("/") if up and use.addresses else ("", "", "")
-    names = [instance.name, instance.id[:12], *use.aliases] if use.network not in ("bridge", "host", "none") else None
-    return {
-        "IPAMConfig": {"IPv4Address": instance.request.ip} if instance.request.ip else None,
-        "Links": None,
-        "Aliases": use.aliases or None,
-        "MacAddress": use.mac if up else "",
-        "DriverOpts": None,
-        "GwPriority": 0,
-        "NetworkID": network.id if network else "",
-        "EndpointID": instance.id if up else "",
-        "Gateway": use.gateway if up else "",
-        "IPAddress": address,
-        "IPPrefixLen": int(length or 0),
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": names,
     }

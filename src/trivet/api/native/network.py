@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from trivet.api.native.route import Route, answer, body, filters, nothing, ref
-from trivet.client.schema import Network, NetworkRequest
+from trivet.client.schema import ConnectRequest, EndpointRequest, Network, NetworkRequest
 from trivet.engine.engine import Engine
 
 
@@ -26,9 +27,24 @@ async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
     return nothing()
 
 
+async def connect(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wish = await body(request, ConnectRequest)
+    endpoint = wish.endpoint or EndpointRequest(network="")
+    await engine.instances.connect(wish.instance, msgspec.structs.replace(endpoint, network=ref(request)))
+    return nothing()
+
+
+async def disconnect(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wish = await body(request, ConnectRequest)
+    await engine.instances.disconnect(wish.instance, ref(request))
+    return nothing()
+
+
 ROUTES = (
     Route("POST", "/v1/networks", create, "Create a network", NetworkRequest, Network),
     Route("GET", "/v1/networks", listing, "List networks", None, list[Network], ("filter",)),
     Route("GET", "/v1/networks/{ref}", inspect, "Inspect a network", None, Network),
+    Route("POST", "/v1/networks/{ref}/connect", connect, "Put an instance on a network", ConnectRequest),
+    Route("POST", "/v1/networks/{ref}/disconnect", disconnect, "Take an instance from a network", ConnectRequest),
     Route("DELETE", "/v1/networks/{ref}", remove, "Remove a network"),
 )

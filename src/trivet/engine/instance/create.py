@@ -11,9 +11,9 @@ import msgspec
 from trivet.base.clock import now_ns
 from trivet.base.error import Unsupported
 from trivet.base.identity import check_name, new_id, new_name
-from trivet.client.schema import Created, InstanceRequest, PortRequest
+from trivet.client.schema import Created, EndpointRequest, InstanceRequest, PortRequest
 from trivet.engine.image.model import ImageRecord
-from trivet.engine.instance.attachment import choose
+from trivet.engine.instance.attachment import OTHER, choose, other
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.mount import Mounts, resolve
@@ -65,7 +65,7 @@ async def _make(
     context.images.check_platform(image, request.image)
     config = context.images.config(image)
     settings = config.defaults
-    request = publish_exposed(request, settings)
+    request = publish_exposed(_named(context, request), settings)
     snapshotter = context.snapshotters[ability.root]
     undo.push_async_callback(asyncio.to_thread, shutil.rmtree, place.state, True)
     place.files.mkdir(parents=True, mode=0o700)
@@ -86,7 +86,7 @@ async def _make(
         place=place,
         root=root,
         mounts=mounts.mounts,
-        attachments=(choose(request, ability, context.networks),),
+        attachments=choose(request, ability, context.networks),
     )
     record = InstanceRecord(
         id=key,
@@ -101,6 +101,17 @@ async def _make(
         anonymous_volumes=mounts.anonymous,
     )
     return record, warnings(request, ability)
+
+
+def _named(context: Context, request: InstanceRequest) -> InstanceRequest:
+    """Replace prefixes and ids by what lasts: names of networks, the id of another instance."""
+    if reference := other(request):
+        shared = EndpointRequest(network=f"{OTHER}{context.table.find(reference).id}")
+        return msgspec.structs.replace(request, networks=[shared, *request.networks[1:]])
+    wishes = [
+        msgspec.structs.replace(wish, network=context.networks.find(wish.network).name) for wish in request.networks
+    ]
+    return msgspec.structs.replace(request, networks=wishes)
 
 
 def _fill(context: Context, mounts: Mounts, image: ImageRecord) -> None:

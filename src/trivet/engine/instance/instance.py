@@ -10,6 +10,7 @@ from trivet.base.error import TrivetError
 from trivet.base.identity import check_name
 from trivet.client.schema import (
     Created,
+    EndpointRequest,
     ExecRequest,
     ExitStatus,
     Instance,
@@ -19,7 +20,7 @@ from trivet.client.schema import (
     TopRow,
 )
 from trivet.engine.image.model import ImageNotFound
-from trivet.engine.instance import copy, create, log, measure, remove, start, stop, update, wait
+from trivet.engine.instance import connection, copy, create, log, measure, remove, start, stop, update, wait
 from trivet.engine.instance import exec as execution
 from trivet.engine.instance import filter as filtering
 from trivet.engine.instance.context import Context
@@ -117,6 +118,18 @@ class Instances:
         async with self.context.locks.hold(key, "updating"):
             await update.update(self.context, key, fields)
 
+    async def connect(self, ref: str, wish: EndpointRequest) -> None:
+        """Put an instance on a network more, running or not."""
+        key = self.key(ref)
+        async with self.context.locks.hold(key, "connecting"):
+            await connection.connect(self.context, key, wish)
+
+    async def disconnect(self, ref: str, network: str) -> None:
+        """Take an instance from a network, running or not."""
+        key = self.key(ref)
+        async with self.context.locks.hold(key, "disconnecting"):
+            await connection.disconnect(self.context, key, network)
+
     async def attach(self, key: str, streams: Attach, begin: bool) -> Stream:
         """Attach to an instance that runs, or start it attached."""
         if begin:
@@ -179,6 +192,7 @@ class Instances:
         record = self.context.table.find(ref)
         record = record.change(name=check_name("instance", name))
         self.context.table.put(record.id, record, name=name)
+        await asyncio.to_thread(self.context.networks.rename, record.id, name)
         self.context.emit("rename", record)
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:

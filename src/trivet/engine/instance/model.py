@@ -71,9 +71,10 @@ def view(record: InstanceRecord, size: int = -1) -> Instance:
                 network=use.network,
                 interface=use.name if use.kind in ("netns", "tap") else "",
                 addresses=[address.address for address in use.addresses],
-                gateway=next((address.gateway for address in use.addresses), ""),
+                gateway=next((each.gateway for each in use.addresses if ":" not in each.address), ""),
+                gateway6=next((each.gateway for each in use.addresses if ":" in each.address), ""),
                 mac=use.mac,
-                aliases=record.request.network_aliases,
+                aliases=_aliases(record, use.network),
             )
             for use in plan.attachments
         ],
@@ -93,3 +94,7 @@ def view(record: InstanceRecord, size: int = -1) -> Instance:
         users=UserRange(first=plan.owner.first, size=plan.owner.size) if plan.owner else None,
         size=size,
     )
+
+
+def _aliases(record: InstanceRecord, network: str) -> list[str]:
+    return next((wish.aliases for wish in record.request.networks if wish.network == network), [])

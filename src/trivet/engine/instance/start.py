@@ -9,7 +9,8 @@ import msgspec
 
 from trivet.base.clock import now_ns
 from trivet.base.error import TrivetError
-from trivet.client.schema import Port
+from trivet.client.schema import EndpointRequest, Port
+from trivet.engine.instance.attachment import other, share
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
 from trivet.engine.instance.model import InstanceRecord
@@ -61,13 +62,14 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
 async def _connect(context: Context, record: InstanceRecord, undo: AsyncExitStack) -> tuple[Plan, tuple[Port, ...]]:
     """Give the instance its interface, its files (addresses may have changed) and its published ports."""
     request, plan, networks = record.request, record.plan, context.networks
+    if reference := other(request):
+        return share(context, reference, plan), ()
     form = (await asyncio.to_thread(context.driver(record).ability)).network
     undo.push_async_callback(asyncio.to_thread, networks.detach, record.id)
     owner = plan.owner
-    use = await asyncio.to_thread(
-        networks.attach, plan.attachments[0].network, record.id, record.name, form, request.ip, request.mac, owner
-    )
-    if owner and use.kind != "netns":  # else it was made with the network's namespace
+    wishes = request.networks or ([EndpointRequest(network="host")] if form == "host" else [])
+    uses = await asyncio.to_thread(networks.attach, record.id, record.name, form, wishes, owner)
+    if owner and not any(use.kind == "netns" for use in uses):  # else it was made with the network's namespace
         await asyncio.to_thread(hold, owner)
     files = networks.files(
         record.id,
@@ -79,7 +81,7 @@ async def _connect(context: Context, record: InstanceRecord, undo: AsyncExitStac
     names.write(files)
     undo.push_async_callback(asyncio.to_thread, networks.unpublish, record.id)
     ports = await asyncio.to_thread(networks.publish, record.id, request.ports)
-    return msgspec.structs.replace(plan, attachments=(use,), files=files), tuple(ports)
+    return msgspec.structs.replace(plan, attachments=uses, files=files), tuple(ports)
 
 
 async def _run(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import secrets
+import socket
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 from trivet.base.error import Conflict
-from trivet.engine.network import namespace
 from trivet.engine.network.forwarding import ALIAS
 from trivet.engine.network.ipam import mac_of
 from trivet.engine.network.model import Endpoint, Form, NetworkRecord
@@ -20,10 +21,11 @@ from trivet.kernel.tap import create_tap
 SYSCTLS = (
     # Lets the host reach a port published on 127.0.0.1; ruleset.py keeps everybody else away from loopback addresses.
     ("ipv4/conf/{}/route_localnet", "1"),
-    # IPv4 only for now: no link-local way around the rules, no router advertisements accepted.
-    ("ipv6/conf/{}/disable_ipv6", "1"),
+    # An instance that plays router must not become the host's (CVE-2020-13401).
+    ("ipv6/conf/{}/accept_ra", "0"),
 )
-INSIDE = "eth0"
+
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class Bridge:
@@ -37,16 +39,16 @@ class Bridge:
 
     def create(self, network: NetworkRecord) -> None:
         self._create_link(network)
-        interface = _gateway(network)
-        if interface not in rtnetlink.addresses(network.interface):
-            rtnetlink.add_address(network.interface, interface)
-        for name, value in SYSCTLS:
+        for name, value in (*SYSCTLS, ("ipv6/conf/{}/disable_ipv6", "0" if network.subnet6 else "1")):
             _write_sysctl(name.format(network.interface), value)
+        for interface in _gateways(network):
+            if interface not in rtnetlink.addresses(network.interface, _FAMILIES[interface.version]):
+                rtnetlink.add_address(network.interface, interface)
 
     def remove(self, network: NetworkRecord) -> None:
         rtnetlink.delete_link(network.interface)
 
-    def attach(self, network: NetworkRecord, endpoint: Endpoint) -> Attachment:
+    def attach(self, network: NetworkRecord, endpoint: Endpoint, ways: frozenset[int]) -> Attachment:
         if endpoint.form == "host":
             return Attachment(kind="host", network=network.name, name="")
         path = self._path(endpoint)
@@ -57,26 +59,24 @@ class Bridge:
         return Attachment(
             kind=endpoint.form,
             network=network.name,
-            name=INSIDE,
-            device=INSIDE if endpoint.form == "netns" else endpoint.device,
+            name=endpoint.interface,
+            device=endpoint.interface if endpoint.form == "netns" else endpoint.device,
             path=str(path) if endpoint.form == "netns" else "",
             mac=endpoint.mac,
             mtu=network.mtu,
-            addresses=(_address(network, endpoint),),
+            addresses=tuple(_addresses(network, endpoint, ways)),
         )
 
     def reattach(self, network: NetworkRecord, endpoint: Endpoint) -> bool:
         if not endpoint.device or not rtnetlink.link(endpoint.device):
             return False
         rtnetlink.set_link(endpoint.device, master=network.interface)
-        rtnetlink.set_hairpin(endpoint.device)
+        rtnetlink.set_port(endpoint.device, isolated=network.apart)
         return True
 
     def detach(self, endpoint: Endpoint) -> None:
-        if endpoint.form == "tap" and endpoint.device:
+        if endpoint.device:
             rtnetlink.delete_link(endpoint.device)
-        elif endpoint.form == "netns":
-            namespace.remove(self._path(endpoint))  # takes the veth pair along, in the background
 
     def problem(self, network: NetworkRecord) -> str:
         link = rtnetlink.link(network.interface)
@@ -84,8 +84,9 @@ class Bridge:
             return f"bridge {network.interface} is missing"
         if not link.up:
             return f"bridge {network.interface} is down"
-        if _gateway(network) not in rtnetlink.addresses(network.interface):
-            return f"bridge {network.interface} has lost its address {network.gateway}"
+        for interface in _gateways(network):
+            if interface not in rtnetlink.addresses(network.interface, _FAMILIES[interface.version]):
+                return f"bridge {network.interface} has lost its address {interface.ip}"
         return ""
 
     def _create_link(self, network: NetworkRecord) -> None:
@@ -104,27 +105,24 @@ class Bridge:
             undo.callback(rtnetlink.delete_link, endpoint.device)
             alias = f"{ALIAS}instance {endpoint.name}"
             rtnetlink.set_link(endpoint.device, up=True, master=network.interface, mtu=network.mtu, alias=alias)
-            rtnetlink.set_hairpin(endpoint.device)
+            rtnetlink.set_port(endpoint.device, isolated=network.apart)
             undo.pop_all()
 
     def _attach_namespace(self, network: NetworkRecord, endpoint: Endpoint, path: Path) -> None:
-        with ExitStack() as undo:
-            namespace.create(path, endpoint.owner)
-            undo.callback(namespace.remove, path)
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                rtnetlink.create_veth(
-                    endpoint.device,
-                    network.interface,
-                    INSIDE,
-                    descriptor,
-                    mac=endpoint.mac,
-                    mtu=network.mtu,
-                    alias=f"{ALIAS}instance {endpoint.name}",
-                )
-            finally:
-                os.close(descriptor)
-            undo.pop_all()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            rtnetlink.create_veth(
+                endpoint.device,
+                network.interface,
+                endpoint.interface,
+                descriptor,
+                mac=endpoint.mac,
+                mtu=network.mtu,
+                alias=f"{ALIAS}instance {endpoint.name}",
+                isolated=network.apart,
+            )
+        finally:
+            os.close(descriptor)
 
     def _path(self, endpoint: Endpoint) -> Path:
         return self._namespaces / endpoint.instance
@@ -135,13 +133,17 @@ def device_name() -> str:
     return f"tv{secrets.token_hex(5)}"
 
 
-def _gateway(network: NetworkRecord) -> ipaddress.IPv4Interface:
-    return ipaddress.IPv4Interface(f"{network.gateway}/{network.range.prefixlen}")
+def _gateways(network: NetworkRecord) -> list[rtnetlink.Interface]:
+    ranges = network.ranges()
+    return [ipaddress.ip_interface(f"{gateway}/{subnet.partition('/')[2]}") for _, subnet, gateway in ranges]
 
 
-def _address(network: NetworkRecord, endpoint: Endpoint) -> Address:
-    gateway = "" if network.internal else network.gateway
-    return Address(address=f"{endpoint.address}/{network.range.prefixlen}", gateway=gateway)
+def _addresses(network: NetworkRecord, endpoint: Endpoint, ways: frozenset[int]) -> Iterator[Address]:
+    for version, subnet, gateway in network.ranges():
+        own = endpoint.address if version == 4 else endpoint.address6
+        if own:
+            prefix = subnet.partition("/")[2]
+            yield Address(address=f"{own}/{prefix}", gateway=gateway if version in ways else "")
 
 
 def _write_sysctl(name: str, value: str) -> None:

@@ -7,21 +7,36 @@ import ipaddress
 import os
 import re
 import secrets
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument
 from trivet.client.schema import NetworkRequest
 from trivet.engine.network import names
-from trivet.engine.network.ipam import DEFAULT_RANGES, USER_RANGES, free_subnet
-from trivet.engine.network.model import BRIDGE, DEFAULT_ENGINE, InvalidNetwork, NetworkRecord, short
+from trivet.engine.network.ipam import DEFAULT_RANGES, USER_RANGES, Address, Subnet, free_subnet, local_range
+from trivet.engine.network.model import (
+    BINDING,
+    BRIDGE,
+    BRIDGE_NAME,
+    CONTAINER_PREFIX,
+    DEFAULT_ENGINE,
+    OPTIONS,
+    InvalidNetwork,
+    NetworkRecord,
+    short,
+)
 from trivet.kernel import rtnetlink
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _LONGEST_PREFIX = 29
+_LONGEST_PREFIX6 = 125
+_INTERFACE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}")
+_MACHINE = Path("/etc/machine-id")
 _LOCK = "/run/trivet-network.lock"
 USUAL_MTU = 1500
 
@@ -41,16 +56,23 @@ def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRe
         internal=request.internal,
         mtu=_mtu(request.mtu),
         labels=request.labels,
+        options=_options(request),
     )
     if request.driver != BRIDGE:
         return record
     subnet = _subnet(request, networks)
+    subnet6 = _subnet6(request, engine_id, networks) if request.ipv6 or request.subnet6 else None
+    if request.gateway6 and not subnet6:
+        raise InvalidNetwork(request.name, f"cannot have gateway {request.gateway6} without IPv6")
     return msgspec.structs.replace(
         record,
         chosen=not request.subnet,
         subnet=str(subnet),
-        gateway=str(_gateway(request, subnet)),
-        interface=_interface(engine_id, request.name, identity),
+        gateway=str(_gateway(request.name, request.gateway, subnet)),
+        subnet6=str(subnet6 or ""),
+        gateway6=str(_gateway(request.name, request.gateway6, subnet6)) if subnet6 else "",
+        ip_range=_ip_range(request, subnet),
+        interface=request.options.get(BRIDGE_NAME) or _interface(engine_id, request.name, identity),
     )
 
 
@@ -90,27 +112,84 @@ def _mtu(wanted: int) -> int:
 def _subnet(request: NetworkRequest, networks: Sequence[NetworkRecord]) -> ipaddress.IPv4Network:
     used = _used(networks)
     if not request.subnet:
-        return free_subnet(DEFAULT_RANGES if request.name == BRIDGE else USER_RANGES, used)
+        ranges = DEFAULT_RANGES if request.name == BRIDGE else USER_RANGES
+        return ipaddress.IPv4Network(str(free_subnet(ranges, used)))
     try:
         subnet = ipaddress.IPv4Network(request.subnet)
     except ValueError as error:
         raise InvalidNetwork(request.name, f"cannot have subnet {request.subnet}: {error}") from error
     if subnet.prefixlen > _LONGEST_PREFIX:
         raise InvalidNetwork(request.name, f"cannot have subnet {subnet}: /{_LONGEST_PREFIX} is the smallest")
-    for other in used:
-        if other.prefixlen and other.overlaps(subnet):
-            raise Conflict(f"subnet {subnet} of network {request.name} overlaps {other}, which this host uses")
+    _refuse_overlap(request.name, subnet, used)
     return subnet
 
 
-def _gateway(request: NetworkRequest, subnet: ipaddress.IPv4Network) -> ipaddress.IPv4Address:
+def _subnet6(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRecord]) -> ipaddress.IPv6Network:
+    used = [route.destination for route in rtnetlink.routes(socket.AF_INET6)]
+    used += [ipaddress.ip_network(record.subnet6) for record in networks if record.subnet6]
+    if not request.subnet6:
+        own = local_range(_MACHINE.read_text() if _MACHINE.exists() else os.uname().nodename, engine_id)
+        return ipaddress.IPv6Network(str(free_subnet(((own, 64),), used)))
     try:
-        gateway = ipaddress.IPv4Address(request.gateway or subnet.network_address + 1)
+        subnet = ipaddress.IPv6Network(request.subnet6)
     except ValueError as error:
-        raise InvalidNetwork(request.name, f"cannot have gateway {request.gateway}: {error}") from error
-    if gateway not in subnet or gateway in (subnet.network_address, subnet.broadcast_address):
-        raise InvalidNetwork(request.name, f"cannot have gateway {gateway}, it is no host address of {subnet}")
+        raise InvalidNetwork(request.name, f"cannot have subnet {request.subnet6}: {error}") from error
+    if subnet.prefixlen > _LONGEST_PREFIX6:
+        raise InvalidNetwork(request.name, f"cannot have subnet {subnet}: /{_LONGEST_PREFIX6} is the smallest")
+    _refuse_overlap(request.name, subnet, used)
+    return subnet
+
+
+def _refuse_overlap(name: str, subnet: Subnet, used: Sequence[Subnet]) -> None:
+    for other in used:
+        if other.prefixlen and other.version == subnet.version and other.overlaps(subnet):
+            raise Conflict(f"subnet {subnet} of network {name} overlaps {other}, which this host uses")
+
+
+def _gateway(name: str, wanted: str, subnet: Subnet) -> Address:
+    try:
+        gateway = type(subnet.network_address)(wanted or int(subnet.network_address) + 1)
+    except ValueError as error:
+        raise InvalidNetwork(name, f"cannot have gateway {wanted}: {error}") from error
+    last = subnet.broadcast_address if subnet.version == 4 else subnet.network_address
+    if gateway not in subnet or gateway in (subnet.network_address, last):
+        raise InvalidNetwork(name, f"cannot have gateway {gateway}, it is no host address of {subnet}")
     return gateway
+
+
+def _ip_range(request: NetworkRequest, subnet: ipaddress.IPv4Network) -> str:
+    if not request.ip_range:
+        return ""
+    try:
+        wanted = ipaddress.IPv4Network(request.ip_range)
+    except ValueError as error:
+        raise InvalidNetwork(request.name, f"cannot have IP range {request.ip_range}: {error}") from error
+    if not wanted.subnet_of(subnet):
+        raise InvalidNetwork(request.name, f"cannot have IP range {wanted}, it is not in {subnet}")
+    return str(wanted)
+
+
+def _options(request: NetworkRequest) -> dict[str, str]:
+    """Check the options; what isn't known would be without effect."""
+    for key, value in request.options.items():
+        if key not in OPTIONS:
+            raise InvalidNetwork(request.name, f"has no option {key}, known are {', '.join(OPTIONS)}")
+        if key in (BRIDGE_NAME, CONTAINER_PREFIX) and not _INTERFACE.fullmatch(value):
+            raise InvalidNetwork(request.name, f"cannot have option {key}: {value!r} is no name of an interface")
+        if key == BINDING and value and not _is_ipv4(value):
+            raise InvalidNetwork(request.name, f"cannot have option {key}: {value!r} is not an IPv4 address")
+    name = request.options.get(BRIDGE_NAME, "")
+    if name and rtnetlink.link(name):
+        raise Conflict(f"interface {name} of network {request.name} exists already")
+    return request.options
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _used(networks: Sequence[NetworkRecord]) -> list[ipaddress.IPv4Network]:

@@ -31,14 +31,17 @@ class Driver(Protocol):
     def remove(self, network: NetworkRecord) -> None:
         """Take it away; missing is fine."""
 
-    def attach(self, network: NetworkRecord, endpoint: Endpoint) -> Attachment:
-        """Connect an instance. When it fails nothing is left behind."""
+    def attach(self, network: NetworkRecord, endpoint: Endpoint, ways: frozenset[int]) -> Attachment:
+        """Connect an instance, whose namespace is there in form netns. When it fails nothing is left behind.
+
+        `ways` are the IP versions whose default route goes over this network.
+        """
 
     def reattach(self, network: NetworkRecord, endpoint: Endpoint) -> bool:
         """Put the link of a running instance back on a network made anew; False when the link is gone."""
 
     def detach(self, endpoint: Endpoint) -> None:
-        """Disconnect an instance; what is already gone is fine."""
+        """Take an instance's link away; what is already gone is fine."""
 
     def problem(self, network: NetworkRecord) -> str:
         """Say what is wrong with the network on this host; "" when all is well."""

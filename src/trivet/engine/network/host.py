@@ -16,5 +16,5 @@ class Host(Nothing):
             raise Unsupported("an instance at level vm has a kernel of its own, it can't be on network host")
         return "host"
 
-    def attach(self, network: NetworkRecord, endpoint: Endpoint) -> Attachment:
+    def attach(self, network: NetworkRecord, endpoint: Endpoint, ways: frozenset[int]) -> Attachment:
         return Attachment(kind="host", network=network.name, name="")

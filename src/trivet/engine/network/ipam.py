@@ -6,17 +6,19 @@ address rests as long as possible before somebody else gets it (neighbours and c
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Iterable, Sequence
 
 from trivet.base.error import AlreadyExists, Exhausted, InvalidArgument
 
-Address = ipaddress.IPv4Address
-Subnet = ipaddress.IPv4Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+_V4 = ipaddress.IPv4Network
 
 # Where subnets come from, best first: a range and how it is divided.
-DEFAULT_RANGES = ((Subnet("172.24.0.0/13"), 20), (Subnet("10.208.0.0/12"), 24))  # the default network of an engine
-USER_RANGES = ((Subnet("10.208.0.0/12"), 24),)  # every other network
+DEFAULT_RANGES = ((_V4("172.24.0.0/13"), 20), (_V4("10.208.0.0/12"), 24))  # the default network of an engine
+USER_RANGES = ((_V4("10.208.0.0/12"), 24),)  # every other network
 
 
 class NoAddressLeft(Exhausted):
@@ -31,7 +33,7 @@ def free_subnet(ranges: Sequence[tuple[Subnet, int]], used: Iterable[Subnet]) ->
     """Choose the first subnet of some ranges that overlaps nothing in `used`. Raises `Exhausted`."""
     taken = [network for network in used if network.prefixlen]
     for whole, prefix in ranges:
-        obstacles = [network for network in taken if network.overlaps(whole)]
+        obstacles = [network for network in taken if network.version == whole.version and network.overlaps(whole)]
         for subnet in whole.subnets(new_prefix=prefix):
             if not any(subnet.overlaps(obstacle) for obstacle in obstacles):
                 return subnet
@@ -39,7 +41,13 @@ def free_subnet(ranges: Sequence[tuple[Subnet, int]], used: Iterable[Subnet]) ->
     raise Exhausted(f"no free subnet is left in {places}", hint="give one with --subnet")
 
 
-def mac_of(address: Address) -> str:
+def local_range(*names: str) -> ipaddress.IPv6Network:
+    """Choose a /48 of unique local addresses (RFC 4193): the same for the same names, nobody else's."""
+    number = hashlib.sha256("\0".join(names).encode()).digest()[:5]
+    return ipaddress.IPv6Network((b"\xfd" + number + bytes(10), 48))
+
+
+def mac_of(address: ipaddress.IPv4Address) -> str:
     """Derive a locally administered MAC from an address: unique on its network, and the same again after a restart."""
     return (b"\x02\x74" + address.packed).hex(":")
 
@@ -47,11 +55,17 @@ def mac_of(address: Address) -> str:
 class Pool:
     """The addresses of one network. Not thread-safe; the owner locks."""
 
-    def __init__(self, subnet: Subnet, gateway: Address, taken: Iterable[Address] = ()) -> None:
+    def __init__(
+        self, subnet: Subnet, gateway: Address, taken: Iterable[Address] = (), within: Subnet | None = None
+    ) -> None:
         self.subnet = subnet
-        self._reserved = {int(subnet.network_address), int(subnet.broadcast_address), int(gateway)}
+        self._within = within or subnet
+        self._reserved = {int(subnet.network_address), int(gateway)}
+        if subnet.version == 4:
+            self._reserved.add(int(subnet.broadcast_address))
         self._taken = {int(address) for address in taken}
-        self._next = max(self._taken, default=int(subnet.network_address)) + 1
+        inside = [number for number in self._taken if type(subnet.network_address)(number) in self._within]
+        self._next = max(inside, default=int(self._within.network_address)) + 1
 
     def allocate(self, wanted: str = "") -> Address:
         """Take the next free address, or the one asked for.
@@ -60,7 +74,7 @@ class Pool:
         """
         number = self._check(wanted) if wanted else self._search()
         self._taken.add(number)
-        return Address(number)
+        return type(self.subnet.network_address)(number)
 
     def release(self, address: Address) -> None:
         """Give an address back; one that is free is fine."""
@@ -68,9 +82,9 @@ class Pool:
 
     def _check(self, wanted: str) -> int:
         try:
-            address = Address(wanted)
+            address = type(self.subnet.network_address)(wanted)
         except ValueError as error:
-            raise InvalidArgument(f"{wanted} is not an IPv4 address") from error
+            raise InvalidArgument(f"{wanted} is not an IPv{self.subnet.version} address") from error
         if address not in self.subnet:
             raise InvalidArgument(f"address {address} is not in subnet {self.subnet}")
         if int(address) in self._reserved:
@@ -80,7 +94,7 @@ class Pool:
         return int(address)
 
     def _search(self) -> int:
-        first, size = int(self.subnet.network_address), self.subnet.num_addresses
+        first, size = int(self._within.network_address), self._within.num_addresses
         start = self._next - first
         for step in range(size):
             number = first + (start + step) % size

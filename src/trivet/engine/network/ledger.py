@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import msgspec
 
@@ -28,7 +28,7 @@ class Ledger:
         self._networks = records.table("network", NetworkRecord)
         self._endpoints = records.table("endpoint", Endpoint)
         self._known = {endpoint.key: endpoint for endpoint in self._endpoints.all()}
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[str, dict[int, Pool]] = {}
 
     def networks(self) -> list[NetworkRecord]:
         """List the networks, oldest first."""
@@ -80,20 +80,22 @@ class Ledger:
         """List the endpoints of one instance."""
         return [endpoint for endpoint in self.endpoints() if endpoint.instance == instance]
 
-    def reserve(self, network: NetworkRecord, endpoint: Endpoint, wanted: str) -> Endpoint:
-        """Record an endpoint with an address of its network's pool. Raises as `Pool.allocate` does."""
-        with self.lock:
-            pool = self._pool(network)
-            try:
-                address = pool.allocate(wanted)
-            except AlreadyExists as error:
-                raise AlreadyExists(f"{error.message} by instance {self._holder(network, wanted)}") from error
-            endpoint = msgspec.structs.replace(endpoint, address=str(address))
-            try:
-                return self.save(endpoint)
-            except BaseException:
-                pool.release(address)
-                raise
+    def reserve(self, network: NetworkRecord, endpoint: Endpoint, ip: str = "", ip6: str = "") -> Endpoint:
+        """Record an endpoint with addresses of its network's pools. Raises as `Pool.allocate` does."""
+        wanted = {4: ip, 6: ip6}
+        with self.lock, ExitStack() as undo:
+            given = {4: "", 6: ""}
+            for version, pool in self._pools_of(network).items():
+                try:
+                    address = pool.allocate(wanted[version])
+                except AlreadyExists as error:
+                    holder = self._holder(network, wanted[version])
+                    raise AlreadyExists(f"{error.message} by instance {holder}") from error
+                undo.callback(pool.release, address)
+                given[version] = str(address)
+            endpoint = self.save(msgspec.structs.replace(endpoint, address=given[4], address6=given[6]))
+            undo.pop_all()
+        return endpoint
 
     def save(self, endpoint: Endpoint) -> Endpoint:
         """Record an endpoint as it is now."""
@@ -107,18 +109,34 @@ class Ledger:
         with self.lock:
             self._endpoints.delete(endpoint.key)
             self._known.pop(endpoint.key, None)
-            if endpoint.address and endpoint.network in self._pools:
-                self._pools[endpoint.network].release(ipaddress.IPv4Address(endpoint.address))
+            pools = self._pools.get(endpoint.network, {})
+            for version, address in ((4, endpoint.address), (6, endpoint.address6)):
+                if address and version in pools:
+                    pools[version].release(ipaddress.ip_address(address))
 
     def set_ports(self, endpoint: Endpoint, ports: tuple[Port, ...]) -> Endpoint:
         """Record what an endpoint publishes."""
         return self.save(msgspec.structs.replace(endpoint, ports=ports))
 
-    def _pool(self, network: NetworkRecord) -> Pool:
+    def _pools_of(self, network: NetworkRecord) -> dict[int, Pool]:
         if network.id not in self._pools:
-            taken = [ipaddress.IPv4Address(member.address) for member in self.members(network) if member.address]
-            self._pools[network.id] = Pool(network.range, ipaddress.IPv4Address(network.gateway), taken)
+            members = self.members(network)
+            self._pools[network.id] = {
+                version: Pool(
+                    ipaddress.ip_network(subnet),
+                    ipaddress.ip_address(gateway),
+                    [
+                        ipaddress.ip_address(address)
+                        for member in members
+                        if (address := member.address if version == 4 else member.address6)
+                    ],
+                    ipaddress.ip_network(network.ip_range) if network.ip_range and version == 4 else None,
+                )
+                for version, subnet, gateway in network.ranges()
+            }
         return self._pools[network.id]
 
     def _holder(self, network: NetworkRecord, address: str) -> str:
-        return next((member.name for member in self.members(network) if member.address == address), "unknown")
+        return next(
+            (member.name for member in self.members(network) if address in (member.address, member.address6)), "another"
+        )

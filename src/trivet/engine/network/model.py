@@ -10,12 +10,19 @@ import msgspec
 
 from trivet.base.error import AlreadyExists, Conflict, InvalidArgument, NotFound
 from trivet.client.schema import Network, Port
-from trivet.isolation.plan import Owner
 
 Form = Literal["netns", "tap", "host"]
 
 BRIDGE, HOST, NONE = "bridge", "host", "none"
 DEFAULT_ENGINE = "default"
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+COMMUNICATION = "com.docker.network.bridge.enable_icc"
+BINDING = "com.docker.network.bridge.host_binding_ipv4"
+BRIDGE_NAME = "com.docker.network.bridge.name"
+MTU = "com.docker.network.driver.mtu"
+CONTAINER_PREFIX = "com.docker.network.container_iface_prefix"
+OPTIONS = (MASQUERADE, COMMUNICATION, BINDING, BRIDGE_NAME, MTU, CONTAINER_PREFIX)
+FALSE = ("false", "0", "f", "F", "False", "FALSE")
 PREDEFINED = (BRIDGE, HOST, NONE)
 
 
@@ -23,6 +30,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A network. `subnet` and `gateway` are CIDR and address, `interface` the bridge; empty for host and none.
 
     `chosen` says that nobody asked for this very subnet: it may be another one after the network was off the host.
+    `subnet6` and `gateway6` are "" without IPv6; addresses are given out of `ip_range` if there is one.
     """
 
     id: str
@@ -32,10 +40,14 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     chosen: bool = False
     subnet: str = ""
     gateway: str = ""
+    subnet6: str = ""
+    gateway6: str = ""
+    ip_range: str = ""
     interface: str = ""
     internal: bool = False
     mtu: int = 1500
     labels: dict[str, str] = {}
+    options: dict[str, str] = {}
 
     @property
     def range(self) -> ipaddress.IPv4Network:
@@ -55,15 +67,39 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
             created=self.created,
             labels=self.labels,
             members=members,
+            subnet6=self.subnet6,
+            gateway6=self.gateway6,
+            mtu=self.mtu,
+            options=self.options,
         )
+
+    @property
+    def masquerade(self) -> bool:
+        """Whether what leaves gets the host's address."""
+        return self.options.get(MASQUERADE, "true") not in FALSE
+
+    @property
+    def apart(self) -> bool:
+        """Whether members can't reach one another (inter-container communication is off)."""
+        return self.options.get(COMMUNICATION, "true") in FALSE
+
+    @property
+    def binding(self) -> str:
+        """The host address that ports are published on when none is said."""
+        return self.options.get(BINDING, "")
+
+    def ranges(self) -> list[tuple[int, str, str]]:
+        """List (version, subnet, gateway) of the families the network has."""
+        rows = ((4, self.subnet, self.gateway), (6, self.subnet6, self.gateway6))
+        return [row for row in rows if row[1]]
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """An instance on a network; kept from its first attachment until the instance is removed.
 
     `address` is reserved for it all that time, "" where the instance uses the host's own network.
-    `device` is the host's end (veth or tap) while it is attached, `ports` what is published now. `owner` is the user
-    namespace that a network namespace of its own belongs to.
+    `device` is the host's end (veth or tap) while it is attached, `interface` the instance's; `ports` is what is
+    published now. Rates are bits a second, as the instance sees them.
     """
 
     instance: str
@@ -71,15 +107,25 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     network: str
     form: Form
     address: str = ""
+    address6: str = ""
     mac: str = ""
+    interface: str = ""
     device: str = ""
+    aliases: tuple[str, ...] = ()
+    priority: int = 0
+    ingress: int = 0
+    egress: int = 0
     ports: tuple[Port, ...] = ()
-    owner: Owner | None = None
 
     @property
     def key(self) -> str:
         """The key of the record."""
         return f"{self.instance}/{self.network}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What other members of its network call it."""
+        return (self.name, *self.aliases, self.instance[:12])
 
     @property
     def claim(self) -> str | None:
@@ -94,11 +140,21 @@ class NoSuchNetwork(NotFound):
         super().__init__(f"no such network: {reference}", hint="list them: trivet network ls")
 
 
+class NotConnected(Conflict):
+    """An instance that was to leave a network it isn't on."""
+
+    def __init__(self, instance: str, network: str) -> None:
+        super().__init__(f"instance {instance} is not connected to network {network}")
+
+
 class NetworkInUse(Conflict):
     """A network that has members can't be removed."""
 
     def __init__(self, network: str, instance: str) -> None:
-        super().__init__(f"network {network} is in use by instance {instance}", hint=f"trivet rm {instance}")
+        super().__init__(
+            f"network {network} is in use by instance {instance}",
+            hint=f"trivet network disconnect {network} {instance}, or trivet rm {instance}",
+        )
 
 
 class InvalidNetwork(InvalidArgument):

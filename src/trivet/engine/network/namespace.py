@@ -5,11 +5,12 @@ Made by the launcher in a process of its own: `unshare` in this one would move a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from trivet.isolation.owner import hold
 from trivet.isolation.plan import Owner
-from trivet.launch.operation import Bind, JoinPath, Sysctl, Unmount, Unshare
+from trivet.launch.operation import Bind, JoinPath, Operation, Sysctl, Unmount, Unshare
 from trivet.launch.spawn import run
 
 CLONE_NEWNET = 0x40000000
@@ -40,6 +41,12 @@ def create(path: Path, owner: Owner | None = None) -> None:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+def configure(path: Path, steps: Sequence[Operation]) -> None:
+    """Change interfaces and routes inside a namespace."""
+    if steps:
+        run([JoinPath(str(path), CLONE_NEWNET), *steps])
 
 
 def remove(path: Path) -> None:

@@ -10,22 +10,20 @@ again from them, which `repair.restore` does after a reboot or when somebody els
 
 from __future__ import annotations
 
-import ipaddress
-import re
+import contextlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
-from trivet.base.error import Conflict, InvalidArgument
-from trivet.client.schema import Finding, Network, NetworkRequest, Port, PortRequest
-from trivet.engine.network import forwarding, names, publish, repair
-from trivet.engine.network.bridge import Bridge, device_name
+from trivet.base.error import Conflict
+from trivet.client.schema import EndpointRequest, Finding, Network, NetworkRequest, Port, PortRequest
+from trivet.engine.network import forwarding, membership, names, publication, publish, repair
+from trivet.engine.network.bridge import Bridge
 from trivet.engine.network.design import alone, design
 from trivet.engine.network.driver import Driver
 from trivet.engine.network.host import Host
-from trivet.engine.network.ipam import mac_of
 from trivet.engine.network.ledger import Ledger
 from trivet.engine.network.model import (
     BRIDGE,
@@ -33,7 +31,6 @@ from trivet.engine.network.model import (
     HOST,
     NONE,
     PREDEFINED,
-    Endpoint,
     Form,
     InvalidNetwork,
     NetworkInUse,
@@ -41,20 +38,16 @@ from trivet.engine.network.model import (
     short,
 )
 from trivet.engine.network.none import Nothing
-from trivet.engine.network.ruleset import Element, element, table
+from trivet.engine.network.ruleset import table
 from trivet.isolation.plan import Attachment, File, Owner
 from trivet.kernel import nftables
-from trivet.kernel.conntrack import forget_datagrams
 from trivet.store.record import Records
-
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 # Inside the class `list` is the method.
 Shown = list[Network]
 Names = list[str]
 Ports = list[Port]
 Findings = list[Finding]
-Elements = list[tuple[str, bytes]]
 
 
 class Networks:
@@ -116,46 +109,40 @@ class Networks:
 
     def attach(
         self,
-        network: str,
         instance_id: str,
         instance_name: str,
         form: Form,
-        ip: str = "",
-        mac: str = "",
+        wishes: Sequence[EndpointRequest] = (),
         owner: Owner | None = None,
-    ) -> Attachment:
-        """Connect an instance in the form its level wants; the address it had before is kept.
+    ) -> tuple[Attachment, ...]:
+        """Connect an instance in the form its level wants; addresses it had before are kept.
 
         A network namespace that is made for it belongs to `owner`, which is made with it.
 
         Raises `NoSuchNetwork`, `NoAddressLeft`, `AlreadyExists` for a taken address, `Unsupported` for a level that
         can't be on this network. When it fails, the address is kept too: `release` frees it.
         """
-        record = self.ledger.network(network or BRIDGE)
-        driver = self.drivers[record.driver]
-        real = driver.form(record, form)
-        blank = Endpoint(instance=instance_id, name=instance_name, network=record.id, form=real or form, owner=owner)
-        if real is None:
-            return driver.attach(record, self.ledger.save(blank))
-        if real == "host":
-            _refuse_address(record, ip, mac)
-            return driver.attach(record, self.ledger.save(blank))
-        endpoint = self._endpoint(record, blank, ip, mac)
-        if endpoint.device:
-            driver.detach(endpoint)
-        endpoint = self.ledger.save(msgspec.structs.replace(endpoint, device=device_name(), ports=()))
-        try:
-            return driver.attach(record, endpoint)
-        except BaseException:
-            self.ledger.save(msgspec.structs.replace(endpoint, device=""))
-            raise
+        return membership.attach(self, instance_id, instance_name, form, wishes, owner)
+
+    def connect(self, instance_id: str, instance_name: str, wish: EndpointRequest) -> Attachment:
+        """Give a running container one network more. Raises as `attach` does, `Conflict` if it is on it already."""
+        return membership.connect(self, instance_id, instance_name, wish)
+
+    def disconnect(self, instance_id: str, instance_name: str, network: str) -> None:
+        """Take a network from a running container; ports led over it go over another one. Raises `NotConnected`."""
+        record = self.ledger.network(network)
+        ports = [
+            port for each in self.ledger.of_instance(instance_id) if each.network == record.id for port in each.ports
+        ]
+        if ports:
+            publication.close_ports(self, instance_id)
+        membership.disconnect(self, instance_id, instance_name, record.id)
+        with contextlib.suppress(Conflict):  # it has no other way out
+            publication.move_ports(self, instance_id, ports)
 
     def detach(self, instance_id: str) -> None:
         """Disconnect an instance from all its networks. Idempotent; its addresses stay reserved."""
-        for endpoint in self.ledger.of_instance(instance_id):
-            self.drivers[self.ledger.network(endpoint.network).driver].detach(endpoint)
-            if endpoint.device:
-                self.ledger.save(msgspec.structs.replace(endpoint, device=""))
+        membership.detach(self, instance_id)
 
     def release(self, instance_id: str) -> None:
         """Forget an instance: ports, links and addresses. Idempotent."""
@@ -199,29 +186,15 @@ class Networks:
 
         Raises `PortTaken` naming the owner, and publishes none then; `Conflict` on a network that can't publish.
         """
-        if not ports:
-            return []
-        with self.ledger.lock, ExitStack() as undo:
-            endpoint = self._publishing(instance_id, ports[0])
-            chosen = publish.choose(ports, self.ledger.endpoints(), self.table)
-            for port in chosen:
-                if item := element(endpoint, port):
-                    self._add(item)
-                    undo.callback(nftables.delete_elements, self.table, [(item.map, item.key)])
-            self.ledger.set_ports(endpoint, (*endpoint.ports, *chosen))
-            undo.pop_all()
-        return chosen
+        return publication.open_ports(self, instance_id, ports)
 
-    def unpublish(self, instance_id: str) -> None:
-        """Take back every port of an instance. Idempotent."""
-        closed = self._close(instance_id)  # takes milliseconds; until the records say so, nobody else gets the ports
-        with self.ledger.lock:
-            for endpoint in self.ledger.of_instance(instance_id):
-                if endpoint.ports:
-                    self.ledger.set_ports(endpoint, ())
-            back = [item for item in closed if nftables.has_element(self.table, *item)]
-            if back:  # somebody loaded the table in between
-                nftables.delete_elements(self.table, back)
+    def unpublish(self, instance_id: str, ports: Sequence[Port] | None = None) -> None:
+        """Take back every port of an instance, or the ones named. Idempotent."""
+        publication.close_ports(self, instance_id, ports)
+
+    def ports(self, instance_id: str) -> Ports:
+        """List what an instance has published."""
+        return [port for endpoint in self.ledger.of_instance(instance_id) for port in endpoint.ports]
 
     # the host
 
@@ -229,11 +202,14 @@ class Networks:
         """Load the engine's table, computed from the records, and let bridged traffic be forwarded."""
         with self.ledger.lock:
             forwarding.enable()
+            if any(record.subnet6 for record in self.ledger.networks()):
+                forwarding.enable(6)
             nftables.replace(self.ruleset())
 
     def ruleset(self) -> nftables.Table:
         """Compute the engine's table; `ruleset().render()` shows it."""
-        return table(self.table, self.ledger.networks(), self.ledger.endpoints(), forwarding.closed())
+        closed = {version: forwarding.closed(version) for version in (4, 6)}
+        return table(self.table, self.ledger.networks(), self.ledger.endpoints(), closed)
 
     def restore(self, running: Sequence[str] | None = None) -> None:
         """Make the host fit the records again. With `running`, all other instances are disconnected."""
@@ -260,54 +236,6 @@ class Networks:
                 self.load()
         return record
 
-    def _endpoint(self, record: NetworkRecord, blank: Endpoint, ip: str, mac: str) -> Endpoint:
-        """Find the instance's endpoint, or reserve one."""
-        if mac and not _MAC.fullmatch(mac.lower()):
-            raise InvalidArgument(f"{mac!r} is not a MAC address")
-        known = next((item for item in self.ledger.of_instance(blank.instance) if item.network == record.id), None)
-        if known and ip in ("", known.address):
-            return msgspec.structs.replace(
-                known, name=blank.name, form=blank.form, owner=blank.owner, mac=mac.lower() or known.mac
-            )
-        if known:
-            self.ledger.free(known)
-        endpoint = self.ledger.reserve(record, blank, ip)
-        derived = mac.lower() or mac_of(ipaddress.IPv4Address(endpoint.address))
-        return msgspec.structs.replace(endpoint, mac=derived)
-
-    def _publishing(self, instance_id: str, port: PortRequest) -> Endpoint:
-        for endpoint in self.ledger.of_instance(instance_id):
-            record = self.ledger.network(endpoint.network)
-            if record.driver != NONE and not record.internal:
-                return endpoint
-        where = ", ".join(self.ledger.network(item.network).name for item in self.ledger.of_instance(instance_id))
-        raise Conflict(
-            f"cannot publish port {port.container_port}/{port.protocol}: the instance is on "
-            + (f"network {where}, which has no way out" if where else "no network")
-        )
-
-    def _add(self, item: Element) -> None:
-        """Add an element; when somebody flushed the table, load it anew first."""
-        try:
-            nftables.add_element(self.table, item.map, item.key, item.value)
-        except FileNotFoundError:
-            self.load()
-            nftables.add_element(self.table, item.map, item.key, item.value)
-
-    def _close(self, instance_id: str) -> Elements:
-        """Remove the elements of an instance's ports, and let clients of datagram ports look again."""
-        closed = []
-        for endpoint in self.ledger.of_instance(instance_id):
-            items = [item for port in endpoint.ports if (item := element(endpoint, port))]
-            closed += [(item.map, item.key) for item in items]
-        if closed:
-            nftables.delete_elements(self.table, closed)
-        for endpoint in self.ledger.of_instance(instance_id):
-            for port in endpoint.ports:
-                if port.protocol == "udp" and endpoint.address:
-                    forget_datagrams(port.host_port, endpoint.address)
-        return closed
-
     def _members(self, record: NetworkRecord) -> dict[str, str]:
         return {member.name: member.address for member in self.ledger.members(record)}
 
@@ -317,8 +245,3 @@ class Networks:
             return {}
         others = [member for member in self.ledger.members(record) if member.instance != instance_id]
         return {member.name: member.address or record.gateway for member in others}
-
-
-def _refuse_address(record: NetworkRecord, ip: str, mac: str) -> None:
-    if ip or mac:
-        raise InvalidArgument(f"an instance that uses the host's network cannot have address {ip or mac} of its own")

@@ -21,7 +21,7 @@ class Nothing:
     def remove(self, network: NetworkRecord) -> None:
         pass
 
-    def attach(self, network: NetworkRecord, endpoint: Endpoint) -> Attachment:
+    def attach(self, network: NetworkRecord, endpoint: Endpoint, ways: frozenset[int]) -> Attachment:
         return Attachment(kind="none", network=network.name, name="lo")
 
     def reattach(self, network: NetworkRecord, endpoint: Endpoint) -> bool:

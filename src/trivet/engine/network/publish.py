@@ -17,7 +17,7 @@ from pathlib import Path
 from trivet.base.error import Denied, Exhausted, InvalidArgument
 from trivet.client.schema import Port, PortRequest
 from trivet.engine.network.model import Endpoint, PortTaken
-from trivet.engine.network.ruleset import ANY, map_name
+from trivet.engine.network.ruleset import ANY, ANY6, map_names
 from trivet.kernel import nftables
 
 _TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -25,16 +25,21 @@ _ATTEMPTS = 200
 TABLE_PREFIX = "trivet"
 
 
-def choose(requests: Sequence[PortRequest], endpoints: Iterable[Endpoint], table: str) -> list[Port]:
-    """Settle every requested port, free ones for 0. Raises `PortTaken` naming the owner; changes nothing."""
+def choose(
+    requests: Sequence[PortRequest], endpoint: Endpoint, endpoints: Iterable[Endpoint], table: str
+) -> list[Port]:
+    """Settle every port wanted for `endpoint`, free ones for 0. Raises `PortTaken` naming the owner; changes nothing.
+
+    A port without an address is published on all of the host's, of each IP version the endpoint has.
+    """
     taken = [(port, f"instance {endpoint.name}") for endpoint in endpoints for port in endpoint.ports]
     taken += _of_other_engines(table)
     chosen: list[Port] = []
     for request in requests:
         _validate(request)
-        port = _settle(request, taken)
-        taken.append((port, "the same instance"))
-        chosen.append(port)
+        for port in _settle(request, _addresses(request, endpoint), taken):
+            taken.append((port, "the same instance"))
+            chosen.append(port)
     return chosen
 
 
@@ -48,20 +53,38 @@ def listener(port: Port) -> str:
     return ""
 
 
-def _settle(request: PortRequest, taken: list[tuple[Port, str]]) -> Port:
-    attempts = 1 if request.host_port else _ATTEMPTS
-    for _ in range(attempts):
-        port = Port(
-            container_port=request.container_port,
-            protocol=request.protocol,
-            host_address=request.host_address or ANY,
-            host_port=_bind(request),
+def _addresses(request: PortRequest, endpoint: Endpoint) -> tuple[str, ...]:
+    if not request.host_address:
+        return (ANY, ANY6) if endpoint.address6 else (ANY,)
+    if ":" in request.host_address and endpoint.address and not endpoint.address6:
+        raise InvalidArgument(
+            f"cannot publish on [{request.host_address}]: the instance has no IPv6 address",
+            hint="put it on a network made with --ipv6",
         )
-        owner = next((owner for other, owner in taken if _overlap(port, other)), None)
-        if owner is None:
-            return port
-        if request.host_port:
-            raise PortTaken(request.host_address, request.host_port, request.protocol, owner)
+    return (request.host_address,)
+
+
+def _settle(request: PortRequest, addresses: Sequence[str], taken: list[tuple[Port, str]]) -> list[Port]:
+    """Settle one port at each of some addresses, with the same number everywhere."""
+    for _ in range(1 if request.host_port else _ATTEMPTS):
+        number = request.host_port
+        ports: list[Port] = []
+        try:
+            for address in addresses:
+                number = _bind(request, address, number)
+                port = Port(
+                    container_port=request.container_port,
+                    protocol=request.protocol,
+                    host_address=address,
+                    host_port=number,
+                )
+                if owner := next((owner for other, owner in taken if _overlap(port, other)), ""):
+                    raise PortTaken(address, number, request.protocol, owner)
+                ports.append(port)
+            return ports
+        except PortTaken:
+            if request.host_port:
+                raise
     raise Exhausted(f"no free host port was found for {request.container_port}/{request.protocol}")
 
 
@@ -71,19 +94,21 @@ def _validate(request: PortRequest) -> None:
             f"port {request.host_port}:{request.container_port} is out of range, 1 to 65535 is possible"
         )
     try:
-        ipaddress.IPv4Address(request.host_address or ANY)
+        ipaddress.ip_address(request.host_address or ANY)
     except ValueError as error:
-        raise InvalidArgument(f"cannot publish on {request.host_address}: it is not an IPv4 address") from error
+        raise InvalidArgument(f"cannot publish on {request.host_address}: it is not an IP address") from error
 
 
 def _overlap(one: Port, other: Port) -> bool:
     same = (one.protocol, one.host_port) == (other.protocol, other.host_port)
-    return same and (one.host_address == other.host_address or ANY in (one.host_address, other.host_address))
+    pair = (one.host_address, other.host_address)
+    family = (":" in pair[0]) == (":" in pair[1])
+    return same and family and (pair[0] == pair[1] or ANY in pair or ANY6 in pair)
 
 
-def _bind(request: PortRequest) -> int:
+def _bind(request: PortRequest, address: str, port: int) -> int:
     """Bind the port for a moment; what the kernel refuses is somebody's."""
-    address, port, protocol = request.host_address, request.host_port, request.protocol
+    protocol = request.protocol
     try:
         return _probe(protocol, address, port)
     except OSError as error:
@@ -97,7 +122,10 @@ def _bind(request: PortRequest) -> int:
 
 
 def _probe(protocol: str, address: str, port: int) -> int:
-    with socket.socket(socket.AF_INET, _TYPES[protocol]) as probe:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, _TYPES[protocol]) as probe:
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if protocol == "tcp":  # connections that are only waiting for their end don't count
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((address or ANY, port))
@@ -108,15 +136,17 @@ def _of_other_engines(table: str) -> list[tuple[Port, str]]:
     others = [name for name in nftables.tables() if name.startswith(TABLE_PREFIX) and name != table]
     found = []
     for other in others:
-        for protocol in _TYPES:
-            for name in (map_name(protocol, here, at) for here in ("", "_here") for at in ("", "_at")):
-                found += [(_port(protocol, key), "another trivet engine") for key in nftables.keys(other, name)]
+        for name, protocol, version in map_names():
+            keys = nftables.keys(other, name)
+            found += [(_port(protocol, version, key), "another trivet engine") for key in keys]
     return found
 
 
-def _port(protocol: str, key: bytes) -> Port:
-    address = str(ipaddress.IPv4Address(key[:4])) if len(key) > 2 else ANY
-    number = int.from_bytes(key[4:6] if len(key) > 2 else key, "big")
+def _port(protocol: str, version: int, key: bytes) -> Port:
+    size = 4 if version == 4 else 16
+    unbound = ANY if version == 4 else ANY6
+    address = str(ipaddress.ip_address(key[:size])) if len(key) > 2 else unbound
+    number = int.from_bytes(key[size : size + 2] if len(key) > 2 else key, "big")
     return Port(container_port=0, protocol=protocol, host_address=address, host_port=number)
 
 

@@ -99,6 +99,8 @@ def _problems(networks: Networks) -> Iterator[Finding]:
             yield Finding(object=f"network {record.name}", problem=problem, repair=repair)
     if not forwarding.enabled():
         yield Finding(object="host", problem="net.ipv4.ip_forward is off", repair="turn it on")
+    if any(record.subnet6 for record in networks.ledger.networks()) and not forwarding.enabled(6):
+        yield Finding(object="host", problem="net.ipv6.conf.all.forwarding is off", repair="turn it on")
     yield from _firewall_problems(networks)
     if not nftables.exists(networks.table):
         yield Finding(object=f"nftables table {networks.table}", problem="it is not loaded", repair="load it")

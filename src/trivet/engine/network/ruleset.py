@@ -3,6 +3,7 @@
     map     on_tcp, on_udp        port             → address . port    published on every address of the host
             on_tcp_at, on_udp_at  address . port   → address . port    published on one
             on_tcp_here ...       the same four    → port              of an instance on the host's own network
+            on6_tcp ...           all of them for IPv6
     chain   guard       loopback addresses come from and go to loopback only
             incoming    ports asked from outside and by instances   ┐ both look into the maps
             outgoing    ports asked by programs of the host         ┘
@@ -16,7 +17,7 @@ Nothing but our own bridges is touched, with one exception: see `forwarding.py` 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -26,7 +27,10 @@ from trivet.kernel import nftables
 from trivet.kernel.nftables import Chain, Set, Table
 
 PROTOCOLS = ("tcp", "udp")
-ANY = "0.0.0.0"
+VERSIONS = (4, 6)
+ANY, ANY6 = "0.0.0.0", "::"
+_FAMILY = {4: "ip", 6: "ip6"}
+_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 
 
 class Element(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,21 +59,36 @@ class Element(msgspec.Struct, frozen=True, kw_only=True):
         return f"{key} : {value}"
 
 
-def map_name(protocol: str, here: str = "", at: str = "") -> str:
+def map_name(protocol: str, here: str = "", at: str = "", version: int = 4) -> str:
     """Name a map; a bare `tcp` would be a keyword of nft's language."""
-    return f"on_{protocol}{here}{at}"
+    return f"on{'6' if version == 6 else ''}_{protocol}{here}{at}"
+
+
+def map_names() -> list[tuple[str, str, int]]:
+    """List all maps of published ports, with protocol and IP version."""
+    return [
+        (map_name(protocol, here, at, version), protocol, version)
+        for version in VERSIONS
+        for protocol in PROTOCOLS
+        for here in ("", "_here")
+        for at in ("", "_at")
+    ]
 
 
 def element(endpoint: Endpoint, port: Port) -> Element | None:
     """Say where a published port goes; None when it needs no rule (the host's own network, same number)."""
     if not endpoint.address and port.host_port == port.container_port:
         return None
-    at = "" if port.host_address in ("", ANY) else port.host_address
-    name = map_name(port.protocol, "" if endpoint.address else "_here", "_at" if at else "")
-    return Element(map=name, port=port.host_port, at=at, to=endpoint.address, to_port=port.container_port)
+    version = 6 if ":" in port.host_address else 4
+    at = "" if port.host_address in ("", ANY, ANY6) else port.host_address
+    to = endpoint.address6 if version == 6 else endpoint.address
+    name = map_name(port.protocol, "" if endpoint.address else "_here", "_at" if at else "", version)
+    return Element(map=name, port=port.host_port, at=at, to=to, to_port=port.container_port)
 
 
-def table(name: str, networks: Iterable[NetworkRecord], endpoints: Iterable[Endpoint], closed: Iterable[str]) -> Table:
+def table(
+    name: str, networks: Iterable[NetworkRecord], endpoints: Iterable[Endpoint], closed: Mapping[int, Iterable[str]]
+) -> Table:
     """Compute the whole table."""
     bridges = [network for network in networks if network.driver == BRIDGE]
     elements = [found for endpoint in endpoints for port in endpoint.ports if (found := element(endpoint, port))]
@@ -78,9 +97,11 @@ def table(name: str, networks: Iterable[NetworkRecord], endpoints: Iterable[Endp
         sets=(
             _names("bridges", (network.interface for network in bridges)),
             _names("internal", (network.interface for network in bridges if network.internal)),
-            _names("closed", closed),
+            _names("closed", closed.get(4, ())),
+            _names("closed6", closed.get(6, ())),
             *(
-                _map(protocol, here, at, elements)
+                _map(version, protocol, here, at, elements)
+                for version in VERSIONS
                 for protocol in PROTOCOLS
                 for here in ("", "_here")
                 for at in ("", "_at")
@@ -88,7 +109,7 @@ def table(name: str, networks: Iterable[NetworkRecord], endpoints: Iterable[Endp
         ),
         chains=(
             Chain(name="guard", hook="type filter hook prerouting priority raw", rules=_guard()),
-            Chain(name="published", rules=tuple(rule for protocol in PROTOCOLS for rule in _published(protocol))),
+            Chain(name="published", rules=tuple(_all_published())),
             Chain(name="incoming", hook="type nat hook prerouting priority dstnat", rules=_to_published()),
             Chain(name="outgoing", hook="type nat hook output priority -100", rules=_to_published()),
             Chain(name="leaving", hook="type nat hook postrouting priority srcnat", rules=_leaving(bridges)),
@@ -98,20 +119,21 @@ def table(name: str, networks: Iterable[NetworkRecord], endpoints: Iterable[Endp
     )
 
 
-def _parts(address: str) -> tuple[ipaddress.IPv4Address, ...]:
-    return (ipaddress.IPv4Address(address),) if address else ()
+def _parts(address: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
+    return (ipaddress.ip_address(address),) if address else ()
 
 
 def _names(name: str, interfaces: Iterable[str]) -> Set:
     return Set(name=name, key="ifname", elements=tuple(f'"{interface}"' for interface in interfaces))
 
 
-def _map(protocol: str, here: str, at: str, elements: list[Element]) -> Set:
-    name = map_name(protocol, here, at)
+def _map(version: int, protocol: str, here: str, at: str, elements: list[Element]) -> Set:
+    name = map_name(protocol, here, at, version)
+    address = _TYPE[version]
     return Set(
         name=name,
-        key="ipv4_addr . inet_service" if at else "inet_service",
-        value="inet_service" if here else "ipv4_addr . inet_service",
+        key=f"{address} . inet_service" if at else "inet_service",
+        value="inet_service" if here else f"{address} . inet_service",
         elements=tuple(item.render() for item in elements if item.map == name),
     )
 
@@ -122,13 +144,20 @@ def _guard() -> tuple[str, ...]:
     return ('iifname != "lo" ip daddr 127.0.0.0/8 drop', 'iifname != "lo" ip saddr 127.0.0.0/8 drop')
 
 
-def _published(protocol: str) -> tuple[str, ...]:
-    here = f"meta nfproto ipv4 meta l4proto {protocol} redirect to"
+def _all_published() -> Iterator[str]:
+    for version in VERSIONS:
+        for protocol in PROTOCOLS:
+            yield from _published(version, protocol)
+
+
+def _published(version: int, protocol: str) -> tuple[str, ...]:
+    family, name = _FAMILY[version], map_name(protocol, version=version)
+    here = f"meta nfproto ipv{version} meta l4proto {protocol} redirect to"
     return (
-        f"dnat ip to ip daddr . {protocol} dport map @on_{protocol}_at",
-        f"dnat ip to {protocol} dport map @on_{protocol}",
-        f"{here} :ip daddr . {protocol} dport map @on_{protocol}_here_at",
-        f"{here} :{protocol} dport map @on_{protocol}_here",
+        f"dnat {family} to {family} daddr . {protocol} dport map @{name}_at",
+        f"dnat {family} to {protocol} dport map @{name}",
+        f"{here} :{family} daddr . {protocol} dport map @{name}_here_at",
+        f"{here} :{protocol} dport map @{name}_here",
     )
 
 
@@ -137,18 +166,23 @@ def _to_published() -> tuple[str, ...]:
 
 
 def _leaving(bridges: list[NetworkRecord]) -> tuple[str, ...]:
-    rules = ["ip saddr 127.0.0.0/8 oifname @bridges masquerade"]
+    rules = ["ip saddr 127.0.0.0/8 oifname @bridges masquerade", "ip6 saddr ::1 oifname @bridges masquerade"]
     for network in bridges:
         # An instance that asks for a port published by its own network must get the answer from whom it asked.
-        rules.append(f'ip saddr {network.subnet} oifname "{network.interface}" ct status dnat masquerade')
-        if not network.internal:
-            rules.append(f'ip saddr {network.subnet} oifname != "{network.interface}" masquerade')
+        for version, subnet, _ in network.ranges():
+            own = f"{_FAMILY[version]} saddr {subnet}"
+            rules.append(f'{own} oifname "{network.interface}" ct status dnat masquerade')
+            if not network.internal and network.masquerade:
+                rules.append(f'{own} oifname != "{network.interface}" masquerade')
     return tuple(rules)
 
 
 def _arriving(bridges: list[NetworkRecord]) -> tuple[str, ...]:
     # Frames between two ports of one bridge come by here where br_netfilter is loaded.
-    inside = (f'iifname "{network.interface}" oifname "{network.interface}" accept' for network in bridges)
+    inside = (
+        f'iifname "{network.interface}" oifname "{network.interface}" {"drop" if network.apart else "accept"}'
+        for network in bridges
+    )
     return (
         *inside,
         "iifname @internal drop",
@@ -163,5 +197,6 @@ def _forward() -> tuple[str, ...]:
     return (
         "oifname @bridges jump arriving",
         "iifname @internal drop",
-        "iifname @closed oifname @closed drop",
+        "meta nfproto ipv4 iifname @closed oifname @closed drop",
+        "meta nfproto ipv6 iifname @closed6 oifname @closed6 drop",
     )

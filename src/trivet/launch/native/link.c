@@ -232,7 +232,7 @@ int operate_add_route(struct executor *executor, struct cursor *fields)
         struct rtmsg info = { .rtm_family = (unsigned char)family, .rtm_dst_len = subnet.prefix,
                               .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_BOOT, .rtm_type = RTN_UNICAST,
                               .rtm_scope = *gateway || family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK };
-        begin(&message, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &info, sizeof info);
+        begin(&message, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &info, sizeof info);
         if (*destination)
             add(&message, RTA_DST, subnet.address, subnet.size);
         if (*gateway)

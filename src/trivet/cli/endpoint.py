@@ -1,0 +1,70 @@
+"""`--network`: a network's name, or `name=NAME` with what is wanted of it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError, Namespace
+from typing import Any
+
+import msgspec
+
+from trivet.cli.command import Misuse
+from trivet.client.schema import EndpointRequest
+
+_RATES = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+_FIELDS = {
+    "alias": "aliases",
+    "ip": "ip",
+    "ip6": "ip6",
+    "mac-address": "mac",
+    "gw-priority": "priority",
+    "ingress": "ingress",
+    "egress": "egress",
+}
+
+
+def network(text: str) -> EndpointRequest:
+    """Read one `--network`."""
+    if "=" not in text:
+        return EndpointRequest(network=text)
+    fields: dict[str, Any] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if key == "name" and equals:
+            fields["network"] = value
+        elif key == "alias" and equals:
+            fields.setdefault("aliases", []).append(value)
+        elif key in ("ingress", "egress") and equals:
+            fields[key] = rate(value)
+        elif key == "gw-priority" and value.lstrip("-").isdecimal():
+            fields["priority"] = int(value)
+        elif key in _FIELDS and equals and key != "gw-priority":
+            fields[_FIELDS[key]] = value
+        else:
+            raise ArgumentTypeError(f"{text!r}: {part!r} is none of name=NAME, {', '.join(_FIELDS)}")
+    if not fields.get("network"):
+        raise ArgumentTypeError(f"{text!r} names no network: add name=NAME")
+    return EndpointRequest(**fields)
+
+
+def rate(text: str) -> int:
+    """Read 10mbit, 500kbit or 1gbit as bits a second."""
+    number = text.lower().rstrip("abcdefghijklmnopqrstuvwxyz")
+    factor = _RATES.get(text.lower()[len(number) :])
+    if factor is None or not number.replace(".", "", 1).isdecimal() or float(number) * factor < 1:
+        raise ArgumentTypeError(f"{text!r} is not a rate such as 10mbit, 500kbit or 1gbit")
+    return round(float(number) * factor)
+
+
+def wanted(args: Namespace) -> list[EndpointRequest]:
+    """Gather the networks of `run`; what is not said of a network of its own belongs to the first. Raises `Misuse`."""
+    found: list[EndpointRequest] = list(args.network)
+    own = {"aliases": args.network_alias, "ip": args.ip, "ip6": args.ip6, "mac": args.mac_address}
+    more = {key: value for key, value in own.items() if value}
+    if not more:
+        return found
+    first = found[0] if found else EndpointRequest(network="bridge")
+    for key in set(more) - {"aliases"}:
+        if getattr(first, key) not in ("", more[key]):
+            raise Misuse(f"--network: {key} of network {first.network} is given twice")
+    more["aliases"] = [*first.aliases, *args.network_alias]
+    return [msgspec.structs.replace(first, **more), *found[1:]]

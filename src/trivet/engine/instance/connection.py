@@ -1,0 +1,92 @@
+"""Networks of an instance that exists: one more, or one less, running or not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from trivet.base.error import Conflict, Unsupported
+from trivet.client.schema import EndpointRequest
+from trivet.engine.instance.attachment import DEFAULT, OTHER, choose
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.status import Word
+from trivet.engine.network.model import NONE, NotConnected
+
+
+async def connect(context: Context, key: str, wish: EndpointRequest) -> None:
+    """Put an instance on a network more. The caller holds its lock.
+
+    Raises `Conflict` when it is there already or has no network of its own, `Unsupported` for a running machine.
+    """
+    record = context.table.find(key)
+    network = context.networks.find(wish.network)
+    wish = msgspec.structs.replace(wish, network=network.name)
+    wishes = _wishes(record)
+    if network.name in [each.network for each in wishes]:
+        raise Conflict(f"instance {record.name} is already connected to network {network.name}")
+    _refuse_shared(record, wishes, "connect", network.name)
+    wishes = [each for each in wishes if each.network != NONE]
+    request = msgspec.structs.replace(record.request, networks=[*wishes, wish])
+    ability = await asyncio.to_thread(context.driver(record).ability)
+    uses = choose(request, ability, context.networks)
+    if _runs(record):
+        _refuse_machine(record, "connect", network.name)
+        made = await asyncio.to_thread(context.networks.connect, record.id, record.name, wish)
+        uses = (*(use for use in record.plan.attachments if use.kind == "netns" and use.device), made)
+    plan = msgspec.structs.replace(record.plan, attachments=uses)
+    context.table.update(record.id, record.change(request=request, plan=plan))
+    _tell(context, "connect", record, network.id, network.name)
+
+
+async def disconnect(context: Context, key: str, reference: str) -> None:
+    """Take an instance from a network. The caller holds its lock. Raises `NotConnected`."""
+    record = context.table.find(key)
+    network = context.networks.find(reference)
+    wishes = _wishes(record)
+    left = [each for each in wishes if each.network != network.name]
+    if len(left) == len(wishes) or network.name == NONE:
+        raise NotConnected(record.name, network.name)
+    _refuse_shared(record, wishes, "disconnect", network.name)
+    uses = tuple(use for use in record.plan.attachments if use.network != network.name)
+    if _runs(record):
+        _refuse_machine(record, "disconnect", network.name)
+        lone = [use for use in record.plan.attachments if not uses]
+        uses = uses or tuple(msgspec.structs.replace(use, device="", mac="", addresses=()) for use in lone)
+        await asyncio.to_thread(context.networks.disconnect, record.id, record.name, network.id)
+    request = msgspec.structs.replace(record.request, networks=left or [EndpointRequest(network=NONE)])
+    plan = msgspec.structs.replace(record.plan, attachments=uses)
+    ports = tuple(context.networks.ports(record.id)) if _runs(record) else record.ports
+    context.table.update(record.id, record.change(request=request, plan=plan, ports=ports))
+    _tell(context, "disconnect", record, network.id, network.name)
+
+
+def _wishes(record: InstanceRecord) -> list[EndpointRequest]:
+    level = record.request.isolation
+    return record.request.networks or [EndpointRequest(network="host" if level == "process" else DEFAULT)]
+
+
+def _runs(record: InstanceRecord) -> bool:
+    return record.word in (Word.RUNNING, Word.PAUSED)
+
+
+def _refuse_shared(record: InstanceRecord, wishes: list[EndpointRequest], action: str, network: str) -> None:
+    shared = next((each.network for each in wishes if each.network == "host" or each.network.startswith(OTHER)), "")
+    where = "from" if action == "disconnect" else "to"
+    if shared:
+        raise Conflict(f"cannot {action} instance {record.name} {where} network {network}: it uses network {shared}")
+
+
+def _refuse_machine(record: InstanceRecord, action: str, network: str) -> None:
+    if record.request.isolation == "vm":
+        where = "from" if action == "disconnect" else "to"
+        raise Unsupported(
+            f"cannot {action} running instance {record.name} {where} network {network}: "
+            "network interfaces of a machine can be changed only while it is off",
+            hint=f"trivet stop {record.name} first",
+        )
+
+
+def _tell(context: Context, action: str, record: InstanceRecord, network: str, name: str) -> None:
+    context.events.emit("network", action, network, name, container=record.id, type="bridge")

@@ -1,0 +1,205 @@
+"""Instances on networks: all of an instance's networks at its start, one more or one less while it runs."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from trivet.base.error import Conflict, InvalidArgument
+from trivet.client.schema import EndpointRequest
+from trivet.engine.network import namespace
+from trivet.engine.network.bridge import device_name
+from trivet.engine.network.ipam import mac_of
+from trivet.engine.network.model import BRIDGE, NONE, Endpoint, Form, NetworkRecord, NotConnected
+from trivet.isolation.plan import Attachment, Owner
+from trivet.isolation.specification import network as in_place
+from trivet.launch.operation import AddRoute
+
+if TYPE_CHECKING:
+    from trivet.engine.network.network import Networks
+
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_NAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,253}[a-zA-Z0-9_])?")
+_INTERFACE = "eth{}"
+
+Pair = tuple[NetworkRecord, Endpoint]
+
+
+def attach(
+    networks: Networks,
+    instance: str,
+    name: str,
+    form: Form,
+    wishes: Sequence[EndpointRequest],
+    owner: Owner | None = None,
+) -> tuple[Attachment, ...]:
+    """Connect an instance that starts; when it fails, addresses are kept and links are not."""
+    wanted = list(wishes) or [EndpointRequest(network=BRIDGE)]
+    records = [networks.ledger.network(wish.network) for wish in wanted]
+    detach(networks, instance)
+    _leave(networks, instance, {record.id for record in records})
+    with ExitStack() as undo:
+        undo.callback(detach, networks, instance)
+        forms = [networks.drivers[record.driver].form(record, form) for record in records]
+        pairs = []
+        for record, wish, real in zip(records, wanted, forms, strict=True):
+            blank = Endpoint(instance=instance, name=name, network=record.id, form=real or form)
+            pairs.append((record, _reserve(networks, record, blank, wish, real)))
+        if any(endpoint.form == "netns" and endpoint.device for _, endpoint in pairs):
+            namespace.create(path(networks, instance), owner)
+        ways = default_routes(pairs)
+        made = [_attach(networks, record, endpoint, ways) for record, endpoint in pairs]
+        undo.pop_all()
+    return tuple(made)
+
+
+def connect(networks: Networks, instance: str, name: str, wish: EndpointRequest) -> Attachment:
+    """Give a running container one network more; its interface is up when this returns."""
+    record = networks.ledger.network(wish.network)
+    real = networks.drivers[record.driver].form(record, "netns")
+    place = path(networks, instance)
+    if real != "netns" or not place.exists():
+        raise Conflict(f"cannot connect running instance {name} to network {record.name}: it has no network of its own")
+    if any(endpoint.network == record.id for endpoint in networks.ledger.of_instance(instance)):
+        raise Conflict(f"instance {name} is already connected to network {record.name}")
+    blank = Endpoint(instance=instance, name=name, network=record.id, form="netns")
+    with ExitStack() as undo:
+        endpoint = _reserve(networks, record, blank, wish, real)
+        undo.callback(_forget, networks, record, endpoint)
+        ways = default_routes(_pairs(networks, instance))
+        made = _attach(networks, record, endpoint, ways)
+        bare = msgspec.structs.replace(
+            made, addresses=tuple(msgspec.structs.replace(address, gateway="") for address in made.addresses)
+        )
+        namespace.configure(place, in_place((bare,)))
+        _route(networks, instance)
+        undo.pop_all()
+    return made
+
+
+def disconnect(networks: Networks, instance: str, name: str, network: str) -> None:
+    """Take a network from a running container. Raises `NotConnected`."""
+    record = networks.ledger.network(network)
+    for endpoint in networks.ledger.of_instance(instance):
+        if endpoint.network == record.id:
+            _forget(networks, record, endpoint)
+            _route(networks, instance)
+            return
+    raise NotConnected(name, record.name)
+
+
+def detach(networks: Networks, instance: str) -> None:
+    """Disconnect an instance from all its networks. Idempotent; its addresses stay reserved."""
+    members = [endpoint for endpoint in networks.ledger.of_instance(instance) if endpoint.device]
+    for endpoint in members:
+        if endpoint.form == "tap":
+            networks.drivers[networks.ledger.network(endpoint.network).driver].detach(endpoint)
+    namespace.remove(path(networks, instance))  # takes what is in it along, in the background
+    for endpoint in members:
+        networks.ledger.save(msgspec.structs.replace(endpoint, device=""))
+
+
+def path(networks: Networks, instance: str) -> Path:
+    """Tell where an instance's network namespace is kept."""
+    return networks.namespaces / instance
+
+
+def default_routes(pairs: Sequence[Pair]) -> dict[str, frozenset[int]]:
+    """Decide which network each family's default route goes over: by id, the versions (4, 6)."""
+    found: dict[str, frozenset[int]] = {}
+    ordered = sorted(pairs, key=lambda pair: -pair[1].priority)
+    for version in (4, 6):
+        for record, endpoint in ordered:
+            if not record.internal and (endpoint.address if version == 4 else endpoint.address6):
+                found[record.id] = found.get(record.id, frozenset()) | {version}
+                break
+    return found
+
+
+def _attach(
+    networks: Networks, record: NetworkRecord, endpoint: Endpoint, ways: dict[str, frozenset[int]]
+) -> Attachment:
+    return networks.drivers[record.driver].attach(record, endpoint, ways.get(record.id, frozenset()))
+
+
+def _pairs(networks: Networks, instance: str) -> list[Pair]:
+    found = networks.ledger.of_instance(instance)
+    return [(networks.ledger.network(endpoint.network), endpoint) for endpoint in found]
+
+
+def _route(networks: Networks, instance: str) -> None:
+    """Let the default routes of a running container go where they should."""
+    pairs = _pairs(networks, instance)
+    ways = default_routes(pairs)
+    steps = [
+        AddRoute(endpoint.interface, "", record.gateway if version == 4 else record.gateway6)
+        for record, endpoint in pairs
+        for version in sorted(ways.get(record.id, ()))
+    ]
+    namespace.configure(path(networks, instance), steps)
+
+
+def _leave(networks: Networks, instance: str, stays: set[str]) -> None:
+    """Give up the addresses on networks an instance was taken from while it didn't run."""
+    for endpoint in networks.ledger.of_instance(instance):
+        if endpoint.network not in stays:
+            networks.ledger.free(endpoint)
+
+
+def _forget(networks: Networks, record: NetworkRecord, endpoint: Endpoint) -> None:
+    networks.drivers[record.driver].detach(endpoint)
+    networks.ledger.free(endpoint)
+
+
+def _reserve(
+    networks: Networks, record: NetworkRecord, blank: Endpoint, wish: EndpointRequest, real: Form | None
+) -> Endpoint:
+    """Record an instance's endpoint, with the addresses it had before unless others are wished for."""
+    _check(record, wish, real)
+    blank = msgspec.structs.replace(
+        blank, aliases=tuple(wish.aliases), priority=wish.priority, ingress=wish.ingress, egress=wish.egress
+    )
+    if real in (None, "host"):
+        return networks.ledger.save(blank)
+    others = networks.ledger.of_instance(blank.instance)
+    known = next((item for item in others if item.network == record.id), None)
+    taken = {item.interface for item in others if item.device}
+    if known and (wish.ip not in ("", known.address) or wish.ip6 not in ("", known.address6)):
+        networks.ledger.free(known)
+        known = None
+    if known:
+        endpoint = msgspec.structs.replace(blank, address=known.address, address6=known.address6, mac=known.mac)
+    else:
+        endpoint = networks.ledger.reserve(record, blank, wish.ip, wish.ip6)
+    return networks.ledger.save(
+        msgspec.structs.replace(
+            endpoint,
+            mac=wish.mac.lower() or endpoint.mac or mac_of(ipaddress.IPv4Address(endpoint.address)),
+            interface=next(name for number in range(1000) if (name := _INTERFACE.format(number)) not in taken),
+            device=device_name(),
+        )
+    )
+
+
+def _check(record: NetworkRecord, wish: EndpointRequest, real: Form | None) -> None:
+    if wish.mac and not _MAC.fullmatch(wish.mac.lower()):
+        raise InvalidArgument(f"{wish.mac!r} is not a MAC address")
+    if wish.mac and int(wish.mac[:2], 16) & 1:
+        raise InvalidArgument(f"{wish.mac} is the address of a group, not of an interface")
+    if strange := next((alias for alias in wish.aliases if not _NAME.fullmatch(alias)), None):
+        raise InvalidArgument(f"network alias {strange!r} is not a name: letters, digits, '_', '.', '-' are possible")
+    if real is None and record.driver == NONE and (wish.ip or wish.ip6 or wish.mac):
+        raise InvalidArgument("an instance on network none cannot have an address")
+    if real == "host" and (wish.ip or wish.ip6 or wish.mac):
+        fixed = wish.ip or wish.ip6 or wish.mac
+        raise InvalidArgument(f"an instance that uses the host's network cannot have address {fixed} of its own")
+    if wish.ip6 and not record.subnet6:
+        raise InvalidArgument(
+            f"network {record.name} has no IPv6, so no address {wish.ip6}", hint="trivet network create --ipv6"
+        )

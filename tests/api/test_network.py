@@ -1,0 +1,143 @@
+"""Networks of instances, through the command: several of them, joined and left while the instance runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from tests.conftest import Daemon
+
+pytestmark = pytest.mark.needs("root", "nft")
+
+
+class Nets:
+    """Networks and instances of one test, removed after it."""
+
+    def __init__(self, daemon: Daemon, image: str, stack: ExitStack) -> None:
+        self.daemon = daemon
+        self.image = image
+        self._stack = stack
+
+    def network(self, name: str, *options: str) -> dict[str, Any]:
+        """Create a network; what `inspect` shows of it."""
+        self.daemon.ok("network", "create", *options, name)
+        self._stack.callback(self.daemon.trivet, "network", "rm", name)
+        shown: dict[str, Any] = json.loads(self.daemon.ok("network", "inspect", name))[0]
+        return shown
+
+    def run(self, name: str, *options: str, command: tuple[str, ...] = ("sleep", "300")) -> None:
+        """Start an instance."""
+        self._stack.callback(self.daemon.trivet, "rm", "-f", name)
+        self.daemon.ok("run", "-d", "--name", name, *options, self.image, *command)
+
+    def sh(self, name: str, script: str) -> str:
+        """Run a shell in an instance; what it printed, also when it failed."""
+        done = self.daemon.trivet("exec", name, "sh", "-c", script)
+        return (done.stdout + done.stderr).decode().strip()
+
+    def uses(self, name: str) -> dict[str, dict[str, Any]]:
+        """An instance's interfaces by network."""
+        shown = json.loads(self.daemon.ok("inspect", name))[0]
+        return {use["network"]: use for use in shown["networks"]}
+
+
+@pytest.fixture
+def nets(daemon: Daemon, busybox: str) -> Iterator[Nets]:
+    """Networks and instances of a test."""
+    with ExitStack() as stack:
+        yield Nets(daemon, busybox, stack)
+
+
+def refused(nets: Nets, *words: str) -> str:
+    """What a command that must fail says."""
+    done = nets.daemon.trivet(*words)
+    assert done.returncode, words
+    return done.stderr.decode()
+
+
+def test_several_networks(nets: Nets) -> None:
+    """An instance has an interface on each of its networks, with the wanted addresses; one has the default route."""
+    nets.network("sev-a", "--subnet", "10.219.20.0/24")
+    nets.network("sev-b", "--subnet", "10.219.21.0/24")
+    second = "name=sev-b,ip=10.219.21.77,mac-address=02:00:00:00:21:77,gw-priority=1"
+    nets.run("sev", "--network", "sev-a", "--ip", "10.219.20.9", "--network", second)
+    shown = nets.sh("sev", "ip -o -4 addr; ip route; cat /sys/class/net/eth1/address")
+    for part in ("eth0    inet 10.219.20.9/24", "eth1    inet 10.219.21.77/24", "default via 10.219.21.1 dev eth1"):
+        assert part in shown
+    assert shown.count("default") == 1
+    assert shown.endswith("02:00:00:00:21:77")
+    assert nets.uses("sev")["sev-b"]["addresses"] == ["10.219.21.77/24"]
+    assert "is in use by instance sev" in refused(nets, "network", "rm", "sev-b")
+
+
+def test_connect_and_disconnect(nets: Nets) -> None:
+    """A running instance joins and leaves networks; routes follow, and a restart finds it where it was left."""
+    nets.network("con-a", "--subnet", "10.219.22.0/24")
+    nets.network("con-b", "--subnet", "10.219.23.0/24")
+    nets.run("con", "--network", "con-a")
+    nets.daemon.ok("network", "connect", "--ip", "10.219.23.9", "con-b", "con")
+    assert "eth1    inet 10.219.23.9/24" in nets.sh("con", "ip -o -4 addr")
+    assert "already connected to network con-b" in refused(nets, "network", "connect", "con-b", "con")
+    nets.daemon.ok("network", "disconnect", "con-a", "con")
+    routes = nets.sh("con", "ip route")
+    assert "default via 10.219.23.1 dev eth1" in routes
+    assert "10.219.22" not in routes
+    assert "instance con is not connected" in refused(nets, "network", "disconnect", "con-a", "con")
+    nets.daemon.ok("restart", "-t", "0", "con")
+    assert "default via 10.219.23.1 dev eth0" in nets.sh("con", "ip route")
+    assert list(nets.uses("con")) == ["con-b"]
+    nets.daemon.ok("network", "disconnect", "con-b", "con")
+    assert nets.sh("con", "ip route") == ""
+    nets.daemon.ok("network", "connect", "con-a", "con")
+    assert "default via 10.219.22.1" in nets.sh("con", "ip route")
+
+
+def test_ports_follow(nets: Nets) -> None:
+    """A published port leads over another network of the instance when the one it led over is taken away."""
+    nets.network("fol-a")
+    nets.network("fol-b")
+    nets.run("fol", "--network", "fol-a", "--network", "fol-b", "-p", "80", command=("httpd", "-f", "-h", "/etc"))
+    (port,) = json.loads(nets.daemon.ok("inspect", "fol"))[0]["ports"]
+    ask = ("run", "--rm", "--isolation", "process", nets.image, "wget", "-qO-", "-T3")
+    url = f"http://127.0.0.1:{port['host_port']}/hostname"
+    assert nets.daemon.ok(*ask, url)
+    nets.daemon.ok("network", "disconnect", "fol-a", "fol")
+    assert nets.daemon.ok(*ask, url)
+
+
+def test_shared_network(nets: Nets) -> None:
+    """`container:ID` is the other's network with its addresses and names, as long as it runs."""
+    nets.run("sha", command=("httpd", "-f", "-h", "/etc"))
+    words = ("run", "--rm", "--network", "container:sha", nets.image, "sh", "-c")
+    address = nets.sh("sha", "ip -o -4 addr show eth0")
+    assert nets.daemon.ok(*words, "ip -o -4 addr show eth0") == address
+    assert (
+        nets.daemon.ok(*words, "wget -qO- http://127.0.0.1/hostname; hostname").split()
+        == [nets.sh("sha", "hostname")] * 2
+    )
+    assert "cannot be published" in refused(nets, "run", "-p", "80:80", *words[1:-2], "true")
+    nets.daemon.ok("stop", "-t", "0", "sha")
+    assert "it is not running" in refused(nets, *words, "true")
+
+
+def test_what_cannot_be(nets: Nets) -> None:
+    """What no network can do is refused with the reason, and nothing is made."""
+    nets.network("not-a", "--subnet", "10.219.24.0/24")
+    run = ("run", "--name", "not", nets.image)
+    for words, said in (
+        (("--network", "not-a", "--network", "not-a"), "given twice"),
+        (("--network", "host", "--network", "not-a"), "network host cannot be combined with not-a"),
+        (("--network", "not-a", "--ip", "10.219.25.1"), "is not in subnet"),
+        (("--network", "not-a", "--ip6", "fd00::1"), "has no IPv6"),
+        (("--network", "not-a", "--mac-address", "01:00:00:00:00:01"), "address of a group"),
+        (("--network", "not-a", "--network-alias", "a b"), "is not a name"),
+        (("--isolation", "process", "--network", "not-a"), "level process"),
+        (("--network", "name=not-a,color=red"), "color=red"),
+    ):
+        assert said in refused(nets, run[0], *words, *run[1:]), words
+        nets.daemon.trivet("rm", "-f", "not")
+    nets.run("not-host", "--network", "host")
+    assert "it uses network host" in refused(nets, "network", "connect", "not-a", "not-host")
