@@ -207,7 +207,7 @@ def test_networks(trivet: Tool) -> None:
     ask(trivet, "POST", "/networks/net-u/disconnect", {"Container": "on-net"})
     assert value(trivet, "POST", "/networks/net-u/disconnect", {"Container": "on-net"}, 409)["message"]
     ask(trivet, "POST", "/networks/net-u/disconnect", {"Container": "on-net", "Force": True})
-    ask(trivet, "DELETE", "/networks/net-u")
+    ask(trivet, "DELETE", "/networks/net-u", None, 204)
     trivet.ok("rm", "-f", "on-net")
     assert value(trivet, "POST", "/networks/prune", filters='{"label":["a=b"]}')["NetworksDeleted"] == ["net-t"]
     assert "network net-t not found" in value(trivet, "DELETE", "/networks/net-t", None, 404)["message"]

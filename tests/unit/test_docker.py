@@ -10,7 +10,7 @@ import pytest
 from trivet.api.docker import creation, mount, raw
 from trivet.api.docker.duration import human, nanoseconds, seconds
 from trivet.base.error import InvalidArgument, Unsupported
-from trivet.client.schema import InstanceRequest, MountRequest, PortRequest
+from trivet.client.schema import EndpointRequest, InstanceRequest, MountRequest, PortRequest
 from trivet.launch.frame import Type
 
 DNS = PortRequest(container_port=53, host_port=5353, protocol="udp")
@@ -32,7 +32,8 @@ def translated(**body: Any) -> InstanceRequest:
         ({"SecurityOpt": ["no-new-privileges"]}, "no_new_privileges", True),
         ({"LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}}, "log_size", 10 << 20),
         ({"Binds": ["v:/d:ro"]}, "mounts", [MountRequest(kind="volume", source="v", target="/d", read_only=True)]),
-        ({"NetworkMode": "default"}, "network", ""),
+        ({"NetworkMode": "default"}, "networks", []),
+        ({"NetworkMode": "container:x"}, "networks", [EndpointRequest(network="container:x")]),
     ],
 )  # fmt: skip
 def test_creation(host: dict[str, Any], field: str, value: object) -> None:
@@ -47,9 +48,7 @@ def test_commands() -> None:
     assert translated(Cmd="one").command == ["one"]
 
 
-@pytest.mark.parametrize(
-    "host", [{"Devices": [{}]}, {"PidMode": "host"}, {"Links": ["a:b"]}, {"NetworkMode": "container:x"}]
-)
+@pytest.mark.parametrize("host", [{"Devices": [{}]}, {"PidMode": "host"}, {"Links": ["a:b"]}])
 def test_refusals(host: dict[str, Any]) -> None:
     """What can't be done is refused, not ignored."""
     with pytest.raises(Unsupported):

@@ -50,6 +50,9 @@ class Endpoint(msgspec.Struct, frozen=True, rename="pascal"):
 
 def requests(mode: str, endpoints: Mapping[str, Endpoint | None], mac: str) -> list[EndpointRequest]:
     """Translate NetworkMode and EndpointsConfig; the network of the mode comes first."""
+    nothing_said = all(name == "default" and each in (None, Endpoint()) for name, each in endpoints.items())
+    if mode in ("", "default") and nothing_said and not mac:
+        return []  # whatever the isolation level has
     wanted = {"bridge" if name == "default" else name: each or Endpoint() for name, each in endpoints.items()}
     first = "bridge" if mode == "default" else mode
     if first.startswith("container:") and endpoints:

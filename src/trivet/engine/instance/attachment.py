@@ -72,7 +72,10 @@ def other(request: InstanceRequest) -> str:
 
 
 def share(context: Context, reference: str, plan: Plan) -> Plan:
-    """Put an instance into the network of a running one, with its names. Raises `Conflict` if it doesn't run."""
+    """Put an instance into the network of a running one, with its names and its users.
+
+    Raises `Conflict` if that doesn't run.
+    """
     record = context.table.find(reference)
     if record.word not in (Word.RUNNING, Word.PAUSED):
         raise Conflict(
@@ -86,4 +89,5 @@ def share(context: Context, reference: str, plan: Plan) -> Plan:
     else:
         path = use.path or f"/proc/{record.pid}/ns/net"
         shared = Attachment(kind="netns", network=f"{OTHER}{record.id}", name="", path=path)
-    return msgspec.structs.replace(plan, attachments=(shared,), files=record.plan.files, hostname=record.plan.hostname)
+    theirs = {"files": record.plan.files, "hostname": record.plan.hostname, "owner": record.plan.owner}
+    return msgspec.structs.replace(plan, attachments=(shared,), **theirs)
