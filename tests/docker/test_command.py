@@ -203,3 +203,33 @@ def test_prune(docker: Tool) -> None:
     docker.ok("network", "prune", "-f")
     docker.ok("image", "prune", "-f")
     assert "Images" in docker.ok("system", "df")
+
+
+def test_health(docker: Tool) -> None:
+    """A health check makes a container healthy, which `ps`, its filter and `inspect` tell."""
+    line = [
+        "--health-cmd",
+        "test -e /ok || { echo missing; exit 1; }",
+        "--health-interval",
+        "200ms",
+        "--health-retries",
+        "1",
+    ]
+    docker.ok("run", "-d", "--name", "well", "--network", "none", *line, IMAGE, "sleep", "600")
+    _becomes(docker, "unhealthy")
+    state = json.loads(docker.ok("inspect", "--format", "{{json .State.Health}}", "well"))
+    assert state["FailingStreak"] >= 1
+    assert (state["Log"][-1]["ExitCode"], state["Log"][-1]["Output"]) == (1, "missing\n")
+    docker.ok("exec", "well", "touch", "/ok")
+    _becomes(docker, "healthy")
+    assert docker.ok("ps", "--filter", "health=healthy", "--format", "{{.Names}} {{.Status}}").startswith("well Up ")
+    assert docker.ok("ps", "--filter", "health=unhealthy", "--quiet") == ""
+    assert json.loads(docker.ok("inspect", "--format", "{{json .Config.Healthcheck.Test}}", "well"))[0] == "CMD-SHELL"
+    docker.ok("rm", "-f", "well")
+
+
+def _becomes(docker: Tool, wanted: str) -> None:
+    deadline = time.monotonic() + 20
+    while docker.ok("inspect", "--format", "{{.State.Health.Status}}", "well") != wanted:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

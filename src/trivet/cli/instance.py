@@ -88,7 +88,8 @@ def status(row: Instance, now: float | None = None) -> str:
     now = now or time.time()
     if row.status in ("running", "paused", "restarting"):
         started = parse_time(row.started)
-        return f"{row.status} {span(now - started)}" if started else row.status
+        health = f" ({row.health.status})" if row.health and row.status == "running" else ""
+        return f"{row.status} {span(now - started)}{health}" if started else row.status
     if row.status in ("exited", "dead"):
         reason = "out of memory" if row.out_of_memory else str(row.exit_code)
         return f"{row.status} ({reason}) {age(row.finished, now)}"

@@ -74,6 +74,25 @@ SHARED = (
             default=10,
             help="grace before it is killed (default: 10s)",
         ),
+        option("--health-cmd", metavar="LINE", default="", help="shell line that finds out whether it works"),
+        option("--health-interval", metavar="TIME", type=value.duration, default=0.0, help="between checks (30s)"),
+        option(
+            "--health-timeout", metavar="TIME", type=value.duration, default=0.0, help="longest a check takes (30s)"
+        ),
+        option("--health-retries", metavar="N", type=int, default=0, help="failures in a row that mean unhealthy (3)"),
+        option(
+            "--health-start-period", metavar="TIME", type=value.duration, default=0.0, help="failures don't count yet"
+        ),
+        option(
+            "--health-start-interval", metavar="TIME", type=value.duration, default=0.0, help="between checks then (5s)"
+        ),
+        option(
+            "--health-on-failure",
+            choices=("none", "kill", "restart", "stop"),
+            default="none",
+            help="what to do with an unhealthy instance",
+        ),
+        flag("--no-healthcheck", help="don't check, whatever the image says"),
         option("--restart", metavar="POLICY", default="no", help="no, always, unless-stopped or on-failure[:N]"),
     ),
     *under(

@@ -12,6 +12,7 @@ from trivet.base.error import InvalidArgument
 from trivet.cli import endpoint, terminal, value
 from trivet.cli.command import Misuse
 from trivet.client.schema import InstanceRequest, LevelName, RestartPolicy, RlimitRequest
+from trivet.client.schema_health import HealthCheck
 
 _RESTART = re.compile(r"(no|always|unless-stopped|on-failure)(?::(\d+))?")
 _ULIMIT = re.compile(r"([a-z]+)=(-?\d+)(?::(-?\d+))?")
@@ -73,6 +74,8 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         stop_signal=args.stop_signal,
         stop_timeout=args.stop_timeout,
         restart=_restart(args),
+        health=_health(args),
+        health_on_failure=args.health_on_failure,
         auto_remove=getattr(args, "rm", False),
         pull=PULLS[args.pull],
         platform=args.platform,
@@ -123,6 +126,20 @@ def _file_lines(name: str, option: str) -> Iterable[str]:
 
 def _label_files(names: list[str]) -> dict[str, str]:
     return dict(value.label(line) for name in names for line in _file_lines(name, "--label-file"))
+
+
+def _health(args: Namespace) -> HealthCheck | None:
+    if args.no_healthcheck and args.health_cmd:
+        raise Misuse("--no-healthcheck and --health-cmd exclude each other")
+    found = HealthCheck(
+        test=["NONE"] if args.no_healthcheck else ["CMD-SHELL", args.health_cmd] if args.health_cmd else [],
+        interval=args.health_interval,
+        timeout=args.health_timeout,
+        start_period=args.health_start_period,
+        start_interval=args.health_start_interval,
+        retries=args.health_retries,
+    )
+    return None if found == HealthCheck() else found
 
 
 def _restart(args: Namespace) -> RestartPolicy:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from trivet.client.schema_health import Health, HealthCheck
+
 LevelName = Literal["process", "container", "vm"]
 
 
@@ -131,6 +133,8 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     stop_signal: str = ""
     stop_timeout: int = 10
     restart: RestartPolicy = RestartPolicy()
+    health: HealthCheck | None = None
+    health_on_failure: Literal["none", "kill", "restart", "stop"] = "none"
     auto_remove: bool = False
     pull: Literal["missing", "always", "never"] = "missing"
     platform: str = ""
@@ -203,6 +207,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str]
     request: InstanceRequest
     log_path: str
+    health: Health | None = None  # None: it isn't checked
     users: UserRange | None = None  # None: the host's own, or a machine's
     size: int = -1  # bytes of the writable layer, only when asked for (-s)
 

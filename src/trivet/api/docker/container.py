@@ -69,14 +69,12 @@ async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 def _known(wanted: Filters) -> Filters:
-    """Translate Docker's filters: ancestor is an image; a health that isn't checked is none."""
+    """Translate Docker's filters: ancestor is an image."""
     found = dict(wanted)
     if "ancestor" in found:
         found["image"] = found.pop("ancestor")
     if "name" in found:
         found["name"] = [each.lstrip("^/").rstrip("$") for each in found["name"]]
-    if found.pop("health", ["none"]) != ["none"]:
-        found["id"] = ["-"]
     return found
 
 

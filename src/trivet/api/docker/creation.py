@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from trivet.api.docker import endpoint, mount
+from trivet.api.docker import endpoint, health, mount
 from trivet.base.error import InvalidArgument, Unsupported
 from trivet.client.schema import InstanceRequest, LevelName, MountRequest, PortRequest, RestartPolicy, RlimitRequest
+from trivet.oci.config import Healthcheck
 
 LABEL = "trivet.isolation"
 RUNTIMES: dict[str, LevelName] = {
@@ -122,7 +123,7 @@ class Creation(msgspec.Struct, frozen=True, rename="pascal"):
     stop_signal: str = ""
     stop_timeout: int | None = None
     mac_address: str = ""
-    healthcheck: dict[str, Any] = {}
+    healthcheck: Healthcheck | None = None
     host_config: HostConfig = HostConfig()
     networking_config: NetworkingConfig = NetworkingConfig()
 
@@ -189,6 +190,7 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         stop_signal=wish.stop_signal,
         stop_timeout=10 if wish.stop_timeout is None else wish.stop_timeout,
         restart=policy(host.restart_policy),
+        health=health.request(wish.healthcheck),
         auto_remove=host.auto_remove,
         pull="never",
         platform=platform,
@@ -200,8 +202,6 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
 def warnings(wish: Creation) -> list[str]:
     """Tell what was accepted and has no effect."""
     found = []
-    if wish.healthcheck and wish.healthcheck.get("Test") not in (None, [], ["NONE"]):
-        found.append("Health checks are not run. Health check discarded.")
     if wish.host_config.log_config.type == "none":
         found.append("Logging cannot be switched off. The log is kept, rotated.")
     return found

@@ -35,6 +35,8 @@ def shown(event: Event) -> dict[str, Any]:
     attributes |= {ATTRIBUTES.get(key, key): value for key, value in event.attributes.items() if key != "command"}
     if action in ("exec_create", "exec_start"):
         action = f"{action}: {event.attributes.get('command', '')}"
+    if action == "health_status":
+        action = f"{action}: {event.attributes.get('health', '')}"
     kind = TYPES.get(event.kind, event.kind)
     common = {
         "Type": kind,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trivet.api.docker import endpoint
+from trivet.api.docker import endpoint, health
 from trivet.api.docker.duration import human, moment, seconds, since
 from trivet.client.schema import ImageDetail, Instance, MountRequest, MountUse, Network
 
@@ -45,7 +45,7 @@ def status(instance: Instance) -> str:
     """Say what an instance is doing, and since when."""
     match instance.status:
         case "running":
-            return f"Up {human(since(instance.started))}"
+            return f"Up {human(since(instance.started))}{health.suffix(instance)}"
         case "paused":
             return f"Up {human(since(instance.started))} (Paused)"
         case "restarting":
@@ -103,6 +103,7 @@ def _state(instance: Instance) -> dict[str, Any]:
         "Error": instance.error,
         "StartedAt": moment(instance.started),
         "FinishedAt": moment(instance.finished),
+        **health.state(instance),
     }
 
 
@@ -134,6 +135,8 @@ def _config(instance: Instance, image: dict[str, Any]) -> dict[str, Any]:
         "Labels": {**(image.get("Labels") or {}), **instance.labels},
         "StopSignal": request.stop_signal or image.get("StopSignal") or "SIGTERM",
         "StopTimeout": request.stop_timeout,
+        **({"Healthcheck": image["Healthcheck"]} if image.get("Healthcheck") else {}),
+        **health.check(request.health),
     }
 
 

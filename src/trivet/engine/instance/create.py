@@ -15,6 +15,7 @@ from trivet.client.schema import Created, EndpointRequest, InstanceRequest, Port
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.instance.attachment import OTHER, choose, other
 from trivet.engine.instance.context import Context
+from trivet.engine.instance.health import effective
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.mount import Mounts, resolve
 from trivet.engine.instance.owner import separate
@@ -97,6 +98,7 @@ async def _make(
         plan=plan,
         acceleration=ability.acceleration,
         created=now_ns(),
+        check=effective(request.health, settings.healthcheck, settings.shell),
         volumes=mounts.volumes,
         anonymous_volumes=mounts.anonymous,
     )

@@ -17,6 +17,7 @@ MATCH: dict[str, Callable[[InstanceRecord, str], bool]] = {
     "id": lambda record, value: record.id.startswith(value),
     "name": lambda record, value: value in record.name,
     "status": lambda record, value: record.word == value,
+    "health": lambda record, value: (record.health.status if record.check and record.health else "none") == value,
     "isolation": lambda record, value: record.request.isolation == value,
     "image": lambda record, value: record.image == value or record.image_id.startswith(value),
     "label": lambda record, value: _label(record.request.labels, value),

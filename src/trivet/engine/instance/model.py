@@ -6,6 +6,7 @@ import msgspec
 
 from trivet.base.clock import rfc3339
 from trivet.client.schema import Instance, InstanceRequest, MountUse, NetworkUse, Port, UserRange
+from trivet.client.schema_health import Health, HealthCheck
 from trivet.engine.instance.status import Word
 from trivet.isolation.plan import Plan
 
@@ -14,6 +15,7 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One instance: what was asked for, what was planned, and how it stands. Times are Unix nanoseconds.
 
     `wanted` is False once somebody asked it to stop: restart policies then leave it alone.
+    `check` is how its health is found out, `health` what was found since it was started.
     `image` is the name it was asked for by, `image_id` the digest of its configuration.
     """
 
@@ -36,6 +38,8 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     out_of_memory: bool = False
     error: str = ""
     ports: tuple[Port, ...] = ()
+    check: HealthCheck | None = None
+    health: Health | None = None
     volumes: tuple[str, ...] = ()
     anonymous_volumes: tuple[str, ...] = ()
 
@@ -91,6 +95,7 @@ def view(record: InstanceRecord, size: int = -1) -> Instance:
         labels=record.request.labels,
         request=record.request,
         log_path=plan.log.path,
+        health=record.health if record.check else None,
         users=UserRange(first=plan.owner.first, size=plan.owner.size) if plan.owner else None,
         size=size,
     )

@@ -10,6 +10,7 @@ import msgspec
 from trivet.base.clock import now_ns
 from trivet.base.error import TrivetError
 from trivet.client.schema import EndpointRequest, Port
+from trivet.client.schema_health import Health
 from trivet.engine.instance.attachment import other, share
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
@@ -51,6 +52,7 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
         exit_signal=0,
         out_of_memory=False,
         error="",
+        health=Health() if record.check else None,
     )
     context.table.update(record.id, record)
     context.watches[record.id] = watch

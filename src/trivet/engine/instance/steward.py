@@ -8,6 +8,7 @@ import sqlite3
 
 from trivet.base.clock import now_ns
 from trivet.base.error import TrivetError
+from trivet.engine.instance import health
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import finish
 from trivet.engine.instance.model import InstanceRecord
@@ -29,7 +30,11 @@ async def steward(context: Context) -> None:
 
 
 async def _accompany(context: Context, key: str, watch: Watch) -> None:
-    end = await watch.follow() or await _lost(context, key)
+    checks = asyncio.create_task(health.accompany(context, key, watch))
+    try:
+        end = await watch.follow() or await _lost(context, key)
+    finally:
+        checks.cancel()
     try:
         record = await _finish(context, key, end)
         if context.watches.get(key) is watch:
