@@ -7,6 +7,7 @@ from typing import Any
 
 from trivet.cli import value
 from trivet.cli.command import Option, flag, option, under
+from trivet.cli.device import device
 from trivet.cli.endpoint import network
 from trivet.cli.mount import mount, tmpfs, volume
 from trivet.cli.port import publish
@@ -115,6 +116,7 @@ SHARED = (
             default="",
             help="users of its own, as containers have, or the host's (default: private)",
         ),
+        repeated("--device", metavar="SRC[:DST[:rwm]]", type=device, help="give a device; users are the host's then"),
         repeated("--cap-add", metavar="CAP", help="add a capability, or ALL"),
         repeated("--cap-drop", metavar="CAP", help="drop a capability, or ALL"),
         repeated("--security-opt", metavar="OPT", help="seccomp=default|unconfined, no-new-privileges[=BOOL]"),

@@ -63,6 +63,7 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         rlimits=[ulimit(text) for text in args.ulimit],
         sysctls=dict(args.sysctl),
         read_only=args.read_only,
+        devices=args.device,
         cap_add=[_capability(text) for text in args.cap_add],
         cap_drop=[_capability(text) for text in args.cap_drop],
         privileged=args.privileged,

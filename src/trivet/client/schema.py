@@ -79,6 +79,17 @@ class RlimitRequest(msgspec.Struct, frozen=True):
     hard: int
 
 
+class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`--device`: the host's node `source`, or all below a directory, at `target` ("": the same path).
+
+    `access` is of r, w and m (mknod).
+    """
+
+    source: str
+    target: str = ""
+    access: str = "rwm"
+
+
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """`--restart`: no, always, unless-stopped, on-failure[:retries]."""
 
@@ -122,6 +133,7 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     rlimits: list[RlimitRequest] = []
     sysctls: dict[str, str] = {}
     read_only: bool = False
+    devices: list[DeviceRequest] = []
     cap_add: list[str] = []
     cap_drop: list[str] = []
     privileged: bool = False

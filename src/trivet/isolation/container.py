@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from trivet.isolation import plan as plans
 from trivet.isolation import specification
 from trivet.isolation.driver import Ability
 from trivet.isolation.local import Local
@@ -33,6 +34,7 @@ class ContainerDriver(Local):
     def specification(self, plan: Plan) -> Spec:
         """Describe the instance in the runtime's words."""
         devices = tuple(_host_devices()) if plan.security.privileged else ()
+        devices += tuple(_given(each) for each in plan.devices)
         return specification.contained(plan, devices=devices)
 
     def added(self, plan: Plan, program: Program) -> tuple[Process, Linux]:
@@ -44,6 +46,18 @@ class ContainerDriver(Local):
         """Name the namespaces that the instance doesn't share with the host."""
         linux = self.specification(plan).linux or Linux()
         return frozenset(namespace.type for namespace in linux.namespaces)
+
+
+def _given(device: plans.Device) -> Device:
+    return Device(
+        type=device.kind,
+        path=device.path,
+        major=device.major,
+        minor=device.minor,
+        file_mode=device.mode,
+        uid=device.uid,
+        gid=device.gid,
+    )
 
 
 def _host_devices() -> Iterator[Device]:

@@ -132,6 +132,19 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     size: int = 65536
 
 
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A device node of the host, at `path` inside; `access` of r, w and m is what the program may do with it."""
+
+    kind: Literal["c", "b"]
+    path: str
+    major: int
+    minor: int
+    mode: int = 0o660
+    uid: int = 0
+    gid: int = 0
+    access: str = "rwm"
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """Where the monitor writes output: CRI format, rotated at `size` bytes, keeping `files` old ones."""
 
@@ -187,4 +200,5 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     shm_size: int = 64 << 20
     init: bool = False
     owner: Owner | None = None
+    devices: tuple[Device, ...] = ()
     stop_signal: str = "TERM"

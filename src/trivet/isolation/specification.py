@@ -42,7 +42,7 @@ def contained(
             namespaces=(*(oci.Namespace(type=kind) for kind in namespaces), *network, *_user(plan)),
             devices=devices,
             cgroups_path=plan.cgroup,
-            resources=resources(plan.limits, device.EVERYTHING if privileged else device.RULES),
+            resources=resources(plan.limits, device.EVERYTHING if privileged else (*device.RULES, *_given(plan))),
             sysctl=sysctl,
             seccomp=filtering(plan.security),
             masked_paths=() if privileged else MASKED,
@@ -153,6 +153,14 @@ def _network(attachments: tuple[Attachment, ...]) -> tuple[oci.Namespace, ...]:
         return ()
     path = next((attachment.path for attachment in attachments if attachment.kind == "netns"), "")
     return (oci.Namespace(type="network", path=path),)
+
+
+def _given(plan: Plan) -> tuple[oci.DeviceRule, ...]:
+    """Allow what the plan gives of the host's devices."""
+    return tuple(
+        oci.DeviceRule(allow=True, type=each.kind, major=each.major, minor=each.minor, access=each.access)
+        for each in plan.devices
+    )
 
 
 def _user(plan: Plan) -> tuple[oci.Namespace, ...]:

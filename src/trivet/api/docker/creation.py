@@ -8,7 +8,15 @@ import msgspec
 
 from trivet.api.docker import endpoint, health, mount
 from trivet.base.error import InvalidArgument, Unsupported
-from trivet.client.schema import InstanceRequest, LevelName, MountRequest, PortRequest, RestartPolicy, RlimitRequest
+from trivet.client.schema import (
+    DeviceRequest,
+    InstanceRequest,
+    LevelName,
+    MountRequest,
+    PortRequest,
+    RestartPolicy,
+    RlimitRequest,
+)
 from trivet.oci.config import Healthcheck
 
 LABEL = "trivet.isolation"
@@ -52,6 +60,18 @@ class LogConfig(msgspec.Struct, frozen=True, rename="pascal"):
     config: dict[str, str] = {}
 
 
+class DeviceMapping(msgspec.Struct, frozen=True, rename="pascal"):
+    """One `--device`."""
+
+    path_on_host: str
+    path_in_container: str = ""
+    cgroup_permissions: str = "rwm"
+
+    def request(self) -> DeviceRequest:
+        """Translate."""
+        return DeviceRequest(source=self.path_on_host, target=self.path_in_container, access=self.cgroup_permissions)
+
+
 class HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
     """What of HostConfig is understood; every other field is in REFUSED or without effect (docs/docker.md)."""
 
@@ -90,7 +110,7 @@ class HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
     runtime: str = ""
     log_config: LogConfig = LogConfig()
     links: list[str] = []
-    devices: list[Any] = []
+    devices: list[DeviceMapping] = []
     device_requests: list[Any] = []
     pid_mode: str = ""
     ipc_mode: str = ""
@@ -130,7 +150,6 @@ class Creation(msgspec.Struct, frozen=True, rename="pascal"):
 
 REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
     # field of HostConfig, what is fine, what to say of anything else
-    ("devices", ([],), "host devices cannot be given to instances"),
     ("device_requests", ([],), "devices of drivers (--gpus) cannot be given to instances"),
     ("links", ([],), "links are not supported: put both on a network of their own, where names are found"),
     ("pid_mode", ("", "private"), "PID namespaces cannot be shared: use --runtime process for the host's"),
@@ -181,6 +200,7 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         rlimits=[RlimitRequest(limit.name, limit.soft, limit.hard) for limit in host.ulimits or ()],
         sysctls=host.sysctls or {},
         read_only=host.readonly_rootfs,
+        devices=[each.request() for each in host.devices or ()],
         cap_add=host.cap_add or [],
         cap_drop=host.cap_drop or [],
         privileged=host.privileged,

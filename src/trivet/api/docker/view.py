@@ -149,6 +149,14 @@ def _host_config(instance: Instance) -> dict[str, Any]:
     return {
         "Binds": [_spelled(mount) for mount in request.mounts if mount.kind != "tmpfs"] or None,
         "ContainerIDFile": "",
+        "Devices": [
+            {
+                "PathOnHost": each.source,
+                "PathInContainer": each.target or each.source,
+                "CgroupPermissions": each.access,
+            }
+            for each in request.devices
+        ],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": str(request.log_size)}},
         "NetworkMode": _mode(instance),
         "PortBindings": named,

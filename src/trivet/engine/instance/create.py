@@ -15,6 +15,7 @@ from trivet.client.schema import Created, EndpointRequest, InstanceRequest, Port
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.instance.attachment import OTHER, choose, other
 from trivet.engine.instance.context import Context
+from trivet.engine.instance.device import resolve as resolve_devices
 from trivet.engine.instance.health import effective
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.mount import Mounts, resolve
@@ -82,6 +83,7 @@ async def _make(
         request,
         settings,
         owner=owner,
+        devices=resolve_devices(request.devices, request.isolation),
         key=key,
         name=name,
         place=place,

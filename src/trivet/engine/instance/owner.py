@@ -59,6 +59,9 @@ class Owners:
 def separate(request: InstanceRequest) -> bool:
     """Tell whether an instance is to have users of its own.
 
-    What is privileged has the host's: half of what it is privileged for can't be done otherwise.
+    What is privileged has the host's: half of what it is privileged for can't be done otherwise. So has what is given
+    a device, which lets in only users of the host.
     """
-    return request.isolation == "container" and request.userns != "host" and not request.privileged
+    if request.isolation != "container" or request.userns == "host" or request.privileged:
+        return False
+    return request.userns == "private" or not request.devices

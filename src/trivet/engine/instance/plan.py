@@ -12,6 +12,7 @@ from trivet.base.error import InvalidArgument
 from trivet.client.schema import InstanceRequest
 from trivet.isolation.plan import (
     Attachment,
+    Device,
     File,
     Level,
     Limits,
@@ -63,6 +64,7 @@ def make_plan(
     files: tuple[File, ...] = (),
     attachments: tuple[Attachment, ...] = (),
     owner: Owner | None = None,
+    devices: tuple[Device, ...] = (),
 ) -> Plan:
     """Fold everything known about an instance into the record its level works from."""
     level = Level(request.isolation)
@@ -87,6 +89,7 @@ def make_plan(
         shm_size=request.shm_size,
         init=request.init,
         owner=owner,
+        devices=devices,
         stop_signal=request.stop_signal or image.stop_signal or "TERM",
     )
 

@@ -1,0 +1,64 @@
+"""Devices of the host for an instance: what `--device` names, looked up."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from trivet.base.error import InvalidArgument, NotFound, Unsupported
+from trivet.client.schema import DeviceRequest
+from trivet.isolation.plan import Device, Level
+
+ACCESS = frozenset("rwm")
+
+
+class NoSuchDevice(NotFound):
+    """A path of the host that is no device, and no directory with one."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(f"cannot give device {path}: {cause}")
+
+
+def resolve(wishes: Iterable[DeviceRequest], level: str) -> tuple[Device, ...]:
+    """Look devices up. At level process all of the host's are there anyway. Raises `NoSuchDevice`, `Unsupported`."""
+    found: list[Device] = []
+    for wish in wishes:
+        if level == Level.VM:
+            raise Unsupported(f"cannot give device {wish.source} to a machine: it has a kernel of its own")
+        if not wish.access or not set(wish.access) <= ACCESS:
+            raise InvalidArgument(f"access {wish.access!r} to device {wish.source} is not of r, w and m")
+        target = wish.target or wish.source
+        if not target.startswith("/"):
+            raise InvalidArgument(f"device target {target!r} is not an absolute path")
+        found += _nodes(Path(wish.source), target, wish.access)
+    return tuple(found) if level == Level.CONTAINER else ()
+
+
+def _nodes(source: Path, target: str, access: str) -> list[Device]:
+    """Describe a node, or those below a directory."""
+    if not source.is_absolute() or not source.exists():
+        raise NoSuchDevice(str(source), "no such file on the host")
+    paths: Iterator[Path] = source.rglob("*") if source.is_dir() else iter([source])
+    nodes = [node for path in sorted(paths) if (node := _node(path, source, target, access))]
+    if not nodes:
+        raise NoSuchDevice(str(source), "it is not a device")
+    return nodes
+
+
+def _node(path: Path, source: Path, target: str, access: str) -> Device | None:
+    status = path.stat()
+    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+        return None
+    below = str(path.relative_to(source))
+    return Device(
+        kind="c" if stat.S_ISCHR(status.st_mode) else "b",
+        path=target if below == "." else f"{target.rstrip('/')}/{below}",
+        major=os.major(status.st_rdev),
+        minor=os.minor(status.st_rdev),
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        access=access,
+    )
