@@ -198,7 +198,6 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         "CpuQuota": 0,
         "CpusetCpus": request.cpuset,
         "CpusetMems": "",
-        "Devices": [],
         "MemoryReservation": request.memory_reservation,
         "MemorySwap": request.memory_swap,
         "OomKillDisable": None,
