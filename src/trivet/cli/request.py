@@ -144,13 +144,17 @@ def _health(args: Namespace) -> HealthCheck | None:
 
 
 def _restart(args: Namespace) -> RestartPolicy:
-    match = _RESTART.fullmatch(args.restart)
-    if match is None or (match[2] and match[1] != "on-failure"):
-        raise Misuse(
-            f"--restart: {args.restart!r} is not a policy; choose no, always, unless-stopped or on-failure[:N]"
-        )
-    if match[1] != "no" and getattr(args, "rm", False):
+    found = restart_policy(args.restart)
+    if found.name != "no" and getattr(args, "rm", False):
         raise Misuse("--restart and --rm exclude each other")
+    return found
+
+
+def restart_policy(text: str) -> RestartPolicy:
+    """Read a restart policy. Raises `Misuse`."""
+    match = _RESTART.fullmatch(text)
+    if match is None or (match[2] and match[1] != "on-failure"):
+        raise Misuse(f"--restart: {text!r} is not a policy; choose no, always, unless-stopped or on-failure[:N]")
     names: dict[str, Literal["no", "always", "unless-stopped", "on-failure"]] = {
         "no": "no",
         "always": "always",

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from trivet.base.error import InvalidArgument, NotFound, TrivetError
 from trivet.client.connection import Body, Response
 from trivet.client.schema import (
+    Change,
+    CommitRequest,
+    Committed,
     Created,
     ExecRequest,
     ExitStatus,
@@ -16,6 +19,7 @@ from trivet.client.schema import (
     PathStat,
     StatsSample,
     TopRow,
+    UpdateRequest,
 )
 from trivet.client.stream import Decoder, Output, Stream
 from trivet.client.transport import Query, Transport, decode, filters, segment
@@ -149,6 +153,23 @@ class Instances:
         self._transport.request(
             "PUT", f"{_path(ref)}/archive", query, archive, Content_Type="application/x-tar"
         ).close()
+
+    def commit(self, ref: str, request: CommitRequest) -> str:
+        """Make an image of an instance; return its id. Raises `Unsupported` at level vm."""
+        path = f"/v1/instances/{segment(ref)}/commit"
+        return self._transport.fetch(Committed, "POST", path, body=request).id
+
+    def changes(self, ref: str) -> Sequence[Change]:
+        """List what an instance has changed in its root. Raises `Unsupported` at level vm."""
+        return self._transport.fetch(tuple[Change, ...], "GET", f"/v1/instances/{segment(ref)}/changes")
+
+    def export(self, ref: str) -> Response:
+        """Read an instance's root as a tar. Raises `Unsupported` at level vm."""
+        return self._transport.request("GET", f"/v1/instances/{segment(ref)}/export")
+
+    def update(self, ref: str, request: UpdateRequest) -> None:
+        """Change limits and restart policy, also while it runs where its level can."""
+        self._transport.call("POST", f"/v1/instances/{segment(ref)}/update", body=request)
 
     def _post(self, ref: str, verb: str, query: Query | None = None) -> None:
         self._transport.call("POST", f"{_path(ref)}/{verb}", query)

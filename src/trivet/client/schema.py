@@ -224,6 +224,42 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     size: int = -1  # bytes of the writable layer, only when asked for (-s)
 
 
+class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`commit`; `changes` are Dockerfile instructions, `pause` lets the instance stand still meanwhile."""
+
+    name: str = ""
+    changes: list[str] = []
+    author: str = ""
+    message: str = ""
+    pause: bool = True
+
+
+class Committed(msgspec.Struct, frozen=True, kw_only=True):
+    """The image that was made."""
+
+    id: str
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A path of an instance that isn't as in its image; `kind` is changed, added or deleted."""
+
+    path: str
+    kind: str
+
+
+class UpdateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`update`: what is None stays."""
+
+    memory: int | None = None
+    memory_swap: int | None = None
+    memory_reservation: int | None = None
+    cpus: float | None = None
+    cpu_shares: int | None = None
+    cpuset: str | None = None
+    pids_limit: int | None = None
+    restart: RestartPolicy | None = None
+
+
 class Created(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a creation; with dry_run `id` is empty, `plan` and `operations` tell what would be done."""
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from trivet.api.native import archive, build, image, instance, network, registry, system, volume
+from trivet.api.native import archive, build, image, instance, network, outcome, registry, system, volume
 from trivet.api.native.openapi import document
 from trivet.api.native.route import Handler, answer
 from trivet.api.problem import response
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 ROUTES = (
     *system.ROUTES,
     *instance.ROUTES,
+    *outcome.ROUTES,
     *archive.ROUTES,
     *image.ROUTES,
     *build.ROUTES,
