@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -142,7 +143,8 @@ class OverlaySnapshotter:
             needed |= {chain.partition(":")[2] for chain in chain_ids(layer.diff_id for layer in image.layers)}
         with self._work, self._lock:
             for instance in self.instances():
-                needed.update((self._instances / instance / "layers").read_text().split())
+                with suppress(FileNotFoundError):  # removed just now
+                    needed.update((self._instances / instance / "layers").read_text().split())
             useless = [Path(entry.path) for entry in os.scandir(self._layers) if entry.name not in needed]
             useless += self._making.leftovers()
             freed = sum(disk_usage(path) for path in useless)
