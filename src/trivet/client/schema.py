@@ -138,6 +138,9 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     cap_drop: list[str] = []
     privileged: bool = False
     userns: Literal["", "private", "host"] = ""
+    pid: str = ""  # "", "private", "host", "container:NAME"
+    ipc: str = ""  # "", "private", "host"
+    uts: str = ""  # "", "private", "host"
     seccomp: str = "default"
     no_new_privileges: bool = True
     init: bool = False

@@ -193,7 +193,7 @@ class Local:
         """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""
         directory = Path(plan.directory)
         life.clear(directory, group(plan))
-        if plan.owner and Path(plan.owner.path).parent == directory:  # not another's, whose network it shares
+        if plan.owner and not plan.owner.borrowed:
             let_go(plan.owner)
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from trivet.isolation.plan import Owner
 from trivet.launch.operation import Hold, Operation, Unmount
 from trivet.launch.spawn import run
@@ -13,8 +15,12 @@ from trivet.launch.spawn import run
 def hold(owner: Owner, network: str = "", after: Sequence[Operation] = ()) -> None:
     """Make the user namespace, and with it a network namespace that is kept at path `network`; then do what is `after`.
 
-    One left by an earlier attempt is replaced.
+    One left by an earlier attempt is replaced; an owner that is another instance's is there, and stays.
     """
+    if owner.borrowed:
+        if network:
+            run([Hold(owner.path, network, "", ""), *after])
+        return
     let_go(owner)
     path = Path(owner.path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -24,6 +30,11 @@ def hold(owner: Owner, network: str = "", after: Sequence[Operation] = ()) -> No
     except BaseException:
         let_go(owner)
         raise
+
+
+def borrow(owner: Owner | None) -> Owner | None:
+    """Give an instance's owner to another instance."""
+    return msgspec.structs.replace(owner, borrowed=True) if owner else None
 
 
 def held(owner: Owner) -> bool:

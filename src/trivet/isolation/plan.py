@@ -124,12 +124,21 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
     """The user namespace of an instance: ids 0 to `size` - 1 inside are `first` and up on the host.
 
-    `path` is the namespace's file, made before the start. Files keep the ids they have inside.
+    `path` is the namespace's file, made before the start. Files keep the ids they have inside. What is `borrowed` is
+    another instance's.
     """
 
     path: str
     first: int
     size: int = 65536
+    borrowed: bool = False
+
+
+class Shared(msgspec.Struct, frozen=True, kw_only=True):
+    """A namespace that is not the instance's own: another's, by its file's `path`, or with "" the host's."""
+
+    kind: Literal["pid", "ipc", "uts"]
+    path: str = ""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,5 +209,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     shm_size: int = 64 << 20
     init: bool = False
     owner: Owner | None = None
+    shared: tuple[Shared, ...] = ()
     devices: tuple[Device, ...] = ()
     stop_signal: str = "TERM"

@@ -30,16 +30,17 @@ def contained(
 ) -> oci.Spec:
     """Describe a container: namespaces of its own, /dev of its own, only the rights the plan gives."""
     privileged = plan.security.privileged
+    own = tuple(kind for kind in namespaces if not any(each.kind == kind for each in plan.shared))
     network = _network(plan.attachments)
     sysctl = (network_sysctl(plan.owner) if network else {}) | dict(plan.sysctls)
     return oci.Spec(
         oci_version=oci.VERSION,
         process=process(plan.program, plan.security, plan),
         root=oci.Root(path="root", readonly=plan.root.read_only),
-        hostname=plan.hostname if "uts" in namespaces else "",
+        hostname=plan.hostname if "uts" in own else "",
         mounts=(*_system(plan, privileged), *_files(plan), *(_mount(mount, plan.owner) for mount in plan.mounts)),
         linux=oci.Linux(
-            namespaces=(*(oci.Namespace(type=kind) for kind in namespaces), *network, *_user(plan)),
+            namespaces=(*(oci.Namespace(type=kind) for kind in own), *_joined(plan), *network, *_user(plan)),
             devices=devices,
             cgroups_path=plan.cgroup,
             resources=resources(plan.limits, device.EVERYTHING if privileged else (*device.RULES, *_given(plan))),
@@ -163,6 +164,10 @@ def _given(plan: Plan) -> tuple[oci.DeviceRule, ...]:
     )
 
 
+def _joined(plan: Plan) -> tuple[oci.Namespace, ...]:
+    return tuple(oci.Namespace(type=each.kind, path=each.path) for each in plan.shared if each.path)
+
+
 def _user(plan: Plan) -> tuple[oci.Namespace, ...]:
     return (oci.Namespace(type="user", path=plan.owner.path),) if plan.owner else ()
 
@@ -175,11 +180,19 @@ def _system(plan: Plan, privileged: bool) -> tuple[oci.Mount, ...]:
         _special("/proc", "proc", *safe),
         _special("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
         _special("/dev/pts", "devpts", *pts),
-        _special("/dev/shm", "tmpfs", *safe, "mode=1777", f"size={plan.shm_size}"),
-        _special("/dev/mqueue", "mqueue", *safe),
+        *_memory(plan, safe),
         _sysfs(plan, (*safe, access)),
         _special("/sys/fs/cgroup", "cgroup", *safe, access),
     )
+
+
+def _memory(plan: Plan, safe: tuple[str, ...]) -> tuple[oci.Mount, ...]:
+    """Show shared memory and message queues: the instance's own, or the host's."""
+    if any(each.kind == "ipc" and not each.path for each in plan.shared):
+        shown = _mount(Mount(kind="bind", source="/dev/shm", target="/dev/shm"))
+    else:
+        shown = _special("/dev/shm", "tmpfs", *safe, "mode=1777", f"size={plan.shm_size}")
+    return shown, _special("/dev/mqueue", "mqueue", *safe)
 
 
 def _sysfs(plan: Plan, words: tuple[str, ...]) -> oci.Mount:

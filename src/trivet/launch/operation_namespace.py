@@ -81,7 +81,7 @@ class DeviceFilter(Operation, frozen=True):
 class Hold(Operation, frozen=True):
     """Make a user namespace with these maps and keep it as file `user`; with `network` one for the network in it, too.
 
-    Both are host paths. The namespaces live until the files are unmounted.
+    Both are host paths. The namespaces live until the files are unmounted. Without maps `user` is there already.
     """
 
     code = 17

@@ -152,9 +152,7 @@ REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
     # field of HostConfig, what is fine, what to say of anything else
     ("device_requests", ([],), "devices of drivers (--gpus) cannot be given to instances"),
     ("links", ([],), "links are not supported: put both on a network of their own, where names are found"),
-    ("pid_mode", ("", "private"), "PID namespaces cannot be shared: use --runtime process for the host's"),
-    ("ipc_mode", ("", "private", "shareable", "none"), "IPC namespaces cannot be shared"),
-    ("uts_mode", ("", "private"), "UTS namespaces cannot be shared"),
+    ("ipc_mode", ("", "private", "shareable", "none", "host"), "IPC namespaces of others cannot be shared"),
     ("userns_mode", ("", "host"), "user namespaces cannot be chosen"),
     ("volume_driver", ("", "local"), "the only volume driver is local"),
 )
@@ -200,6 +198,9 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         rlimits=[RlimitRequest(limit.name, limit.soft, limit.hard) for limit in host.ulimits or ()],
         sysctls=host.sysctls or {},
         read_only=host.readonly_rootfs,
+        pid=host.pid_mode,
+        ipc="host" if host.ipc_mode == "host" else "",
+        uts=host.uts_mode,
         devices=[each.request() for each in host.devices or ()],
         cap_add=host.cap_add or [],
         cap_drop=host.cap_drop or [],

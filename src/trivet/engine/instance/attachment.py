@@ -11,6 +11,7 @@ from trivet.client.schema import EndpointRequest, InstanceRequest
 from trivet.engine.instance.status import Word
 from trivet.engine.network.network import Networks
 from trivet.isolation.driver import Ability
+from trivet.isolation.owner import borrow
 from trivet.isolation.plan import Attachment, Plan
 
 if TYPE_CHECKING:
@@ -89,5 +90,5 @@ def share(context: Context, reference: str, plan: Plan) -> Plan:
     else:
         path = use.path or f"/proc/{record.pid}/ns/net"
         shared = Attachment(kind="netns", network=f"{OTHER}{record.id}", name="", path=path)
-    theirs = {"files": record.plan.files, "hostname": record.plan.hostname, "owner": record.plan.owner}
+    theirs = {"files": record.plan.files, "hostname": record.plan.hostname, "owner": borrow(record.plan.owner)}
     return msgspec.structs.replace(plan, attachments=(shared,), **theirs)

@@ -21,6 +21,7 @@ from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.mount import Mounts, resolve
 from trivet.engine.instance.owner import separate
 from trivet.engine.instance.plan import make_plan
+from trivet.engine.instance.shared import resolve as resolve_shared
 from trivet.isolation.driver import Ability
 from trivet.oci.config import Config
 
@@ -83,6 +84,7 @@ async def _make(
         request,
         settings,
         owner=owner,
+        shared=resolve_shared(request),
         devices=resolve_devices(request.devices, request.isolation),
         key=key,
         name=name,

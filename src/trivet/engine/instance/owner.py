@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trivet.base.error import Exhausted
 from trivet.client.schema import InstanceRequest
+from trivet.engine.instance.shared import of_host
 from trivet.isolation.plan import Owner
 
 FIRST, SIZE = 0x7000_0000, 1 << 16
@@ -60,8 +61,8 @@ def separate(request: InstanceRequest) -> bool:
     """Tell whether an instance is to have users of its own.
 
     What is privileged has the host's: half of what it is privileged for can't be done otherwise. So has what is given
-    a device, which lets in only users of the host.
+    a device, which lets in only users of the host, or shares one of the host's namespaces.
     """
     if request.isolation != "container" or request.userns == "host" or request.privileged:
         return False
-    return request.userns == "private" or not request.devices
+    return request.userns == "private" or not (request.devices or of_host(request))

@@ -24,6 +24,7 @@ from trivet.isolation.plan import (
     Rlimit,
     Root,
     Security,
+    Shared,
 )
 from trivet.kernel.capability import ALL, DEFAULT
 from trivet.oci.config import Config
@@ -64,11 +65,13 @@ def make_plan(
     files: tuple[File, ...] = (),
     attachments: tuple[Attachment, ...] = (),
     owner: Owner | None = None,
+    shared: tuple[Shared, ...] = (),
     devices: tuple[Device, ...] = (),
 ) -> Plan:
     """Fold everything known about an instance into the record its level works from."""
     level = Level(request.isolation)
-    hostname = platform.node() if level is Level.PROCESS else request.hostname or key[:12]
+    own_name = level is not Level.PROCESS and not any(each.kind == "uts" for each in shared)
+    hostname = platform.node() if not own_name else request.hostname or key[:12]
     return Plan(
         id=key,
         name=name,
@@ -89,6 +92,7 @@ def make_plan(
         shm_size=request.shm_size,
         init=request.init,
         owner=owner,
+        shared=shared,
         devices=devices,
         stop_signal=request.stop_signal or image.stop_signal or "TERM",
     )

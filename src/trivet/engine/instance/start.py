@@ -11,6 +11,7 @@ from trivet.base.clock import now_ns
 from trivet.base.error import TrivetError
 from trivet.client.schema import EndpointRequest, Port
 from trivet.client.schema_health import Health
+from trivet.engine.instance import shared
 from trivet.engine.instance.attachment import other, share
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
@@ -63,7 +64,8 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
 
 async def _connect(context: Context, record: InstanceRecord, undo: AsyncExitStack) -> tuple[Plan, tuple[Port, ...]]:
     """Give the instance its interface, its files (addresses may have changed) and its published ports."""
-    request, plan, networks = record.request, record.plan, context.networks
+    request, networks = record.request, context.networks
+    plan = shared.join(context, request, record.plan)
     if reference := other(request):
         return share(context, reference, plan), ()
     form = (await asyncio.to_thread(context.driver(record).ability)).network

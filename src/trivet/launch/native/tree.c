@@ -87,6 +87,34 @@ static int map_owners(int tree, const char *uid_map, const char *gid_map, bool d
     return result;
 }
 
+/* Start a process in a new network namespace of the user namespace that is the file `user`. */
+static pid_t start_guest(const char *user)
+{
+    struct clone_args arguments = { .exit_signal = SIGCHLD };
+    int ready[2], fd = open(user, O_RDONLY | O_CLOEXEC);
+    char said = 0;
+    if (fd < 0 || pipe2(ready, O_CLOEXEC) < 0)
+        return -1;
+    long pid = sys_clone3(&arguments);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+        if (sys_setns(fd, CLONE_NEWUSER) < 0 || sys_unshare(CLONE_NEWNET) < 0 || write(ready[1], "", 1) != 1)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    close(fd);
+    close(ready[1]);
+    bool begun = pid > 0 && read(ready[0], &said, 1) == 1;
+    close(ready[0]);
+    if (pid > 0 && !begun) {
+        end_holder((pid_t)pid);
+        errno = EPERM;
+        return -1;
+    }
+    return (pid_t)pid;
+}
+
 /* Keep a namespace of a process as a file. */
 static int keep_namespace(struct executor *executor, pid_t pid, const char *kind, const char *path)
 {
@@ -107,10 +135,11 @@ int operate_hold(struct executor *executor, struct cursor *fields)
 {
     const char *user = take_text(fields), *network = take_text(fields);
     const char *uid_map = take_text(fields), *gid_map = take_text(fields);
-    pid_t pid = start_holder(CLONE_NEWUSER | (*network ? CLONE_NEWNET : 0), uid_map, gid_map);
+    const bool exists = !*uid_map;
+    pid_t pid = exists ? start_guest(user) : start_holder(CLONE_NEWUSER | (*network ? CLONE_NEWNET : 0), uid_map, gid_map);
     if (pid < 0)
         return refuse(executor, errno, "make a user namespace");
-    int result = keep_namespace(executor, pid, "user", user);
+    int result = exists ? 0 : keep_namespace(executor, pid, "user", user);
     if (result == 0 && *network)
         result = keep_namespace(executor, pid, "net", network);
     end_holder(pid);
