@@ -17,7 +17,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from trivet.build import outline, remote
+from trivet.build.cache_export import export, inlined
+from trivet.build.cache_import import Import, imports
 from trivet.build.caller import Caller, Callers
 from trivet.build.dockerfile import parse
 from trivet.build.error import BuildError, ContextError
@@ -83,14 +85,17 @@ class Builder:
             files = await _files(place, context)
             if request.call != "build":
                 return outline.tell(_session(msgspec.structs.replace(place, platform=wanted[0]), files))
-            drafts = []
+            imported, sessions, drafts = await imports(place), [], []
             for platform in wanted:
-                session = _session(msgspec.structs.replace(place, platform=platform), files)
+                session = _session(msgspec.structs.replace(place, platform=platform), files, imported)
+                sessions.append(session)
                 outline.warn(session)
                 state = await build_target(session, session.graph.target(request.target))
                 drafts.append(_labelled(state, request.labels))
             _warn(session, report)
-            return await deliver(session, drafts)
+            result = await deliver(session, drafts, await in_thread(inlined, sessions))
+            await export(sessions)
+            return result
 
     def _place(self, request: BuildRequest, report: Report, caller: Caller, undo: AsyncExitStack) -> Workplace:
         work = self._work(undo)
@@ -165,12 +170,13 @@ async def _files(place: Workplace, sent: Readable) -> _Files:
     return _Files(whole, _without_ignored(request, whole, spool), described)
 
 
-def _session(place: Workplace, files: _Files) -> Session:
+def _session(place: Workplace, files: _Files, imported: Sequence[Import] = ()) -> Session:
     return Session(
         **{name: getattr(place, name) for name in Workplace.__struct_fields__},
         graph=_graph(place, files.described),
         context=files.context,
         whole=files.whole,
+        imports=imported,
     )
 
 

@@ -22,7 +22,7 @@ class Kept:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._users: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -33,7 +33,7 @@ class Kept:
 
     def is_new(self, mount: RunMount, base: str) -> bool:
         """Tell whether the next `use` would make a directory."""
-        return not (self._directory / self._free(mount, base)).is_dir()
+        return not (self.directory / self._free(mount, base)).is_dir()
 
     @contextmanager
     def use(self, mount: RunMount, base: str = "", begin: Path | None = None) -> Iterator[Path]:
@@ -42,7 +42,7 @@ class Kept:
             name = self._free(mount, base)
             self._users[name] += 1
         try:
-            path = self._directory / name
+            path = self.directory / name
             if not path.is_dir():
                 self._make(path, mount, begin)
             yield path
@@ -63,7 +63,7 @@ class Kept:
 
     def directories(self) -> list[Path]:
         """List them, in order of their names."""
-        return sorted(self._directory.iterdir()) if self._directory.is_dir() else []
+        return sorted(self.directory.iterdir()) if self.directory.is_dir() else []
 
     def _free(self, mount: RunMount, base: str) -> str:
         """Name the directory to use: of a private cache one that nobody uses."""

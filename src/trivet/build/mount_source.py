@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import msgspec
@@ -53,11 +53,6 @@ class Source(msgspec.Struct, frozen=True):
             chosen = choose(self.files, mount.source)
             content = checksum(place(chosen, Target(directory="", name=""), _ALL, Dating(step.session.when(state))))
         return [mount.kind, mount.target, content, mount.read_only]
-
-    @property
-    def has_files(self) -> bool:
-        """Whether there is something to copy."""
-        return self.mount.kind == "bind" or bool(self.mount.origin)
 
     @property
     def base(self) -> str:
@@ -122,16 +117,22 @@ class Mounts:
         return None
 
     async def _cache(self, source: Source, undo: AsyncExitStack) -> Path:
-        kept = self._session.tools.cache.kept
-        if not source.has_files:
-            return undo.enter_context(kept.use(source.mount))
+        kept, mount = self._session.tools.cache.kept, source.mount
+        self._session.mounts.add(kept.name(mount, source.base))
         async with AsyncExitStack() as done:
-            if kept.is_new(source.mount, source.base):
-                begin = await self._copy(source, done)
-                if not begin.is_dir():
-                    raise BuildError(f"--mount=type=cache begins with {source.mount.source}, which is no directory")
-                return undo.enter_context(kept.use(source.mount, source.base, begin))
-            return undo.enter_context(kept.use(source.mount, source.base))
+            begin = await self._beginning(source, done) if kept.is_new(mount, source.base) else None
+            if begin is not None and not begin.is_dir():
+                raise BuildError(f"--mount=type=cache begins with {mount.source}, which is no directory")
+            return undo.enter_context(kept.use(mount, source.base, begin))
+
+    async def _beginning(self, source: Source, done: AsyncExitStack) -> Path | None:
+        """Make what a new cache begins with: that of an imported cache, or files, or nothing."""
+        files = done.enter_context(ExitStack())
+        for each in self._session.imports:
+            found = await each.mount(Kept.name(source.mount, source.base), files)
+            if found is not None:
+                return found
+        return await self._copy(source, done) if source.mount.origin else None
 
     async def _secret(self, mount: RunMount, shown: Shown, undo: AsyncExitStack) -> Path | None:
         content = await secret_of(self._session.caller, mount, self._session.request.secrets)

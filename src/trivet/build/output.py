@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, BinaryIO
 
@@ -23,13 +23,16 @@ PIECE = 1 << 20
 KEEPING = ("image", "registry", "oci", "docker")
 
 
-async def deliver(session: Session, drafts: Sequence[Draft]) -> dict[str, Any]:
-    """Hand a build's result over, as its outputs say; return what the caller is told."""
+async def deliver(session: Session, drafts: Sequence[Draft], annotations: Mapping[str, str]) -> dict[str, Any]:
+    """Hand a build's result over, as its outputs say; return what the caller is told.
+
+    `annotations` are for the manifests.
+    """
     outputs = session.request.outputs or [Output(kind="image")]
     names = _names(session, outputs)
     record = None
     if any(output.kind in KEEPING for output in outputs):
-        record = await in_thread(session.tools.images.create_all, drafts, names)
+        record = await in_thread(session.tools.images.create_all, drafts, names, annotations)
     for number, output in enumerate(outputs):
         match output.kind:
             case "registry":
@@ -72,7 +75,7 @@ async def _files(session: Session, number: int, drafts: Sequence[Draft]) -> None
             roots[place], _ = await step.root(draft, undo)
         with session.scratch_file() as file:
             await in_thread(export_all, roots, file.write)
-            await _send(session, number, file)
+            await send_file(session, str(number), file)
     step.tell("done")
 
 
@@ -80,13 +83,13 @@ async def _archive(session: Session, number: int, output: Output, names: list[st
     session.report(Progress(id="[output]", status=f"exporting an archive ({output.kind})"))
     with session.scratch_file() as file:
         await in_thread(session.tools.images.save, names, file, output.kind)
-        await _send(session, number, file)
+        await send_file(session, str(number), file)
     session.report(Progress(id="[output]", status=f"exporting an archive ({output.kind}) · done"))
 
 
-async def _send(session: Session, number: int, file: BinaryIO) -> None:
+async def send_file(session: Session, name: str, file: BinaryIO) -> None:
     """Send a file to the caller, and wait until it says that all is in its place."""
-    line, _ = await session.caller.ask(Ask.OUTPUT, str(number))
+    line, _ = await session.caller.ask(Ask.OUTPUT, name)
     try:
         file.seek(0)
         while piece := await in_thread(file.read, PIECE):
@@ -97,7 +100,7 @@ async def _send(session: Session, number: int, file: BinaryIO) -> None:
         if reply.error:
             raise BuildError(f"the output cannot be written: {reply.error}")
     except (OSError, msgspec.DecodeError) as error:
-        raise NoAnswer(Ask.OUTPUT, str(number)) from error
+        raise NoAnswer(Ask.OUTPUT, name) from error
     finally:
         line.close()
 

@@ -6,14 +6,15 @@ import asyncio
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 import msgspec
 
-from trivet.build.cache import Cache
+from trivet.build.cache import Cache, CacheEntry
+from trivet.build.cache_import import Import
 from trivet.build.caller import Caller
 from trivet.build.graph import Graph
 from trivet.build.secret import Offered
@@ -102,12 +103,18 @@ class Workplace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Session(Workplace, frozen=True, kw_only=True):
-    """A build that runs. `context` lacks what .dockerignore leaves out, `whole` has it."""
+    """A build that runs. `context` lacks what .dockerignore leaves out, `whole` has it.
+
+    `steps` gathers the keys of all steps with their stages, `mounts` the names of the kept directories they were shown.
+    """
 
     graph: Graph
     context: Tree
     whole: Tree
     stages: dict[int, asyncio.Task[State]] = {}
+    steps: dict[str, int] = {}
+    mounts: set[str] = set()
+    imports: Sequence[Import] = ()
 
     async def stage(self, index: int) -> State:
         """Wait for a stage that was begun."""
@@ -124,6 +131,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     line: int
     title: str
+    stage: int = 0
     fresh: bool = False
 
     def tell(self, outcome: str = "") -> None:
@@ -141,11 +149,20 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         session = self.session
         if self.fresh:
             return None
-        entry = session.tools.cache.find(key, session.lease)
+        entry = session.tools.cache.find(key, session.lease) or await self._imported(state, key)
         if entry is None:
             return None
+        session.steps[key] = self.stage
         self.tell("cached")
         return state.with_layer(entry.layer, text, entry.time)
+
+    async def _imported(self, state: State, key: str) -> CacheEntry | None:
+        """Look a step up in the caches of others; what is found is ours from then on."""
+        for each in self.session.imports:
+            found = await each.find(key, state.draft)
+            if found is not None:
+                return self.session.tools.cache.keep(key, state.draft.layers, found.layer, found.time)
+        return None
 
     async def layered(self, state: State, keys: list[str], text: str, when: int, make: Make) -> State:
         """Change files: `make` does it in a root over the state's, and what it wrote becomes a layer.
@@ -165,6 +182,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
                 await in_thread(tools.snapshotter.adopt, root, state.draft, layer)
         for key in keys:
             tools.cache.keep(key, state.draft.layers, layer, when)
+            session.steps[key] = self.stage
         self.tell(f"{time.monotonic() - begin:.1f} s")
         after = state.with_layer(layer, text, when)
         if layer and state.keeps_times:

@@ -115,6 +115,7 @@ def _step(session: Session, stage: Stage, each: Instruction, position: str) -> S
         session=session,
         id=f"[{' '.join(word for word in words if word)}]",
         line=each.line,
+        stage=stage.index,
         title=" ".join(each.text.split())[:TITLE],
         fresh=request.no_cache or stage.name in request.no_cache_filter,
     )

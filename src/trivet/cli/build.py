@@ -72,6 +72,8 @@ def _request(args: Namespace, offer: Offer, dockerfile: str, remote: str, sessio
         ssh=list(offer.agents),
         contexts=offer.contexts,
         outputs=offer.outputs,
+        cache_from=offer.cache_from,
+        cache_to=offer.cache_to,
         call=call_of(args),
         on_error=args.on_error,
     )
@@ -138,6 +140,8 @@ COMMANDS = {
             repeated(
                 "-o", "--output", metavar="DEST|type=KIND,dest=PATH", help="files or an archive instead of an image"
             ),
+            repeated("--cache-from", metavar="NAME|type=KIND,...", help="use an exported cache: registry or local"),
+            repeated("--cache-to", metavar="NAME|type=KIND,...", help="export the cache: registry, local or inline"),
             option("--call", metavar="METHOD", default="build", help="build (default), check, outline or targets"),
             flag("--check", help="look for doubtful lines instead of building"),
             option("--on-error", choices=("fail", "shell"), default="fail", help="shell: open one in the failed step"),

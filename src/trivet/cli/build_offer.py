@@ -14,10 +14,12 @@ from trivet.cli.build_context import REMOTE, send_directory
 from trivet.cli.command import Misuse
 from trivet.client.archive import unpack
 from trivet.client.errand import Answer, Line, relay
-from trivet.client.schema import Output
+from trivet.client.schema import CacheFrom, CacheTo, Output
 
 LARGEST = 500 << 10  # bytes of a secret
 _IMAGE, _LAYOUT, _LOCAL = "docker-image://", "oci-layout://", "local:"
+_CACHE_TO = ("type", "ref", "dest", "mode", "mounts")
+CACHE = "cache:"  # in front of the number of a --cache-to or --cache-from
 _OUTPUTS = ("local", "tar", "oci", "docker", "image", "registry", "cacheonly")
 
 
@@ -29,6 +31,8 @@ class Offer:
         self.agents = dict(agent for text in args.ssh for agent in _agents(text))
         self.contexts = dict(_context(text) for text in args.build_context)
         self.outputs = [_output(text) for text in args.output]
+        self.cache_to = [_cache_to(text) for text in args.cache_to]
+        self.cache_from = [_cache_from(text) for text in args.cache_from]
         if args.push:
             self.outputs.append(Output(kind="registry"))
         if args.load and not any(output.kind == "image" for output in self.outputs):
@@ -42,11 +46,24 @@ class Offer:
             found["secret"] = lambda name, line: _send_secret(self.secrets[name], line)
         if self.agents:
             found["ssh"] = lambda name, line: relay(line, self.agents[name])
-        if any(value.startswith((_LOCAL, _LAYOUT)) for value in self.contexts.values()):
-            found["context"] = lambda name, line: _send_context(self.contexts[name], line)
-        if any(output.destination for output in self.outputs):
-            found["output"] = lambda name, line: _receive(self.outputs[int(name)], line)
+        local = any(value.startswith((_LOCAL, _LAYOUT)) for value in self.contexts.values())
+        if local or any(each.kind == "local" for each in self.cache_from):
+            found["context"] = self._context
+        if any(output.destination for output in self.outputs) or any(each.kind == "local" for each in self.cache_to):
+            found["output"] = self._output
         return found
+
+    def _context(self, name: str, line: Line) -> None:
+        number = name.removeprefix(CACHE)
+        value = self.contexts[name] if number == name else f"{_LOCAL}{self.cache_from[int(number)].place}"
+        _send_context(value, line)
+
+    def _output(self, name: str, line: Line) -> None:
+        number = name.removeprefix(CACHE)
+        if number == name:
+            _receive(self.outputs[int(number)], line)
+        else:
+            _receive(Output(kind="local", destination=self.cache_to[int(number)].place), line)
 
 
 def _fields(flag: str, text: str, known: tuple[str, ...]) -> dict[str, str]:
@@ -134,6 +151,31 @@ def _output(text: str) -> Output:
     push = fields.get("push", "").lower() in ("true", "1")
     kind = {"docker": "docker" if destination else "image", "image": "registry" if push else "image"}.get(kind, kind)
     return Output(kind=cast(Any, kind), destination=destination, name=fields.get("name", ""))
+
+
+def _cache_to(text: str) -> CacheTo:
+    """Read `type=registry,ref=NAME`, `type=local,dest=DIRECTORY` or `type=inline`, with mode= and mounts=."""
+    fields = _fields("cache-to", text if "=" in text else f"type=registry,ref={text}", _CACHE_TO)
+    kind = fields.get("type", "registry")
+    place = {"registry": fields.get("ref", ""), "local": fields.get("dest", "")}.get(kind, "")
+    if kind not in ("registry", "local", "inline") or (kind != "inline" and not place):
+        hint = "write type=registry,ref=NAME or type=local,dest=DIRECTORY or type=inline"
+        raise Misuse(f"--cache-to: {text!r} names no place for a cache", hint=hint)
+    if fields.get("mode", "min") not in ("min", "max"):
+        raise Misuse(f"--cache-to: mode={fields['mode']} is neither min nor max")
+    mounts = fields.get("mounts", "false").lower() in ("true", "1")
+    return CacheTo(kind=cast(Any, kind), place=place, whole=fields.get("mode") == "max", mounts=mounts)
+
+
+def _cache_from(text: str) -> CacheFrom:
+    """Read `NAME`, `type=registry,ref=NAME` or `type=local,src=DIRECTORY`."""
+    fields = _fields("cache-from", text if "=" in text else f"type=registry,ref={text}", ("type", "ref", "src"))
+    kind = fields.get("type", "registry")
+    place = {"registry": fields.get("ref", ""), "local": fields.get("src", "")}.get(kind, "")
+    if kind not in ("registry", "local") or not place:
+        hint = "write type=registry,ref=NAME or type=local,src=DIRECTORY"
+        raise Misuse(f"--cache-from: {text!r} names no cache", hint=hint)
+    return CacheFrom(kind=cast(Any, kind), place=place)
 
 
 def _receive(output: Output, line: Line) -> None:

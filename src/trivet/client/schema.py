@@ -522,6 +522,22 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
 
 
+class CacheTo(msgspec.Struct, frozen=True, kw_only=True):
+    """`--cache-to`: `place` is a reference, or a directory of the caller's. `whole`: steps of all stages."""
+
+    kind: Literal["registry", "local", "inline"]
+    place: str = ""
+    whole: bool = False
+    mounts: bool = False  # what RUN --mount=type=cache keeps, too
+
+
+class CacheFrom(msgspec.Struct, frozen=True, kw_only=True):
+    """`--cache-from`: a reference, or a directory of the caller's."""
+
+    kind: Literal["registry", "local"]
+    place: str
+
+
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`build`; the context travels as a tar in the body, this as the header Trivet-Build (JSON).
 
@@ -554,6 +570,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     ssh: list[str] = []
     contexts: dict[str, str] = {}
     outputs: list[Output] = []  # none is `image`
+    cache_from: list[CacheFrom] = []
+    cache_to: list[CacheTo] = []
     call: Literal["build", "check", "outline", "targets"] = "build"  # but for build, tell something instead
     on_error: Literal["fail", "shell"] = "fail"
 

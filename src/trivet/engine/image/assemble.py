@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,53 +22,44 @@ if TYPE_CHECKING:
     from trivet.engine.image.image import Images
 
 
-def create(images: Images, drafts: Sequence[Draft], names: Sequence[str]) -> ImageRecord:
+def create(
+    images: Images, drafts: Sequence[Draft], names: Sequence[str], annotations: Mapping[str, str]
+) -> ImageRecord:
     """Store the images of some platforms under common names; the record is that of the one which runs here."""
     names = [str(references.parse(name).tagged()) for name in names]
     with images.leases.hold("creating an image") as lease:
-        manifests = [store_manifest(images, draft, lease) for draft in drafts]
+        stored = [_manifest(images, draft, annotations, lease) for draft in drafts]
+        manifests = [_store(images, each, draft, lease) for each, draft in zip(stored, drafts, strict=True)]
         chosen = _chosen(drafts)
-        own = adopt.Found(manifests[chosen].digest, _manifest(images, drafts[chosen], lease))
+        own = adopt.Found(manifests[chosen].digest, stored[chosen])
         top = manifests[0].digest if len(manifests) == 1 else store_index(images, manifests, lease)
         record, _ = adopt.describe(images.content, top, own, subject=", ".join(names) or "being built")
         return images.catalog.add(record, [Name(reference=name, digest=top, manifest=own.digest) for name in names])
 
 
-def store_manifest(images: Images, draft: Draft, lease: Lease) -> Descriptor:
-    """Store a draft's configuration and manifest."""
-    return _store(images, _manifest(images, draft, lease), OCI_MANIFEST, lease, draft)
-
-
-def config_of(images: Images, draft: Draft, lease: Lease) -> Descriptor:
-    """Store a draft's configuration."""
+def _manifest(images: Images, draft: Draft, annotations: Mapping[str, str], lease: Lease) -> Manifest:
+    """Store a draft's configuration, and build its manifest."""
     raw = configs.encode(draft.config)
-    return Descriptor(media_type=OCI_CONFIG, digest=images.content.add(raw, lease=lease), size=len(raw))
-
-
-def _manifest(images: Images, draft: Draft, lease: Lease) -> Manifest:
-    return manifest_of(draft, config_of(images, draft, lease))
-
-
-def manifest_of(draft: Draft, config: Descriptor) -> Manifest:
-    """Build a draft's manifest."""
+    config = Descriptor(media_type=OCI_CONFIG, digest=images.content.add(raw, lease=lease), size=len(raw))
     return Manifest(
         schema_version=2,
         media_type=OCI_MANIFEST,
         config=config,
         layers=tuple(layer.descriptor for layer in draft.layers),
+        annotations=dict(annotations) or None,
     )
+
+
+def _store(images: Images, manifest: Manifest, draft: Draft, lease: Lease) -> Descriptor:
+    raw = msgspec.json.encode(manifest, order="deterministic")
+    digest = images.content.add(raw, lease=lease)
+    return Descriptor(media_type=OCI_MANIFEST, digest=digest, size=len(raw), platform=draft.config.platform)
 
 
 def store_index(images: Images, manifests: Sequence[Descriptor], lease: Lease) -> str:
     """Store an index over manifests; return its digest."""
     index = Index(schema_version=2, media_type=OCI_INDEX, manifests=tuple(manifests))
     return images.content.add(msgspec.json.encode(index, order="deterministic"), lease=lease)
-
-
-def _store(images: Images, manifest: Manifest, kind: str, lease: Lease, draft: Draft) -> Descriptor:
-    raw = msgspec.json.encode(manifest, order="deterministic")
-    digest = images.content.add(raw, lease=lease)
-    return Descriptor(media_type=kind, digest=digest, size=len(raw), platform=draft.config.platform)
 
 
 def _chosen(drafts: Sequence[Draft]) -> int:

@@ -168,9 +168,11 @@ class Images:
         """Make a draft an image, under the given names."""
         return self.create_all([draft], tuple(names))
 
-    def create_all(self, drafts: Sequence[Draft], names: Sequence[str] = ()) -> ImageRecord:
-        """Make drafts for several platforms one image under the given names."""
-        return assemble.create(self, drafts, names)
+    def create_all(
+        self, drafts: Sequence[Draft], names: Sequence[str] = (), annotations: Mapping[str, str] | None = None
+    ) -> ImageRecord:
+        """Make drafts for several platforms one image under the given names; `annotations` are for their manifests."""
+        return assemble.create(self, drafts, names, annotations or {})
 
     def check_platform(self, record: ImageRecord, ref: str, wanted: Platform | None = None) -> None:
         """Raise `WrongPlatform` unless an image is for `wanted` (default: can run on this machine)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,10 +44,17 @@ async def push(images: Images, reference: Reference, report: Report) -> str:
     subject = reference.familiar
     record, name = await asyncio.to_thread(_named, images, reference)
     report(Progress(status=f"pushing {subject}"))
+    documents = await asyncio.to_thread(plan, images.content, name)
+    if documents[-1].digest != name.digest:
+        report(Progress(status=f"its other platforms are not here: {record.platform} goes alone"))
+    return await send(images, reference, documents, subject, report)
+
+
+async def send(
+    images: Images, reference: Reference, documents: Sequence[Document], subject: str, report: Report
+) -> str:
+    """Send documents and all they need; the last one gets the reference's tag. Return its digest."""
     with images.leases.hold(f"push of {subject}") as lease:
-        documents = await asyncio.to_thread(plan, images.content, name)
-        if documents[-1].digest != name.digest:
-            report(Progress(status=f"its other platforms are not here: {record.platform} goes alone"))
         blobs = {each.digest: each for document in documents for each in document.blobs}
         lease.add(documents[-1].digest, *blobs)
         _check(images.content, blobs, subject)
