@@ -61,7 +61,8 @@ def _document(sessions: Sequence[Session], wish: CacheTo) -> Document:
             if found and (wish.whole or stage in _lineage(session)):
                 entries[key] = Entry(key=key, layer=found.layer, time=found.time)
         if wish.mounts:
-            mounts |= {name: _pack(session, name) for name in sorted(session.mounts)}
+            here = {path.name for path in session.tools.cache.kept.directories()}
+            mounts |= {name: _pack(session, name) for name in sorted(session.mounts & here)}
     return Document(entries=tuple(entries[key] for key in sorted(entries)), mounts=mounts)
 
 

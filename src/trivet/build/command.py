@@ -17,6 +17,7 @@ from trivet.build.configuration import directory_of, shell_of
 from trivet.build.debug import open_shell
 from trivet.build.error import BuildError, StepFailed
 from trivet.build.instruction import Run
+from trivet.build.kept import Kept
 from trivet.build.mount_source import Mounts, Source
 from trivet.build.sandbox import HOSTNAME, SCRIPT, Command, cgroup_of, make_plan, run_directory
 from trivet.build.session import Step
@@ -57,6 +58,7 @@ async def run(step: Step, state: State, each: Run, sources: list[Source]) -> Sta
         surroundings=[command.security, *(session.request.add_hosts if command.network != "none" else ())],
         epoch=epoch,
     )
+    session.mounts.update(Kept.name(each.mount, each.base) for each in sources if each.mount.kind == "cache")
     found = await step.cached(state, key, text)
     if found is not None:
         return found

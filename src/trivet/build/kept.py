@@ -78,8 +78,9 @@ class Kept:
         """Make a directory; one that a crash leaves half-made has another name."""
         making = path.with_name(f"{path.name}.new")
         shutil.rmtree(making, ignore_errors=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if begin is None:
-            making.mkdir(mode=0o700, parents=True)
+            making.mkdir(mode=0o700)
         else:
             begin.rename(making)
         making.chmod(mount.mode)

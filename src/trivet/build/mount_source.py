@@ -118,7 +118,6 @@ class Mounts:
 
     async def _cache(self, source: Source, undo: AsyncExitStack) -> Path:
         kept, mount = self._session.tools.cache.kept, source.mount
-        self._session.mounts.add(kept.name(mount, source.base))
         async with AsyncExitStack() as done:
             begin = await self._beginning(source, done) if kept.is_new(mount, source.base) else None
             if begin is not None and not begin.is_dir():
