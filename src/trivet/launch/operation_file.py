@@ -36,7 +36,7 @@ class OpenOverlay(Operation, frozen=True):
     `lowers` are host paths, topmost first; `writable` the host directory that holds `upper` and `work`, "" for none.
     `owner` is whose files overlayfs's own are, user and group: the layers must know him.
     Where the kernel takes only mounted layers they are mounted over host directory `place`, in a mount namespace of
-    its own; with `attached` 1 always.
+    its own; with `attached` 1 always, with 2 and by mount(2), as before Linux 6.5.
     """
 
     code = 16

@@ -104,7 +104,7 @@ static int make_old(const struct layers *layers, const char *place)
 }
 
 /* Older kernels take only layers that are mounted somewhere: here, where nobody else sees it, one over the other. */
-static int make_attached(struct layers *layers, const char *place)
+static int make_attached(struct layers *layers, const char *place, bool old)
 {
     const unsigned long recursive_slave = 16384 | 524288; /* MS_REC | MS_SLAVE */
     if (sys_unshare(CLONE_NEWNS) < 0 || sys_mount("none", "/", NULL, recursive_slave, NULL) < 0)
@@ -112,7 +112,7 @@ static int make_attached(struct layers *layers, const char *place)
     for (size_t i = 0; i < layers->count; i++)
         if (sys_move_mount(layers->fds[i], "", AT_FDCWD, place, MOVE_MOUNT_F_EMPTY_PATH) < 0)
             return -1;
-    int tree = make(layers);
+    int tree = old ? -1 : make(layers);
     return tree >= 0 ? tree : make_old(layers, place);
 }
 
@@ -136,7 +136,7 @@ int operate_open_overlay(struct executor *executor, struct cursor *fields)
     struct layers layers = { .is_volatile = take_integer(fields) };
     const char *uid_map = take_text(fields), *gid_map = take_text(fields);
     int owner = (int)take_integer(fields);
-    bool attached = take_integer(fields);
+    int64_t attached = take_integer(fields);
     if (executor->tree_count == TREE_LIMIT)
         return refuse(executor, EINVAL, "more than %d trees", TREE_LIMIT);
     int users = open_map(uid_map, gid_map), tree = -1;
@@ -149,7 +149,7 @@ int operate_open_overlay(struct executor *executor, struct cursor *fields)
     if (opened == 0 && !attached)
         tree = make(&layers);
     if (opened == 0 && tree < 0)
-        tree = make_attached(&layers, place);
+        tree = make_attached(&layers, place, attached > 1);
     int error = errno;
     if (act_as(0) < 0)
         opened = -1;

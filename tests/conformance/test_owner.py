@@ -1,0 +1,31 @@
+"""Users of an instance's own on kernels that are older than this one."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from tests.conformance.harness import Harness
+
+from trivet.isolation.plan import Plan
+from trivet.launch.operation import OpenOverlay, Operation
+
+
+@pytest.mark.parametrize("attached", [0, 1, 2])
+def test_overlay_of_mapped_layers(instance: Harness, monkeypatch: pytest.MonkeyPatch, attached: int) -> None:
+    """Layers show the container's owners however the kernel wants the overlay to be made; nothing shows on the host."""
+    if instance.level != "container":
+        pytest.skip("only containers have users of their own")
+    planned = instance.driver._plan  # type: ignore[attr-defined]
+
+    def changed(plan: Plan) -> list[Operation]:
+        return [
+            msgspec.structs.replace(step, attached=attached) if isinstance(step, OpenOverlay) else step
+            for step in planned(plan)
+        ]
+
+    monkeypatch.setattr(instance.driver, "_plan", changed)
+    assert any(isinstance(step, OpenOverlay) for step in changed(instance.plan))
+    script = "stat -c %u:%g /bin /etc/passwd; echo >/new; chown 5:6 /new; stat -c %u:%g /new; mkdir /d; rm /etc/passwd"
+    result = instance.shell(script)
+    assert (result.code, result.lines) == (0, ["0:0", "0:0", "5:6"])
+    assert instance.mounts() == []
