@@ -11,6 +11,7 @@ from trivet.client.schema import EndpointRequest
 from trivet.engine.instance.attachment import DEFAULT, OTHER, choose
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.neighbour import tell
 from trivet.engine.instance.status import Word
 from trivet.engine.network.model import NONE, NotConnected
 
@@ -37,6 +38,7 @@ async def connect(context: Context, key: str, wish: EndpointRequest) -> None:
         uses = (*(use for use in record.plan.attachments if use.kind == "netns" and use.device), made)
     plan = msgspec.structs.replace(record.plan, attachments=uses)
     context.table.update(record.id, record.change(request=request, plan=plan))
+    await asyncio.to_thread(tell, context, key)
     _tell(context, "connect", record, network.id, network.name)
 
 
@@ -50,6 +52,7 @@ async def disconnect(context: Context, key: str, reference: str) -> None:
         raise NotConnected(record.name, network.name)
     _refuse_shared(record, wishes, "disconnect", network.name)
     uses = tuple(use for use in record.plan.attachments if use.network != network.name)
+    before = context.networks.neighbours(key)
     if _runs(record):
         _refuse_machine(record, "disconnect", network.name)
         lone = [use for use in record.plan.attachments if not uses]
@@ -59,6 +62,7 @@ async def disconnect(context: Context, key: str, reference: str) -> None:
     plan = msgspec.structs.replace(record.plan, attachments=uses)
     ports = tuple(context.networks.ports(record.id)) if _runs(record) else record.ports
     context.table.update(record.id, record.change(request=request, plan=plan, ports=ports))
+    await asyncio.to_thread(tell, context, key, before)
     _tell(context, "disconnect", record, network.id, network.name)
 
 

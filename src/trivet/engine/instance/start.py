@@ -16,6 +16,7 @@ from trivet.engine.instance.attachment import other, share
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
 from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.neighbour import tell
 from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
 from trivet.engine.instance.watch import Watch
@@ -59,6 +60,7 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
     context.watches[record.id] = watch
     context.started.put_nowait((record.id, watch))
     context.emit("start", record)
+    await asyncio.to_thread(tell, context, key)
     return client
 
 

@@ -166,18 +166,32 @@ class Networks:
         extra_hosts: Sequence[str] = (),
     ) -> tuple[File, ...]:
         """Compute /etc/hosts, /etc/resolv.conf and /etc/hostname of an instance; `names.write` writes the copies."""
-        endpoint = next(iter(self.ledger.of_instance(instance_id)), None)
-        record = self.ledger.network(endpoint.network) if endpoint else None
-        shared = endpoint is not None and endpoint.form == "host"
-        text = names.hosts(
+        shared = any(endpoint.form == "host" for endpoint in self.ledger.of_instance(instance_id))
+        text = self.hosts(instance_id, hostname, extra_hosts)
+        return names.files(directory, hostname, text, names.resolv_conf(dns, shared=shared))
+
+    def hosts(self, instance_id: str, hostname: str, extra_hosts: Sequence[str] = ()) -> bytes:
+        """Compute /etc/hosts as it should be now, with the members of all networks the instance is on."""
+        own = self.ledger.of_instance(instance_id)
+        records = [self.ledger.network(endpoint.network) for endpoint in own]
+        shared = any(endpoint.form == "host" for endpoint in own)
+        members: dict[str, str] = {}
+        for record in reversed(records):  # what the first network calls a name goes before the others
+            members |= self._neighbours(record, instance_id)
+        return names.hosts(
             hostname,
-            endpoint.address if endpoint else "",
+            own[0].address if own else "",
             extra=extra_hosts,
-            members=self._neighbours(record, instance_id) if record else {},
-            gateway=record.gateway if record and not shared else "",
+            members=members,
+            gateway=records[0].gateway if records and not shared else "",
             base=names.HOSTS.read_text(errors="replace") if shared and names.HOSTS.exists() else "",
         )
-        return names.files(directory, hostname, text, names.resolv_conf(dns, shared=shared))
+
+    def neighbours(self, instance_id: str) -> set[str]:
+        """Tell the ids of the instances that find this one by its name."""
+        networks = {endpoint.network for endpoint in self.ledger.of_instance(instance_id)}
+        records = [record for record in map(self.ledger.network, networks) if record.name not in PREDEFINED]
+        return {member.instance for record in records for member in self.ledger.members(record)} - {instance_id}
 
     # ports
 
@@ -240,8 +254,8 @@ class Networks:
         return {member.name: member.address for member in self.ledger.members(record)}
 
     def _neighbours(self, record: NetworkRecord, instance_id: str) -> dict[str, str]:
-        """Tell who else is on a network made by the user; who uses the host's own is found at the gateway."""
+        """Tell who else is on a network made by the user, by all names; who uses the host's own is at the gateway."""
         if record.name in PREDEFINED:
             return {}
         others = [member for member in self.ledger.members(record) if member.instance != instance_id]
-        return {member.name: member.address or record.gateway for member in others}
+        return {" ".join(dict.fromkeys(member.names)): member.address or record.gateway for member in others}
