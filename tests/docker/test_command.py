@@ -114,7 +114,8 @@ def test_files(docker: Tool, tmp_path: Path) -> None:
     assert docker.ok("exec", "files", "cat", "/tmp/d/f") == "content"
     docker.ok("cp", "files:/tmp/d/f", tmp_path / "back")
     assert (tmp_path / "back").read_text() == "content"
-    assert "Could not find the file" in docker.fails("cp", "files:/nosuch", tmp_path)
+    said = docker.fails("cp", "files:/nosuch", tmp_path)  # an older docker puts it in words of its own
+    assert "Could not find the file" in said or "No such container:path" in said
     assert {"A /tmp/d", "A /tmp/d/f"} <= set(docker.ok("diff", "files").splitlines())
     docker.ok("export", "-o", tmp_path / "all.tar", "files")
     with tarfile.open(tmp_path / "all.tar") as tar:
@@ -165,7 +166,7 @@ def test_volumes(docker: Tool, tmp_path: Path) -> None:
     docker.ok("rm", "-f", "-v", "mounts")
     assert docker.ok("volume", "ls", "-q", "--filter", "label=a=b") == "data"
     docker.ok("volume", "rm", "data")
-    assert "no such volume" in docker.fails("volume", "inspect", "data")
+    assert "no such volume" in docker.fails("volume", "inspect", "data").lower()
 
 
 def test_limits_are_set_and_changed(docker: Tool) -> None:

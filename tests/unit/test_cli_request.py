@@ -94,12 +94,10 @@ ACCEPTED: list[tuple[list[str], dict[str, Any]]] = [
         },
     ),
     (
-        ["--network", "name=a,alias=x,ip6=fd00::9,gw-priority=-1,egress=1.5mbit", "--network", "b", "--ip", "10.0.0.9"],
+        ["--network", "name=a,alias=x,ip6=fd00::9,gw-priority=-1", "--network", "b", "--ip", "10.0.0.9"],
         {
             "networks": [
-                EndpointRequest(
-                    network="a", aliases=["x"], ip="10.0.0.9", ip6="fd00::9", priority=-1, egress=1_500_000
-                ),
+                EndpointRequest(network="a", aliases=["x"], ip="10.0.0.9", ip6="fd00::9", priority=-1),
                 EndpointRequest(network="b"),
             ]
         },

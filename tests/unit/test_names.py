@@ -71,3 +71,12 @@ def test_bad_host_entries(entry: str) -> None:
     """A host entry that is none is refused, so that nobody writes lines of his own."""
     with pytest.raises(InvalidArgument):
         names.hosts("web", "10.0.0.2", extra=[entry])
+
+
+def test_search_domains_and_options() -> None:
+    """--dns-search and --dns-option stand in resolv.conf instead of the host's; "." is no search domain at all."""
+    text = names.resolv_conf(["192.0.2.1"], ["a.test", "b.test"], ["ndots:2"]).decode()
+    assert text.splitlines() == ["nameserver 192.0.2.1", "search a.test b.test", "options ndots:2"]
+    assert "search" not in names.resolv_conf(["192.0.2.1"], ["."]).decode()
+    with pytest.raises(InvalidArgument, match="search domain"):
+        names.resolv_conf([], ["a\nnameserver 6.6.6.6"])

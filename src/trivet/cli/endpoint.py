@@ -10,15 +10,12 @@ import msgspec
 from trivet.cli.command import Misuse
 from trivet.client.schema import EndpointRequest
 
-_RATES = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _FIELDS = {
     "alias": "aliases",
     "ip": "ip",
     "ip6": "ip6",
     "mac-address": "mac",
     "gw-priority": "priority",
-    "ingress": "ingress",
-    "egress": "egress",
 }
 
 
@@ -33,8 +30,6 @@ def network(text: str) -> EndpointRequest:
             fields["network"] = value
         elif key == "alias" and equals:
             fields.setdefault("aliases", []).append(value)
-        elif key in ("ingress", "egress") and equals:
-            fields[key] = rate(value)
         elif key == "gw-priority" and value.lstrip("-").isdecimal():
             fields["priority"] = int(value)
         elif key in _FIELDS and equals and key != "gw-priority":
@@ -44,15 +39,6 @@ def network(text: str) -> EndpointRequest:
     if not fields.get("network"):
         raise ArgumentTypeError(f"{text!r} names no network: add name=NAME")
     return EndpointRequest(**fields)
-
-
-def rate(text: str) -> int:
-    """Read 10mbit, 500kbit or 1gbit as bits a second."""
-    number = text.lower().rstrip("abcdefghijklmnopqrstuvwxyz")
-    factor = _RATES.get(text.lower()[len(number) :])
-    if factor is None or not number.replace(".", "", 1).isdecimal() or float(number) * factor < 1:
-        raise ArgumentTypeError(f"{text!r} is not a rate such as 10mbit, 500kbit or 1gbit")
-    return round(float(number) * factor)
 
 
 def wanted(args: Namespace) -> list[EndpointRequest]:

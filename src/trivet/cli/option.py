@@ -140,7 +140,7 @@ SHARED = (
             metavar="NETWORK",
             type=network,
             help="a network's name, host, none or container:INSTANCE; or name=..,alias=..,ip=..,ip6=..,mac-address=..,"
-            "gw-priority=N,ingress=10mbit,egress=10mbit",
+            "gw-priority=N",
             complete=NETWORK,
         ),
         repeated(

@@ -50,7 +50,7 @@ class EndpointRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One network wanted: `--network NAME`, or `name=NAME,alias=..,ip=..,ip6=..,mac-address=..`.
 
     `aliases` are names besides the instance's own. The default route goes over the network of the highest `priority`,
-    the first one of several. Rates are bits a second as the instance sees them, 0 is unlimited.
+    the first one of several.
     """
 
     network: str
@@ -59,16 +59,13 @@ class EndpointRequest(msgspec.Struct, frozen=True, kw_only=True):
     ip6: str = ""
     mac: str = ""
     priority: int = 0
-    ingress: int = 0
-    egress: int = 0
 
 
 class ConnectRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`network connect` and `disconnect`; with `force` an instance that isn't there is fine, too."""
+    """`network connect` and `disconnect`."""
 
     instance: str
     endpoint: EndpointRequest | None = None
-    force: bool = False
 
 
 class RlimitRequest(msgspec.Struct, frozen=True):

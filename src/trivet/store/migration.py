@@ -13,6 +13,15 @@ MIGRATIONS = (
         PRIMARY KEY (kind, id), UNIQUE (kind, name)
     )
     """,
+    # an instance has several networks: the one it had becomes the first
+    """
+    UPDATE document SET body = CAST(json_set(CAST(body AS TEXT), '$.request.networks', json_array(json_object(
+        'network', json_extract(CAST(body AS TEXT), '$.request.network'),
+        'aliases', json(coalesce(json_extract(CAST(body AS TEXT), '$.request.network_aliases'), '[]')),
+        'ip', coalesce(json_extract(CAST(body AS TEXT), '$.request.ip'), ''),
+        'mac', coalesce(json_extract(CAST(body AS TEXT), '$.request.mac'), '')))) AS BLOB)
+    WHERE kind = 'instance' AND coalesce(json_extract(CAST(body AS TEXT), '$.request.network'), '') <> ''
+    """,
 )
 
 

@@ -12,7 +12,6 @@ from trivet.base.error import InvalidArgument
 from trivet.client.schema import EndpointRequest, Instance, Network, NetworkUse
 
 PLAIN = ("bridge", "host", "none")
-INGRESS, EGRESS = "trivet.ingress", "trivet.egress"  # driver options: bits a second
 
 
 class IpamConfig(msgspec.Struct, frozen=True):
@@ -33,9 +32,9 @@ class Endpoint(msgspec.Struct, frozen=True, rename="pascal"):
 
     def request(self, network: str, mac: str = "") -> EndpointRequest:
         """Translate."""
-        fixed, options = self.ipam_config or IpamConfig(), self.driver_opts or {}
-        if strange := [key for key in options if key not in (INGRESS, EGRESS)]:
-            raise InvalidArgument(f"endpoint option {strange[0]} is not known")
+        fixed = self.ipam_config or IpamConfig()
+        for option in self.driver_opts or {}:
+            raise InvalidArgument(f"endpoint option {option} is not known")
         return EndpointRequest(
             network=network,
             aliases=self.aliases or [],
@@ -43,8 +42,6 @@ class Endpoint(msgspec.Struct, frozen=True, rename="pascal"):
             ip6=fixed.IPv6Address,
             mac=self.mac_address or mac,
             priority=self.gw_priority,
-            ingress=_rate(options.get(INGRESS, "0")),
-            egress=_rate(options.get(EGRESS, "0")),
         )
 
 
@@ -89,14 +86,13 @@ def _shown(instance: Instance, use: NetworkUse, network: Network | None, up: boo
     wish = next((each for each in instance.request.networks if each.network == use.network), None)
     fixed = {"IPv4Address": wish.ip, "IPv6Address": wish.ip6} if wish else {}
     (address, length), (address6, length6) = (split(use, version) if up else ("", 0) for version in (4, 6))
-    options = {INGRESS: str(wish.ingress), EGRESS: str(wish.egress)} if wish and (wish.ingress or wish.egress) else None
     user_made = use.network not in PLAIN
     return {
         "IPAMConfig": {key: value for key, value in fixed.items() if value} or ({} if wish and user_made else None),
         "Links": None,
         "Aliases": use.aliases or None,
         "MacAddress": use.mac if up else "",
-        "DriverOpts": options,
+        "DriverOpts": None,
         "GwPriority": wish.priority if wish else 0,
         "NetworkID": network.id if network else "",
         "EndpointID": identity(instance, network) if up else "",
@@ -114,9 +110,3 @@ def _gateway(network: Network | None, version: int) -> str:
     if network is None or network.internal:
         return ""
     return network.gateway if version == 4 else network.gateway6
-
-
-def _rate(text: str) -> int:
-    if not text.isdecimal():
-        raise InvalidArgument(f"invalid rate: {text}")
-    return int(text)

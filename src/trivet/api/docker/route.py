@@ -76,14 +76,14 @@ def filters(request: web.Request) -> Filters:
 
 
 async def body(request: web.Request, shape: type[T]) -> T:
-    """Read the request's JSON; an empty body is `{}`. Raises `InvalidArgument` with the path of the first mistake."""
+    """Read the request's JSON; an empty body, or null, is `{}`. Raises `InvalidArgument` with a mistake's path."""
     raw = bytearray()
     async for chunk in request.content.iter_chunked(1 << 16):
         raw += chunk
         if len(raw) > BODY_LIMIT:
             raise InvalidArgument(f"the request's body is larger than {BODY_LIMIT >> 20} MiB")
     try:
-        return msgspec.convert(_without_null(msgspec.json.decode(bytes(raw) or b"{}")), shape)
+        return msgspec.convert(_without_null(msgspec.json.decode(bytes(raw) or b"{}") or {}), shape)
     except msgspec.DecodeError as error:
         raise InvalidArgument(f"invalid JSON: {error}") from error
 

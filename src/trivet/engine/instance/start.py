@@ -82,6 +82,8 @@ async def _connect(context: Context, record: InstanceRecord, undo: AsyncExitStac
         plan.hostname,
         context.place(record.id).files,
         dns=request.dns,
+        dns_search=request.dns_search,
+        dns_options=request.dns_options,
         extra_hosts=request.extra_hosts,
     )
     names.write(files)

@@ -23,7 +23,6 @@ from trivet.engine.network.model import (
     BINDING,
     BRIDGE,
     BRIDGE_NAME,
-    CONTAINER_PREFIX,
     DEFAULT_ENGINE,
     OPTIONS,
     InvalidNetwork,
@@ -174,7 +173,7 @@ def _options(request: NetworkRequest) -> dict[str, str]:
     for key, value in request.options.items():
         if key not in OPTIONS:
             raise InvalidNetwork(request.name, f"has no option {key}, known are {', '.join(OPTIONS)}")
-        if key in (BRIDGE_NAME, CONTAINER_PREFIX) and not _INTERFACE.fullmatch(value):
+        if key == BRIDGE_NAME and not _INTERFACE.fullmatch(value):
             raise InvalidNetwork(request.name, f"cannot have option {key}: {value!r} is no name of an interface")
         if key == BINDING and value and not _is_ipv4(value):
             raise InvalidNetwork(request.name, f"cannot have option {key}: {value!r} is not an IPv4 address")

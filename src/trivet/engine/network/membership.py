@@ -162,9 +162,7 @@ def _reserve(
 ) -> Endpoint:
     """Record an instance's endpoint, with the addresses it had before unless others are wished for."""
     _check(record, wish, real)
-    blank = msgspec.structs.replace(
-        blank, aliases=tuple(wish.aliases), priority=wish.priority, ingress=wish.ingress, egress=wish.egress
-    )
+    blank = msgspec.structs.replace(blank, aliases=tuple(wish.aliases), priority=wish.priority)
     if real in (None, "host"):
         return networks.ledger.save(blank)
     others = networks.ledger.of_instance(blank.instance)

@@ -20,8 +20,7 @@ COMMUNICATION = "com.docker.network.bridge.enable_icc"
 BINDING = "com.docker.network.bridge.host_binding_ipv4"
 BRIDGE_NAME = "com.docker.network.bridge.name"
 MTU = "com.docker.network.driver.mtu"
-CONTAINER_PREFIX = "com.docker.network.container_iface_prefix"
-OPTIONS = (MASQUERADE, COMMUNICATION, BINDING, BRIDGE_NAME, MTU, CONTAINER_PREFIX)
+OPTIONS = (MASQUERADE, COMMUNICATION, BINDING, BRIDGE_NAME, MTU)
 FALSE = ("false", "0", "f", "F", "False", "FALSE")
 PREDEFINED = (BRIDGE, HOST, NONE)
 
@@ -99,7 +98,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     `address` is reserved for it all that time, "" where the instance uses the host's own network.
     `device` is the host's end (veth or tap) while it is attached, `interface` the instance's; `ports` is what is
-    published now. Rates are bits a second, as the instance sees them.
+    published now.
     """
 
     instance: str
@@ -113,8 +112,6 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     device: str = ""
     aliases: tuple[str, ...] = ()
     priority: int = 0
-    ingress: int = 0
-    egress: int = 0
     ports: tuple[Port, ...] = ()
 
     @property

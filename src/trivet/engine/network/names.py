@@ -43,8 +43,10 @@ def hosts(
     return (text + "\n".join(rows) + "\n").encode()
 
 
-def resolv_conf(servers: Sequence[str] = (), *, shared: bool = False) -> bytes:
-    """Build /etc/resolv.conf from the host's, or from `--dns` servers.
+def resolv_conf(
+    servers: Sequence[str] = (), search: Sequence[str] = (), options: Sequence[str] = (), *, shared: bool = False
+) -> bytes:
+    """Build /etc/resolv.conf from the host's, or from `--dns` servers, search domains ("." for none) and options.
 
     A resolver on the host's loopback (systemd-resolved, dnsmasq) can't be reached from another network namespace: it is
     replaced by what it asks itself, or by public ones. `shared`: the instance has the host's network, where it can.
@@ -52,10 +54,15 @@ def resolv_conf(servers: Sequence[str] = (), *, shared: bool = False) -> bytes:
     for server in servers:
         _check_address(server, server)
     own = _lines(RESOLV_CONF)
-    options = [line for line in own if line.split()[0] in ("search", "domain", "options")]
+    kept = [line for line in own if line.split()[0] in ("search", "domain") and not search]
+    kept += [f"search {' '.join(search)}"] if search and "." not in search else []
+    kept += [f"options {' '.join(options)}"] if options else [line for line in own if line.split()[0] == "options"]
+    for word in (*search, *options):
+        if not word or any(character.isspace() for character in word):
+            raise InvalidArgument(f"{word!r} is not a search domain or an option of resolv.conf")
     if not servers:
         servers = _nameservers(own, shared) or _nameservers(_lines(UPSTREAM), shared) or PUBLIC
-    return "".join(f"{line}\n" for line in (*(f"nameserver {server}" for server in servers), *options)).encode()
+    return "".join(f"{line}\n" for line in (*(f"nameserver {server}" for server in servers), *kept)).encode()
 
 
 def resolvers() -> list[str]:

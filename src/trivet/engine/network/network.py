@@ -163,12 +163,14 @@ class Networks:
         directory: Path,
         *,
         dns: Sequence[str] = (),
+        dns_search: Sequence[str] = (),
+        dns_options: Sequence[str] = (),
         extra_hosts: Sequence[str] = (),
     ) -> tuple[File, ...]:
         """Compute /etc/hosts, /etc/resolv.conf and /etc/hostname of an instance; `names.write` writes the copies."""
         shared = any(endpoint.form == "host" for endpoint in self.ledger.of_instance(instance_id))
         text = self.hosts(instance_id, hostname, extra_hosts)
-        return names.files(directory, hostname, text, names.resolv_conf(dns, shared=shared))
+        return names.files(directory, hostname, text, names.resolv_conf(dns, dns_search, dns_options, shared=shared))
 
     def hosts(self, instance_id: str, hostname: str, extra_hosts: Sequence[str] = ()) -> bytes:
         """Compute /etc/hosts as it should be now, with the members of all networks the instance is on."""
