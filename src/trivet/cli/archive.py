@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trivet.cli import terminal
+from trivet.cli.attach import write_all
 from trivet.cli.command import Misuse
 from trivet.cli.output import write_json
+from trivet.cli.progress import Transfer, choose
+from trivet.client.connection import Response
 
 
 def result_of(args: Namespace, result: dict[str, object], key: str) -> None:
@@ -52,3 +55,12 @@ def output_(name: str | None) -> Iterator[int]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_out(response: Response, output: int, args: Namespace) -> None:
+    """Copy an answer to a descriptor, with progress unless `args` say otherwise."""
+    transfer = Transfer(choose(quiet=args.quiet), args.output or "standard output", "writing")
+    for chunk in response.chunks():
+        write_all(output, chunk)
+        transfer.count(len(chunk))
+    transfer.close()

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from trivet.base.error import NotFound
 from trivet.cli import value
-from trivet.cli.archive import input_, output_, result_of
-from trivet.cli.attach import write_all
+from trivet.cli.archive import input_, output_, result_of, write_out
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
 from trivet.cli.instance import each
@@ -84,11 +83,7 @@ def import_(context: Context, args: Namespace) -> int:
 def save(context: Context, args: Namespace) -> int:
     """Write images to a tar."""
     with output_(args.output) as output, context.client.images.save(args.images, format=args.format) as response:
-        transfer = Transfer(choose(quiet=args.quiet), args.output or "standard output", "writing")
-        for chunk in response.chunks():
-            write_all(output, chunk)
-            transfer.count(len(chunk))
-        transfer.close()
+        write_out(response, output, args)
     return 0
 
 

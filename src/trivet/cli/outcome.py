@@ -5,15 +5,13 @@ from __future__ import annotations
 from argparse import Namespace
 
 from trivet.cli import value
-from trivet.cli.archive import output_
-from trivet.cli.attach import write_all
+from trivet.cli.archive import output_, write_out
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
 from trivet.cli.instance import each
 from trivet.cli.option import FILE, REF, REFS, repeated
 from trivet.cli.output import FORMAT, JSON, Column, age, human_size, show, write_json
 from trivet.cli.patience import patience
-from trivet.cli.progress import Transfer, choose
 from trivet.cli.request import restart_policy
 from trivet.client.schema import CommitRequest, UpdateRequest
 
@@ -48,11 +46,7 @@ def diff(context: Context, args: Namespace) -> int:
 def export(context: Context, args: Namespace) -> int:
     """Write an instance's root as a tar."""
     with output_(args.output) as output, context.client.instances.export(args.instance) as response:
-        transfer = Transfer(choose(quiet=args.quiet), args.output or "standard output", "writing")
-        for chunk in response.chunks():
-            write_all(output, chunk)
-            transfer.count(len(chunk))
-        transfer.close()
+        write_out(response, output, args)
     return 0
 
 

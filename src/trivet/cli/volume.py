@@ -7,8 +7,7 @@ from argparse import Namespace
 
 from trivet.base.error import NotFound
 from trivet.cli import value
-from trivet.cli.archive import input_, output_, result_of
-from trivet.cli.attach import write_all
+from trivet.cli.archive import input_, output_, result_of, write_out
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
 from trivet.cli.instance import each
@@ -124,11 +123,7 @@ def export(context: Context, args: Namespace) -> int:
         patience(f"reading volume {args.volume}"),
         context.client.volumes.export(name, snapshot=taken) as response,
     ):
-        transfer = Transfer(choose(quiet=args.quiet), args.output or "standard output", "writing")
-        for chunk in response.chunks():
-            write_all(output, chunk)
-            transfer.count(len(chunk))
-        transfer.close()
+        write_out(response, output, args)
     return 0
 
 
