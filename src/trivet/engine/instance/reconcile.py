@@ -44,6 +44,9 @@ def restart(context: Context, keys: list[str]) -> None:
 
 
 async def _settle(context: Context, record: InstanceRecord) -> None:
+    if record.removing:  # killed in the middle of it
+        await remove(context, record.id)
+        return
     driver = context.driver(record)
     status = await asyncio.to_thread(driver.status, record.plan)
     if status.word in ("running", "paused"):

@@ -19,6 +19,7 @@ async def remove(context: Context, key: str, *, volumes: bool = False) -> None:
     """
     record = context.table.find(key)
     check("remove", record.name, record.word)
+    context.table.update(record.id, record.change(removing=True))
     await asyncio.to_thread(_sweep, context, record)
     context.table.delete(record.id)
     if volumes:
