@@ -10,11 +10,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from trivet.base.error import NotFound
 from trivet.client.client import Client
 
 BIN = Path(sys.executable).parent
@@ -129,7 +130,8 @@ class Daemon:
         if self._process is None:
             self.start()
         for instance in self.client.instances.list(all=True):
-            self.client.instances.remove(instance.id, force=True, volumes=True)
+            with suppress(NotFound):  # one with --rm may be going by itself
+                self.client.instances.remove(instance.id, force=True, volumes=True)
         self.stop()
         subprocess.run([BIN / "trivetd", f"--root={self.root}", f"--run-dir={self.run}", "--uninstall"], check=True)
 
