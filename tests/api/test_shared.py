@@ -73,3 +73,15 @@ def test_what_cannot_be(daemon: Daemon, busybox: str, name: str) -> None:
         assert done.returncode == 125
         assert says in done.stderr.decode()
         assert f"{name}-c" not in daemon.ok("ps", "-a", "--format", "name")
+
+
+def test_the_network_of_one_and_the_processes_of_another(daemon: Daemon, busybox: str, name: str) -> None:
+    """They have different users, so that nobody could be in both: it is refused in a sentence."""
+    daemon.ok("run", "-d", "--name", f"{name}-x", busybox, "sleep", "600")
+    options = ["--network", f"container:{name}", "--pid", f"container:{name}-x"]
+    done = daemon.trivet("run", "--rm", *options, busybox, "true")
+    assert done.returncode == 125
+    assert "with other users" in done.stderr.decode()
+    daemon.ok("rm", "-f", f"{name}-x")
+    options = ["--network", f"container:{name}", "--pid", f"container:{name}"]
+    assert daemon.ok("run", "--rm", *options, busybox, "echo", "both") == "both"

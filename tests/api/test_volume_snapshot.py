@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tarfile
@@ -153,6 +154,28 @@ def test_export_and_import(daemon: Daemon, volume: str, tmp_path: Path) -> None:
     assert daemon.client.volumes.snapshots(volume) == ()
 
 
+def test_check_reads_snapshots(daemon: Daemon, volume: str) -> None:
+    """`system check` names a snapshot whose content is damaged, and what to do; a rollback of it is refused."""
+    daemon.ok("volume", "snapshot", "-q", f"{volume}@one")
+    (snapshot,) = daemon.client.volumes.snapshots(volume)
+    content = daemon.root / "content" / "blobs" / "sha256"
+    manifest = json.loads((content / snapshot.digest.partition(":")[2]).read_bytes())
+    pack = content / manifest["layers"][0]["digest"].partition(":")[2]
+    good = pack.read_bytes()
+    pack.chmod(0o600)
+    pack.write_bytes(good[: len(good) // 2] + b"!" + good[len(good) // 2 + 1 :])
+    try:
+        done = daemon.trivet("system", "check")
+        assert done.returncode == 1
+        assert f"snapshot {volume}@one" in done.stdout.decode()
+        assert f"trivet volume rm {volume}@one" in done.stdout.decode()
+        before = _picture(_content(daemon, volume))
+        assert b"is corrupt" in daemon.trivet("volume", "rollback", f"{volume}@one").stderr
+        assert _picture(_content(daemon, volume)) == before
+    finally:
+        pack.write_bytes(good)
+
+
 @pytest.mark.parametrize("kind", ["device", "escape", "garbage"])
 def test_hostile_archive(daemon: Daemon, tmp_path: Path, kind: str) -> None:
     """An archive that wants out, or brings a device, is refused by name, and no volume is left."""
@@ -166,7 +189,8 @@ def test_hostile_archive(daemon: Daemon, tmp_path: Path, kind: str) -> None:
             tar.addfile(entry)
     done = daemon.trivet("volume", "import", "-q", name, archive)
     assert done.returncode == 1
-    assert {"device": b"'sda'", "escape": b"'../out'", "garbage": b"tar"}[kind] in done.stderr
+    said = {"device": "'sda' is refused", "escape": "'../out' is refused", "garbage": "tar stream is malformed"}[kind]
+    assert said in done.stderr.decode()
     assert b"no such volume" in daemon.trivet("volume", "inspect", name).stderr
 
 

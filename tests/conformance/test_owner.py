@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from tests.conformance.harness import Harness
 
+from trivet.base.error import Unsupported
 from trivet.isolation.plan import Plan
 from trivet.launch.operation import OpenOverlay, Operation
 
@@ -28,4 +29,15 @@ def test_overlay_of_mapped_layers(instance: Harness, monkeypatch: pytest.MonkeyP
     script = "stat -c %u:%g /bin /etc/passwd; echo >/new; chown 5:6 /new; stat -c %u:%g /new; mkdir /d; rm /etc/passwd"
     result = instance.shell(script)
     assert (result.code, result.lines) == (0, ["0:0", "0:0", "5:6"])
+    assert instance.mounts() == []
+
+
+def test_layers_that_cannot_be_mapped(instance: Harness) -> None:
+    """Layers on a file system that shows no other owners are refused with what helps, and nothing is left mounted."""
+    if instance.level != "container":
+        pytest.skip("only containers have users of their own")
+    root = msgspec.structs.replace(instance.root, lowers=("/proc/sys",))
+    with pytest.raises(Unsupported, match="users of its own") as refused:
+        instance.run("true", root=root)
+    assert "--userns host" in str(refused.value.hint)
     assert instance.mounts() == []

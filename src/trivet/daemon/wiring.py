@@ -131,6 +131,7 @@ def uninstall(settings: Settings) -> None:
         context.driver(record).release(record.plan)
     context.networks.remove_all()
     Group(detect(), context.cgroup).remove()
+    Offered(settings.run_dir).sweep()
     for name in ("i", "netns"):
         shutil.rmtree(settings.run_dir / name, ignore_errors=True)
     records.close()

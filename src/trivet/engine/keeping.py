@@ -20,6 +20,7 @@ async def check(context: Context, repair: bool) -> list[Finding]:
     """Verify records, content, instances and networks; each finding says what `repair` would do, or did."""
     findings = await asyncio.to_thread(_problems, context)
     findings += await asyncio.to_thread(context.images.check, repair)
+    findings += await asyncio.to_thread(context.snapshots.check)
     if repair:
         findings += await asyncio.to_thread(context.networks.check, repaired=True)
         await asyncio.to_thread(context.networks.restore, list(context.watches))

@@ -9,7 +9,7 @@ import errno
 import os
 
 from trivet.base.error import Denied, Exhausted, Internal, InvalidArgument, NotFound, TrivetError, Unsupported
-from trivet.launch.operation import Bind, Exec, Mount, OpenTree, Operation, Sysctl, User, WorkingDirectory
+from trivet.launch.operation import Bind, Exec, Mount, OpenOverlay, OpenTree, Operation, Sysctl, User, WorkingDirectory
 
 
 class ProgramNotFound(NotFound):
@@ -88,6 +88,16 @@ class SetupUnsupported(Unsupported):
         super().__init__(f"cannot set up {instance}: {cause} (step: {step})")
 
 
+class LayersUnmapped(Unsupported):
+    """A kernel or file system on which layers can't be shown with other owners."""
+
+    def __init__(self, instance: str, cause: str) -> None:
+        super().__init__(
+            f"cannot give {instance} users of its own: {cause}",
+            hint="that takes Linux 5.19 and layers on a file system such as ext4, xfs or btrfs; or use --userns host",
+        )
+
+
 class SetupExhausted(Exhausted):
     """A step for which space, memory or a quota was missing."""
 
@@ -107,6 +117,8 @@ def explain(operation: Operation | None, number: int, text: str, instance: str) 
             return MountSourceMissing(operation.source, operation.target)
         case OpenTree() if number == errno.ENOENT and not os.path.lexists(operation.source):
             return MountSourceMissing(operation.source)
+        case OpenOverlay() if number == errno.EINVAL:
+            return LayersUnmapped(instance, _with(cause, number))
         case OpenTree() if number not in _EXHAUSTED:
             return MountFailed(operation.source, _with(cause, number))
         case Bind() | Mount() if number not in _EXHAUSTED:

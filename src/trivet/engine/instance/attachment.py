@@ -85,10 +85,13 @@ def share(context: Context, reference: str, plan: Plan) -> Plan:
     use = record.plan.attachments[0]
     if record.request.isolation == "vm":
         raise Unsupported(f"cannot join the network of instance {record.name}: it is a machine")
+    owner = borrow(record.plan.owner)
+    if any(each.path for each in plan.shared) and plan.owner != owner:
+        raise Conflict(f"cannot join the network of instance {record.name} and the processes of one with other users")
     if use.kind == "host":
         shared = Attachment(kind="host", network=f"{OTHER}{record.id}")
     else:
         path = use.path or f"/proc/{record.pid}/ns/net"
         shared = Attachment(kind="netns", network=f"{OTHER}{record.id}", name="", path=path)
-    theirs = {"files": record.plan.files, "hostname": record.plan.hostname, "owner": borrow(record.plan.owner)}
+    theirs = {"files": record.plan.files, "hostname": record.plan.hostname, "owner": owner}
     return msgspec.structs.replace(plan, attachments=(shared,), **theirs)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sqlite3
 from typing import Literal
 
 import msgspec
@@ -65,11 +66,17 @@ async def accompany(context: Context, key: str, watch: Watch) -> None:
         record = context.table.get(key)
         if record is None or watch.ended.done():
             return
-        if record.word is Word.RUNNING:
-            probe = await _probe(context, record, check)
-            record = _note(context, key, check, probe, early=early)
-            if record is None:
-                return
+        if record.word is not Word.RUNNING:
+            continue
+        probe = await _probe(context, record, check)
+        try:
+            noted = _note(context, key, check, probe, early=early)
+        except (TrivetError, sqlite3.Error) as error:  # a full disk: the next check is written down instead
+            log.warning("cannot write down the health of instance %s: %s", record.name, error)
+            continue
+        if noted is None:
+            return
+        record = noted
 
 
 def _note(context: Context, key: str, check: HealthCheck, probe: Probe, *, early: bool) -> InstanceRecord | None:

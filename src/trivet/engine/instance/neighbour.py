@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from trivet.base.error import TrivetError
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word
@@ -26,7 +27,7 @@ def tell(context: Context, key: str, others: Iterable[str] = ()) -> None:
             record = context.table.get(other)
             if record and record.word in (Word.RUNNING, Word.PAUSED) and record.request.isolation != "vm":
                 _write(context, record)
-    except OSError as error:  # a full disk: names are late, the instance is not
+    except (TrivetError, OSError) as error:  # a full disk, a network just removed: names are late, the instance is not
         log.warning("cannot tell the names on the networks of instance %s: %s", key[:12], error)
 
 

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import msgspec
 
 from trivet.base.error import AlreadyExists, Conflict, Corrupt, InvalidArgument, NotFound
+from trivet.client.schema import Finding
 from trivet.client.schema_volume import VolumeSnapshot
 from trivet.engine.snapshot.extract import extract
 from trivet.engine.snapshot.stream import Budget
@@ -47,6 +48,7 @@ _NOW = "%Y%m%d-%H%M%S"
 
 Count = Callable[[int], None]
 Earlier = list[tuple[Manifest, Recipe]]
+Findings = list[Finding]
 Shown = list["SnapshotRecord"]  # inside the class `list` is the method
 
 
@@ -202,6 +204,20 @@ class Snapshots:
         with self.open(record) as stream:
             while piece := stream.read(1 << 20):
                 file.write(piece)
+
+    def check(self) -> Findings:
+        """Read every blob that snapshots need; find what is missing or damaged. Nothing is mended: it is data."""
+        found: Findings = []
+        for record in self.list():
+            try:
+                manifest = self.manifest(record.digest, record.id)
+                for blob in (manifest.config, *manifest.layers):
+                    self.content.verify(blob.digest)
+                read(self.content, manifest, record.id)
+            except (Corrupt, NotFound) as error:
+                repair = f"trivet volume rm {record.id}"
+                found.append(Finding(object=f"snapshot {record.id}", problem=error.message, repair=repair))
+        return found
 
     def manifest(self, digest: str, subject: str) -> Manifest:
         """Read a snapshot's manifest. Raises `BrokenSnapshot` if it is another kind of thing."""
