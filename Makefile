@@ -34,7 +34,8 @@ TEST_PACKAGES := \
 	openssl          `\# certificates for registries over TLS` \
 	git              `\# repositories to ADD` \
 	openssh-client   `\# an agent for RUN --mount=type=ssh` \
-	faketime         `\# a build on another day`
+	faketime         `\# a build on another day` \
+	uidmap           `\# an ordinary user's containers with several ids`
 
 RUN_PACKAGES := $(shell echo $(RUN_PACKAGES))
 BUILD_PACKAGES := $(shell echo $(BUILD_PACKAGES))

@@ -69,6 +69,34 @@ def _hierarchy(line: str) -> Hierarchy | None:
             return None
 
 
+def own_path() -> str:
+    """Read where this process is in the version 2 hierarchy, "" for its root and where there is none."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    return next((line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")), "")
+
+
+def delegated(layout: Layout, path: str) -> Layout:
+    """Keep the hierarchies in which this process may make `path`, with the controllers it would have there."""
+    found = []
+    for hierarchy in layout.hierarchies:
+        place = Path(f"{hierarchy.mount}/{path}")
+        nearest = next(parent for parent in (place, *place.parents) if parent.is_dir())
+        if not _writable(nearest):
+            continue
+        if hierarchy.version == 2:
+            # Whoever moves a process needs the group above both its old and its new one ("Delegation Containment").
+            common = Path(os.path.commonpath([nearest, f"{hierarchy.mount}/{own_path()}"]))
+            if not _writable(common / "cgroup.procs"):
+                continue
+            hierarchy = msgspec.structs.replace(hierarchy, controllers=cgroup_v2.controllers(str(nearest)))
+        found.append(hierarchy)
+    return Layout(tuple(found))
+
+
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=True)
+
+
 class Mechanism(Protocol):
     """What differs between the versions, for one directory of one hierarchy."""
 

@@ -50,6 +50,27 @@ def stat(pid: int) -> tuple[str, list[int]]:
     return name, [int(word) if word.lstrip("-").isdigit() else 0 for word in rest.split()]
 
 
+def namespace_members(pid: int) -> list[int]:
+    """List the processes in the pid namespace of a process and in those below it."""
+    parents: dict[int, int] = {}
+    found = set[int]()
+    try:
+        namespace = Path("/proc", str(pid), "ns/pid").stat().st_ino
+    except OSError:
+        return []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                parents[int(entry.name)] = stat(int(entry.name))[1][1]
+                if (entry / "ns/pid").stat().st_ino == namespace:
+                    found.add(int(entry.name))
+            except OSError:  # it has ended, or belongs to somebody else
+                continue
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found)
+
+
 def traffic(pid: int) -> tuple[int, int]:
     """Read the bytes received and sent by the interfaces a process sees, loopback left out."""
     try:

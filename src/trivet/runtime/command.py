@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trivet.base.error import TrivetError, Unsupported
 from trivet.oci.runtime import VERSION
+from trivet.runtime import rootless
 from trivet.runtime.journal import Journal
 
 VERBS = {
@@ -43,12 +44,14 @@ def parser(verb: str | None) -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    root.add_argument("--root", type=Path, default=Path("/run/trivet-runtime"), help="where state is kept")
+    root.add_argument("--root", type=Path, default=rootless.home(), help="where state is kept")
     root.add_argument("--log", type=Path, help="append errors and warnings to this file")
     root.add_argument("--log-format", choices=("text", "json"), default="text")
     root.add_argument("--debug", action="store_true", help="show where an error came from")
     root.add_argument("--systemd-cgroup", action="store_true", help="let systemd make the control groups")
-    root.add_argument("--rootless", choices=("true", "false", "auto"), default="auto")
+    root.add_argument(
+        "--rootless", choices=("true", "false", "auto"), default="auto", help="do without control groups if need be"
+    )
     root.add_argument("--criu", help=argparse.SUPPRESS)
     root.add_argument("--version", "-v", action="version", version=f"trivet-runtime 0.1.0\nspec: {VERSION}")
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)

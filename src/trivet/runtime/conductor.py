@@ -36,11 +36,18 @@ class Conductor:
         hooks: Callable[[int], None] | None = None,
         joined: Callable[[int], None] | None = None,
         devices: Callable[[int], None] | None = None,
+        maps: Callable[[int], None] | None = None,
     ) -> None:
         self._profile = profile
         self._state = state
         self._console = console
-        self._points = {plan.JOIN: join, plan.HOOKS: hooks, enter.JOINED: joined, netdevice.MOVE: devices}
+        self._points = {
+            plan.MAPS: maps,
+            plan.JOIN: join,
+            plan.HOOKS: hooks,
+            enter.JOINED: joined,
+            netdevice.MOVE: devices,
+        }
         self.master: int | None = None
 
     def __call__(self, said: str, pid: int, descriptor: int | None) -> None:

@@ -20,12 +20,13 @@ from typing import Literal
 
 import msgspec
 
-from trivet.base.error import AlreadyExists, Conflict, InvalidArgument, NotFound
+from trivet.base.error import AlreadyExists, Conflict, Denied, InvalidArgument, NotFound
 from trivet.kernel import cgroup
 from trivet.kernel.cgroup_record import Resources
 from trivet.launch import monitor
 from trivet.launch.monitor import Process
 from trivet.oci import runtime as oci
+from trivet.runtime import group as groups
 from trivet.runtime import hook, life
 from trivet.runtime.bundle import Bundle
 
@@ -54,9 +55,10 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     bundle: str
     root: str
-    cgroup: str
+    group: groups.Choice
     created: float
     spec: oci.Spec
+    rootless: bool = False
 
 
 class Container:
@@ -65,24 +67,21 @@ class Container:
     def __init__(self, home: Path, kept: Kept) -> None:
         self.directory = home / kept.id
         self.kept = kept
-        self.group = cgroup.Group(cgroup.detect(), kept.cgroup)
+        self.group = groups.find(kept.group, kept.id, self.process)
 
     @classmethod
-    def new(cls, home: Path, name: str, found: Bundle) -> Container:
-        """Think one up, which isn't there before `claim`. Raises `InvalidArgument`."""
+    def new(cls, home: Path, name: str, found: Bundle, *, rootless: bool) -> Container:
+        """Think one up, which isn't there before `claim`. Raises `InvalidArgument` or `Unsupported`."""
         if not _ID.fullmatch(name) or name in (".", "..") or len(name) > _NAME_MAX:
             raise InvalidArgument(f"container id {name!r} may hold letters, digits and _ + . - only")
-        path = (found.spec.linux.cgroups_path if found.spec.linux else "") or f"trivet-runtime/{name}"
-        parts = [part for part in path.split("/") if part]
-        if not parts or {".", ".."} & set(parts) or "\0" in path:
-            raise InvalidArgument(f"{path!r} is no place for control groups - at `$.linux.cgroupsPath`")
         kept = Kept(
             id=name,
             bundle=str(found.directory),
             root=str(found.root),
-            cgroup="/".join(parts),
+            group=groups.choose(found.spec, name, rootless=rootless),
             created=time.time(),
             spec=found.spec,
+            rootless=rootless,
         )
         return cls(home, kept)
 
@@ -178,17 +177,24 @@ class Container:
             except hook.HookFailed as error:
                 warn(error.message)
 
-    def claim(self) -> None:
-        """Make the container's directory. Raises `AlreadyExists`."""
-        # Everybody may pass: root of a user namespace has to, on the way to its root directory.
-        home = self.directory.parent
+    def _make_home(self) -> None:
+        # Everybody may pass: root of a user namespace has to, on the way to its root directory. And nobody tidies up
+        # what is sticky (XDG Base Directory Specification).
+        home, wanted = self.directory.parent, 0o1111 if self.kept.rootless else 0o111
         home.mkdir(mode=0o711, parents=True, exist_ok=True)
-        if (mode := home.stat().st_mode) & 0o111 != 0o111:
-            home.chmod(stat.S_IMODE(mode) | 0o111)
+        if (mode := stat.S_IMODE(home.stat().st_mode)) & wanted != wanted:
+            home.chmod(mode | wanted)
+
+    def claim(self) -> None:
+        """Make the container's directory. Raises `AlreadyExists` or `Denied`."""
         try:
+            self._make_home()
             self.directory.mkdir(mode=0o711)
         except FileExistsError as error:
             raise AlreadyExists(f"container {self.kept.id} already exists") from error
+        except PermissionError as error:
+            message = f"cannot keep state in {self.directory.parent}: permission denied"
+            raise Denied(message, hint="--root, or XDG_RUNTIME_DIR, names a directory of your own") from error
         self.directory.chmod(0o711)
         (self.directory / "root").mkdir(mode=0o755)
         descriptor = os.open(self.directory / "state.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -32,7 +32,8 @@ def operations(
     """
     plan.refuse_unsupported(process, Linux(), setting)
     kinds = frozenset(kinds)
-    born_in = kinds & {"pid", "time"}
+    # An ordinary user has the right to join others only in the user namespace.
+    born_in = kinds & ({"pid", "time", "user"} if setting.ordinary else {"pid", "time"})
     affinity = process.exec_cpu_affinity or ExecAffinity()
     hosts = [Root("/"), Console("")] if process.terminal and setting.conducted and not own_terminals else []
     return [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from trivet.oci import runtime as oci
 
 _CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
@@ -42,6 +44,29 @@ def spec() -> oci.Spec:
             readonly_paths=("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"),
         ),
     )
+
+
+def rootless(uid: int, gid: int) -> oci.Spec:
+    """Build one for an ordinary user: it is root inside, has the host's network and no limits."""
+    made = spec()
+    hidden = ("/sys", "/sys/fs/cgroup")
+    mounts = [_without_groups(mount) for mount in made.mounts if mount.destination not in hidden]
+    kinds: tuple[oci.NamespaceType, ...] = ("pid", "ipc", "uts", "mount", "cgroup", "user")
+    linux = msgspec.structs.replace(
+        made.linux or oci.Linux(),
+        resources=None,
+        namespaces=tuple(oci.Namespace(type=kind) for kind in kinds),
+        uid_mappings=(oci.IdMapping(container_id=0, host_id=uid, size=1),),
+        gid_mappings=(oci.IdMapping(container_id=0, host_id=gid, size=1),),
+    )
+    # A new sysfs may only be mounted by whoever owns the network namespace.
+    system = oci.Mount(destination="/sys", type="none", source="/sys", options=("rbind", *_SAFE, "rro"))
+    return msgspec.structs.replace(made, mounts=(*mounts, system), linux=linux)
+
+
+def _without_groups(mount: oci.Mount) -> oci.Mount:
+    """Leave out whose files those are to be: only one's own ids are mapped."""
+    return msgspec.structs.replace(mount, options=tuple(o for o in mount.options if o[:4] not in ("uid=", "gid=")))
 
 
 def _mount(target: str, kind: str, *words: str) -> oci.Mount:

@@ -34,15 +34,19 @@ def clone_flags(namespaces: tuple[Namespace, ...]) -> int:
 
 
 def before_spawn(
-    namespaces: tuple[Namespace, ...], offsets: dict[Literal["monotonic", "boottime"], TimeOffset]
+    namespaces: tuple[Namespace, ...],
+    offsets: dict[Literal["monotonic", "boottime"], TimeOffset],
+    *,
+    ordinary: bool = False,
 ) -> list[Operation]:
     """Join and make what the child is to be born in.
 
     With a user namespace that is all but the mount namespace: the launcher may join what the child no more may.
-    The user namespace itself comes last.
+    The user namespace itself comes last; for an `ordinary` user first, who has rights nowhere else.
     """
     early = [n for n in namespaces if n.path and _launcher_joins(n, namespaces)]
-    steps: list[Operation] = [JoinPath(n.path, FLAGS[n.type]) for n in sorted(early, key=lambda n: n.type == "user")]
+    early.sort(key=lambda n: (n.type == "user") != ordinary)
+    steps: list[Operation] = [JoinPath(n.path, FLAGS[n.type]) for n in early]
     if not has(namespaces, "time", new=True):
         return steps
     # A clock can be moved until somebody is in the namespace (time_namespaces(7)).

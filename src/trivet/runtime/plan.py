@@ -45,8 +45,8 @@ from trivet.oci.runtime import Box, Linux, Process, Spec
 from trivet.runtime import device, devicefilter, identity, mount, namespace, schedule, sysctl
 from trivet.runtime.setting import Setting
 
-JOIN, HOOKS = "join", "hooks"
-"""Points at which a conducted launch stops: to be put into its control groups, and for the hooks."""
+MAPS, JOIN, HOOKS = "maps", "join", "hooks"
+"""Points at which a conducted launch stops: for its ids, to be put into its control groups, and for the hooks."""
 
 
 class Incomplete(InvalidArgument):
@@ -70,7 +70,7 @@ def launch(spec: Spec, setting: Setting) -> list[Operation]:
         setting.hierarchies,
         setting.bundle,
         group=group,
-        own=maps,
+        own=None if setting.ordinary else maps,
         first=setting.mount,
         shown=bool(setting.owners),
     )
@@ -82,8 +82,9 @@ def launch(spec: Spec, setting: Setting) -> list[Operation]:
         *mounts.trees,
         *(limits if own else []),
         *(_groups(setting) if between else []),
-        *namespace.before_spawn(linux.namespaces, linux.time_offsets),
+        *namespace.before_spawn(linux.namespaces, linux.time_offsets, ordinary=setting.ordinary),
         _spawn(process, linux, setting, maps),
+        *([Sync(MAPS)] if setting.ordinary and namespace.has(linux.namespaces, "user", new=True) else []),
         *_join(setting, own),
         *namespace.in_child(linux.namespaces),
         *_network(linux, setting),
@@ -148,7 +149,7 @@ def refuse_unsupported(process: Process, linux: Linux, setting: Setting) -> None
 
 def _spawn(process: Process, linux: Linux, setting: Setting, maps: mount.Maps | None) -> Spawn:
     size = process.console_size or Box()
-    new_user = namespace.has(linux.namespaces, "user", new=True)
+    new_user = namespace.has(linux.namespaces, "user", new=True) and not setting.ordinary
     return Spawn(
         flags=namespace.clone_flags(linux.namespaces),
         terminal=int(process.terminal),
@@ -199,7 +200,7 @@ def _root(spec: Spec, linux: Linux, setting: Setting, mounts: list[Operation], *
         *mounts[:shown],
         Root(setting.root),
         *mounts[shown:],
-        *(device.operations(linux.devices, bound=own) if device.own_dev(spec.mounts) else []),
+        *(device.operations(linux.devices, bound=own or setting.confined) if device.own_dev(spec.mounts) else []),
         *([Console()] if terminal and own_terminals else []),
         *sysctl.operations(linux.sysctl, linux.namespaces, own_kernel=setting.own_kernel),
         *(ReadOnly(path) for path in linux.readonly_paths),

@@ -14,6 +14,8 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import Conflict, NotFound
+from trivet.kernel import cgroup
+from trivet.kernel.cgroup_record import Resources
 from trivet.launch import conductor as launch
 from trivet.launch import monitor
 from trivet.launch.failure import LaunchError
@@ -22,7 +24,8 @@ from trivet.launch.monitor import Process
 from trivet.launch.operation import Bind, Exec, Find, Monitor, Operation, WriteFile, encode
 from trivet.oci import runtime as oci
 from trivet.runtime import bundle as bundles
-from trivet.runtime import device, enter, hook, namespace, netdevice, plan, resource, seccomp
+from trivet.runtime import device, enter, hook, namespace, netdevice, plan, resource, rootless, seccomp
+from trivet.runtime import group as groups
 from trivet.runtime.conductor import Conductor, check_console
 from trivet.runtime.container import Container, Word, clear
 from trivet.runtime.setting import Setting
@@ -46,6 +49,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     preserved: int = 0
     pivot: bool = True
     keyring: bool = True
+    rootless: bool = False
     size: oci.Box | None = None
     variables: tuple[str, ...] = ()
     group: str = ""
@@ -63,19 +67,19 @@ class Begun(msgspec.Struct, frozen=True):
 
 def create(home: Path, name: str, bundle: Path, way: Way, *, detached: bool) -> tuple[Container, Begun]:
     """Set a container up; unless `way.wait` is False its program waits for `start`. Nothing is left on failure."""
-    made = Container.new(home, name, bundles.read(bundle))
+    made = Container.new(home, name, bundles.read(bundle), rootless=way.rootless)
     spec = made.kept.spec
     check_console(spec.process, way.console, detached=detached)
     for kind in made.hooks.__struct_fields__:
         hook.check(_camel(kind), getattr(made.hooks, kind))
-    limits = resource.limits(resource.completed(spec), made.group.layout)
+    limits = _limits(made, way)
     steps = _plan(made, way)
     encode(steps)
     with ExitStack() as undo:
         made.expect_free()
         made.claim()
         undo.callback(made.remove, way.warn)
-        for text in (*warnings(spec.process or oci.Process(cwd="/")), *resource.warnings(spec)):
+        for text in (*warnings(spec.process or oci.Process(cwd="/"), made.linux), *resource.warnings(spec)):
             way.warn(text)
         made.limit(limits, create=True)
         conductor = Conductor(
@@ -85,6 +89,7 @@ def create(home: Path, name: str, bundle: Path, way: Way, *, detached: bool) -> 
             join=made.group.add,
             hooks=lambda pid: _create_hooks(made, pid),
             devices=lambda pid: netdevice.move(made.linux, pid),
+            maps=lambda pid: rootless.write_maps(pid, made.linux),
         )
         begun = _conduct(made, steps, way, conductor)
         undo.pop_all()
@@ -120,7 +125,7 @@ def execute(
         kinds = {namespace.type for namespace in linux.namespaces}
         own = device.own_terminals(container.kept.spec.mounts)
         steps = enter.operations(_completed(process, way), linux, setting, target.pid, kinds, own_terminals=own)
-        for text in warnings(process):
+        for text in warnings(process, linux):
             way.warn(text)
         conductor = Conductor(
             container.profile,
@@ -129,6 +134,17 @@ def execute(
             joined=lambda _: _certain(container, target),
         )
         return _conduct(container, steps, way, conductor)
+
+
+def _limits(container: Container, way: Way) -> Resources:
+    """Translate the limits, once it is sure that what is asked for can be had. Raises `Unsupported`."""
+    spec = container.kept.spec
+    if rootless.ordinary():
+        rootless.check(spec)
+    if not container.group.directories and not namespace.has(container.linux.namespaces, "pid", new=True):
+        raise groups.NoGroup(container.kept.id, "end without a pid namespace of its own")
+    own = resource.completed(spec, rootless=way.rootless)
+    return resource.limits(own, container.group.layout, delegated=way.rootless)
 
 
 def _go(container: Container) -> None:
@@ -155,7 +171,7 @@ def _plan(container: Container, way: Way) -> list[Operation]:
         Monitor(str(container.directory), reap=container.group.reap),
         root=root,
         mount=(Bind(container.kept.root, root, host=1, make=0),),
-        hierarchies=container.group.layout.hierarchies,
+        hierarchies=cgroup.detect().hierarchies,
         network=netdevice.operations(container.linux),
         hooked=bool(hooks.prestart or hooks.create_runtime or hooks.create_container),
         parent=_mount_of(container.directory.parent),
@@ -163,7 +179,9 @@ def _plan(container: Container, way: Way) -> list[Operation]:
     )
     process = container.kept.spec.process
     own = process and _completed(process, way)
-    spec = resource.completed(container.kept.spec)
+    spec = resource.completed(container.kept.spec, rootless=container.kept.rootless)
+    if not container.group.directories:
+        spec = rootless.without_groups(spec)
     return plan.launch(msgspec.structs.replace(spec, process=own), setting)
 
 
@@ -180,7 +198,9 @@ def _setting(container: Container, way: Way, watch: Monitor, **more: object) -> 
             pivot=way.pivot,
             keyring=way.keyring,
             bundle=container.kept.bundle,
-            group=container.group.path,
+            group=container.group.path if container.group.directories else "",
+            ordinary=rootless.ordinary(),
+            confined=container.kept.rootless,
         ),
         **more,
     )

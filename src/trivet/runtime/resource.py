@@ -30,8 +30,9 @@ _WEIGHTS = range(10, 1001)
 class ControllerMissing(Unsupported):
     """A limit that nothing on this machine enforces."""
 
-    def __init__(self, controller: str, path: str) -> None:
-        super().__init__(f"the cgroup controller {controller} isn't there - at `$.linux.resources.{path}`")
+    def __init__(self, controller: str, path: str, *, delegated: bool = False) -> None:
+        words = "was not delegated to this user" if delegated else "isn't there"
+        super().__init__(f"the cgroup controller {controller} {words} - at `$.linux.resources.{path}`")
 
 
 class OutOfRange(InvalidArgument):
@@ -41,36 +42,40 @@ class OutOfRange(InvalidArgument):
         super().__init__(f"{value} is out of range - at `$.linux.resources.{path}`")
 
 
-def completed(spec: oci.Spec) -> oci.Spec:
-    """Add the devices that every container may use to a spec's own rules."""
+def completed(spec: oci.Spec, *, rootless: bool = False) -> oci.Spec:
+    """Add the devices that every container may use to a spec's own rules.
+
+    `rootless` leaves all rules out: only root may set them, and an ordinary user's container has no device of its own.
+    """
     linux = spec.linux or oci.Linux()
     asked = linux.resources or oci.Resources()
     forbidden, *usual = device.RULES
-    own = msgspec.structs.replace(asked, devices=(forbidden, *asked.devices, *usual))
+    rules = () if rootless else (forbidden, *asked.devices, *usual)
+    own = msgspec.structs.replace(asked, devices=rules)
     return msgspec.structs.replace(spec, linux=msgspec.structs.replace(linux, resources=own))
 
 
-def limits(spec: oci.Spec, layout: Layout) -> kernel.Resources:
+def limits(spec: oci.Spec, layout: Layout, *, delegated: bool = False) -> kernel.Resources:
     """Translate a spec's. Raises `ControllerMissing`."""
     made = resources(spec.linux.resources if spec.linux else None)
-    check(made, layout)
+    check(made, layout, delegated=delegated)
     return made
 
 
-def check(made: kernel.Resources, layout: Layout) -> None:
-    """Refuse what there is no controller for. Raises `ControllerMissing` with the JSON path."""
+def check(made: kernel.Resources, layout: Layout, *, delegated: bool = False) -> None:
+    """Refuse what there is no controller for, or none that was `delegated`. Raises `ControllerMissing`."""
     there = {(h.version, name) for h in layout.hierarchies for name in h.controllers}
     empty = kernel.Resources()
     for old, new, names, path in _CONTROLLERS:
         wanted = any(getattr(made, name) not in (getattr(empty, name), -1) for name in names)
         if wanted and (1, old) not in there and (2, new) not in there:
-            raise ControllerMissing(old, path)
+            raise ControllerMissing(old, path, delegated=delegated)
     for name, _ in made.unified:
         controller, _, file = name.partition(".")
         if not file or "/" in name:
             raise OutOfRange("unified", repr(name))
         if (2, controller) not in there and controller != "cgroup":
-            raise ControllerMissing(controller, "unified")
+            raise ControllerMissing(controller, "unified", delegated=delegated)
 
 
 def warnings(spec: oci.Spec) -> Iterator[str]:

@@ -21,7 +21,9 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     it stop before it leaves the host's root. `keyring` False keeps the session keyring. `bundle` is what relative
     sources start from, `group` the control group's path, `parent` the mount that `root` lies on. `owners` is the file
     of the user namespace that is joined: what `mount` and mounts of kind idmap show is owned as in there, where the
-    file system can show that. `owner` is who its root is outside.
+    file system can show that. `owner` is who its root is outside. `ordinary` says that the launcher is not root: its
+    starter maps the ids, and what needs rights is done in the child's user namespace. `confined` has no device nodes
+    made, which only the root of the whole machine may.
     """
 
     root: str
@@ -48,3 +50,5 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     parent: str = ""
     owners: str = ""
     owner: int = 0
+    ordinary: bool = False
+    confined: bool = False

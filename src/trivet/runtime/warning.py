@@ -6,17 +6,19 @@ import resource
 from collections.abc import Iterator
 
 from trivet.kernel import capability
-from trivet.oci.runtime import Process
+from trivet.oci.runtime import Linux, Process
+from trivet.runtime import namespace
 from trivet.runtime.identity import RLIMITS
 
 _RAISE = "CAP_SYS_RESOURCE"
 
 
-def warnings(process: Process) -> Iterator[str]:
+def warnings(process: Process, linux: Linux) -> Iterator[str]:
     """Tell what this process can't grant."""
     held = capability.available()
     yield from _limits(process, held)
-    yield from _capabilities(process, held)
+    # Whoever makes a user namespace has every capability in it (user_namespaces(7)).
+    yield from _capabilities(process, capability.ALL if namespace.has(linux.namespaces, "user") else held)
 
 
 def _limits(process: Process, held: tuple[str, ...]) -> Iterator[str]:

@@ -34,6 +34,14 @@ static void give_stdio(uid_t uid)
             (void)!fchown(fd, uid, (gid_t)-1);
 }
 
+static bool has_further_groups(const struct identity *identity)
+{
+    for (size_t i = 0; i < identity->group_count; i++)
+        if (identity->groups[i] != identity->gid)
+            return true;
+    return false;
+}
+
 /* Raw system calls: the library's would look for other threads first. */
 int operate_become(struct executor *executor, struct cursor *fields)
 {
@@ -44,8 +52,7 @@ int operate_become(struct executor *executor, struct cursor *fields)
         return refuse(executor, EINVAL, "Become needs User or Identity before it");
     if (executor->own_stdio)
         give_stdio(identity->uid);
-    if (syscall(SYS_setgroups, identity->group_count, identity->groups) < 0
-        && (errno != EPERM || identity->group_count))
+    if (syscall(SYS_setgroups, identity->group_count, identity->groups) < 0 && (errno != EPERM || has_further_groups(identity)))
         return refuse(executor, errno, "setgroups");
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || syscall(SYS_setresgid, identity->gid, identity->gid, identity->gid) < 0
         || syscall(SYS_setresuid, identity->uid, identity->uid, identity->uid) < 0)

@@ -26,10 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
     container = Container.find(arguments.root, arguments.id)
     container.expect("running", "paused", "created")
     interval = _seconds(arguments.interval)
+    kills, due = container.group.usage().out_of_memory, time.monotonic()
     if arguments.stats:
         _print(container, "stats", cgroup_stat.stats(container.group))
         return 0
-    kills, due = container.group.usage().out_of_memory, time.monotonic()
     while container.process() is not None:
         now = container.group.usage().out_of_memory
         if now > kills:

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise Unsupported(f"{flag}: Intel RDT is not supported")
     asked = _read(arguments.resources) if arguments.resources else _asked(arguments)
     limits = resource.resources(msgspec.structs.replace(asked, devices=()))
-    resource.check(limits, container.group.layout)
+    resource.check(limits, container.group.layout, delegated=container.kept.rootless)
     used, memory = container.group.usage().memory, asked.memory or oci.Memory()
     if memory.check_before_update and memory.limit is not None and 0 <= memory.limit < used:
         raise Conflict(f"container {arguments.id} uses {used} bytes of memory, more than the limit asked for")

@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from trivet.runtime import rootless
 from trivet.runtime.program import Way
 from trivet.runtime.relay import size
 
@@ -35,6 +36,7 @@ def read(arguments: argparse.Namespace, *, attached: bool, wait: bool = False) -
         variables=(f"{LISTENING}={listening}", "LISTEN_PID=1") if listening else (),
         console=arguments.console_socket,
         preserved=max(arguments.preserve_fds, 0) + listening,
+        rootless=rootless.applies(arguments.rootless),
         pivot=not getattr(arguments, "no_pivot", False),
         keyring=not getattr(arguments, "no_new_keyring", False),
         size=size() if attached else None,
