@@ -50,6 +50,10 @@ class Account:
                 found |= {int(word) for word in file.read_text().split()}
         return found - {os.getpid()}
 
+    def directories(self) -> int:
+        """Count the control groups of the peer and of its instances."""
+        return sum(1 for group in self._groups for path in group.rglob("*") if path.is_dir())
+
     def close(self) -> None:
         """Leave and remove the groups of ours, in every hierarchy somebody made them in."""
         _join(self._mount)

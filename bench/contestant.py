@@ -34,6 +34,26 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     base: int
 
 
+class Crowd(msgspec.Struct, frozen=True, kw_only=True):
+    """What many idle containers were like: seconds, rates per second, bytes (PSS).
+
+    `each` is what one adds beyond its own program, `all` the daemon and its helpers; `left` is what was there
+    more than before when all had been removed.
+    """
+
+    containers: int
+    rate: float
+    rate_bridged: float
+    twenty: float
+    idle: int
+    requests: float
+    each: float
+    all: int
+    listed: Figures
+    removed: float
+    left: dict[str, int]
+
+
 class Result(msgspec.Struct, kw_only=True):
     """Everything measured about one peer; `skipped` says why there is nothing, or nothing more."""
 
@@ -42,6 +62,7 @@ class Result(msgspec.Struct, kw_only=True):
     skipped: str = ""
     figures: dict[str, Figures] = {}
     memory: Memory | None = None
+    crowd: Crowd | None = None
 
 
 class Contestant:

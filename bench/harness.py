@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from bench import memory
 from bench.contestant import Contestant, Figures, Memory
+from bench.peers.peer import Engine
 
 SLOWNESS = 5  # a slow peer takes part in every fifth round ...
 FEWEST = 3  # ... but in so many at least
@@ -40,6 +41,17 @@ class Turn(NamedTuple):
 def measure_runs(contestants: Sequence[Contestant], rounds: int, tell: Tell) -> None:
     """Measure `start` (until the first instruction) and `run` (until all is over) of new instances."""
     alternate(contestants, ("start", "run"), rounds, lambda one: one.peer.run(), tell, Count.WHOLE)
+
+
+def measure_bridged(contestants: Sequence[Contestant], rounds: int, tell: Tell) -> None:
+    """Measure start and run on a bridge, in instances that are removed by themselves, and with a port published."""
+    engines = [one for one in contestants if isinstance(one.peer, Engine)]
+
+    def act(published: bool) -> Act:
+        return lambda one: one.peer.bridged(published=published) if isinstance(one.peer, Engine) else ()
+
+    alternate(engines, ("bridge start", "bridge run"), rounds, act(False), tell, Count.WHOLE)
+    alternate(engines, ("published start", "published run"), rounds, act(True), tell, Count.WHOLE)
 
 
 def measure_execs(contestants: Sequence[Contestant], rounds: int, tell: Tell) -> None:
@@ -109,7 +121,7 @@ def alternate(
     count.
     """
     turns: dict[str, list[Turn]] = {one.peer.name: [] for one in contestants}
-    for number in range(rounds + 1):
+    for number in range(rounds + 1 if contestants else 0):
         shift = number % len(contestants)
         for one in _present([*contestants[shift:], *contestants[:shift]]):
             if one.peer.slow and number % _pace(rounds):

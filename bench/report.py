@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bench.contestant import Result
+from bench import goal
+from bench.contestant import Crowd, Result
 from bench.table import draw
 from trivet.engine.host import facts
 
@@ -22,6 +23,10 @@ TITLES = {
     "run": "Run: until the program has ended and the instance is removed",
     "exec": "Exec: a further program in a running instance, until its exit status is known",
     "stop": "Stop: ask to end, wait, remove",
+    "bridge start": "On a bridge: from the request to the program's first instruction",
+    "bridge run": "On a bridge: until the program has ended and the instance has removed itself",
+    "published start": "On a bridge with a published port: from the request to the program's first instruction",
+    "published run": "On a bridge with a published port: until it has ended and removed itself",
 }
 
 
@@ -55,7 +60,7 @@ def text(results: Sequence[Result]) -> str:
     """Lay everything out in tables."""
     parts = [_participants(results)]
     parts += [_times(results, measure, title) for measure, title in TITLES.items()]
-    parts.append(_memory(results))
+    parts += [_memory(results), _crowds(results), goal.text(results)]
     return "\n".join(part for part in parts if part)
 
 
@@ -104,6 +109,14 @@ def _memory(results: Sequence[Result]) -> str:
     return f"Memory: what an idle instance takes beyond its program\n{draw(head, rows, right=True)}"
 
 
+def _crowds(results: Sequence[Result]) -> str:
+    found = [(result.name, result.crowd) for result in results if result.crowd]
+    if not found:
+        return ""
+    rows = [[label, *(show(crowd) for _, crowd in found)] for label, show in CROWD.items()]
+    return f"Crowd: many idle containers\n{draw(['', *(name for name, _ in found)], rows, right=True)}"
+
+
 def _milliseconds(seconds: float) -> str:
     value = seconds * 1000
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
@@ -121,3 +134,18 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text().splitlines()
     except OSError:
         return []
+
+
+CROWD: dict[str, Callable[[Crowd], str]] = {
+    "containers": lambda crowd: f"{crowd.containers}",
+    "starts per second, no network": lambda crowd: f"{crowd.rate:.0f}",
+    "starts per second, bridge": lambda crowd: f"{crowd.rate_bridged:.0f}",
+    "20 at once on the bridge, ms": lambda crowd: _milliseconds(crowd.twenty),
+    "small requests per second": lambda crowd: f"{crowd.requests:.0f}",
+    "list, ms": lambda crowd: _milliseconds(crowd.listed.median),
+    "removing all, s": lambda crowd: f"{crowd.removed:.2f}",
+    "daemon without any, MB": lambda crowd: f"{crowd.idle / 1e6:.1f}",
+    "daemon and helpers with all, MB": lambda crowd: f"{crowd.all / 1e6:.1f}",
+    "each, MB": lambda crowd: f"{crowd.each / 1e6:.3f}",
+    "left behind": lambda crowd: ", ".join(f"{n} {what}" for what, n in crowd.left.items()) or "nothing",
+}

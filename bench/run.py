@@ -16,23 +16,25 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import trivet
-from bench import harness, namespace, report
+from bench import crowd, harness, namespace, report
 from bench.contestant import Contestant
 from bench.peers.docker import DockerApi, DockerCommand
 from bench.peers.oci import Runtime
 from bench.peers.peer import Peer
 from bench.peers.podman import Podman
 from bench.peers.trivet import BIN, TrivetApi, TrivetCommand
+from bench.peers.trivet_container import TrivetContainer
 
 LOCK = Path("/run/trivet-bench.lock")
-MEASURES = ("run", "exec", "stop", "memory")
+MEASURES = ("run", "exec", "stop", "memory", "bridge", "crowd")
 
 
 def peers() -> list[Peer]:
     """Name everybody who can be measured."""
     return [
         TrivetApi("process"),
-        TrivetApi("container"),
+        TrivetContainer(users=True),
+        TrivetContainer(users=False),
         TrivetApi("vm"),
         TrivetCommand("process"),
         TrivetCommand("container"),
@@ -40,9 +42,9 @@ def peers() -> list[Peer]:
         DockerApi(),
         DockerCommand(),
         Podman(),
-        Runtime("trivet-runtime", BIN / "trivet-runtime"),
-        Runtime("crun", "crun"),
-        Runtime("runc", "runc"),
+        *(Runtime("trivet-runtime", BIN / "trivet-runtime", users=users) for users in (True, False)),
+        *(Runtime("crun", "crun", users=users) for users in (True, False)),
+        *(Runtime("runc", "runc", users=users) for users in (True, False)),
     ]
 
 
@@ -80,8 +82,13 @@ def compare(arguments: argparse.Namespace, tell: harness.Tell) -> int:
             harness.measure_execs(contestants, arguments.rounds, tell)
         if "stop" in arguments.measures:
             harness.measure_stops(contestants, arguments.rounds, tell)
+        if "bridge" in arguments.measures:
+            harness.measure_bridged(contestants, arguments.rounds, tell)
         if "memory" in arguments.measures:
             harness.measure_memory(contestants, arguments.instances, tell)
+        if "crowd" in arguments.measures:
+            for one in contestants:
+                crowd.measure(one, arguments.crowd, tell)
         tell("cleaning up")
     tell("")
     results = [one.result for one in contestants]
@@ -107,13 +114,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="Measure trivet beside others.")
     parser.add_argument("--rounds", type=int, default=30, help="samples of each peer (default: 30)")
     parser.add_argument("--instances", type=int, default=20, help="idle instances for memory (default: 20)")
+    parser.add_argument("--crowd", type=int, default=100, help="idle containers for crowd (default: 100)")
     parser.add_argument("--peers", default="", help="only those whose names contain one of these words: crun,container")
     parser.add_argument("--measures", type=_measures, default=MEASURES, help=f"some of {','.join(MEASURES)}")
     parser.add_argument("--output", type=Path, help="file for the results (default: bench/results/DATE.json)")
-    parser.add_argument("--quick", action="store_true", help="one sample of everything, two idle instances")
+    parser.add_argument("--quick", action="store_true", help="one sample of everything, few idle instances")
     arguments = parser.parse_args(words)
     if arguments.quick:
-        arguments.rounds, arguments.instances = 1, 2
+        arguments.rounds, arguments.instances, arguments.crowd = 1, 2, 4
     return arguments
 
 

@@ -22,7 +22,7 @@ READY = 30.0
 
 
 class Docker(ABC):
-    """What both ways have in common: the daemon. Its networking is off, so that it touches none of the host's rules."""
+    """What both ways have in common: the daemon."""
 
     slow = False
     twin = False
@@ -42,7 +42,6 @@ class Docker(ABC):
             [
                 *("dockerd", "--host", self._host, "--data-root", data, "--exec-root", self._run / "exec"),
                 *("--pidfile", self._run / "pid", "--cgroup-parent", account.path),
-                *("--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none"),
             ],
             log,
         )
@@ -110,7 +109,7 @@ class DockerCommand(Docker):
 
 
 class DockerApi(Docker):
-    """The Engine API on its unix socket, with the requests docker-py makes."""
+    """The Engine API on its unix socket, with the requests docker-py and `docker run` make."""
 
     def __init__(self) -> None:
         super().__init__("docker (api)")
@@ -139,12 +138,55 @@ class DockerApi(Docker):
         self._ask("POST", f"/containers/{name}/stop")
         self._ask("DELETE", f"/containers/{name}")
 
+    def bridged(self, *, published: bool) -> Run:
+        """Create, attach, wait for the removal, start, as `docker run --rm` does; read the output and the status."""
+        began = time.monotonic()
+        host: dict[str, Any] = {"AutoRemove": True}
+        body = {"Image": NAME, "AttachStdout": True, "AttachStderr": True, "HostConfig": host}
+        if published:
+            body["ExposedPorts"] = {"80/tcp": {}}
+            host["PortBindings"] = {"80/tcp": [{"HostPort": ""}]}
+        key = json.loads(self._ask("POST", "/containers/create", body))["Id"]
+        with self._sent("POST", f"/containers/{key}/attach?stream=1&stdout=1&stderr=1") as attached:
+            output = attached.getresponse()
+            with self._sent("POST", f"/containers/{key}/wait?condition=removed") as waiting:
+                gone = waiting.getresponse()
+                self._ask("POST", f"/containers/{key}/start")
+                text = output.read()[8:]  # behind the stream's header
+                gone.read()
+        return Run(instant(text.decode()) - began, time.monotonic() - began)
+
+    def begin(self, name: str, *, bridge: bool) -> None:
+        """Create and start."""
+        body = {"Image": NAME, "Cmd": [MARK, "idle"], "HostConfig": {"NetworkMode": "bridge" if bridge else "none"}}
+        key = json.loads(self._ask("POST", f"/containers/create?name={name}", body))["Id"]
+        self._ask("POST", f"/containers/{key}/start")
+
+    def overview(self) -> int:
+        """List."""
+        return len(json.loads(self._ask("GET", "/containers/json?all=1")))
+
+    def ping(self, times: int) -> None:
+        """Ask whether it is there."""
+        for _ in range(times):
+            self._ask("GET", "/_ping")
+
+    def end(self, name: str) -> None:
+        """Remove by force."""
+        self._ask("DELETE", f"/containers/{name}?force=1")
+
+    def pids(self) -> set[int]:
+        """Ask for the processes, one container after the other."""
+        found = json.loads(self._ask("GET", "/containers/json"))
+        return {json.loads(self._ask("GET", f"/containers/{one['Id']}/json"))["State"]["Pid"] for one in found}
+
+    def daemon(self) -> int:
+        """Return the daemon's pid."""
+        return self._daemon.pid if self._daemon else 0
+
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
-        connection = _Connection(self._run / "docker.sock")
-        with contextlib.closing(connection):
-            text = json.dumps(body) if body is not None else None
+        with self._sent(method, path, body) as connection:
             try:
-                connection.request(method, path, text, {"Content-Type": "application/json"} if text else {})
                 response = connection.getresponse()
                 answer = response.read()
             except http.client.HTTPException as error:
@@ -152,6 +194,14 @@ class DockerApi(Docker):
         if response.status >= 400:
             raise PeerFailed(f"docker: {method} {path}: {answer.decode(errors='replace').strip()}")
         return answer
+
+    def _sent(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> contextlib.closing[http.client.HTTPConnection]:
+        connection = _Connection(self._run / "docker.sock")
+        text = json.dumps(body) if body is not None else None
+        connection.request(method, path, text, {"Content-Type": "application/json"} if text else {})
+        return contextlib.closing(connection)
 
 
 class _Connection(http.client.HTTPConnection):

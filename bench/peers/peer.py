@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import select
+import shutil
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from bench.account import Account
 
@@ -61,6 +62,32 @@ class Peer(Protocol):
         """Leave nothing running; never raises."""
 
 
+@runtime_checkable
+class Engine(Peer, Protocol):
+    """A peer with an API, a network and a memory of what runs. What several threads may call is said to be `shared`."""
+
+    def bridged(self, *, published: bool) -> Run:
+        """Run it on the bridge, with a port published or not, in an instance that is removed by itself."""
+
+    def begin(self, name: str, *, bridge: bool) -> None:
+        """Start an idle instance as fast as can be; shared."""
+
+    def overview(self) -> int:
+        """List all instances; returns how many there are."""
+
+    def ping(self, times: int) -> None:
+        """Make small requests on one connection, one after the other."""
+
+    def end(self, name: str) -> None:
+        """Remove an instance that runs, at once; shared."""
+
+    def pids(self) -> set[int]:
+        """Return the processes that are instances' own programs."""
+
+    def daemon(self) -> int:
+        """Return the daemon's pid."""
+
+
 def command(words: Words) -> str:
     """Run a command to its end; returns what it printed. Raises `PeerFailed` with the last thing it said."""
     return _watch(words)[0]
@@ -107,8 +134,14 @@ def instant(output: str) -> float:
 
 
 def spawn(words: Words, log: Path) -> subprocess.Popen[bytes]:
-    """Start a daemon whose words go to a file. Raises `PeerFailed` when it isn't installed."""
+    """Start a daemon, in a network of its own, whose words go to a file. Raises `PeerFailed` when it isn't installed.
+
+    So its bridge, rules and addresses are nobody else's, and can be counted.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
+    if not shutil.which(words[0]):
+        raise PeerFailed(f"{words[0]} is not installed")
+    words = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *words]
     try:
         with log.open("wb") as file:
             return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)

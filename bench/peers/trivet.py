@@ -9,6 +9,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Literal
 
 from bench import earlier
 from bench.account import Account
@@ -29,12 +30,13 @@ class Trivet(ABC):
 
     twin = False
 
-    def __init__(self, name: str, level: LevelName) -> None:
+    def __init__(self, name: str, level: LevelName, *, users: bool = True) -> None:
         self.name = name
+        self.users: Literal["", "host"] = "" if users else "host"
         self.level: LevelName = level
         self.slow = level == "vm"
-        self._short = name.replace(" ", "-").replace("(", "").replace(")", "")
-        self._run = Path(f"{RUN}-{level}-{self._short.rpartition('-')[2][0]}")
+        self._short = name.replace(" ", "-").replace("(", "").replace(")", "").replace(",", "")
+        self._run = Path(f"{RUN}-{level}-{self._short.rpartition('-')[2][0]}{self.users[:1]}")
         self._host = f"unix://{self._run}/trivet.sock"
         self._network = "" if level == "process" else "none"
         self._engine: subprocess.Popen[bytes] | None = None
@@ -90,7 +92,13 @@ class Trivet(ABC):
     def _request(self, name: str, *words: str) -> InstanceRequest:
         networks = [EndpointRequest(network=self._network)] if self._network else []
         return InstanceRequest(
-            image=NAME, isolation=self.level, name=name, command=list(words), networks=networks, memory=128 << 20
+            image=NAME,
+            isolation=self.level,
+            name=name,
+            command=list(words),
+            networks=networks,
+            memory=128 << 20,
+            userns=self.users,
         )
 
     def _wait(self, log: Path) -> None:
@@ -108,15 +116,15 @@ class Trivet(ABC):
 class TrivetApi(Trivet):
     """The engine's own API, by the typed client."""
 
-    def __init__(self, level: LevelName) -> None:
-        super().__init__(f"trivet {level} (api)", level)
+    def __init__(self, level: LevelName, *, users: bool = True) -> None:
+        super().__init__(f"trivet {level}{'' if users else ' host users'} (api)", level, users=users)
 
     def run(self) -> Run:
         """Create, start and stay with it, remove."""
         began = time.monotonic()
         created = self._client.instances.create(self._request("", MARK))
         with self._client.instances.attach(created.id, start=True) as stream:
-            output, arrived = _read(stream)
+            output, arrived = read(stream)
         self._client.instances.remove(created.id)
         # A machine has a clock of its own: there the arrival of the output tells, which comes a little later.
         first = arrived if self.level == "vm" else instant(output)
@@ -125,7 +133,7 @@ class TrivetApi(Trivet):
     def exec(self, name: str) -> None:
         """Run a further program inside, stay with it."""
         with self._client.instances.exec(name, ExecRequest(command=[MARK, "true"])) as stream:
-            _read(stream)
+            read(stream)
 
     def stop(self, name: str) -> None:
         """Stop and remove."""
@@ -157,7 +165,7 @@ class TrivetCommand(Trivet):
         command([*self._trivet, "rm", name])
 
 
-def _read(stream: Stream) -> tuple[str, float]:
+def read(stream: Stream) -> tuple[str, float]:
     """Read to the end; returns the output and when its first byte arrived. Raises `PeerFailed` for a failed program."""
     output, arrived = b"", 0.0
     for event in stream:

@@ -10,7 +10,8 @@ import msgspec
 from bench.contestant import Result
 from tests.repo.tree import ROOT
 
-ENGINES = ("trivet process (api)", "trivet container (api)", "trivet-runtime")
+CONTAINER = "trivet container (api)"
+ENGINES = ("trivet process (api)", CONTAINER, "trivet-runtime", "trivet-runtime host users")
 TWIN = "trivet container (command)"
 
 
@@ -33,9 +34,20 @@ def check_times(result: Result) -> None:
     """A run takes longer than the start that is part of it, and nothing is free."""
     assert result.skipped == ""
     assert result.version
-    assert result.figures.keys() == {"start", "run", "exec", "stop"}
+    bridged = {f"{where} {what}" for where in ("bridge", "published") for what in ("start", "run")}
+    wanted = {"start", "run", "exec", "stop"} | (bridged if result.name == CONTAINER else set())
+    assert result.figures.keys() == wanted
     assert 0 < result.figures["start"].median < result.figures["run"].median
     assert all(result.figures[measure].cpu for measure in ("run", "exec"))
+
+
+def check_crowd(result: Result, text: str) -> None:
+    """Many containers were there, cost something, and left nothing; the goals are told."""
+    crowd = result.crowd
+    assert crowd
+    assert (crowd.containers, crowd.left) == (4, {})
+    assert min(crowd.rate, crowd.rate_bridged, crowd.requests, crowd.each, crowd.removed) > 0
+    assert text.count("starts per second, bridge") == 2
 
 
 def test_everything_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
@@ -45,6 +57,9 @@ def test_everything_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
     for result in report.results:
         check_times(result)
         assert text.count(f" {result.name} ") >= 5
+    crowds = {result.name: result for result in report.results if result.crowd}
+    assert crowds.keys() == {CONTAINER}
+    check_crowd(crowds[CONTAINER], text)
     memory = {result.name: result.memory for result in report.results}
     assert memory.pop(TWIN) is None
     assert memory.keys() == set(ENGINES)

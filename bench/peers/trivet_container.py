@@ -1,0 +1,59 @@
+"""trivet's container level once more, as an engine: bridge, crowds, small requests."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from bench.image import MARK
+from bench.peers.peer import Run, instant
+from bench.peers.trivet import TrivetApi, read
+from trivet.client.schema import EndpointRequest, InstanceRequest, PortRequest
+
+
+class TrivetContainer(TrivetApi):
+    """The container level by the typed client, with users of its own or the host's."""
+
+    def __init__(self, *, users: bool) -> None:
+        super().__init__("container", users=users)
+
+    def bridged(self, *, published: bool) -> Run:
+        """Create, start and stay with it until it is removed."""
+        ports = [PortRequest(container_port=80)] if published else []
+        request = msgspec.structs.replace(self._bridge("", MARK), auto_remove=True, ports=ports)
+        began = time.monotonic()
+        created = self._client.instances.create(request)
+        with self._client.instances.attach(created.id, start=True) as stream:
+            output, _ = read(stream)
+        return Run(instant(output) - began, time.monotonic() - began)
+
+    def begin(self, name: str, *, bridge: bool) -> None:
+        """Create and start."""
+        request = (self._bridge if bridge else self._request)(name, MARK, "idle")
+        self._client.instances.start(self._client.instances.create(request).id)
+
+    def overview(self) -> int:
+        """List."""
+        return len(self._client.instances.list(all=True))
+
+    def ping(self, times: int) -> None:
+        """Ask for the version, on connections of their own, as this client has no other."""
+        for _ in range(times):
+            self._client.system.ping()
+
+    def end(self, name: str) -> None:
+        """Remove by force."""
+        self._client.instances.remove(name, force=True)
+
+    def pids(self) -> set[int]:
+        """Ask for the processes."""
+        return {instance.pid for instance in self._client.instances.list()}
+
+    def daemon(self) -> int:
+        """Return the engine's pid."""
+        return self._client.system.info().pid
+
+    def _bridge(self, name: str, *words: str) -> InstanceRequest:
+        wish = [EndpointRequest(network="bridge")]
+        return msgspec.structs.replace(self._request(name, *words), networks=wish)
