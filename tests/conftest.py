@@ -51,7 +51,8 @@ def short_path() -> Iterator[Path]:
 class Daemon:
     """A real `trivetd` of a test's own, and the command that talks to it."""
 
-    def __init__(self, root: Path, run: Path) -> None:
+    def __init__(self, root: Path, run: Path, *options: str) -> None:
+        self.options = options
         self.root = root
         self.run = run
         self.socket = run / "trivet.sock"
@@ -67,6 +68,7 @@ class Daemon:
     def start(self, *, path: str | None = None) -> None:
         """Start the engine and wait until it answers; `path` replaces its PATH."""
         arguments = [f"--root={self.root}", f"--run-dir={self.run}", f"--listen={self.address}", "--log-level=debug"]
+        arguments += self.options
         environment = {"PATH": path} if path else {}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import msgspec
 
+from trivet.base.error import Unsupported
 from trivet.build.cache import Cache, CacheEntry
 from trivet.build.cache_import import Import
 from trivet.build.caller import Caller
@@ -45,6 +46,16 @@ class Adopting(Snapshotter, Protocol):
 
     def lowers(self, image: Layered) -> tuple[str, ...]:
         """List the directories of an image's layers, topmost first."""
+
+
+class NoOverlay(Unsupported):
+    """An engine that copies images has no overlay to work in."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "cannot build with the snapshotter copy: steps are made in overlays",
+            hint="start the engine with --snapshotter overlay or erofs",
+        )
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,7 +208,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         self.session.drafts[name] = draft
         undo.callback(self.session.drafts.pop, name)
         undo.push_async_callback(in_thread, tools.snapshotter.remove, name)
-        return await in_thread(tools.snapshotter.create, name, draft), name
+        root = await in_thread(tools.snapshotter.create, name, draft)
+        if root.copied:
+            raise NoOverlay
+        return root, name
 
     def transfer(self, root: Root) -> Transfer:
         """Reach into a root."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from trivet.engine.snapshot.layer import Kind
+
 DEFAULT_ROOT = Path("/var/lib/trivet")
 
 FIELDS = (
@@ -22,6 +24,12 @@ FIELDS = (
         "",
         "unix:///PATH to speak Docker's API on (default: docker.sock in the run directory), or none",
     ),
+    (
+        "snapshotter",
+        "TRIVET_SNAPSHOTTER",
+        "overlay",
+        "how images are kept on disk: overlay (unpacked), erofs (one file per layer, mounted), copy (anywhere)",
+    ),
     ("log-level", "TRIVET_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
 
@@ -35,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: Path
     docker_listen: Path | None
     log_level: str
+    snapshotter: Kind = Kind.OVERLAY
     uninstall: bool = False
 
 
@@ -56,6 +65,8 @@ def parse(arguments: list[str] | None = None) -> Settings:
     )
     if values.log_level not in ("debug", "info", "warning", "error"):
         parser.error(f"unknown log level {values.log_level}")
+    if values.snapshotter not in tuple(Kind):
+        parser.error(f"unknown snapshotter {values.snapshotter}: one of {', '.join(Kind)}")
     return Settings(
         root=Path(values.root).absolute(),
         run_dir=run,
@@ -63,6 +74,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         listen=listen,
         docker_listen=docker_listen,
         log_level=values.log_level,
+        snapshotter=Kind(values.snapshotter),
         uninstall=values.uninstall,
     )
 

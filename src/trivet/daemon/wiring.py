@@ -32,6 +32,7 @@ from trivet.engine.instance.steward import steward
 from trivet.engine.network.model import DEFAULT_ENGINE
 from trivet.engine.network.network import Networks
 from trivet.engine.snapshot.drive import DriveSnapshotter
+from trivet.engine.snapshot.layer import Kind
 from trivet.engine.snapshot.overlay import OverlaySnapshotter
 from trivet.engine.snapshot.snapshotter import Snapshotter
 from trivet.engine.volume.snapshot import Snapshots
@@ -69,6 +70,9 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     records = Records(settings.root / "record.db")
     context = await asyncio.to_thread(_context, settings, records)
     await asyncio.to_thread(context.images.recover)
+    if settings.snapshotter == Kind.EROFS:
+        await asyncio.to_thread(context.overlay.layers.probe)
+    await asyncio.to_thread(context.overlay.layers.show_all)
     spool = settings.root / "tmp"
     spool.mkdir(mode=0o700, exist_ok=True)
     builder = _builder(settings, context)
@@ -92,7 +96,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
 
 def _context(settings: Settings, records: Records) -> Context:
     content = ContentStore(settings.root / "content")
-    overlay = OverlaySnapshotter(settings.root / "snapshot" / "overlay", content)
+    overlay = OverlaySnapshotter(settings.root / "snapshot" / "overlay", content, kind=settings.snapshotter)
     drive = DriveSnapshotter(settings.root / "snapshot" / "drive", overlay)
     snapshotters: dict[str, Snapshotter] = {"mount": overlay, "drive": drive}
     images = Images(content, records, snapshotters, Leases(records))
@@ -130,6 +134,7 @@ def uninstall(settings: Settings) -> None:
             raise Conflict(f"cannot uninstall: instance {record.name} is running", hint="trivet stop it first")
         context.driver(record).release(record.plan)
     context.networks.remove_all()
+    context.overlay.layers.hide_all()
     Group(detect(), context.cgroup).remove()
     Offered(settings.run_dir).sweep()
     for name in ("i", "netns"):

@@ -87,7 +87,7 @@ def info(context: Context, engine_id: str, version: str) -> Info:
             )
             for ability in abilities
         ],
-        snapshotter="overlay",
+        snapshotter=str(context.overlay.kind),
         instances=dict(Counter(str(record.word) for record in context.table.all())),
         images=len(context.images.list()),
         warnings=[

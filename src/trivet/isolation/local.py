@@ -288,7 +288,7 @@ def _linux(spec: Spec) -> Linux:
 
 def _root(root: Root, target: str) -> Operation:
     """Show the root: an overlay, or a lone directory by a bind mount."""
-    if not root.lowers or (len(root.lowers) == 1 and not root.upper):
+    if root.copied or not root.lowers or (len(root.lowers) == 1 and not root.upper):
         return Bind(root.upper or root.lowers[0], target, recursive=0, host=1, make=0)
     layers = [f"lowerdir+={lower}" for lower in root.lowers]
     writable = [f"upperdir={root.upper}", f"workdir={root.work}"] if root.upper else []

@@ -55,7 +55,8 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 class Root(msgspec.Struct, frozen=True, kw_only=True):
     """The instance's root file system, in the form its level asked the snapshotter for.
 
-    form `mount`: overlay of `lowers` (topmost first) under `upper`, with `work`.
+    form `mount`: overlay of `lowers` (topmost first) under `upper`, with `work`; `copied`: `upper` alone, which
+    began as a copy of them.
     form `drive`: `lowers` holds one read-only EROFS image file, `upper` is a raw ext4 image file.
     """
 
@@ -65,6 +66,7 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     work: str = ""
     read_only: bool = False
     volatile: bool = False
+    copied: bool = False
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ from trivet.base.error import Unsupported
 from trivet.engine.snapshot import tar
 from trivet.engine.snapshot.pack import Packer, Write
 from trivet.engine.snapshot.tree import is_whiteout
-from trivet.engine.snapshot.walk import changes, merged
+from trivet.engine.snapshot.walk import Node, changes, merged
 from trivet.isolation.plan import Root
 from trivet.oci import digest as digests
 from trivet.oci.descriptor import OCI_LAYER_GZIP
@@ -73,7 +74,7 @@ def store_changes(
         writer = LayerWriter(ingest)
         packer = Packer(writer.write, epoch=epoch)
         _pack_root(packer, root)
-        packer.tree(changes(Path(root.upper)))
+        packer.tree(written(root))
         packer.finish()
         writer.finish()
     return writer.layer()
@@ -95,12 +96,12 @@ def export(root: Root, write: Write) -> None:
 
 def export_all(roots: Mapping[str, Root], write: Write) -> None:
     """Write several roots as one tar, each below the path that it is given by."""
-    packer = Packer(write)
+    packer = Packer(write, flat=True)
     for path, root in roots.items():
         if root.form != "mount":
             raise NotReadable(root)
         below = f"{path}/".encode() if path else b""
-        for node in merged((root.upper, *root.lowers)):
+        for node in merged((root.upper,) if root.copied else (root.upper, *root.lowers)):
             packer.node(msgspec.structs.replace(node, path=below + node.path))
     packer.finish()
 
@@ -117,11 +118,39 @@ def compare(root: Root) -> list[Change]:
     if root.form != "mount":
         raise NotReadable(root)
     found = []
-    for node in changes(Path(root.upper)):
+    for node in written(root):
         known = any(_holds(Path(lower), node.path) for lower in root.lowers)
         kind = "deleted" if is_whiteout(node.state) else "changed" if known else "added"
         found.append(Change("/" + os.fsdecode(node.path).strip("/"), kind))
     return found
+
+
+def written(root: Root) -> Iterator[Node]:
+    """Walk what was written to a root (form `mount`), with whiteouts for what was deleted."""
+    if not root.copied:
+        yield from changes(Path(root.upper))
+        return
+    known = {node.path: node.state for node in merged(root.lowers)}
+    directories = {b""}
+    for node in changes(Path(root.upper)):
+        before = known.pop(node.path, None)
+        if stat.S_ISDIR(node.state.st_mode):
+            directories.add(node.path)
+        if before is None or _sign(before) != _sign(node.state):
+            yield node
+    for path in known:
+        directory, _, name = path.rpartition(b"/")
+        if directory in directories:
+            yield Node(path=path, parent=-1, name=name, state=_WHITEOUT)
+
+
+_WHITEOUT = os.stat_result((stat.S_IFCHR, 0, 0, 1, 0, 0, 0, 0, 0, 0), {"st_rdev": 0, "st_mtime_ns": 0})
+
+
+def _sign(state: os.stat_result) -> tuple[int, ...]:
+    """What tells that a file was written to: for directories owner and mode, for others also size and time."""
+    owner = (state.st_mode, state.st_uid, state.st_gid)
+    return owner if stat.S_ISDIR(state.st_mode) else (*owner, state.st_rdev, state.st_size, state.st_mtime_ns)
 
 
 def _holds(layer: Path, path: bytes) -> bool:
@@ -135,7 +164,7 @@ def _holds(layer: Path, path: bytes) -> bool:
 
 
 def _changed(root: Root) -> bool:
-    return any(True for _ in changes(Path(root.upper))) or _root_changed(root)
+    return any(True for _ in written(root)) or _root_changed(root)
 
 
 def _root_changed(root: Root) -> bool:

@@ -79,8 +79,9 @@ class DriveSnapshotter:
         with self._work:
             if not target.exists():
                 self._overlay.prepare(image, report)
-                report("drive", "making the drive", 0, 0)
-                self._make_image(image, target)
+                if not self._link_image(image, target):
+                    report("drive", "making the drive", 0, 0)
+                    self._make_image(image, target)
 
     def create(self, instance: str, image: Layered) -> Root:
         """Make an instance's sparse ext4 file."""
@@ -129,6 +130,15 @@ class DriveSnapshotter:
         if not home.is_dir():
             raise SnapshotNotFound(instance)
         return home
+
+    def _link_image(self, image: Layered, target: Path) -> bool:
+        """Take the file of a lone layer that is kept as EROFS; False where there is none."""
+        if len(image.layers) != 1:
+            return False
+        file = self._overlay.layers.image(chain_ids(layer.diff_id for layer in image.layers)[0])
+        if file is not None:
+            target.hardlink_to(file)
+        return file is not None
 
     def _make_image(self, image: Layered, target: Path) -> None:
         program = _find("mkfs.erofs")

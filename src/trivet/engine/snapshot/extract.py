@@ -14,19 +14,13 @@ import stat
 from pathlib import Path
 
 from trivet.engine.snapshot import tar
-from trivet.engine.snapshot.stream import Budget, BudgetExceeded
+from trivet.engine.snapshot.admission import AUFS, OPAQUE_MARK, WHITEOUT, Admission, safe_xattrs
+from trivet.engine.snapshot.stream import Budget
 from trivet.engine.snapshot.tar import Entry, Reader, Source
 from trivet.engine.snapshot.tree import OPAQUE, MalformedLayer, Parts, Tree, is_whiteout, make_directory
 from trivet.store.content import FULL, StoreFull
 
-WHITEOUT = b".wh."
-OPAQUE_MARK = b".wh..wh..opq"
-AUFS = b".wh..wh."
-OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
-
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_MAXIMUM_ID = (1 << 32) - 2  # the next one means "leave as it is" to chown(2)
-_MAXIMUM_TIME = 1 << 62
 
 
 def extract(
@@ -60,18 +54,15 @@ class Extractor:
     def __init__(self, tree: Tree, budget: Budget, *, whiteouts: bool, devices: bool = True) -> None:
         self.whiteouts = 0
         self._tree = tree
-        self._budget = budget
-        self._is_layer = whiteouts
-        self._devices = devices
-        self._entries = 0
+        self._admission = Admission(budget, whiteouts=whiteouts, devices=devices)
         self._directory_times: dict[bytes, int] = {}
 
     def apply(self, entry: Entry, reader: Reader) -> None:
         """Make one entry real. A later entry replaces an earlier one of the same name."""
-        self._account(entry)
+        self._admission.account(entry)
         try:
-            parts = self._split(entry.name)
-            if self._is_layer and parts and parts[-1].startswith(WHITEOUT):
+            parts = self._admission.split(entry.name)
+            if self._admission.is_layer and parts and parts[-1].startswith(WHITEOUT):
                 self._whiteout(parts, entry)
             elif not parts or entry.type == tar.DIRECTORY:
                 self._directory(parts, entry)
@@ -88,34 +79,6 @@ class Extractor:
             except (FileNotFoundError, MalformedLayer):
                 pass  # replaced by a later entry
 
-    def _account(self, entry: Entry) -> None:
-        self._entries += 1
-        if self._entries > self._budget.entries:
-            raise BudgetExceeded("entries", self._budget.entries)
-        if entry.size > self._budget.file:
-            raise BudgetExceeded("bytes in one file", self._budget.file)
-        if not (0 <= entry.uid <= _MAXIMUM_ID and 0 <= entry.gid <= _MAXIMUM_ID):
-            raise MalformedLayer(entry.name, f"owner {entry.uid}:{entry.gid} is out of range")
-        if abs(entry.mtime_ns) > _MAXIMUM_TIME:
-            raise MalformedLayer(entry.name, "its time is out of range")
-        if entry.type in (tar.CHARACTER, tar.BLOCK_DEVICE) and not self._devices:
-            raise MalformedLayer(entry.name, "it is a device, which has no place here")
-        if not (0 <= entry.major < 1 << 12 and 0 <= entry.minor < 1 << 20):
-            raise MalformedLayer(entry.name, f"device {entry.major}:{entry.minor} is out of range")
-
-    def _split(self, name: bytes) -> Parts:
-        """Take a path apart: relative to the root whether or not it begins with a slash, without `..`."""
-        parts = tuple(part for part in name.split(b"/") if part not in (b"", b"."))
-        if len(name) > self._budget.path or len(parts) > self._budget.depth:
-            raise BudgetExceeded("directories of depth", self._budget.depth)
-        if b"\0" in name:
-            raise MalformedLayer(name, "its name holds a NUL byte")
-        if b".." in parts:
-            raise MalformedLayer(name, "its path leads out through ..")
-        if self._is_layer and any(part.startswith(WHITEOUT) for part in parts[:-1]):
-            raise MalformedLayer(name, "it lies below a whiteout")
-        return parts
-
     def _whiteout(self, parts: Parts, entry: Entry) -> None:
         """Record that something of the layers below is gone; what this layer itself brings stays."""
         base = parts[-1]
@@ -124,9 +87,7 @@ class Extractor:
             return
         if base.startswith(AUFS):
             return  # bookkeeping of aufs
-        name = base.removeprefix(WHITEOUT)
-        if name in (b"", b".", b".."):
-            raise MalformedLayer(entry.name, "it is a whiteout of nothing")
+        name = self._admission.hidden(entry, base)
         parent = self._tree.directory(parts[:-1], make=True)
         try:
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
@@ -144,8 +105,7 @@ class Extractor:
         self._dress(descriptor, entry)
         os.fchmod(descriptor, entry.mode)
         self._directory_times[b"/".join(parts)] = entry.mtime_ns
-        if len(self._directory_times) > self._budget.directories:
-            raise BudgetExceeded("directories", self._budget.directories)
+        self._admission.directories(len(self._directory_times))
 
     def _ensure_directory(self, parts: Parts) -> None:
         """Make a directory, in place of anything else that has its name."""
@@ -187,7 +147,7 @@ class Extractor:
             os.close(descriptor)
 
     def _hard_link(self, parent: int, name: bytes, entry: Entry, reader: Reader) -> None:
-        parts = self._split(entry.link)
+        parts = self._admission.split(entry.link)
         target = b"/".join(parts) or b"/"
         # Looking the target up may close `parent`, which is only good until the tree's next call.
         parent = os.dup(parent)
@@ -211,8 +171,6 @@ class Extractor:
     def _node(self, parent: int, name: bytes, entry: Entry, reader: Reader) -> None:
         kind = {tar.FIFO: stat.S_IFIFO, tar.CHARACTER: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK}[entry.type]
         device = 0 if entry.type == tar.FIFO else os.makedev(entry.major, entry.minor)
-        if kind == stat.S_IFCHR and device == 0:
-            raise MalformedLayer(entry.name, "a device 0:0 would hide files of other layers")
         os.mknod(name, kind | 0o600, device, dir_fd=parent)
         self._dress_node(parent, name, entry)
         os.chmod(name, entry.mode, dir_fd=parent)
@@ -220,12 +178,12 @@ class Extractor:
     def _dress(self, descriptor: int, entry: Entry) -> None:
         """Give owner and attributes; mode comes after, because chown clears set-id bits."""
         os.fchown(descriptor, entry.uid, entry.gid)
-        for key, value in _safe_xattrs(entry):
+        for key, value in safe_xattrs(entry).items():
             _set_xattr(descriptor, key, value)
 
     def _dress_node(self, parent: int, name: bytes, entry: Entry) -> None:
         os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        for key, value in _safe_xattrs(entry):
+        for key, value in safe_xattrs(entry).items():
             _set_xattr(b"/proc/self/fd/%d/%s" % (parent, name), key, value)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
@@ -238,10 +196,6 @@ _MAKERS = {
     tar.BLOCK_DEVICE: Extractor._node,
     tar.FIFO: Extractor._node,
 }
-
-
-def _safe_xattrs(entry: Entry) -> list[tuple[bytes, bytes]]:
-    return [(key, value) for key, value in entry.xattrs.items() if not key.startswith(OVERLAY_XATTRS)]
 
 
 def _set_xattr(target: int | bytes, key: bytes, value: bytes) -> None:

@@ -54,8 +54,12 @@ def delete(path: Path) -> None:
 
 
 def disk_usage(path: Path) -> int:
-    """Add up the disk blocks of a file, or of everything below a directory, hard links once. In bytes."""
+    """Add up the disk blocks of a file, or of everything below a directory, hard links once, mounts not at all.
+
+    In bytes.
+    """
     state = path.lstat()
+    device = state.st_dev
     total, seen = state.st_blocks * 512, set[int]()
     pending = [os.fspath(path)] if path.is_dir() and not path.is_symlink() else []
     while pending:
@@ -65,6 +69,8 @@ def disk_usage(path: Path) -> int:
             continue
         for entry in entries:
             state = entry.stat(follow_symlinks=False)
+            if state.st_dev != device:
+                continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(entry.path)
             elif state.st_nlink > 1:

@@ -1,9 +1,9 @@
 """Root file systems as overlays: every layer unpacked once, a directory of its own for each instance.
 
 DIRECTORY/
-├── layer/<chain id>/fs            one layer's files, as overlayfs wants a lower directory; complete or absent
+├── layer/<chain id>/              one layer, unpacked or as an EROFS file (layer.py)
 ├── layer/empty/fs                 the lower directory of an image without layers
-├── instance/<id>/{upper,work}     what an instance wrote
+├── instance/<id>/{upper,work}     what an instance wrote; without `work`, a copy of everything it has
 └── making/<random>                being unpacked or deleted; whatever is found here at start-up is rubbish
 """
 
@@ -16,15 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from trivet.base.error import AlreadyExists, Corrupt, TrivetError
+from trivet.base.error import AlreadyExists
 from trivet.engine.snapshot.extract import extract
+from trivet.engine.snapshot.layer import Kind, Layers, make_root
 from trivet.engine.snapshot.making import Making, disk_usage
 from trivet.engine.snapshot.pack import Packer
 from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
-from trivet.engine.snapshot.stream import Budget, LayerStream
-from trivet.engine.snapshot.tar import MalformedTar
-from trivet.engine.snapshot.tree import MalformedLayer, is_whiteout
-from trivet.engine.snapshot.walk import changes, locate, merged
+from trivet.engine.snapshot.stream import Budget
+from trivet.engine.snapshot.walk import locate, merged
 from trivet.isolation.plan import Root
 from trivet.oci import digest as digests
 from trivet.oci.layer import Layer, chain_ids
@@ -33,42 +32,36 @@ from trivet.store.content import ContentStore, explaining_full
 EMPTY = "empty"
 
 
-class UnusableLayer(Corrupt):
-    """A layer that is what its digest says, but can't be unpacked."""
-
-    def __init__(self, layer: str, problem: TrivetError) -> None:
-        super().__init__(f"layer {layer} cannot be unpacked: {problem.message}")
-
-
 class OverlaySnapshotter:
     """The snapshotter of the process and container levels."""
 
     form: Literal["mount", "drive"] = "mount"
 
-    def __init__(self, directory: Path, content: ContentStore, budget: Budget | None = None) -> None:
-        self._content = content
-        self._budget = budget or Budget()
-        self._layers = directory / "layer"
+    def __init__(
+        self, directory: Path, content: ContentStore, budget: Budget | None = None, kind: Kind = Kind.OVERLAY
+    ) -> None:
+        self.kind = kind
         self._instances = directory / "instance"
         self._making = Making(directory / "making")
+        self.layers = Layers(directory / "layer", self._making, content, budget or Budget(), kind)
         self._lock = threading.Lock()  # what exists; held for moments
         self._work = threading.Lock()  # making layers; held for seconds, taken before the other
-        for each in (directory, self._layers, self._instances):
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._instances.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._empty = directory / "layer" / EMPTY
         for name in ("fs", "under"):
-            _make_root(self._layers / EMPTY / name)
+            make_root(self._empty / name)
 
     def prepare(self, image: Layered, report: Report = silent) -> None:
         """Unpack the layers that aren't there yet, bottom first."""
         chains = chain_ids(layer.diff_id for layer in image.layers)
-        if all(self._fs(chain).is_dir() for chain in chains):
+        if all(self.layers.ready(chain) for chain in chains):
             return
         with self._work:
             below: list[Path] = []
             for chain, layer in zip(chains, image.layers, strict=True):
-                if not self._fs(chain).is_dir():
-                    self._unpack(chain, layer, below, report)
-                below.insert(0, self._fs(chain))
+                if not self.layers.ready(chain):
+                    self.layers.make(chain, layer, below, report, self._lock)
+                below.insert(0, self.layers.fs(chain))
 
     def create(self, instance: str, image: Layered) -> Root:
         """Make an instance's upper and work directories over an image."""
@@ -83,17 +76,24 @@ class OverlaySnapshotter:
 
     def root(self, instance: str, image: Layered) -> Root:
         """Find an instance's root again."""
-        home = self._home(instance)
-        return Root(form=self.form, lowers=self.lowers(image), upper=str(home / "upper"), work=str(home / "work"))
+        upper, work = (self._home(instance) / name for name in ("upper", "work"))
+        copied = not work.exists()
+        return Root(
+            form=self.form,
+            lowers=self.lowers(image),
+            upper=str(upper),
+            work="" if copied else str(work),
+            copied=copied,
+        )
 
     def lowers(self, image: Layered) -> tuple[str, ...]:
         """List the directories of an image's layers, topmost first, whether unpacked or not."""
         chains = chain_ids(layer.diff_id for layer in image.layers)
-        return tuple(str(self._fs(chain)) for chain in reversed(chains)) or (str(self._layers / EMPTY / "fs"),)
+        return tuple(str(self.layers.fs(chain)) for chain in reversed(chains)) or (str(self._empty / "fs"),)
 
     def view(self, image: Layered) -> tuple[str, ...]:
         """List what to stack, topmost first, for a look at an image without an instance: overlayfs wants two."""
-        return (*self.lowers(image), str(self._layers / EMPTY / "under"))
+        return (*self.lowers(image), str(self._empty / "under"))
 
     def directory(self, image: Layered, path: str) -> Path:
         """Show a directory of an image as one host directory, to be copied from; an empty one if the image has none.
@@ -103,8 +103,8 @@ class OverlaySnapshotter:
         self.prepare(image)
         found = locate(self.lowers(image), path)
         if len(found) < 2:
-            return found[0] if found else self._layers / EMPTY / "fs"
-        home = self._fs(chain_ids(layer.diff_id for layer in image.layers)[-1]).parent
+            return found[0] if found else self._empty / "fs"
+        home = self.layers.fs(chain_ids(layer.diff_id for layer in image.layers)[-1]).parent
         merged_copy = home / f"merged-{digests.of(path.encode())[7:19]}"
         with self._work:
             if not merged_copy.is_dir():
@@ -126,11 +126,11 @@ class OverlaySnapshotter:
     def adopt(self, root: Root, below: Layered, layer: Layer) -> None:
         """Keep what an instance wrote as the unpacked form of the layer it was committed to; `root` is gone then.
 
-        Saves unpacking a layer that was just made on this machine.
+        Saves unpacking a layer that was just made on this machine, unless the root is a copy of all of them.
         """
-        target = self._fs(chain_ids(each.diff_id for each in (*below.layers, layer))[-1])
+        target = self.layers.fs(chain_ids(each.diff_id for each in (*below.layers, layer))[-1])
         with self._lock:
-            if not target.is_dir():
+            if not target.is_dir() and not root.copied:
                 with self._making.draft() as draft:
                     Path(root.upper).rename(draft / "fs")
                     draft.rename(target.parent)
@@ -145,15 +145,12 @@ class OverlaySnapshotter:
             for instance in self.instances():
                 with suppress(FileNotFoundError):  # removed just now
                     needed.update((self._instances / instance / "layers").read_text().split())
-            useless = [Path(entry.path) for entry in os.scandir(self._layers) if entry.name not in needed]
+            useless = [path for path in self.layers.entries() if path.name not in needed]
             useless += self._making.leftovers()
             freed = sum(disk_usage(path) for path in useless)
             for path in useless if not dry_run else ():
-                self._making.discard(path)
+                self.layers.discard(path)
         return freed
-
-    def _fs(self, chain: str) -> Path:
-        return self._layers / chain.partition(":")[2] / "fs"
 
     def _home(self, instance: str) -> Path:
         home = self._instances / instance
@@ -161,14 +158,14 @@ class OverlaySnapshotter:
             raise SnapshotNotFound(instance)
         return home
 
-    def _merge(self, directories: list[Path], target: Path) -> None:
+    def _merge(self, directories: list[Path], target: Path, *, faithful: bool = False) -> None:
         with self._making.draft() as draft, explaining_full(target):
             with (draft / "tar").open("w+b") as file:
-                packer = Packer(file.write)
+                packer = Packer(file.write, faithful=faithful, flat=True)
                 packer.tree(merged(directories))
                 packer.finish()
                 file.seek(0)
-                _make_root(draft / "fs", like=directories[0])
+                make_root(draft / "fs", like=directories[0])
                 extract(file, draft / "fs", whiteouts=False)
             (draft / "fs").rename(target)
 
@@ -177,59 +174,10 @@ class OverlaySnapshotter:
         if home.exists():
             raise AlreadyExists(f"instance {instance} already has a writable layer")
         with explaining_full(home), self._making.draft() as draft:
-            _make_root(draft / "upper", like=Path(lowers[0]))
-            (draft / "work").mkdir(mode=0o700)
+            if self.kind == Kind.COPY:
+                self._merge([Path(lower) for lower in lowers], draft / "upper", faithful=True)
+            else:
+                make_root(draft / "upper", like=Path(lowers[0]))
+                (draft / "work").mkdir(mode=0o700)
             (draft / "layers").write_text("".join(f"{Path(lower).parent.name}\n" for lower in lowers))
             draft.rename(home)
-
-    def _unpack(self, chain: str, layer: Layer, below: list[Path], report: Report) -> None:
-        """Unpack into a directory nobody knows, check the tar's digest, then give it its name."""
-        short = digests.short(layer.digest)
-        subject = f"layer {short}"
-        with (
-            self._making.draft() as draft,
-            self._content.open(layer.digest) as file,
-            LayerStream(file, subject=subject, budget=self._budget) as stream,
-        ):
-            _make_root(draft / "fs")
-            stream.watch(lambda done: report(short, "unpacking", done, layer.size))
-            try:
-                whiteouts = extract(stream, draft / "fs", budget=self._budget)
-            except (MalformedTar, MalformedLayer) as error:
-                raise UnusableLayer(short, error) from error
-            if whiteouts:
-                drop_idle_whiteouts(draft / "fs", below)
-            if stream.diff_id != layer.diff_id:
-                raise digests.DigestMismatch(subject, layer.diff_id, stream.diff_id)
-            with self._lock:
-                if not self._fs(chain).is_dir():  # a build may have adopted the same layer meanwhile
-                    draft.rename(self._fs(chain).parent)
-        report(short, "unpacked", layer.size, layer.size)
-
-
-def drop_idle_whiteouts(layer: Path, below: list[Path]) -> None:
-    """Delete whiteouts in directories that no layer below has a part of.
-
-    overlayfs reads such a directory directly and would list them as names that can't be looked up.
-    """
-    merging: dict[bytes, bool] = {}
-    idle = []
-    for node in changes(layer):
-        if is_whiteout(node.state):
-            parent = node.path.rpartition(b"/")[0]
-            if parent not in merging:
-                merging[parent] = len(locate([layer, *below], os.fsdecode(parent))) > 1
-            if not merging[parent]:
-                idle.append(layer / os.fsdecode(node.path))
-    for path in idle:
-        times = path.parent.stat()
-        path.unlink()
-        os.utime(path.parent, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
-def _make_root(path: Path, *, like: Path | None = None) -> None:
-    """Make a directory that will be somebody's `/`: 0755 root, or with the owner and mode of another one."""
-    path.mkdir(parents=True, exist_ok=True)
-    state = like.stat() if like else None
-    os.chown(path, state.st_uid if state else 0, state.st_gid if state else 0)
-    path.chmod(state.st_mode & 0o7777 if state else 0o755)

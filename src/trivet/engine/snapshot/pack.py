@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from trivet.base.error import Unsupported
 from trivet.engine.snapshot import tar
-from trivet.engine.snapshot.extract import OPAQUE_MARK, OVERLAY_XATTRS, WHITEOUT
+from trivet.engine.snapshot.admission import OPAQUE_MARK, OVERLAY_XATTRS, WHITEOUT
 from trivet.engine.snapshot.tree import OPAQUE, is_whiteout
 from trivet.engine.snapshot.walk import Node
 
@@ -35,13 +35,14 @@ class Packer:
     """Writes a tar stream. `epoch` is the youngest time a file may have (SOURCE_DATE_EPOCH).
 
     With `faithful` times keep their nanoseconds and sparse files their holes, as a backup needs it and an
-    image doesn't.
+    image doesn't. With `flat` it isn't a layer but all there is, in which a directory that hid others needs no mark.
     """
 
-    def __init__(self, write: Write, *, epoch: int | None = None, faithful: bool = False) -> None:
+    def __init__(self, write: Write, *, epoch: int | None = None, faithful: bool = False, flat: bool = False) -> None:
         self.write = write
         self._epoch = epoch
         self._faithful = faithful
+        self._flat = flat
         self._links: dict[tuple[int, int], bytes] = {}
 
     def tree(self, nodes: Iterable[Node]) -> int:
@@ -136,7 +137,7 @@ class Packer:
         kept = {key: value for key, value in xattrs.items() if not key.startswith(OVERLAY_XATTRS)}
         if kind == tar.DIRECTORY:
             self._stat_header(node.path + b"/", kind, node.state, xattrs=kept)
-            if xattrs.get(OPAQUE.encode()) == b"y":
+            if xattrs.get(OPAQUE.encode()) == b"y" and not self._flat:
                 self.header(node.path + b"/" + OPAQUE_MARK, tar.FILE, mode=0)
                 return 2
         elif kind == tar.FILE:

@@ -131,7 +131,7 @@ def locate(layers: Sequence[str | Path], path: str) -> list[Path]:
         if name == "..":
             del trail[max(len(trail) - 1, 1) :]
         elif name not in ("", "."):
-            found, target = _descend(trail[-1], name)
+            found, target = descend(trail[-1], name)
             links += target is not None
             if links > MAXIMUM_LINKS or not (found or target):
                 return []
@@ -143,7 +143,7 @@ def locate(layers: Sequence[str | Path], path: str) -> list[Path]:
     return trail[-1]
 
 
-def _descend(directories: list[Path], name: str) -> tuple[list[Path], str | None]:
+def descend(directories: list[Path], name: str) -> tuple[list[Path], str | None]:
     """Go one level down: the directories of that name that show through, or a link's target."""
     found: list[Path] = []
     for directory in directories:
