@@ -1,0 +1,61 @@
+"""What must be the same before and after an attack, whether it worked or not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+from tests.gym.host import Host
+
+SWITCHES = ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/sys/kernel/uevent_helper")
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """The host, as far as an attack could change it."""
+
+    processes: Counter[str]
+    mounts: tuple[str, ...]
+    rules: str
+    interfaces: tuple[str, ...]
+    listening: tuple[str, ...]
+    abstract: tuple[str, ...]
+    devices: tuple[str, ...]
+    switches: tuple[str, ...]
+    programs: tuple[str, ...]
+
+
+def take(host: Host, programs: tuple[Path, ...]) -> Picture:
+    """Look at the host; `programs` are files that nobody may overwrite."""
+    return Picture(
+        processes=host.processes(),
+        mounts=tuple(sorted(line.split(" ", 3)[3] for line in host.read("mountinfo").splitlines())),
+        rules=host.run("nft", "list", "ruleset").stdout,
+        interfaces=tuple(sorted(line.split(":")[0].strip() for line in host.read("net/dev").splitlines()[2:])),
+        listening=tuple(sorted(_listening(host))),
+        abstract=tuple(sorted(line.rpartition(" ")[2] for line in host.read("net/unix").splitlines() if " @" in line)),
+        devices=tuple(sorted(path.name for path in Path(f"/proc/{host.pid}/root/dev").iterdir())),
+        switches=tuple(Path(path).read_text() for path in SWITCHES if Path(path).exists()),
+        programs=tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in programs),
+    )
+
+
+def _listening(host: Host) -> list[str]:
+    """Name the addresses somebody listens on (proc_pid_net(5): state 0A)."""
+    found = []
+    for kind in ("tcp", "tcp6", "udp", "udp6"):
+        for line in host.read(f"net/{kind}").splitlines()[1:]:
+            words = line.split()
+            if kind.startswith("udp") or words[3] == "0A":
+                found.append(f"{kind} {words[1]}")
+    return found
+
+
+def differences(before: Picture, after: Picture) -> list[str]:
+    """Name what is not the same."""
+    return [
+        f"{name}: {getattr(before, name)} became {getattr(after, name)}"
+        for name in before.__struct_fields__
+        if getattr(before, name) != getattr(after, name)
+    ]

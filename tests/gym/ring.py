@@ -1,0 +1,77 @@
+"""One attack, from canary to verdict."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+from tests.gym import invariant
+from tests.gym.attack import Attack, Outcome
+from tests.gym.canary import Canary
+from tests.gym.host import Host
+from tests.gym.subject.contract import Subject
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Whether it got out, what it said, and what of the host is not as before."""
+
+    escaped: bool
+    outcome: Outcome
+    damage: list[str]
+
+
+class Ring:
+    """A host, and on it trivet's engine and runtime."""
+
+    def __init__(self, host: Host, directory: Path, engine: Subject, runtime: Subject) -> None:
+        self._host = host
+        self._directory = directory
+        self._engine = engine
+        self._runtime = runtime
+        self._before = self._picture()
+
+    def weakened(self, attack: Attack) -> Verdict:
+        """Try it with the door open."""
+        return self._try(self._engine if attack.weak.config is None else self._runtime, attack, weak=True)
+
+    def real(self, attack: Attack) -> Verdict:
+        """Try it as everybody gets it, by the engine."""
+        return self._try(self._engine, attack)
+
+    def _try(self, subject: Subject, attack: Attack, *, weak: bool = False) -> Verdict:
+        with self._canary() as canary:
+            outcome = subject.run(attack, canary.words(), attack.weak if weak else None)
+            escaped = canary.proven(attack.proof, outcome.output, outcome.code)
+            damage = ["the canary's directory has changed"] if canary.changed() else []
+        if not subject.alive():
+            damage.append(f"{subject.name} does not answer any more")
+        return Verdict(escaped, outcome, damage + self._damage())
+
+    def _picture(self) -> invariant.Picture:
+        return invariant.take(self._host, (*self._engine.programs(), *self._runtime.programs()))
+
+    def _damage(self, seconds: float = 5) -> list[str]:
+        """Tell what is not as before; the kernel takes interfaces and processes away when it finds the time."""
+        deadline = time.monotonic() + seconds
+        while damage := invariant.differences(self._before, now := self._picture()):
+            if time.monotonic() > deadline:
+                self._before = now  # the next attack is not to blame
+                break
+            time.sleep(0.05)
+        return damage
+
+    @contextmanager
+    def _canary(self) -> Iterator[Canary]:
+        directory = self._directory / f"canary-{secrets.token_hex(4)}"
+        canary = Canary(self._host, directory)
+        try:
+            yield canary
+        finally:
+            canary.close()
+            with suppress(OSError):
+                shutil.rmtree(directory)
