@@ -45,7 +45,7 @@ NATIVE := src/trivet/launch/native
 JOBS ?= 2
 RUN_PYTEST := $(BIN)/python -m pytest
 
-.PHONY: all setup system bytecode native demo test check fix bench reproduce clean try
+.PHONY: all setup system bytecode native demo test test-unified check fix bench reproduce clean try
 
 all: setup
 
@@ -78,6 +78,13 @@ test: setup
 	$(RUN_PYTEST) tests -n $(JOBS) --dist worksteal --ignore tests/docker $(ARGS)
 	@# in one process: its last test asks whether all of the table was used
 	$(RUN_PYTEST) tests/docker $(ARGS)
+
+## the runtime's whole conformance set where control groups are version 2 only: in guests, minutes under emulation
+test-unified: setup
+	@bash scripts/packages $(TEST_PACKAGES)
+	TRIVET_UNIFIED="$(or $(ARGS),tests/conformance/test_runtime_unified.py tests/conformance/test_runtime_systemd.py \
+		tests/conformance/test_runtime_fields.py tests/conformance/test_runtime_options.py)" \
+		$(RUN_PYTEST) tests/vm/test_unified.py -s
 
 check: setup
 	$(BIN)/ruff format --check src tests bench demo

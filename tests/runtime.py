@@ -80,8 +80,7 @@ class Runtime:
 
     def clean(self) -> bool:
         """Tell whether nothing of any container is left in --root and in the control groups."""
-        groups = list(Path("/sys/fs/cgroup").glob(f"*/{GROUP}/{self.id}"))
-        return not groups and not list(self.root.iterdir())
+        return not groups(f"{GROUP}/{self.id}") and not list(self.root.iterdir())
 
 
 def merge(config: Any, changes: Any) -> Any:
@@ -98,6 +97,11 @@ def until(done: Callable[[], object], seconds: float = 10) -> None:
     while not done():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def groups(path: str) -> list[Path]:
+    """List the directories of a control group: one below every hierarchy of version 1, or the one of version 2."""
+    return [place for pattern in (path, f"*/{path}") for place in Path("/sys/fs/cgroup").glob(pattern)]
 
 
 def bundle(path: Path) -> Path:
@@ -118,7 +122,7 @@ def made(command: Path | str, path: Path) -> Iterator[Runtime]:
     for name in runtime("list", "--quiet").stdout.decode().split():
         runtime("delete", "--force", name)
     shutil.rmtree(root)
-    for group in Path("/sys/fs/cgroup").glob(f"*/{GROUP}"):
+    for group in groups(GROUP):
         for below in (*group.glob("*/"), group):
             until(lambda below=below: _removed(below))  # type: ignore[misc]
 

@@ -24,6 +24,8 @@ NEEDED = (
     *("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "devices", "freezer"),
     *("hugetlb", "net_cls", "net_prio", "rdma"),
 )
+_DELEGATE = "/sys/kernel/cgroup/delegate"
+_DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -75,8 +77,11 @@ def own_path() -> str:
     return next((line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")), "")
 
 
-def delegated(layout: Layout, path: str) -> Layout:
-    """Keep the hierarchies in which this process may make `path`, with the controllers it would have there."""
+def delegated(layout: Layout, path: str, *, moved: bool = False) -> Layout:
+    """Keep the hierarchies in which this process may make `path`, with the controllers it would have there.
+
+    `moved` tells that somebody with more rights moves processes into it.
+    """
     found = []
     for hierarchy in layout.hierarchies:
         place = Path(f"{hierarchy.mount}/{path}")
@@ -84,11 +89,12 @@ def delegated(layout: Layout, path: str) -> Layout:
         if not _writable(nearest):
             continue
         if hierarchy.version == 2:
+            hierarchy = msgspec.structs.replace(hierarchy, controllers=cgroup_v2.controllers(str(nearest)))
+        if hierarchy.version == 2 and not moved:
             # Whoever moves a process needs the group above both its old and its new one ("Delegation Containment").
             common = Path(os.path.commonpath([nearest, f"{hierarchy.mount}/{own_path()}"]))
             if not _writable(common / "cgroup.procs"):
                 continue
-            hierarchy = msgspec.structs.replace(hierarchy, controllers=cgroup_v2.controllers(str(nearest)))
         found.append(hierarchy)
     return Layout(tuple(found))
 
@@ -159,6 +165,21 @@ class Group:
         for hierarchy, mechanism, _ in self._places:
             mechanism.make(hierarchy, self.path)
         self.apply(resources)
+
+    def give(self, user: int) -> None:
+        """Hand the version 2 group to a user, to make groups below it; its limits stay ours (cgroups(7), "Delegation").
+
+        Nothing where version 1 has the controllers: it can't be delegated safely.
+        """
+        if self.layout.mode == "v2":
+            names = Path(_DELEGATE).read_text().split() if Path(_DELEGATE).exists() else _DELEGATED
+            os.chown(self.unified, user, -1)
+            for path in (Path(self.unified, name) for name in names):
+                if path.exists():
+                    os.chown(path, user, -1)
+
+    def settle(self) -> None:
+        """Hear that the program is in the group; nothing else has to keep it."""
 
     def writes(self, resources: Resources) -> list[Write]:
         """Compute what sets these limits."""

@@ -37,16 +37,16 @@ class Version2:
         r = resources
         values: list[tuple[str, str, int | str | None]] = [
             ("memory", "memory.max", _limit(r.memory)),
-            ("memory", "memory.swap.max", _limit(_swap_alone(r))),
+            ("memory", "memory.swap.max", _limit(swap_alone(r))),
             ("memory", "memory.low", _limit(r.reservation)),
-            ("cpu", "cpu.weight", _cpu_weight(r.shares)),
+            ("cpu", "cpu.weight", cpu_weight(r.shares)),
             ("cpu", "cpu.max", _quota(r)),
             ("cpuset", "cpuset.cpus", r.cpus),
             ("cpuset", "cpuset.mems", r.mems),
             ("pids", "pids.max", _limit(r.pids)),
             ("cpu", "cpu.max.burst", r.burst),
             ("cpu", "cpu.idle", r.idle),
-            ("io", "io.weight", None if r.weight is None else f"default {r.weight}"),
+            ("io", "io.weight", None if r.weight is None else f"default {io_weight(r.weight)}"),
             *(("io", *_block_device(device)) for device in r.block_devices),
             *(("hugetlb", f"hugetlb.{size}.max", limit) for size, limit in r.huge_pages),
             *(("rdma", "rdma.max", f"{device} {words}") for device, words in r.rdma),
@@ -113,20 +113,26 @@ def _limit(value: int | None) -> int | str | None:
     return "max" if value == -1 else value
 
 
-def _swap_alone(r: Resources) -> int | None:
+def swap_alone(r: Resources) -> int | None:
+    """Give the limit of swap without memory."""
     if r.swap is None or r.swap == -1 or r.memory is None:
         return r.swap
     return max(0, r.swap - r.memory)
 
 
-def _cpu_weight(shares: int | None) -> int | None:
+def cpu_weight(shares: int | None) -> int | None:
     """Map 2..262144 to 1..10000, as the specification's runtimes do."""
     return None if not shares else 1 + ((min(max(shares, 2), 262144) - 2) * 9999) // 262142
 
 
+def io_weight(weight: int | None) -> int | None:
+    """Map 10..1000 to 1..10000, as the specification's runtimes do."""
+    return None if weight is None else 1 + (weight - 10) * 9999 // 990
+
+
 def _block_device(device: BlockDevice) -> tuple[str, str]:
     if device.what in ("weight", "leaf_weight"):
-        return "io.weight", f"{device.number} {device.value}"
+        return "io.weight", f"{device.number} {io_weight(device.value)}"
     return "io.max", f"{device.number} {device.what}={device.value or 'max'}"
 
 

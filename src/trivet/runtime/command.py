@@ -86,6 +86,5 @@ def _verb(words: Sequence[str]) -> str | None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.systemd_cgroup and arguments.verb in ("create", "run", "update"):
-        there = "is not what this machine runs" if not _SYSTEMD.is_dir() else "can't make control groups for us yet"
-        raise Unsupported(f"--systemd-cgroup: systemd {there}", hint="leave --systemd-cgroup out")
+    if arguments.systemd_cgroup and arguments.verb in ("create", "run") and not _SYSTEMD.is_dir():
+        raise Unsupported("--systemd-cgroup: systemd is not what this machine runs", hint="leave --systemd-cgroup out")

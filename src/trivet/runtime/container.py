@@ -70,7 +70,7 @@ class Container:
         self.group = groups.find(kept.group, kept.id, self.process)
 
     @classmethod
-    def new(cls, home: Path, name: str, found: Bundle, *, rootless: bool) -> Container:
+    def new(cls, home: Path, name: str, found: Bundle, *, rootless: bool, systemd: bool = False) -> Container:
         """Think one up, which isn't there before `claim`. Raises `InvalidArgument` or `Unsupported`."""
         if not _ID.fullmatch(name) or name in (".", "..") or len(name) > _NAME_MAX:
             raise InvalidArgument(f"container id {name!r} may hold letters, digits and _ + . - only")
@@ -78,7 +78,7 @@ class Container:
             id=name,
             bundle=str(found.directory),
             root=str(found.root),
-            group=groups.choose(found.spec, name, rootless=rootless),
+            group=groups.choose(found.spec, name, rootless=rootless, systemd=systemd),
             created=time.time(),
             spec=found.spec,
             rootless=rootless,

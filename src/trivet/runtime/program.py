@@ -50,6 +50,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     pivot: bool = True
     keyring: bool = True
     rootless: bool = False
+    systemd: bool = False
     size: oci.Box | None = None
     variables: tuple[str, ...] = ()
     group: str = ""
@@ -67,7 +68,7 @@ class Begun(msgspec.Struct, frozen=True):
 
 def create(home: Path, name: str, bundle: Path, way: Way, *, detached: bool) -> tuple[Container, Begun]:
     """Set a container up; unless `way.wait` is False its program waits for `start`. Nothing is left on failure."""
-    made = Container.new(home, name, bundles.read(bundle), rootless=way.rootless)
+    made = Container.new(home, name, bundles.read(bundle), rootless=way.rootless, systemd=way.systemd)
     spec = made.kept.spec
     check_console(spec.process, way.console, detached=detached)
     for kind in made.hooks.__struct_fields__:
@@ -82,6 +83,8 @@ def create(home: Path, name: str, bundle: Path, way: Way, *, detached: bool) -> 
         for text in (*warnings(spec.process or oci.Process(cwd="/"), made.linux), *resource.warnings(spec)):
             way.warn(text)
         made.limit(limits, create=True)
+        if (user := groups.owner(spec)) is not None and not rootless.ordinary():
+            made.group.give(user)
         conductor = Conductor(
             made.profile,
             lambda pid: made.record("creating", pid),
@@ -92,6 +95,7 @@ def create(home: Path, name: str, bundle: Path, way: Way, *, detached: bool) -> 
             maps=lambda pid: rootless.write_maps(pid, made.linux),
         )
         begun = _conduct(made, steps, way, conductor)
+        made.group.settle()
         undo.pop_all()
     return made, begun
 

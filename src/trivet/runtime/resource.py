@@ -24,7 +24,16 @@ _CONTROLLERS = (
     ("net_prio", "", ("priorities",), "network.priorities"),
     ("rdma", "rdma", ("rdma",), "rdma"),
 )
+# What version 2 has no file for.
+_OLD_ONLY = {
+    "memory": {"kernel_tcp": "kernelTCP", "swappiness": "swappiness", "no_oom_killer": "disableOOMKiller"},
+    "cpu": {"realtime_runtime": "realtimeRuntime", "realtime_period": "realtimePeriod"},
+    "io": {"leaf_weight": "leafWeight"},
+}
 _WEIGHTS = range(10, 1001)
+
+
+_PLACES = {new: path for _, new, _, path in _CONTROLLERS[:2]} | {"io": "blockIO"}
 
 
 class ControllerMissing(Unsupported):
@@ -33,6 +42,13 @@ class ControllerMissing(Unsupported):
     def __init__(self, controller: str, path: str, *, delegated: bool = False) -> None:
         words = "was not delegated to this user" if delegated else "isn't there"
         super().__init__(f"the cgroup controller {controller} {words} - at `$.linux.resources.{path}`")
+
+
+class OnlyVersion1(Unsupported):
+    """A limit that version 2 of control groups doesn't have."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"version 2 of control groups has no such limit - at `$.linux.resources.{path}`")
 
 
 class OutOfRange(InvalidArgument):
@@ -70,6 +86,10 @@ def check(made: kernel.Resources, layout: Layout, *, delegated: bool = False) ->
         wanted = any(getattr(made, name) not in (getattr(empty, name), -1) for name in names)
         if wanted and (1, old) not in there and (2, new) not in there:
             raise ControllerMissing(old, path, delegated=delegated)
+    for controller, fields in _OLD_ONLY.items():
+        for field, word in fields.items():
+            if (2, controller) in there and getattr(made, field) not in (getattr(empty, field), -1):
+                raise OnlyVersion1(f"{_PLACES[controller]}.{word}")
     for name, _ in made.unified:
         controller, _, file = name.partition(".")
         if not file or "/" in name:

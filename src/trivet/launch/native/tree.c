@@ -158,6 +158,11 @@ int operate_open_tree(struct executor *executor, struct cursor *fields)
     if (tree < 0)
         return refuse(executor, errno, "bind source %s", source);
     executor->trees[executor->tree_count++] = tree;
+    /* A copy of what is shared (systemd shares everything) is its peer, and nothing shared can become a root
+     * (pivot_root(2)). What the host mounts below later still shows. */
+    struct mount_attr apart = { .propagation = 524288 /* MS_SLAVE */ };
+    if (sys_mount_setattr(tree, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &apart) < 0)
+        return refuse(executor, errno, "set %s apart", source);
     if (*uid_map && map_owners(tree, uid_map, gid_map, deep, lenient) < 0)
         return refuse(executor, errno, "map the owners of %s", source);
     return 0;

@@ -37,6 +37,7 @@ def read(arguments: argparse.Namespace, *, attached: bool, wait: bool = False) -
         console=arguments.console_socket,
         preserved=max(arguments.preserve_fds, 0) + listening,
         rootless=rootless.applies(arguments.rootless),
+        systemd=arguments.systemd_cgroup,
         pivot=not getattr(arguments, "no_pivot", False),
         keyring=not getattr(arguments, "no_new_keyring", False),
         size=size() if attached else None,
