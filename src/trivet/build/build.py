@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from trivet.base.thread import in_thread
 from trivet.build import outline, remote
 from trivet.build.cache_export import export, inlined
 from trivet.build.cache_import import Import, imports
@@ -41,7 +42,6 @@ from trivet.build.spool import Spool
 from trivet.build.stage import build_target
 from trivet.build.state import State
 from trivet.build.stub import make_common
-from trivet.build.thread import in_thread
 from trivet.build.tree import Tree
 from trivet.client.schema import BuildRequest, Progress
 from trivet.engine.image.commit import Draft

@@ -7,11 +7,11 @@ from typing import BinaryIO
 
 import msgspec
 
+from trivet.base.thread import in_thread
 from trivet.build import cache_document
 from trivet.build.cache_document import ANNOTATION, DOCUMENT, MOUNT, Document, Entry
 from trivet.build.output import send_file
 from trivet.build.session import Session
-from trivet.build.thread import in_thread
 from trivet.client.schema import CacheTo, Progress
 from trivet.engine.image import push
 from trivet.engine.snapshot.diff import LayerWriter

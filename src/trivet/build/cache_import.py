@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trivet.base.error import Corrupt, TrivetError
+from trivet.base.thread import in_thread
 from trivet.build import cache_document
 from trivet.build.cache_document import ANNOTATION, DOCUMENT, LIMIT, Document, Entry
 from trivet.build.caller import Ask
-from trivet.build.thread import in_thread
 from trivet.client.schema import Progress
 from trivet.engine.image import artifact
 from trivet.engine.image.commit import Draft

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import TrivetError, Unavailable
+from trivet.base.thread import in_thread
 from trivet.build import cachekey
 from trivet.build.configuration import directory_of, shell_of
 from trivet.build.debug import open_shell
@@ -23,7 +24,6 @@ from trivet.build.sandbox import HOSTNAME, SCRIPT, Command, cgroup_of, make_plan
 from trivet.build.session import Step
 from trivet.build.state import State
 from trivet.build.stub import COMMON
-from trivet.build.thread import in_thread
 from trivet.client.schema import EndpointRequest
 from trivet.engine.instance.stream import Failed, Stream
 from trivet.engine.instance.watch import parse_exit

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import msgspec
 
+from trivet.base.thread import in_thread
 from trivet.build import cachekey
 from trivet.build.chmod import parse_chmod
 from trivet.build.configuration import directory_of
@@ -29,7 +30,6 @@ from trivet.build.placement import (
 from trivet.build.selection import from_elsewhere, from_image, from_text, from_tree
 from trivet.build.session import Step
 from trivet.build.state import State
-from trivet.build.thread import in_thread
 from trivet.build.transfer import Transfer
 from trivet.build.tree import Tree
 from trivet.engine.image.commit import Draft

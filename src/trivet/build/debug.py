@@ -10,9 +10,9 @@ import contextlib
 
 import msgspec
 
+from trivet.base.thread import in_thread
 from trivet.build.caller import Ask, NoAnswer
 from trivet.build.session import Session
-from trivet.build.thread import in_thread
 from trivet.client.schema import EndpointRequest, Progress
 from trivet.engine.instance.stream import Failed, Stream
 from trivet.isolation.plan import Plan

@@ -19,12 +19,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
+from trivet.base.thread import in_thread
 from trivet.build.error import BuildError, ContextError
 from trivet.build.git_command import Git, GitFailed
 from trivet.build.mount import RunMount
 from trivet.build.secret import agent_of
 from trivet.build.session import Workplace
-from trivet.build.thread import in_thread
 from trivet.build.tree import Tree
 
 MOST_SUBMODULES = 200

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from trivet.base.thread import in_thread
 from trivet.build import cachekey
 from trivet.build.error import BuildError
 from trivet.build.ignore import Ignore
@@ -25,7 +26,6 @@ from trivet.build.selection import from_image
 from trivet.build.session import Step
 from trivet.build.state import State
 from trivet.build.stub import add_target
-from trivet.build.thread import in_thread
 from trivet.engine.image.commit import Draft, scratch
 from trivet.isolation.plan import Mount
 from trivet.oci import platform as platforms

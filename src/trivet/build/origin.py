@@ -7,13 +7,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from trivet.base.error import NotFound
+from trivet.base.thread import in_thread
 from trivet.build import remote
 from trivet.build.caller import Ask
 from trivet.build.error import BuildError
 from trivet.build.graph import Stage
 from trivet.build.instruction import Instruction
 from trivet.build.session import Session
-from trivet.build.thread import in_thread
 from trivet.build.tree import Tree
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import WrongPlatform

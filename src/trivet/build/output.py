@@ -8,10 +8,10 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from trivet.base.thread import in_thread
 from trivet.build.caller import Ask, NoAnswer, Reply
 from trivet.build.error import BuildError
 from trivet.build.session import Session, Step
-from trivet.build.thread import in_thread
 from trivet.client.schema import Output, Progress
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageRecord

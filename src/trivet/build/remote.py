@@ -17,13 +17,13 @@ import aiohttp
 import msgspec
 
 from trivet.base.error import Unavailable
+from trivet.base.thread import in_thread
 from trivet.build import git
 from trivet.build.archive import is_archive, unpacked
 from trivet.build.error import BuildError
 from trivet.build.placement import Choice
 from trivet.build.session import Workplace
 from trivet.build.spool import MOST_BYTES
-from trivet.build.thread import in_thread
 from trivet.build.tree import Tree
 
 PIECE = 1 << 20

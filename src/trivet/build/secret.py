@@ -16,10 +16,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from trivet.base.error import TrivetError
+from trivet.base.thread import in_thread
 from trivet.build.caller import Ask, Caller, Line, NoAnswer
 from trivet.build.error import BuildError
 from trivet.build.mount import RunMount
-from trivet.build.thread import in_thread
 
 MEMORY = Path("/dev/shm")
 PIECE = 64 << 10

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import msgspec
 
 from trivet.base.error import Unsupported
+from trivet.base.thread import in_thread
 from trivet.build.cache import Cache, CacheEntry
 from trivet.build.cache_import import Import
 from trivet.build.caller import Caller
@@ -21,7 +22,6 @@ from trivet.build.graph import Graph
 from trivet.build.secret import Offered
 from trivet.build.spool import Spool
 from trivet.build.state import State
-from trivet.build.thread import in_thread
 from trivet.build.transfer import Transfer
 from trivet.build.tree import Tree
 from trivet.client.schema import BuildRequest, Progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -85,6 +86,8 @@ async def _serve(settings: Settings) -> None:
         await _open(web.AppRunner(doors.native, access_log=None, shutdown_timeout=1.0), settings.listen, undo)
         if settings.docker_listen:
             await _open(Runner(doors.docker, access_log=None, shutdown_timeout=1.0), settings.docker_listen, undo)
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through it for rubbish takes longer than starting a container
         await ended.wait()
         log.info("ending; what runs goes on")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from trivet.isolation.plan import Owner
-from trivet.launch.operation import Hold, Operation, Unmount
+from trivet.kernel.mount import drop
+from trivet.launch.operation import Hold, Operation
 from trivet.launch.spawn import run
 
 
@@ -45,10 +46,7 @@ def held(owner: Owner) -> bool:
 
 def let_go(owner: Owner) -> None:
     """Let the namespace go; missing is fine."""
-    path = Path(owner.path)
-    if held(owner):
-        run([Unmount(owner.path, optional=1)])
-    path.unlink(missing_ok=True)
+    drop(Path(owner.path))
 
 
 def inside(owner: Owner | None, user: str) -> str:

@@ -18,7 +18,7 @@ from typing import Protocol
 import msgspec
 
 from trivet.kernel import cgroup_v1, cgroup_v2
-from trivet.kernel.cgroup_record import Hierarchy, Resources, Usage, Write
+from trivet.kernel.cgroup_record import Hierarchy, Resources, Usage, Write, read
 
 NEEDED = (
     *("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "devices", "freezer"),
@@ -235,8 +235,6 @@ class Group:
 
     def kill(self) -> None:
         """Kill every process in the group, also frozen ones, and wait until none is left. Raises TimeoutError."""
-        if not any(Path(directory).exists() for directory in self.directories):
-            return
         if self.frozen():
             self._freezer[0].freeze(self._freezer[1], False)
         _until(self._kill_round, f"processes in {self.path} do not die")
@@ -256,6 +254,12 @@ class Group:
 
 def _tree(directory: str) -> Iterator[str]:
     """Walk a group and those below it, parents first."""
+    try:
+        if os.stat(directory).st_nlink == 2:  # nothing below it, and its many files needn't be looked at
+            yield directory
+            return
+    except FileNotFoundError:
+        return
     for path, names, _ in os.walk(directory):
         yield path
         names.sort()
@@ -263,7 +267,7 @@ def _tree(directory: str) -> Iterator[str]:
 
 def _pids(group: str) -> list[int]:
     try:
-        return [int(line) for line in Path(group, "cgroup.procs").read_text().split()]
+        return [int(line) for line in read(f"{group}/cgroup.procs").split()]
     except FileNotFoundError:
         return []
 
@@ -283,7 +287,7 @@ def _try(write: Write) -> OSError | None:
 
 def _rmdir(group: str) -> bool:
     try:
-        Path(group).rmdir()
+        os.rmdir(group)
     except FileNotFoundError:
         return True
     except OSError as error:

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from trivet.kernel.cgroup_record import Hierarchy, Resources, Usage, Write, number, table
+from trivet.kernel.cgroup_record import Hierarchy, Resources, Usage, Write, number, read, table
 
 
 class Version1:
@@ -15,16 +15,16 @@ class Version1:
     def make(self, hierarchy: Hierarchy, path: str) -> None:
         """Make the group and its parents; a cpuset is empty, and takes no task, until it is given CPUs and memory."""
         parent, _, _ = path.rpartition("/")
-        directory = Path(f"{hierarchy.mount}/{path}")
+        directory = f"{hierarchy.mount}/{path}"
         try:
-            directory.mkdir()
+            os.mkdir(directory)
         except FileExistsError:
             pass
         except FileNotFoundError:
             self.make(hierarchy, parent)
-            directory.mkdir(exist_ok=True)
+            Path(directory).mkdir(exist_ok=True)
         if "cpuset" in hierarchy.controllers:
-            _inherit(Path(f"{hierarchy.mount}/{parent}"), directory)
+            _inherit(f"{hierarchy.mount}/{parent}", directory)
 
     def writes(self, controllers: tuple[str, ...], resources: Resources) -> list[tuple[str, str]]:
         """Compute the files of these controllers, in the order they must be written."""
@@ -55,14 +55,14 @@ class Version1:
     def frozen(self, directory: str) -> bool:
         """Tell whether every task has stopped."""
         try:
-            return Path(directory, "freezer.state").read_text().strip() == "FROZEN"
+            return read(f"{directory}/freezer.state").strip() == b"FROZEN"
         except FileNotFoundError:
             return False
 
     def kill(self, directory: str) -> None:
         """Kill those who are listed now; new ones may have been forked meanwhile, so the caller repeats."""
         try:
-            pids = Path(directory, "cgroup.procs").read_text().split()
+            pids = read(f"{directory}/cgroup.procs").split()
         except FileNotFoundError:
             return
         for pid in pids:
@@ -72,10 +72,10 @@ class Version1:
                 pass
 
 
-def _inherit(parent: Path, directory: Path) -> None:
+def _inherit(parent: str, directory: str) -> None:
     for name in ("cpuset.cpus", "cpuset.mems"):
-        if not (directory / name).read_text().strip():
-            (directory / name).write_text((parent / name).read_text())
+        if not read(f"{directory}/{name}").strip():
+            Path(directory, name).write_bytes(read(f"{parent}/{name}"))
 
 
 _Value = int | str | None

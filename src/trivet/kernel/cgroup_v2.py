@@ -5,6 +5,8 @@ Access to devices is a BPF program there, not a file: runtime/devicefilter.py.
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from trivet.kernel.cgroup_record import BlockDevice, Hierarchy, Resources, Usage, Write, number, table
@@ -25,12 +27,13 @@ class Version2:
 
     def make(self, hierarchy: Hierarchy, path: str) -> None:
         """Make the group and its parents, handing each parent's controllers down."""
-        directory = Path(hierarchy.mount)
-        for part in Path(path).parts:
+        directory = hierarchy.mount
+        for part in path.split("/"):
             if hierarchy.controllers:
-                _delegate(directory)
-            directory = directory / part
-            directory.mkdir(exist_ok=True)
+                _delegate(Path(directory))
+            directory = f"{directory}/{part}"
+            with suppress(FileExistsError):
+                os.mkdir(directory)
 
     def writes(self, controllers: tuple[str, ...], resources: Resources) -> list[tuple[str, str]]:
         """Compute the files of these controllers."""

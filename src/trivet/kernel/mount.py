@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,22 @@ def unmount(target: Path) -> None:
     """Take the mount at `target` out of sight; who uses it keeps it. An `OSError` carries `target` as its filename."""
     if _libc().umount2(os.fsencode(target), DETACH):
         _fail(target)
+
+
+def drop(path: Path) -> None:
+    """Remove a file in which a namespace is kept, and let that go; missing is fine."""
+    try:
+        path.unlink(missing_ok=True)
+        return
+    except OSError as error:
+        if error.errno != errno.EBUSY:  # what something is mounted on can't be removed: unlink(2)
+            raise
+    try:
+        unmount(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):  # somebody else was faster: umount(2)
+            raise
+    path.unlink(missing_ok=True)
 
 
 @cache

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, get_type_hints
+import struct
+from collections.abc import Callable
+from typing import Any, ClassVar, get_type_hints
 
 import msgspec
 
@@ -41,26 +43,50 @@ def encode(operations: list[Operation]) -> bytes:
     body = bytearray(MAGIC)
     body += len(operations).to_bytes(4, "little")
     for operation in operations:
-        fields = b"".join(_field(getattr(operation, name)) for name in operation.__struct_fields__)
-        body += operation.code.to_bytes(4, "little") + len(fields).to_bytes(4, "little") + fields
+        fields = b"".join([_field(value) for value in msgspec.structs.astuple(operation)])
+        body += _HEAD(operation.code, len(fields)) + fields
     return bytes(body)
 
 
 def _field(value: object) -> bytes:
-    match value:
-        case int():
-            return value.to_bytes(8, "little", signed=True)
-        case bytes():
-            return len(value).to_bytes(4, "little") + value + b"\0"
-        case str():
-            raw = value.encode("utf-8", "surrogateescape")
-            if b"\0" in raw:
-                raise ValueError(f"a string of a launch plan holds a NUL byte: {value!r}")
-            return len(raw).to_bytes(4, "little") + raw + b"\0"
-        case tuple():
-            return len(value).to_bytes(4, "little") + b"".join(_field(item) for item in value)
-        case _:
-            raise TypeError(f"no wire form for {value!r}")
+    kind = next((kind for kind in _WIRE if isinstance(value, kind)), None) if type(value) not in _WIRE else type(value)
+    if kind is None:
+        raise TypeError(f"no wire form for {value!r}")
+    return _WIRE[kind](value)
+
+
+_HEAD = struct.Struct("<II").pack
+_LENGTH = struct.Struct("<I").pack
+_INTEGER = struct.Struct("<q").pack
+
+
+def _string(value: str) -> bytes:
+    raw = value.encode("utf-8", "surrogateescape")
+    if b"\0" in raw:
+        raise ValueError(f"a string of a launch plan holds a NUL byte: {value!r}")
+    return _LENGTH(len(raw)) + raw + b"\0"
+
+
+def _bytes(value: bytes) -> bytes:
+    return _LENGTH(len(value)) + value + b"\0"
+
+
+def _list(value: tuple[str, ...]) -> bytes:
+    return _LENGTH(len(value)) + b"".join([_string(item) for item in value])
+
+
+def _integer(value: int) -> bytes:
+    if not -1 << 63 <= value < 1 << 63:
+        raise OverflowError(f"a number of a launch plan has more than 64 bits: {value}")
+    return _INTEGER(value)
+
+
+_WIRE: dict[type, Callable[[Any], bytes]] = {
+    int: _integer,
+    str: _string,
+    bytes: _bytes,
+    tuple: _list,
+}
 
 
 def _kebab(name: str) -> str:

@@ -41,7 +41,8 @@ class BuildCache(Protocol):
 class Context:
     """One engine's instances and everything around them. `watches` holds the running ones, by id;
     what is put into `started` is taken over by the steward. `overlay` is the snapshotter of form `mount`.
-    `expectations` are the clients that wait for an instance to start, by its id."""
+    `expectations` are the clients that wait for an instance to start, by its id. `freed` have nothing any more that
+    only a running instance needs, by their ids."""
 
     root: Path
     run: Path
@@ -63,6 +64,7 @@ class Context:
     started: asyncio.Queue[tuple[str, Watch]] = field(default_factory=asyncio.Queue)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     expectations: dict[str, list[Expectation]] = field(default_factory=dict)
+    freed: set[str] = field(default_factory=set)
 
     def place(self, key: str) -> Place:
         """Tell where instance `key` lives. The run directory is short: socket paths end at 107 bytes."""

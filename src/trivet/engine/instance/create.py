@@ -11,6 +11,7 @@ import msgspec
 from trivet.base.clock import now_ns
 from trivet.base.error import Unsupported
 from trivet.base.identity import check_name, new_id, new_name
+from trivet.base.thread import in_thread
 from trivet.client.schema import Created, EndpointRequest, InstanceRequest, PortRequest
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.instance.attachment import OTHER, choose, other
@@ -22,7 +23,7 @@ from trivet.engine.instance.mount import Mounts, resolve
 from trivet.engine.instance.owner import separate
 from trivet.engine.instance.plan import make_plan
 from trivet.engine.instance.shared import resolve as resolve_shared
-from trivet.isolation.driver import Ability
+from trivet.isolation.driver import Ability, Driver
 from trivet.oci.config import Config
 
 
@@ -43,11 +44,8 @@ async def create(context: Context, request: InstanceRequest, dry_run: bool = Fal
     """
     name = check_name("instance", request.name) if request.name else new_name()
     driver = context.drivers[request.isolation]
-    ability = await asyncio.to_thread(driver.ability)
-    if ability.missing:
-        raise LevelMissing(ability)
     async with AsyncExitStack() as undo:
-        record, warnings = await _make(context, request, name, ability, undo)
+        record, warnings = await in_thread(_make, context, request, name, driver, undo)
         if dry_run:
             operations = await asyncio.to_thread(driver.operations, record.plan)
             return Created(id="", warnings=warnings, plan=msgspec.to_builtins(record.plan), operations=operations)
@@ -59,9 +57,13 @@ async def create(context: Context, request: InstanceRequest, dry_run: bool = Fal
     return Created(id=record.id, warnings=warnings)
 
 
-async def _make(
-    context: Context, request: InstanceRequest, name: str, ability: Ability, undo: AsyncExitStack
+def _make(
+    context: Context, request: InstanceRequest, name: str, driver: Driver, undo: AsyncExitStack
 ) -> tuple[InstanceRecord, list[str]]:
+    """Make the parts; blocking."""
+    ability = driver.ability()
+    if ability.missing:
+        raise LevelMissing(ability)
     key = new_id()
     place = context.place(key)
     image = context.images.find(request.image)
@@ -72,11 +74,11 @@ async def _make(
     snapshotter = context.snapshotters[ability.root]
     undo.push_async_callback(asyncio.to_thread, shutil.rmtree, place.state, True)
     place.files.mkdir(parents=True, mode=0o700)
-    root = await asyncio.to_thread(snapshotter.create, key, image)
+    root = snapshotter.create(key, image)
     undo.push_async_callback(asyncio.to_thread, snapshotter.remove, key)
-    mounts = await asyncio.to_thread(resolve, request.mounts, sorted(settings.volumes or {}), context.volumes)
+    mounts = resolve(request.mounts, sorted(settings.volumes or {}), context.volumes)
     undo.push_async_callback(asyncio.to_thread, _drop_volumes, context, mounts)
-    await asyncio.to_thread(_fill, context, mounts, image)
+    _fill(context, mounts, image)
     owner = context.owners.reserve(place.run) if separate(request) else None
     if owner:
         undo.callback(context.owners.forget, owner)

@@ -50,7 +50,13 @@ def _ended(record: InstanceRecord, end: Exit) -> InstanceRecord:
 
 
 def free(context: Context, record: InstanceRecord) -> None:
-    """Free what only a running instance needs. Idempotent, blocking."""
+    """Free what only a running instance needs. Idempotent, blocking.
+
+    Once is enough in an engine's life, unless the instance is started again.
+    """
+    if record.id in context.freed:
+        return
     context.networks.unpublish(record.id)
     context.driver(record).release(record.plan)
     context.networks.detach(record.id)
+    context.freed.add(record.id)

@@ -31,22 +31,29 @@ class NoRangeLeft(Exhausted):
 
 
 class Owners:
-    """Hands out ranges. `used` lists the owners of all recorded instances; `start` is where this engine begins."""
+    """Hands out ranges. `used` lists the owners of all recorded instances; `start` is where this engine begins.
+
+    Ranges are taken one after the other. What was freed meanwhile is found out by reading the records, which takes
+    long with many instances, only when all have been taken once.
+    """
 
     def __init__(self, used: Callable[[], Iterable[Owner | None]], start: int) -> None:
         self._used = used
         self._next = start % COUNT
         self._lock = threading.Lock()
+        self._taken: set[int] | None = None
         self._promised: set[int] = set()
 
     def reserve(self, directory: Path) -> Owner:
         """Take a free range for an instance; `forget` it once it is recorded, or won't be. Raises `NoRangeLeft`."""
         with self._lock:
-            taken = {owner.first for owner in self._used() if owner} | self._promised
+            if self._taken is None or len(self._taken) == COUNT:
+                self._taken = {owner.first for owner in self._used() if owner} | self._promised
             for step in range(COUNT):
                 first = FIRST + (self._next + step) % COUNT * SIZE
-                if first not in taken:
+                if first not in self._taken:
                     self._next = (self._next + step + 1) % COUNT
+                    self._taken.add(first)
                     self._promised.add(first)
                     return Owner(path=str(directory / "user"), first=first, size=SIZE)
         raise NoRangeLeft

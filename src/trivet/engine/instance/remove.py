@@ -22,6 +22,7 @@ async def remove(context: Context, key: str, *, volumes: bool = False) -> None:
     context.table.update(record.id, record.change(removing=True))
     await asyncio.to_thread(_sweep, context, record)
     context.table.delete(record.id)
+    context.freed.discard(record.id)
     if volumes:
         for volume in record.anonymous_volumes:
             await asyncio.to_thread(context.volumes.remove, volume)

@@ -9,6 +9,7 @@ import msgspec
 
 from trivet.base.clock import now_ns
 from trivet.base.error import TrivetError
+from trivet.base.thread import in_thread
 from trivet.client.schema import EndpointRequest, Port
 from trivet.client.schema_health import Health
 from trivet.engine.instance import shared
@@ -23,6 +24,7 @@ from trivet.engine.instance.watch import Watch
 from trivet.engine.network import names
 from trivet.isolation.owner import hold
 from trivet.isolation.plan import Plan
+from trivet.launch.channel import Channel
 
 
 async def start(context: Context, key: str, attach: Attach | None = None) -> Stream | None:
@@ -36,10 +38,8 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
     check("start", record.name, record.word)
     async with AsyncExitStack() as undo:
         try:
-            plan, ports = await _connect(context, record, undo)
-            record = record.change(plan=plan, ports=ports, wanted=True)
-            context.table.update(record.id, record)
-            watch, client, pid = await _run(context, record, attach, undo)
+            record, channels = await in_thread(_set_up, context, record, attach is not None, undo)
+            watch, client, pid = await _run(record, attach, channels, undo)
         except (TrivetError, OSError) as error:
             context.table.update(record.id, record.change(wanted=False, ports=(), error=str(error)))
             context.emit("die", record, error=str(error))
@@ -64,19 +64,41 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
     return client
 
 
-async def _connect(context: Context, record: InstanceRecord, undo: AsyncExitStack) -> tuple[Plan, tuple[Port, ...]]:
+def _set_up(
+    context: Context, record: InstanceRecord, attached: bool, undo: AsyncExitStack
+) -> tuple[InstanceRecord, list[Channel]]:
+    """Do all that precedes the program's first instruction; blocking.
+
+    Returns a connection to the monitor, and with `attached` another one for a client.
+    """
+    driver, networks = context.driver(record), context.networks
+    context.freed.discard(record.id)
+    undo.push_async_callback(asyncio.to_thread, networks.detach, record.id)
+    undo.push_async_callback(asyncio.to_thread, networks.unpublish, record.id)
+    plan, ports = _connect(context, record)
+    record = record.change(plan=plan, ports=ports, wanted=True)
+    context.table.update(record.id, record)
+    undo.push_async_callback(asyncio.to_thread, driver.release, plan)
+    driver.prepare(plan)
+    channels = [driver.start(plan)]
+    try:
+        return record, [*channels, driver.attach(plan)] if attached else channels
+    except BaseException:
+        channels[0].close()
+        raise
+
+
+def _connect(context: Context, record: InstanceRecord) -> tuple[Plan, tuple[Port, ...]]:
     """Give the instance its interface, its files (addresses may have changed) and its published ports."""
     request, networks = record.request, context.networks
     plan = shared.join(context, request, record.plan)
     if reference := other(request):
         return share(context, reference, plan), ()
-    form = (await asyncio.to_thread(context.driver(record).ability)).network
-    undo.push_async_callback(asyncio.to_thread, networks.detach, record.id)
-    owner = plan.owner
+    form, owner = context.driver(record).ability().network, plan.owner
     wishes = request.networks or ([EndpointRequest(network="host")] if form == "host" else [])
-    uses = await asyncio.to_thread(networks.attach, record.id, record.name, form, wishes, owner)
+    uses = networks.attach(record.id, record.name, form, wishes, owner)
     if owner and not any(use.kind == "netns" for use in uses):  # else it was made with the network's namespace
-        await asyncio.to_thread(hold, owner)
+        hold(owner)
     files = networks.files(
         record.id,
         plan.hostname,
@@ -87,28 +109,22 @@ async def _connect(context: Context, record: InstanceRecord, undo: AsyncExitStac
         extra_hosts=request.extra_hosts,
     )
     names.write(files)
-    undo.push_async_callback(asyncio.to_thread, networks.unpublish, record.id)
-    ports = await asyncio.to_thread(networks.publish, record.id, request.ports)
+    ports = networks.publish(record.id, request.ports)
     return msgspec.structs.replace(plan, attachments=uses, files=files), tuple(ports)
 
 
 async def _run(
-    context: Context, record: InstanceRecord, attach: Attach | None, undo: AsyncExitStack
+    record: InstanceRecord, attach: Attach | None, channels: list[Channel], undo: AsyncExitStack
 ) -> tuple[Watch, Stream | None, int]:
-    """Set the program up, attach, and let it go."""
-    driver, plan = context.driver(record), record.plan
-    undo.push_async_callback(asyncio.to_thread, driver.release, plan)
-    await asyncio.to_thread(driver.prepare, plan)
-    channel = await asyncio.to_thread(driver.start, plan)
-    watch = Watch(await Stream.adopt(channel))
-    undo.callback(watch.close)
-    client = None
-    if attach:
-        client = await Stream.adopt(await asyncio.to_thread(driver.attach, plan))
-        undo.callback(client.close)
+    """Attach, and let the program go."""
+    streams = [await Stream.adopt(channel) for channel in channels]
+    for stream in streams:
+        undo.callback(stream.close)
+    watch, client = Watch(streams[0]), streams[1] if attach else None
+    if attach and client:
         await client.attach(stdin=attach.stdin, stdout=attach.stdout, stderr=attach.stderr)
     try:
         pid = await watch.go(client)
     except Failed as failure:
-        raise refusal(plan.program, failure, record.name) from None
+        raise refusal(record.plan.program, failure, record.name) from None
     return watch, client, pid

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from trivet.isolation.owner import hold
 from trivet.isolation.plan import Owner
-from trivet.launch.operation import Bind, JoinPath, Operation, Sysctl, Unmount, Unshare
+from trivet.kernel.mount import drop
+from trivet.launch.operation import Bind, JoinPath, Operation, Sysctl, Unshare
 from trivet.launch.spawn import run
 
 CLONE_NEWNET = 0x40000000
@@ -51,6 +52,4 @@ def configure(path: Path, steps: Sequence[Operation]) -> None:
 
 def remove(path: Path) -> None:
     """Let a namespace go, with all its interfaces; missing is fine."""
-    if path.exists():
-        run([Unmount(str(path), optional=1)])
-        path.unlink(missing_ok=True)
+    drop(path)

@@ -113,7 +113,9 @@ static int walk(int root, char path[PATH_MAX], enum make make, const struct owne
 int make_below(int root, const char *path, enum make make, const struct owner *owner)
 {
     char pending[PATH_MAX];
-    int result = -1;
+    int result = *path ? open_below(root, path, O_PATH) : -1; /* mostly it is there, and the walk can be spared */
+    if (result >= 0)
+        return result;
     if (strlen(path) >= sizeof pending) {
         errno = ENAMETOOLONG;
         return -1;

@@ -13,7 +13,8 @@ T = TypeVar("T")
 async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a blocking function in a thread, and don't return before it has, even when cancelled.
 
-    So that what it made can be undone afterwards: `asyncio.to_thread` alone would leave it running.
+    So that what it made can be undone afterwards: `asyncio.to_thread` alone would leave it running. Work in one piece
+    is faster than in several: a change of threads takes as long as a small piece.
     """
     task = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:
