@@ -36,6 +36,7 @@ DIFFERENCES: dict[str, str] = {
     "tag order": "lists tags as they come",
     "tag pages": "lists all tags at once",
     "referrers": "is older than the referrers API",
+    "digest algorithm": "is older than ?digest-algorithm=",
     "multi-tag": "is older than ?tag=",
     "long name": "answers 500 to a name of 300 letters",
 }
@@ -261,6 +262,20 @@ def test_sha512(door: Door) -> None:
     first = door.ask("PATCH", door.begin(), data[:2000])
     assert door.ask("PUT", joined(first.headers["Location"], f"digest={digest}"), data[2000:]).status == 201
     assert door.ask("GET", f"blobs/{digest}").body == data
+
+
+@pytest.mark.differs("digest algorithm")
+def test_digest_algorithm_of_an_upload(door: Door) -> None:
+    """POST names the algorithm the digest will have; one that nobody knows is refused at once."""
+    data = os.urandom(100)
+    for algorithm in ("sha256", "sha512"):
+        answer = door.ask("POST", f"blobs/uploads/?digest-algorithm={algorithm}", b"")
+        digest = digests.of(data, algorithm)
+        assert answer.status == 202
+        assert door.ask("PUT", joined(answer.headers["Location"], f"digest={digest}"), data).status == 201
+        assert door.ask("GET", f"blobs/{digest}").body == data
+    answer = door.ask("POST", "blobs/uploads/?digest-algorithm=md5", b"")
+    assert (answer.status, answer.code) == (400, "DIGEST_INVALID")
 
 
 def test_mount(door: Door) -> None:

@@ -10,9 +10,18 @@ from pathlib import Path
 
 
 @contextmanager
-def trivet_registry(root: Path, *options: str) -> Iterator[str]:
-    """Run `trivet registry serve` with its data below `root`; yield HOST:PORT."""
-    words = ["registry", "serve", "--root", str(root), "--listen", "127.0.0.1:0", *options]
+def trivet_registry(root: Path, *options: str, tls: bool = False) -> Iterator[str]:
+    """Run `trivet registry serve` with its data below `root`, plain or over TLS; yield HOST:PORT."""
+    words = [
+        "registry",
+        "serve",
+        "--root",
+        str(root),
+        "--listen",
+        "127.0.0.1:0",
+        *options,
+        *([] if tls else ["--insecure"]),
+    ]
     process = subprocess.Popen([Path(sys.executable).with_name("trivet"), *words], stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:

@@ -85,6 +85,7 @@ ENTRIES = (
     Entry(IMAGES, "login", "registry login", "registry", "login", "log in to a registry"),
     Entry(IMAGES, "logout", "registry logout", "registry", "logout", "forget the login to a registry"),
     Entry(IMAGES, "", "registry serve", "registry", "serve", "be a registry"),
+    Entry(IMAGES, "", "registry ca", "registry", "ca", "print the authority behind a registry's certificate"),
     Entry(IMAGES, "", "image inspect", "image", "inspect", "show everything about images, as JSON"),
     Entry(IMAGES, "", "image prune", "image", "prune", "remove images nothing uses"),
     Entry(IMAGES, "why", "image why", "image", "why", "tell what keeps a blob in the store"),

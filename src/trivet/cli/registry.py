@@ -36,11 +36,17 @@ def serve(context: Context, args: Namespace) -> int:
     """Become the registry's process: the command itself knows nothing of how one works."""
     words = ["--root", args.root, "--listen", args.listen]
     words += ["--collect-every", str(args.collect_every), "--grace", str(args.grace)]
-    for name in ("tls_certificate", "tls_key", "htpasswd"):
+    for name in ("tls_certificate", "tls_key", "htpasswd", "config"):
         if getattr(args, name):
             words += [f"--{name.replace('_', '-')}", getattr(args, name)]
+    words += [word for name in args.name for word in ("--name", name)]
     words += ["--insecure"] if args.insecure else []
     os.execv(sys.executable, [sys.executable, "-m", "trivet.registry.server.main", *words])
+
+
+def ca(context: Context, args: Namespace) -> int:
+    """Print the registry's own authority, for clients on other machines to trust."""
+    os.execv(sys.executable, [sys.executable, "-m", "trivet.registry.server.authority", "--root", args.root])
 
 
 def _read_password() -> str:
@@ -84,7 +90,15 @@ COMMANDS = {
             option("--tls-certificate", metavar="FILE", default="", help="certificate chain, PEM", complete=FILE),
             option("--tls-key", metavar="FILE", default="", help="its private key, PEM", complete=FILE),
             option("--htpasswd", metavar="FILE", default="", help="names and bcrypt hashes", complete=FILE),
-            flag("--insecure", help="allow other machines in without TLS"),
+            option("--config", metavar="FILE", default="", help="rights, limits, ...: TOML", complete=FILE),
+            option(
+                "--name",
+                metavar="HOST",
+                action="append",
+                default=[],
+                help="a further name or address for the registry's own certificate (repeatable)",
+            ),
+            flag("--insecure", help="plain http"),
             option(
                 "--collect-every",
                 metavar="TIME",
@@ -100,13 +114,19 @@ COMMANDS = {
                 help="how long a blob no manifest mentions is kept (default: 1h)",
             ),
         ),
-        about="Runs in the foreground until SIGTERM, as a process of its own beside the engine.",
+        about="Runs until SIGTERM, beside the engine; over TLS with a certificate of its own unless another is given.",
         examples=(
             ("trivet registry serve --root /var/lib/registry", "for this machine"),
             (
-                "trivet registry serve --root r --listen 0.0.0.0:443 --tls-certificate c.pem --tls-key k.pem",
-                "for others",
+                "trivet registry serve --root /var/lib/registry --listen 0.0.0.0:443 --htpasswd users",
+                "for others, who need what trivet registry ca prints",
             ),
         ),
+    ),
+    "ca": Command(
+        ca,
+        (option("--root", metavar="DIR", required=True, help="the registry's directory", complete=DIRECTORY),),
+        about="Made by the first start, or by this. docker and podman look for it in certs.d/HOST:PORT/ca.crt.",
+        examples=(("trivet registry ca --root /var/lib/registry > ca.crt", ""),),
     ),
 }

@@ -6,7 +6,6 @@ Everything above this file sees answers with a final status, and `RegistryUnavai
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from trivet.base.error import TrivetError
 from trivet.registry import auth, certificate
 from trivet.registry.answer import body_of, reason_of
 from trivet.registry.auth import Challenge, Credentials, Token
+from trivet.registry.certificate import is_local
 from trivet.registry.credential import stored_credentials
 from trivet.registry.error import LoginRequired, RegistryUnavailable
 
@@ -92,7 +92,7 @@ class Transport:
 
     def _schemes(self) -> tuple[str, ...]:
         if is_local(self.domain):
-            return ("http", "https")
+            return ("https", "http") if self._tls else ("http", "https")
         return ("https", "http") if self._insecure else ("https",)
 
     @asynccontextmanager
@@ -218,15 +218,6 @@ class Transport:
         except msgspec.DecodeError as error:
             raise RegistryUnavailable(self.domain, f"its token service's answer is malformed: {error}") from error
         return token.token or token.access_token
-
-
-def is_local(domain: str) -> bool:
-    """Tell whether a registry is on this machine: plain http is fine then, and no proxy is asked."""
-    host = domain[1:].partition("]")[0] if domain.startswith("[") else domain.partition(":")[0]
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _proxy(url: URL) -> str | None:

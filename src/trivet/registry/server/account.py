@@ -20,7 +20,6 @@ import bcrypt
 from trivet.base.error import InvalidArgument
 from trivet.registry.server.error import Code, Refusal
 
-CHALLENGE = {"WWW-Authenticate": 'Basic realm="trivet registry", charset="UTF-8"'}
 REMEMBERED = 1000
 _LINE = re.compile(r"([^:\s][^:]{0,254}):(\$2[aby]\$\d\d\$[./A-Za-z0-9]{53})")
 
@@ -31,27 +30,35 @@ class Accounts:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._key = secrets.token_bytes(32)
-        self._right: set[bytes] = set()
+        self._right: dict[bytes, str] = {}
         self._slots = asyncio.Semaphore(2)
         self._stamp = _stamp(file)
         self._hashes = _read(file)
         self._nobody = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(10))
 
-    async def check(self, header: str) -> None:
-        """Raise `Refusal` unless an Authorization header is right."""
+    async def hashed(self, user: str) -> bytes | None:
+        """Find a user's hash; None for nobody."""
+        await asyncio.to_thread(self._refresh)
+        return self._hashes.get(user)
+
+    async def check(self, header: str) -> tuple[str, bytes]:
+        """Return whose name and password an Authorization header has, and the hash. Raises `Refusal`."""
         await asyncio.to_thread(self._refresh)
         mark = hmac.digest(self._key, header.encode(errors="replace"), hashlib.sha256)
-        if mark in self._right:
-            return
+        if known := self._right.get(mark):
+            return known, self._hashes[known]
         user, password = _basic(header)
         hashed = self._hashes.get(user, self._nobody)
         async with self._slots:
             right = await asyncio.to_thread(_matches, password, hashed)
         if not right or user not in self._hashes:
-            raise Refusal(Code.UNAUTHORIZED, "name or password is wrong", headers=CHALLENGE)
+            raise Refusal(Code.UNAUTHORIZED, "name or password is wrong")
+        if self._hashes.get(user) != hashed:  # the file changed meanwhile
+            raise Refusal(Code.UNAUTHORIZED, "name or password is wrong")
         if len(self._right) >= REMEMBERED:
             self._right.clear()
-        self._right.add(mark)
+        self._right[mark] = user
+        return user, hashed
 
     def _refresh(self) -> None:
         """Read the file again if it has changed; a broken one lets nobody in rather than whoever was in the last."""
@@ -98,7 +105,7 @@ def _basic(header: str) -> tuple[str, bytes]:
             return user.decode(), password
     except (binascii.Error, ValueError):
         pass
-    raise Refusal(Code.UNAUTHORIZED, "a login is needed", headers=CHALLENGE)
+    raise Refusal(Code.UNAUTHORIZED, "a login is needed")
 
 
 def _matches(password: bytes, hashed: bytes) -> bool:

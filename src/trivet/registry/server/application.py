@@ -9,14 +9,14 @@ from aiohttp import web
 
 from trivet.base.error import Exhausted
 from trivet.registry.server import blob, listing, manifest, route
-from trivet.registry.server.account import Accounts
 from trivet.registry.server.error import Code, Refusal
+from trivet.registry.server.gate import Caller, Gate
 from trivet.registry.server.registry import Registry
 from trivet.registry.server.route import Resource, Target
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Registry, web.Request, Target], Awaitable[web.StreamResponse]]
+Handler = Callable[[Registry, web.Request, Target, Caller], Awaitable[web.StreamResponse]]
 
 HANDLERS: dict[Resource, dict[str, Handler]] = {
     Resource.API: {"GET": listing.api, "HEAD": listing.api},
@@ -36,14 +36,12 @@ HANDLERS: dict[Resource, dict[str, Handler]] = {
 EVERY_ANSWER = {"Docker-Distribution-API-Version": "registry/2.0", "Server": "trivet"}
 
 
-def application(registry: Registry, accounts: Accounts | None = None) -> web.Application:
-    """Make the application; every path has the same entry, `route` tells them apart. Without `accounts` all may in."""
+def application(registry: Registry, gate: Gate) -> web.Application:
+    """Make the application; every path has the same entry, `route` tells them apart."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
         try:
-            if accounts is not None:
-                await accounts.check(request.headers.get("Authorization", ""))
-            answer = await _handle(registry, request)
+            answer = await _handle(registry, gate, request)
         except Refusal as refusal:
             answer = _refused(refusal)
         except (ConnectionError, web.RequestPayloadError) as error:
@@ -64,14 +62,17 @@ def application(registry: Registry, accounts: Accounts | None = None) -> web.App
     return app
 
 
-async def _handle(registry: Registry, request: web.Request) -> web.StreamResponse:
+async def _handle(registry: Registry, gate: Gate, request: web.Request) -> web.StreamResponse:
+    if request.path == "/token":
+        return await gate.token(request)
     target = route.parse(request.rel_url.raw_path)
+    caller = await gate.admit(request, target)
     methods = HANDLERS[target.resource]
     handler = methods.get(request.method)
     if handler is None:
         allowed = {"Allow": ", ".join(methods)}
         raise Refusal(Code.UNSUPPORTED, f"{request.method} is not for this path", headers=allowed)
-    return await handler(registry, request, target)
+    return await handler(registry, request, target, caller)
 
 
 def _refused(refusal: Refusal) -> web.Response:

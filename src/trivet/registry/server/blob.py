@@ -7,8 +7,11 @@ import re
 
 from aiohttp import web
 
+from trivet.oci import digest as digests
 from trivet.registry.server.error import Code, Refusal
+from trivet.registry.server.gate import Caller
 from trivet.registry.server.registry import Registry
+from trivet.registry.server.right import Right
 from trivet.registry.server.route import Target, check_digest, check_name
 from trivet.registry.server.upload import Upload
 
@@ -17,7 +20,7 @@ STALL = 60.0  # seconds a client may be silent in the middle of a body
 _RANGE = re.compile(r"(?:bytes[= ])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?")
 
 
-async def read(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def read(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Send a blob or the ranges asked for; HEAD tells its size."""
     if not await asyncio.to_thread(registry.repositories.has_blob, target.name, target.value):
         raise Refusal(Code.BLOB_UNKNOWN, f"repository {target.name} has no blob {target.value}")
@@ -25,34 +28,41 @@ async def read(registry: Registry, request: web.Request, target: Target) -> web.
     return web.FileResponse(registry.content.path(target.value), chunk_size=PIECE, headers=headers)
 
 
-async def delete(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def delete(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Take a blob from its repository; the bytes go when no other has them."""
     await asyncio.to_thread(registry.repositories.delete_blob, target.name, target.value)
     return web.Response(status=202)
 
 
-async def begin(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def begin(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Begin an upload; or mount, or take the whole blob at once, if the query says so."""
     if "mount" in request.query:
         digest, source = check_digest(request.query["mount"]), request.query.get("from")
-        if source is not None and await asyncio.to_thread(registry.repositories.has_blob, check_name(source), digest):
+        # a source that isn't for this caller is like one that lacks the blob
+        readable = source is not None and caller.may(Right.PULL, check_name(source))
+        if source and readable and await asyncio.to_thread(registry.repositories.has_blob, source, digest):
             await asyncio.to_thread(registry.repositories.link, target.name, digest)
             return _created(target, digest)
+    algorithm = request.query.get("digest-algorithm", "sha256")
+    if algorithm not in digests.LENGTHS:
+        raise Refusal(Code.DIGEST_INVALID, f"unknown digest algorithm {algorithm[:40]!r}")
     whole = check_digest(request.query["digest"]) if "digest" in request.query else ""
-    upload = await registry.uploads.begin(target.name)
+    if whole:
+        algorithm, _ = digests.split(whole)
+    upload = await registry.uploads.begin(target.name, algorithm)
     if not whole:
         return _underway(upload, 202)
     async with registry.uploads.hold(target.name, upload.key):
         return await _finish(registry, request, target, upload, whole)
 
 
-async def status(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def status(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Tell how much of an upload is here."""
     async with registry.uploads.hold(target.name, target.value) as upload:
         return _underway(upload, 204)
 
 
-async def chunk(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def chunk(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Take the next bytes of an upload."""
     async with registry.uploads.hold(target.name, target.value) as upload:
         _check_range(request, upload)
@@ -60,7 +70,7 @@ async def chunk(registry: Registry, request: web.Request, target: Target) -> web
         return _underway(upload, 202)
 
 
-async def commit(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def commit(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Take the last bytes of an upload, if any, and give the blob its name."""
     digest = check_digest(request.query.get("digest", ""))
     async with registry.uploads.hold(target.name, target.value) as upload:
@@ -68,7 +78,7 @@ async def commit(registry: Registry, request: web.Request, target: Target) -> we
         return await _finish(registry, request, target, upload, digest)
 
 
-async def cancel(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def cancel(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Throw an upload away."""
     async with registry.uploads.hold(target.name, target.value) as upload:
         await registry.uploads.drop(upload)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from trivet.oci.descriptor import OCI_INDEX
 from trivet.registry.server.error import Code, Refusal
+from trivet.registry.server.gate import Caller
 from trivet.registry.server.registry import Registry
 from trivet.registry.server.repository import index_of
 from trivet.registry.server.route import Target
@@ -17,26 +18,35 @@ from trivet.registry.server.route import Target
 PAGE = 1000  # entries of one answer, at most
 
 
-async def api(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def api(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Say that this is a registry."""
     return web.json_response({})
 
 
-async def catalog(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
-    """List repositories."""
+async def catalog(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
+    """List the repositories that the caller may pull from."""
     limit, last = _page(request)
-    found = await asyncio.to_thread(registry.repositories.catalog, last, limit + 1)
+
+    def visible() -> list[str]:
+        found: list[str] = []
+        after = last
+        while len(found) <= limit and (page := registry.repositories.catalog(after, PAGE)):
+            found += [name for name in page if caller.user_may_see(name)]
+            after = page[-1]
+        return found[: limit + 1]
+
+    found = await asyncio.to_thread(visible)
     return _answer(request, {"repositories": found[:limit]}, found, limit)
 
 
-async def tags(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def tags(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """List a repository's tags."""
     limit, last = _page(request)
     found = await asyncio.to_thread(registry.repositories.list_tags, target.name, last, limit + 1)
     return _answer(request, {"name": target.name, "tags": found[:limit]}, found, limit)
 
 
-async def referrers(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def referrers(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """List what refers to a manifest, perhaps of one type only; of an unknown one nothing does."""
     found = await asyncio.to_thread(registry.repositories.referrers, target.name, target.value)
     headers = {"Content-Type": OCI_INDEX}

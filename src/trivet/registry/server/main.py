@@ -5,23 +5,27 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
-import ipaddress
 import logging
 import os
 import signal
 import ssl
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
 from aiohttp import web
 
-from trivet.base.error import AlreadyExists, Denied, InvalidArgument, TrivetError, Unavailable
+from trivet.base.error import AlreadyExists, InvalidArgument, TrivetError, Unavailable
+from trivet.registry.announce import announce
 from trivet.registry.server.account import Accounts
 from trivet.registry.server.application import application
+from trivet.registry.server.authority import Authority
+from trivet.registry.server.gate import Gate
+from trivet.registry.server.policy import PolicyFile
 from trivet.registry.server.registry import opened
+from trivet.registry.server.token import Tokens
 
 log = logging.getLogger("trivet.registry")
 
@@ -38,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     certificate: Path | None
     key: Path | None
     htpasswd: Path | None
+    config: Path | None
+    names: tuple[str, ...]
+    insecure: bool
     collect_every: float
     grace: float
 
@@ -57,13 +64,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
-    """Read the options. Raises `InvalidArgument`, and `Denied` for an address others reach without TLS."""
+    """Read the options. Raises `InvalidArgument`."""
     parser = argparse.ArgumentParser(prog="trivet registry serve", allow_abbrev=False)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--listen", default="127.0.0.1:5000")
     parser.add_argument("--tls-certificate", type=Path)
     parser.add_argument("--tls-key", type=Path)
     parser.add_argument("--htpasswd", type=Path)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--name", action="append", default=[])
     parser.add_argument("--insecure", action="store_true")
     parser.add_argument("--collect-every", type=float, default=3600.0)
     parser.add_argument("--grace", type=float, default=3600.0)
@@ -71,9 +80,8 @@ def parse(arguments: list[str] | None = None) -> Settings:
     host, port = _address(args.listen)
     if (args.tls_certificate is None) != (args.tls_key is None):
         raise InvalidArgument("--tls-certificate and --tls-key belong together")
-    if not (args.tls_certificate or args.insecure or _is_loopback(host)):
-        hint = "give --tls-certificate and --tls-key, or --insecure where the network is trusted"
-        raise Denied(f"cannot listen on {args.listen}: others could reach it, and there is no TLS", hint=hint)
+    if args.insecure and args.tls_certificate:
+        raise InvalidArgument("--insecure and --tls-certificate exclude each other")
     if args.collect_every <= 0 or args.grace < 0:
         raise InvalidArgument("--collect-every and --grace are positive numbers of seconds")
     return Settings(
@@ -83,6 +91,9 @@ def parse(arguments: list[str] | None = None) -> Settings:
         certificate=args.tls_certificate,
         key=args.tls_key,
         htpasswd=args.htpasswd,
+        config=args.config,
+        names=tuple(args.name),
+        insecure=args.insecure,
         collect_every=args.collect_every,
         grace=args.grace,
     )
@@ -93,13 +104,6 @@ def _address(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise InvalidArgument(f"--listen {text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @contextmanager
@@ -123,10 +127,16 @@ async def _serve(settings: Settings) -> None:
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    accounts = Accounts(settings.htpasswd) if settings.htpasswd else None
+    gate = Gate(
+        Accounts(settings.htpasswd) if settings.htpasswd else None,
+        PolicyFile(settings.config),
+        Tokens(settings.root),
+    )
+    context, authority = await asyncio.to_thread(_tls, settings)
     async with opened(settings.root, collect_every=settings.collect_every, grace=settings.grace) as registry:
+        undo = ExitStack()
         runner = web.AppRunner(
-            application(registry, accounts),
+            application(registry, gate),
             access_log=None,
             shutdown_timeout=SHUTDOWN,
             read_bufsize=BUFFER,
@@ -134,28 +144,37 @@ async def _serve(settings: Settings) -> None:
         )
         await runner.setup()
         try:
-            site = web.TCPSite(runner, settings.host, settings.port, ssl_context=_tls(settings))
+            site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context)
             try:
                 await site.start()
             except OSError as error:
                 reason = (error.strerror or str(error)).lower()
                 raise Unavailable(f"cannot listen on {settings.host}:{settings.port}: {reason}") from error
             port = runner.addresses[0][1]
+            told = announce(port, authority) if authority else None
+            undo.callback(told.unlink, missing_ok=True) if told else None
             print(f"registry at {settings.host}:{port}", flush=True)
             await ended.wait()
         finally:
+            undo.close()
             await runner.cleanup()
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.certificate is None or settings.key is None:
-        return None
+def _tls(settings: Settings) -> tuple[ssl.SSLContext | None, bytes]:
+    """Make the TLS settings, and name the authority to announce if it is our own."""
+    if settings.insecure:
+        return None, b""
+    certificate, key, authority = settings.certificate, settings.key, b""
+    if certificate is None or key is None:
+        own = Authority(settings.root)
+        certificate, key = own.server({settings.host, *settings.names})
+        authority = own.file.read_bytes()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(settings.certificate, settings.key)
+        context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
-        raise InvalidArgument(f"cannot use {settings.certificate} with {settings.key}: {error}") from error
-    return context
+        raise InvalidArgument(f"cannot use {certificate} with {key}: {error}") from error
+    return context, authority
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from trivet.oci import digest as digests
 from trivet.oci import manifest as manifests
 from trivet.registry.server.blob import STALL
 from trivet.registry.server.error import Code, Refusal
+from trivet.registry.server.gate import Caller
 from trivet.registry.server.registry import Registry
 from trivet.registry.server.route import Target, check_tag
 
 MOST_TAGS = 10  # given to a manifest by one request
 
 
-async def read(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def read(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Send a manifest as it came; HEAD only describes it."""
     found = await asyncio.to_thread(registry.repositories.find, target.name, target.value)
     headers = {"Docker-Content-Digest": found.digest, "Content-Type": found.media_type, "ETag": f'"{found.digest}"'}
@@ -27,7 +28,7 @@ async def read(registry: Registry, request: web.Request, target: Target) -> web.
     return web.Response(body=raw, headers=headers)
 
 
-async def store(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def store(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Take a manifest under a tag, or under its digest with the tags the query names."""
     raw = await _body(request)
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
@@ -52,7 +53,7 @@ async def store(registry: Registry, request: web.Request, target: Target) -> web
     return answer
 
 
-async def delete(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def delete(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Delete a tag, or a manifest with all its tags."""
     await asyncio.to_thread(registry.repositories.delete, target.name, target.value)
     return web.Response(status=202)

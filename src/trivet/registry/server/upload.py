@@ -25,13 +25,13 @@ BUSY = 10.0  # seconds a request waits for the one before it
 class Upload:
     """One upload of one repository."""
 
-    def __init__(self, key: str, name: str, content: ContentStore) -> None:
+    def __init__(self, key: str, name: str, content: ContentStore, algorithm: str) -> None:
         self.key = key
         self.name = name
         self.touched = time.monotonic()
         self.lock = asyncio.Lock()
         self._open = ExitStack()
-        self.ingest: Ingest = self._open.enter_context(content.ingest())
+        self.ingest: Ingest = self._open.enter_context(content.ingest(algorithm=algorithm))
 
     @property
     def size(self) -> int:
@@ -63,7 +63,7 @@ class Uploads:
         self._content = content
         self._all: dict[str, Upload] = {}
 
-    async def begin(self, name: str) -> Upload:
+    async def begin(self, name: str, algorithm: str = "sha256") -> Upload:
         """Begin an upload to a repository; where there are too many, those nobody continues give way, or `Refusal`."""
         await self.expire(IDLE)
         if self._full(name):
@@ -71,7 +71,7 @@ class Uploads:
         if self._full(name):
             raise Refusal(Code.TOOMANYREQUESTS, "too many uploads are open", headers={"Retry-After": "10"})
         key = secrets.token_hex(16)
-        upload = self._all[key] = Upload(key, name, self._content)
+        upload = self._all[key] = Upload(key, name, self._content, algorithm)
         return upload
 
     def find(self, name: str, key: str) -> Upload:
