@@ -33,7 +33,8 @@ class Entry(NamedTuple):
         return commands[self.key]
 
 
-RUN, LOOK, INSIDE, IMAGES, STORE, ENGINE = "run", "look", "go inside", "images", "volumes and networks", "engine"
+RUN, LOOK, INSIDE, IMAGES = "run", "look", "go inside", "images"
+STORE, COMPOSE, ENGINE = "volumes and networks", "applications", "engine"
 
 NOUNS = {
     "instance": "what runs, or did, or will",
@@ -42,6 +43,7 @@ NOUNS = {
     "registry": "where images come from and go to",
     "volume": "data that outlives an instance",
     "network": "what instances talk over",
+    "compose": "applications of several services, from compose files",
     "system": "the engine itself",
 }
 
@@ -111,6 +113,29 @@ ENTRIES = (
     Entry(STORE, "", "network disconnect", "network", "disconnect", "take an instance from a network"),
     Entry(STORE, "", "network rm", "network", "rm", "remove networks"),
     Entry(STORE, "", "network prune", "network", "prune", "remove networks nothing uses"),
+    Entry(COMPOSE, "", "compose up", "compose.command", "up", "make an application as its files say"),
+    Entry(COMPOSE, "", "compose down", "compose.command", "down", "stop and remove an application"),
+    Entry(COMPOSE, "", "compose plan", "compose.command", "plan", "tell what `up` would do"),
+    Entry(COMPOSE, "", "compose ps", "compose.command", "ps", "list the instances of an application"),
+    Entry(COMPOSE, "", "compose logs", "compose.command", "logs", "show what its instances wrote"),
+    Entry(COMPOSE, "", "compose config", "compose.command", "config", "show what the files mean"),
+    Entry(COMPOSE, "", "compose ls", "compose.command", "ls", "list applications"),
+    Entry(COMPOSE, "", "compose start", "compose.command", "start", "start services"),
+    Entry(COMPOSE, "", "compose stop", "compose.command", "stop", "stop services"),
+    Entry(COMPOSE, "", "compose restart", "compose.command", "restart", "restart services"),
+    Entry(COMPOSE, "", "compose kill", "compose.command", "kill", "send a signal to services"),
+    Entry(COMPOSE, "", "compose pause", "compose.command", "pause", "freeze services"),
+    Entry(COMPOSE, "", "compose unpause", "compose.command", "unpause", "thaw services"),
+    Entry(COMPOSE, "", "compose rm", "compose.command", "rm", "remove instances that don't run"),
+    Entry(COMPOSE, "", "compose exec", "compose.command", "exec", "run a further program in a service"),
+    Entry(COMPOSE, "", "compose run", "compose.command", "run", "run a service once, with another command"),
+    Entry(COMPOSE, "", "compose top", "compose.command", "top", "list the processes of services"),
+    Entry(COMPOSE, "", "compose port", "compose.command", "port", "print where a port is published"),
+    Entry(COMPOSE, "", "compose build", "compose.command", "build", "build the images of services"),
+    Entry(COMPOSE, "", "compose pull", "compose.command", "pull", "pull the images of services"),
+    Entry(COMPOSE, "", "compose push", "compose.command", "push", "push the images of services"),
+    Entry(COMPOSE, "", "compose images", "compose.command", "images", "list the images of an application"),
+    Entry(COMPOSE, "", "compose watch", "compose.command", "watch", "sync, rebuild or restart when files change"),
     Entry(
         ENGINE, "info", "system info", "system", "info", "describe the engine, the machine and what each level can do"
     ),

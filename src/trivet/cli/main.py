@@ -43,6 +43,8 @@ def find(words: list[str]) -> tuple[Entry | None, str, list[str]]:
     """Find whose command it is; None asks for help. Raises `Misuse` with the nearest spelling."""
     if not words or words[0] in ("help", "-h", "--help"):
         return None, "", words
+    if words[0] == "compose":
+        words = _in_front(words)
     if words[0] in NOUNS:
         if len(words) == 1 or words[1] in ("-h", "--help"):
             return None, words[0], words
@@ -52,6 +54,21 @@ def find(words: list[str]) -> tuple[Entry | None, str, list[str]]:
     if spelling in BY_WORDS:
         return BY_WORDS[spelling], spelling, rest
     raise Misuse(f"unknown command {spelling!r}", hint=_nearest(spelling))
+
+
+def _in_front(words: list[str]) -> list[str]:
+    """Move options that stand before the verb of `compose`, as people know it, behind it, spelled in full."""
+    moved, rest = [], words[1:]
+    while rest and rest[0].startswith("-") and rest[0] not in ("-h", "--help"):
+        name, equals, text = rest.pop(0).partition("=")
+        moved.append(_PROJECT.get(name, name))
+        if not equals and not rest:
+            raise Misuse(f"{name} needs a value", hint="see `trivet compose --help`")
+        moved.append(text if equals else rest.pop(0))
+    return [words[0], *rest[:1], *moved, *rest[1:]]
+
+
+_PROJECT = {"-f": "--file", "-p": "--project-name"}
 
 
 def _globals(words: list[str]) -> Call:

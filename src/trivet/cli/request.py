@@ -27,7 +27,7 @@ class UnreadableFile(InvalidArgument):
 def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
     """Translate the options of `run` and `create`. Raises `Misuse` and `UnreadableFile`."""
     rows, columns = terminal.size() if args.tty else (0, 0)
-    seccomp, no_new_privileges = _security(args.security_opt)
+    seccomp, no_new_privileges = security(args.security_opt)
     log_size, log_files = _log(args.log_opt)
     return InstanceRequest(
         image=args.image,
@@ -178,7 +178,8 @@ def ulimit(text: str) -> RlimitRequest:
     return RlimitRequest(match[1].upper(), soft, hard)
 
 
-def _security(options: list[str]) -> tuple[str, bool]:
+def security(options: list[str]) -> tuple[str, bool]:
+    """Read `--security-opt`s: the name of the filter of system calls, and whether programs never gain privileges."""
     seccomp, no_new_privileges = "default", True
     for text in options:
         key, _, setting = text.replace(":", "=", 1).partition("=")

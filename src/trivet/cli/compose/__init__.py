@@ -1,0 +1,1 @@
+"""`trivet compose`: applications of several services, from compose files (the Compose Specification)."""

@@ -1,0 +1,215 @@
+"""The images of an application: built, pulled, pushed, removed."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from trivet.base.error import NotFound, TrivetError
+from trivet.cli import build as building
+from trivet.cli.command import Command, Parser, build_parser, flag, option
+from trivet.cli.compose import service
+from trivet.cli.compose.document import ComposeError
+from trivet.cli.compose.merge import Value, as_list
+from trivet.cli.compose.project import Project
+from trivet.cli.context import Context
+from trivet.cli.option import repeated
+from trivet.cli.output import Column, print_table, short
+from trivet.cli.progress import follow
+from trivet.client.client import Client
+from trivet.client.schema import Instance
+
+BUILD = set(
+    "context dockerfile dockerfile_inline args ssh labels cache_from cache_to no_cache additional_contexts network pull"
+    " target shm_size extra_hosts secrets tags ulimits platforms entitlements".split()
+)
+
+
+def provide(
+    context: Context, project: Project, names: Sequence[str], *, build: bool, never_build: bool, pull: str
+) -> None:
+    """See to it that the images of services are there. Raises what building or pulling one does."""
+    done = set[str]()
+    for name in names:
+        own = project.service(name)
+        image = service.image_name(name, own, project)
+        if image in done:
+            continue
+        done.add(image)
+        policy = pull or str(own.get("pull_policy", "missing"))
+        there = _is_there(context.client, image)
+        if own.get("build") and not never_build and (build or policy == "build" or not there):
+            make(context, project, name, own, ())
+        elif not own.get("build") and (policy == "always" or (not there and policy != "never")):
+            _pull(context, image, own)
+
+
+def _pull(context: Context, image: str, own: Value) -> None:
+    follow(context.client.images.pull(image, platform=str(own.get("platform", ""))))
+
+
+def _is_there(client: Client, name: str) -> bool:
+    try:
+        client.images.get(name)
+    except NotFound:
+        return False
+    return True
+
+
+def make(context: Context, project: Project, name: str, own: Value, more: Sequence[str]) -> None:
+    """Build the image of a service. Raises `ComposeError`, and what building does."""
+    found: Value = own["build"]
+    if unknown := [key for key in found if key not in BUILD and not key.startswith("x-")]:
+        raise ComposeError(
+            f"services.{name}.build.{unknown[0]}", "is not supported", f"known are {', '.join(sorted(BUILD))}"
+        )
+    with tempfile.TemporaryDirectory() as directory:
+        words = [*_words(project, name, own, found, Path(directory)), *more, str(found["context"])]
+        command = building.COMMANDS["build"]
+        parser = build_parser(Parser(prog="trivet build", add_help=False, allow_abbrev=False), command, "build")
+        stdout, sys.stdout = sys.stdout, sys.stderr  # the id of an image is not what `compose` answers
+        try:
+            command.run(context, parser.parse_args(words))
+        finally:
+            sys.stdout = stdout
+
+
+def _words(project: Project, name: str, own: Value, found: Value, directory: Path) -> Iterator[str]:
+    """Write a build as the options of `trivet build`."""
+    yield from ("--tag", service.image_name(name, own, project))
+    if found.get("dockerfile_inline"):
+        (directory / "Dockerfile").write_text(str(found["dockerfile_inline"]))
+        yield from ("--file", str(directory / "Dockerfile"))
+    elif found.get("dockerfile"):
+        path = Path(str(found["dockerfile"]))
+        context = Path(str(found["context"]))
+        yield from ("--file", str(context / path if context.is_dir() else path))
+    for key, text in (found.get("args") or {}).items():
+        known = project.variables.get(key) if text is None else text
+        if known is not None:
+            yield from ("--build-arg", f"{key}={known}")
+    for key, text in (found.get("labels") or {}).items():
+        yield from ("--label", f"{key}={text or ''}")
+    for key, text in (found.get("additional_contexts") or {}).items():
+        yield from ("--build-context", f"{key}={text}")
+    for key, text in (found.get("ssh") or {}).items():
+        yield from ("--ssh", f"{key}={text}" if text else str(key))
+    for key, flag_ in (
+        ("tags", "--tag"),
+        ("cache_from", "--cache-from"),
+        ("cache_to", "--cache-to"),
+        ("platforms", "--platform"),
+        ("entitlements", "--allow"),
+    ):
+        for text in as_list(found.get(key) or []):
+            yield from (flag_, str(text))
+    for key, flag_ in (("target", "--target"), ("network", "--network"), ("shm_size", "--shm-size")):
+        if found.get(key):
+            yield from (flag_, str(found[key]))
+    for host, address in (found.get("extra_hosts") or {}).items() if isinstance(found.get("extra_hosts"), dict) else ():
+        yield from ("--add-host", f"{host}:{address}")
+    yield from (word for key, word in (("no_cache", "--no-cache"), ("pull", "--pull")) if found.get(key))
+    for grant in found.get("secrets") or ():
+        source = str(grant.get("source", "")) if isinstance(grant, dict) else str(grant)
+        known = project.secrets.get(source)
+        if known is None:
+            raise ComposeError(f"services.{name}.build.secrets", f"there is no {source!r}", "add it to secrets:")
+        origin = f"src={known['file']}" if known.get("file") else f"env={known.get('environment')}"
+        yield from ("--secret", f"id={source},{origin}")
+
+
+def build(context: Context, args: Namespace) -> int:
+    """Build the images of services."""
+    from trivet.cli.compose.command import project_of
+
+    project = project_of(args)
+    more = [
+        word
+        for key, word in (("no_cache", "--no-cache"), ("pull", "--pull"), ("quiet", "--quiet"))
+        if getattr(args, key)
+    ]
+    more += [word for text in args.build_arg for word in ("--build-arg", text)]
+    for name in args.services or project.services:
+        own = project.service(project.wanted([name], alone=True)[0])
+        if own.get("build"):
+            make(context, project, name, own, more)
+    return 0
+
+
+def pull(context: Context, args: Namespace) -> int:
+    """Pull the images of services that aren't built."""
+    from trivet.cli.compose.command import project_of
+
+    project = project_of(args)
+    for name in project.wanted(args.services, alone=not args.include_deps):
+        own = project.service(name)
+        if not own.get("build"):
+            _pull(context, service.image_name(name, own, project), own)
+    return 0
+
+
+def push(context: Context, args: Namespace) -> int:
+    """Push the images of services that are built."""
+    from trivet.cli.compose.command import project_of
+
+    project = project_of(args)
+    for name in project.wanted(args.services, alone=True):
+        own = project.service(name)
+        if own.get("build") and own.get("image"):
+            follow(context.client.images.push(str(own["image"])))
+    return 0
+
+
+def images(context: Context, args: Namespace) -> int:
+    """List the images of an application."""
+    from trivet.cli.compose.command import project_of
+    from trivet.cli.compose.plan import present
+
+    found = present(context.client, project_of(args, services=False).name)
+    columns: list[Column[Instance]] = [
+        Column("INSTANCE", lambda row: row.name),
+        Column("IMAGE", lambda row: row.image),
+        Column("ID", lambda row: short(row.image_id)),
+    ]
+    print_table(found, columns)
+    return 0
+
+
+def remove(
+    client: Client, project: Project, instances: Sequence[Instance], *, every: bool, tell: Callable[[str, str], None]
+) -> None:
+    """Remove the images of an application: all, or those that have no name of their own in the files."""
+    every_service = {**project.services, **project.dormant}
+    local = {service.image_name(name, own, project) for name, own in every_service.items() if not own.get("image")}
+    names = {one.image for one in instances} | {
+        service.image_name(key, own, project) for key, own in every_service.items()
+    }
+    for name in sorted(names if every else local):
+        try:
+            client.images.remove(name)
+            tell(f"image {name}", "removed")
+        except NotFound:
+            continue
+        except TrivetError as error:
+            tell(f"image {name}", f"stays: {error.message}")
+
+
+_SERVICES = option("services", metavar="SERVICE", nargs="*", help="only these")
+COMMANDS = {
+    "build": Command(
+        build,
+        (
+            flag("--no-cache", help="build everything anew"),
+            flag("--pull", help="ask for newer base images"),
+            repeated("--build-arg", metavar="KEY[=VALUE]", help="value of an ARG"),
+            flag("-q", "--quiet", help="no progress"),
+            _SERVICES,
+        ),
+    ),
+    "pull": Command(pull, (flag("--include-deps", help="what these need, too"), _SERVICES)),
+    "push": Command(push, (_SERVICES,)),
+    "images": Command(images),
+}

@@ -1,0 +1,376 @@
+"""One service of a compose file, as the request for an instance: pure, but for env_file and label_file."""
+
+from __future__ import annotations
+
+import shlex
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from trivet.base.error import TrivetError
+from trivet.cli import port, value
+from trivet.cli.compose import interpolation
+from trivet.cli.compose.document import ComposeError
+from trivet.cli.compose.merge import Value, as_list
+from trivet.cli.compose.project import Project
+from trivet.cli.compose.store import network_name, volume_name
+from trivet.cli.device import device
+from trivet.cli.mount import tmpfs
+from trivet.cli.request import PULLS, restart_policy, security
+from trivet.client.schema import (
+    DeviceRequest,
+    EndpointRequest,
+    InstanceRequest,
+    LevelName,
+    MountRequest,
+    PortRequest,
+    RestartPolicy,
+    RlimitRequest,
+)
+from trivet.client.schema_health import HealthCheck
+
+# What is read elsewhere: by the plan, by those who make it true, by `build` and `watch`.
+ELSEWHERE = set(
+    "attach build configs container_name depends_on deploy develop extends image label_file links networks post_start"
+    " pre_start pre_stop profiles pull_policy scale secrets env_file environment labels expose annotations".split()
+)
+IGNORED = {"cpu_count": "cpus", "cpu_percent": "cpus", "oom_score_adj": "", "cgroup": "", "domainname": "hostname"}
+_NO_GAIN = ("no-new-privileges", "no-new-privileges=true")
+_HEALTH = ("interval", "timeout", "start_period", "start_interval")
+LEVELS: dict[str, LevelName] = {
+    "": "container",
+    "default": "container",
+    "process": "process",
+    "container": "container",
+    "vm": "vm",
+    "runc": "container",
+    "crun": "container",
+}
+
+
+def words(value: Any) -> list[str]:
+    """Read a command: a list, or a line as a shell would split it."""
+    return [str(one) for one in value] if isinstance(value, list) else shlex.split(str(value))
+
+
+class Reader:
+    """Reads values of one service; what can't be read is told with its place."""
+
+    def __init__(self, name: str, service: Value, project: Project) -> None:
+        self.name, self.service, self.project = name, service, project
+        self.place = f"services.{name}"
+
+    def get(self, key: str, read: Callable[[str], Any], default: Any = None, within: Value | None = None) -> Any:
+        """Read one value as text. Raises `ComposeError`."""
+        found = (self.service if within is None else within).get(key)
+        if found is None:
+            return default
+        try:
+            return read(str(found).lower() if isinstance(found, bool) else str(found))
+        except (ArgumentTypeError, TrivetError, ValueError) as error:
+            raise ComposeError(f"{self.place}.{key}", str(error)) from error
+
+    def each(self, key: str, read: Callable[[str], Any] = str) -> list[Any]:
+        """Read a list, or one value as a list of one. Raises `ComposeError`."""
+        found = self.service.get(key)
+        return [self.get(key, read, within={key: one}) for one in ([] if found is None else as_list(found))]
+
+
+def request(name: str, service: Value, project: Project, number: int) -> InstanceRequest:
+    """Translate a service into the request for its `number`th instance. Raises `ComposeError`."""
+    read = Reader(name, service, project)
+    _refuse_unknown(read)
+    seccomp, _ = read.get("security_opt", lambda _: security(read.each("security_opt")), ("default", True))
+    log_size, log_files = _log(read)
+    shared = str(service.get("network_mode") or "")
+    return InstanceRequest(
+        image=image_name(name, service, project),
+        isolation=level(read),
+        name=instance_name(name, service, project, number),
+        command=words(service["command"]) if service.get("command") is not None else [],
+        entrypoint=None if service.get("entrypoint") is None else words(service["entrypoint"]),
+        env=environment(read),
+        cwd=read.get("working_dir", str, ""),
+        user=read.get("user", str, ""),
+        groups=read.each("group_add"),
+        hostname=read.get("hostname", str, ""),
+        terminal=read.get("tty", value.boolean, False),
+        stdin=read.get("stdin_open", value.boolean, False),
+        mounts=[*_mounts(read), *read.each("tmpfs", tmpfs)],
+        ports=_ports(read),
+        networks=[EndpointRequest(network=_other(read, shared))] if shared else _endpoints(read),
+        dns=read.each("dns"),
+        dns_search=read.each("dns_search"),
+        dns_options=read.each("dns_opt"),
+        extra_hosts=[
+            f"{host}:{one}" for host, text in (service.get("extra_hosts") or {}).items() for one in str(text).split(",")
+        ],
+        **_limits(read),
+        shm_size=read.get("shm_size", value.size, 64 << 20),
+        rlimits=_rlimits(read),
+        sysctls={key: str(one) for key, one in (service.get("sysctls") or {}).items()},
+        read_only=read.get("read_only", value.boolean, False),
+        devices=[_device(read, one) for one in service.get("devices") or ()],
+        cap_add=[one.upper().removeprefix("CAP_") for one in read.each("cap_add")],
+        cap_drop=[one.upper().removeprefix("CAP_") for one in read.each("cap_drop")],
+        privileged=read.get("privileged", value.boolean, False),
+        userns=cast(Any, read.get("userns_mode", str, "")),
+        pid=_other(read, read.get("pid", str, "")),
+        ipc=_other(read, read.get("ipc", str, "")),
+        uts=read.get("uts", str, ""),
+        seccomp=seccomp,
+        # Not as `run` has it: compose files are written for engines where programs may be set-user-id.
+        no_new_privileges=any(one.replace(":", "=") in _NO_GAIN for one in read.each("security_opt")),
+        init=read.get("init", value.boolean, False),
+        labels=labels(read),
+        stop_signal=read.get("stop_signal", str, ""),
+        stop_timeout=read.get("stop_grace_period", value.seconds, 10),
+        restart=_restart(read),
+        health=_health(read),
+        pull=PULLS.get(read.get("pull_policy", str, ""), "missing"),
+        platform=read.get("platform", str, ""),
+        log_size=log_size,
+        log_files=log_files,
+    )
+
+
+def _refuse_unknown(read: Reader) -> None:
+    known = ELSEWHERE | set(IGNORED) | READ
+    for key in read.service:
+        if key not in known and not key.startswith("x-"):
+            raise ComposeError(f"{read.place}.{key}", "is not supported", f"known are {', '.join(sorted(known))}")
+    for link in read.each("links"):
+        other, _, alias = link.partition(":")
+        if alias and alias != other:
+            raise ComposeError(f"{read.place}.links", f"{link}: no other names", f"give {other} the alias on a network")
+    if read.service.get("cgroup") == "host":
+        raise ComposeError(f"{read.place}.cgroup", "the host's control groups are never shared")
+
+
+READ = set(
+    "isolation runtime command entrypoint working_dir user group_add hostname tty stdin_open volumes tmpfs ports"
+    " network_mode dns dns_search dns_opt extra_hosts shm_size ulimits sysctls read_only devices cap_add cap_drop"
+    " privileged userns_mode pid ipc uts security_opt init stop_signal stop_grace_period restart healthcheck platform"
+    " logging mem_limit memswap_limit mem_reservation cpus cpu_shares cpuset cpu_quota cpu_period pids_limit"
+    " mac_address volumes_from".split()
+)
+
+
+def image_name(name: str, service: Value, project: Project) -> str:
+    """Name the image of a service, also one that is built. Raises `ComposeError`."""
+    if service.get("image"):
+        return str(service["image"])
+    if service.get("build") is None:
+        raise ComposeError(f"services.{name}", "has neither image nor build")
+    return f"{project.name}-{name}"
+
+
+def instance_name(name: str, service: Value, project: Project, number: int) -> str:
+    """Name the `number`th instance of a service."""
+    return str(service.get("container_name") or f"{project.name}-{name}-{number}")
+
+
+def scale(name: str, service: Value) -> int:
+    """Tell how many instances there shall be. Raises `ComposeError`."""
+    deploy = service.get("deploy") or {}
+    count = service.get("scale", deploy.get("replicas", 1))
+    if not str(count).isdecimal():
+        raise ComposeError(f"services.{name}.scale", f"{count!r} is not a number")
+    if service.get("container_name") and int(count) > 1:
+        raise ComposeError(f"services.{name}.container_name", "is one name for several instances")
+    return int(count)
+
+
+def level(read: Reader) -> LevelName:
+    """Tell the isolation level: `isolation`, or `runtime` as Docker's users say it. Raises `ComposeError`."""
+    for key in ("isolation", "runtime"):
+        if (found := read.get(key, str, "")) not in LEVELS:
+            raise ComposeError(f"{read.place}.{key}", f"{found!r} is none of process, container, vm")
+        if found:
+            return LEVELS[found]
+    return "container"
+
+
+def environment(read: Reader) -> list[str]:
+    """Gather variables; what has no value comes from the caller's environment, or isn't set."""
+    found: dict[str, str | None] = {}
+    for entry in read.service.get("env_file") or ():
+        path = Path(entry["path"])
+        if path.exists() or entry.get("required", True) is not False:
+            found |= (
+                _raw(path) if entry.get("format") == "raw" else interpolation.read_file(path, read.project.variables)
+            )
+    for key, text in (read.service.get("environment") or {}).items():
+        found[key] = None if text is None else str(text).lower() if isinstance(text, bool) else str(text)
+    known = read.project.variables
+    return [
+        f"{key}={known[key] if text is None else text}"
+        for key, text in found.items()
+        if text is not None or key in known
+    ]
+
+
+def _raw(path: Path) -> dict[str, str | None]:
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return {line.partition("=")[0]: line.partition("=")[2] for line in lines}
+
+
+def labels(read: Reader) -> dict[str, str]:
+    """Gather labels, of files first."""
+    found: dict[str, str | None] = {}
+    for path in read.each("label_file"):
+        found |= interpolation.read_file(Path(path), {})
+    found |= {key: "" if text is None else str(text) for key, text in (read.service.get("labels") or {}).items()}
+    return {key: text or "" for key, text in found.items()}
+
+
+def _other(read: Reader, text: str) -> str:
+    """Turn `service:NAME` into the first instance of that service."""
+    if not text.startswith("service:"):
+        return text
+    name = text.removeprefix("service:")
+    service = read.project.services.get(name) or read.project.dormant.get(name)
+    if service is None:
+        raise ComposeError(read.place, f"shares with {name}, which is no service")
+    return f"container:{instance_name(name, service, read.project, 1)}"
+
+
+def _endpoints(read: Reader) -> list[EndpointRequest]:
+    wishes = read.service.get("networks") or ({} if level(read) == "process" else {"default": None})
+    found: list[EndpointRequest] = []
+    for name, how in wishes.items():
+        how = how or {}
+        if unknown := set(how) - _ENDPOINT - {key for key in how if key.startswith("x-")}:
+            raise ComposeError(f"{read.place}.networks.{name}.{sorted(unknown)[0]}", "is not supported")
+        found.append(
+            EndpointRequest(
+                network=network_name(read.project, name),
+                aliases=[read.name, *(str(one) for one in how.get("aliases", ()))],
+                ip=str(how.get("ipv4_address", "")),
+                ip6=str(how.get("ipv6_address", "")),
+                mac=str(how.get("mac_address") or (read.get("mac_address", str, "") if not found else "")),
+                priority=int(how.get("gw_priority", 0)),
+            )
+        )
+    return found
+
+
+_ENDPOINT = {"aliases", "ipv4_address", "ipv6_address", "mac_address", "gw_priority", "priority"}
+
+
+def _ports(read: Reader) -> list[PortRequest]:
+    found: list[PortRequest] = []
+    for one in read.service.get("ports") or ():
+        if isinstance(one, dict):
+            published = str(one.get("published", ""))
+            address = str(one.get("host_ip", ""))
+            front = f"[{address}]:" if ":" in address else f"{address}:" if address else ""
+            text = (
+                f"{front}{published}{':' if published or front else ''}{one.get('target')}/{one.get('protocol', 'tcp')}"
+            )
+        else:
+            text = str(one)
+        found.extend(read.get("ports", port.publish, within={"ports": text}))
+    return found
+
+
+def _mounts(read: Reader) -> list[MountRequest]:
+    return [_mount(read, one) for one in read.service.get("volumes") or ()]
+
+
+def _mount(read: Reader, one: Value) -> MountRequest:
+    kind, source, target = str(one.get("type", "volume")), str(one.get("source") or ""), str(one.get("target", ""))
+    if kind not in ("bind", "volume", "tmpfs") or not target.startswith("/"):
+        words = f"type {kind!r} is not supported" if target.startswith("/") else f"{target!r} is no absolute path"
+        raise ComposeError(f"{read.place}.volumes", words)
+    bind, volume, memory = (one.get(key) or {} for key in ("bind", "volume", "tmpfs"))
+    if "subpath" in volume:
+        raise ComposeError(f"{read.place}.volumes", "volume.subpath is not supported")
+    return MountRequest(
+        kind=cast(Any, kind),
+        target=target,
+        source=volume_name(read.project, source) if kind == "volume" and source else source,
+        read_only=bool(one.get("read_only", False)),
+        propagation=str(bind.get("propagation", "rprivate")),
+        create_source=kind == "bind" and bool(bind.get("create_host_path", True)),
+        no_copy=bool(volume.get("nocopy", False)),
+        size=read.get("size", value.size, 0, within=memory),
+        mode=read.get("mode", lambda text: int(text, 8), 0o1777, within=memory),
+    )
+
+
+def _limits(read: Reader) -> dict[str, Any]:
+    deploy = (read.service.get("deploy") or {}).get("resources") or {}
+    most, least = deploy.get("limits") or {}, deploy.get("reservations") or {}
+    quota, period = read.get("cpu_quota", float, 0.0), read.get("cpu_period", float, 100_000.0)
+    cpus = read.get("cpus", float, 0.0) or read.get("cpus", float, 0.0, within=most) or max(quota, 0) / period
+    return {
+        "memory": read.get("mem_limit", value.size, 0) or read.get("memory", value.size, 0, within=most),
+        "memory_swap": read.get("memswap_limit", value.size_or_unlimited, 0),
+        "memory_reservation": read.get("mem_reservation", value.size, 0)
+        or read.get("memory", value.size, 0, within=least),
+        "cpus": cpus,
+        "cpu_shares": read.get("cpu_shares", int, 0),
+        "cpuset": read.get("cpuset", str, ""),
+        "pids_limit": max(read.get("pids_limit", int, 0) or read.get("pids", int, 0, within=most), 0),
+    }
+
+
+def _rlimits(read: Reader) -> list[RlimitRequest]:
+    found = []
+    for name, one in (read.service.get("ulimits") or {}).items():
+        limits = one if isinstance(one, dict) else {"soft": one, "hard": one}
+        try:
+            found.append(RlimitRequest(name.upper(), int(limits["soft"]), int(limits["hard"])))
+        except (KeyError, ValueError, TypeError):
+            raise ComposeError(f"{read.place}.ulimits.{name}", "is neither a number nor soft and hard") from None
+    return found
+
+
+def _device(read: Reader, one: Any) -> DeviceRequest:
+    if isinstance(one, dict):
+        access = str(one.get("permissions", "rwm"))
+        return DeviceRequest(source=str(one["source"]), target=str(one.get("target", "")), access=access)
+    return cast(DeviceRequest, read.get("devices", device, within={"devices": one}))
+
+
+def _restart(read: Reader) -> RestartPolicy:
+    policy = (read.service.get("deploy") or {}).get("restart_policy")
+    if read.service.get("restart") is not None or not policy:
+        found = read.service.get("restart")
+        return restart_policy("no" if found is None or found is False else str(found))
+    names: dict[str, Literal["no", "always", "on-failure"]] = {
+        "none": "no",
+        "any": "always",
+        "on-failure": "on-failure",
+    }
+    condition, place = str(policy.get("condition", "any")), f"{read.place}.deploy.restart_policy.condition"
+    if condition not in names:
+        raise ComposeError(place, f"{condition!r} is none of {', '.join(names)}")
+    return RestartPolicy(name=names[condition], maximum=int(policy.get("max_attempts", 0)))
+
+
+def _health(read: Reader) -> HealthCheck | None:
+    found: Mapping[str, Any] | None = read.service.get("healthcheck")
+    if not found:
+        return None
+    if found.get("disable"):
+        return HealthCheck(test=["NONE"])
+    test = found.get("test", [])
+    seconds = {key: read.get(key, value.duration, 0.0, within=dict(found)) for key in _HEALTH}
+    return HealthCheck(
+        test=[str(one) for one in test] if isinstance(test, list) else ["CMD-SHELL", str(test)],
+        retries=read.get("retries", int, 0, within=dict(found)),
+        **seconds,
+    )
+
+
+def _log(read: Reader) -> tuple[int, int]:
+    logging = read.service.get("logging") or {}
+    driver, options = str(logging.get("driver", "json-file")), logging.get("options") or {}
+    if driver not in ("json-file", "local"):
+        raise ComposeError(f"{read.place}.logging.driver", f"{driver!r} is neither json-file nor local")
+    defaults = InstanceRequest(image="")
+    size = read.get("max-size", value.size, defaults.log_size, within=options)
+    return size, max(read.get("max-file", int, defaults.log_files + 1, within=options) - 1, 0)
