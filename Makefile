@@ -45,7 +45,7 @@ NATIVE := src/trivet/launch/native
 JOBS ?= 2
 RUN_PYTEST := $(BIN)/python -m pytest
 
-.PHONY: all setup system bytecode native demo test test-unified check fix bench reproduce clean try
+.PHONY: all setup system bytecode native demo test test-unified check fix bench gym reproduce clean try
 
 all: setup
 
@@ -101,6 +101,11 @@ fix: setup
 ## side by side with docker, podman, runc and crun where they are installed
 bench: setup
 	@$(BIN)/python -m bench.run $(ARGS)
+
+## known ways out of containers, tried on trivet, docker, podman, runc and crun where they are installed: docs/gym.md
+gym: setup
+	@bash scripts/packages $(TEST_PACKAGES)
+	@$(BIN)/python -m tests.gym $(ARGS)
 
 ## thirty Dockerfiles, each built in two surroundings: the same digest?
 reproduce: setup

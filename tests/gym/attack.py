@@ -63,6 +63,7 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[str, ...] = ()
     layer: tuple[Entry, ...] = ()
     exec: bool = False
+    perhaps: bool = False  # not every kernel has what this is after
     execs: int = 0  # how often `/proc/self/exe` is run beside it meanwhile
 
 

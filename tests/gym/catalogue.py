@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.gym import catalogue_host
+from tests.gym import catalogue_host, catalogue_identity, catalogue_kernel
 from tests.gym.attack import Attack
 
-ATTACKS: tuple[Attack, ...] = (*catalogue_host.ATTACKS,)
+ATTACKS: tuple[Attack, ...] = (*catalogue_host.ATTACKS, *catalogue_kernel.ATTACKS, *catalogue_identity.ATTACKS)

@@ -54,8 +54,15 @@ def _listening(host: Host) -> list[str]:
 
 def differences(before: Picture, after: Picture) -> list[str]:
     """Name what is not the same."""
-    return [
-        f"{name}: {getattr(before, name)} became {getattr(after, name)}"
-        for name in before.__struct_fields__
-        if getattr(before, name) != getattr(after, name)
-    ]
+    found = []
+    for name in before.__struct_fields__:
+        old, new = Counter(_parts(getattr(before, name))), Counter(_parts(getattr(after, name)))
+        if old != new:
+            found.append(f"{name}: new {sorted((new - old).elements())}, gone {sorted((old - new).elements())}")
+    return found
+
+
+def _parts(value: Counter[str] | tuple[str, ...] | str) -> list[str]:
+    if isinstance(value, str):
+        return value.splitlines()
+    return list(value.elements() if isinstance(value, Counter) else value)

@@ -36,7 +36,7 @@ class Ring:
         self._before = self._picture()
 
     def weakened(self, attack: Attack) -> Verdict:
-        """Try it with the door open."""
+        """Try it with the door open; what it breaks is told with the next real one, if it stays broken."""
         return self._try(self._engine if attack.weak.config is None else self._runtime, attack, weak=True)
 
     def real(self, attack: Attack) -> Verdict:
@@ -50,7 +50,7 @@ class Ring:
             damage = ["the canary's directory has changed"] if canary.changed() else []
         if not subject.alive():
             damage.append(f"{subject.name} does not answer any more")
-        return Verdict(escaped, outcome, damage + self._damage())
+        return Verdict(escaped, outcome, damage if weak else damage + self._damage())
 
     def _picture(self) -> invariant.Picture:
         return invariant.take(self._host, (*self._engine.programs(), *self._runtime.programs()))

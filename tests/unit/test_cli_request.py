@@ -55,7 +55,7 @@ ACCEPTED: list[tuple[list[str], dict[str, Any]]] = [
     (["-l", "a=1", "--label", "b"], {"labels": {"a": "1", "b": ""}}),
     (["-m", "512m", "--memory-swap", "-1", "--cpus", "1.5"], {"memory": 512 << 20, "memory_swap": -1, "cpus": 1.5}),
     (["-m=1g", "--shm-size", "64k", "-c", "512"], {"memory": 1 << 30, "shm_size": 64 << 10, "cpu_shares": 512}),
-    (["--pids-limit", "-1"], {"pids_limit": 0}),
+    (["--pids-limit", "-1"], {"pids_limit": -1}),
     (["--pids-limit", "100", "--cpuset-cpus", "0-1"], {"pids_limit": 100, "cpuset": "0-1"}),
     (["-v", "data:/data:ro"], {"mounts": [volume("/data", "data", read_only=True)]}),
     (["-v", "/data"], {"mounts": [volume("/data")]}),

@@ -58,7 +58,7 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         cpus=args.cpus,
         cpu_shares=args.cpu_shares,
         cpuset=args.cpuset_cpus,
-        pids_limit=max(args.pids_limit, 0),
+        pids_limit=args.pids_limit,
         shm_size=args.shm_size,
         rlimits=[ulimit(text) for text in args.ulimit],
         sysctls=dict(args.sysctl),

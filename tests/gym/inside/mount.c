@@ -80,7 +80,8 @@ static int release_agent(char **words)
     mkdir("/tmp/cgroup", 0755);
     if (mount("cgroup", "/tmp/cgroup", "cgroup", 0, words[1] ? words[1] : name))
         return denied("mounting a hierarchy");
-    mkdir("/tmp/cgroup/child", 0755);
+    if (mkdir("/tmp/cgroup/child", 0755))
+        return denied("a group");
     int failed = put("/tmp/cgroup/release_agent", words[0]) || put("/tmp/cgroup/child/notify_on_release", "1");
     int told = errno;
     if (!failed) {

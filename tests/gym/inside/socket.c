@@ -51,25 +51,25 @@ static int engine(char **words)
     return denied("every socket");
 }
 
-/* FAMILY TYPE: make a socket, by numbers. */
+/* FAMILY TYPE PROTOCOL: make a socket, by numbers. */
 static int family(char **words)
 {
-    return socket(atoi(words[0]), atoi(words[1]), 0) < 0 ? denied("socket") : got("a socket");
+    return socket(atoi(words[0]), atoi(words[1]), atoi(words[2])) < 0 ? denied("socket") : got("a socket");
 }
 
-/* PATH: type something into a terminal that is not ours; "" is the one we were given. */
+/* PATH...: type something into every terminal that can be had. */
 static int push(char **words)
 {
-    int fd = words[0] && *words[0] ? open(words[0], O_RDWR | O_NOCTTY) : 0;
-    if (fd < 0)
-        return denied(words[0]);
-    for (const char *at = "owned\n"; *at; at++)
-        if (ioctl(fd, 0x5412 /* TIOCSTI */, at))
-            return denied("TIOCSTI");
-    return got("a terminal");
+    int heard = 0;
+    for (; *words; words++) {
+        int fd = open(*words, O_RDWR | O_NOCTTY);
+        for (const char *at = "owned\n"; fd >= 0 && *at; at++)
+            heard += ioctl(fd, 0x5412 /* TIOCSTI */, at) == 0;
+    }
+    return heard ? got("a terminal") : denied("TIOCSTI");
 }
 
 const struct verb socket_verbs[] = {
     {"abstract", 1, abstract}, {"loopback", 1, loopback}, {"engine", 1, engine},
-    {"family", 2, family},     {"push", 0, push},         {0},
+    {"family", 3, family},     {"push", 1, push},         {0},
 };

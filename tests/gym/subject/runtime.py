@@ -14,7 +14,7 @@ from typing import Any
 from tests.gym.attack import Attack, Outcome, Weakening
 from tests.gym.host import Host
 from tests.gym.program import tree
-from tests.gym.subject.contract import NotApplicable, argv
+from tests.gym.subject.contract import NotApplicable, argv, hide_unified
 from tests.runtime import merge
 
 
@@ -30,6 +30,8 @@ class Runtime:
         self._host = host
         self._directory = directory
         self._directory.mkdir(parents=True)
+        if self.name == "crun":
+            hide_unified(host)
         self._words: list[str | Path] = [self._command, "--root", directory / "state"]
         self._group = f"/trivet-gym-{os.getpid()}"
 

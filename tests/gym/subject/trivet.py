@@ -120,10 +120,10 @@ class Trivet:
 
     def _image(self, attack: Attack, words: dict[str, str]) -> str:
         """Import the image, once for all attacks that use the same; links into a canary's directory make it its own."""
-        content = image(self._host.program, attack.layer, words)
-        if (known := hash(content)) not in self._images:
+        known = tuple((entry.path, entry.link.format(**words), entry.content.format(**words)) for entry in attack.layer)
+        if known not in self._images:
             name = f"gym:{len(self._images)}"
-            list(self._client.images.import_(content, name))
+            list(self._client.images.import_(image(self._host.program, attack.layer, words), name))
             self._images[known] = name
         return self._images[known]
 
