@@ -114,6 +114,8 @@ def test_status_words() -> None:
     assert status(gone, NOW) == "exited (out of memory) 1 second ago"
     assert status(instance(status="created"), NOW) == "created"
     assert level(instance(isolation="vm", acceleration="emulation")) == "vm (emulated)"
+    assert level(instance(isolation="vm", acceleration="kvm", origin="forked")) == "vm (forked)"
+    assert level(instance(isolation="vm", acceleration="emulation", origin="booted why")) == "vm (emulated, booted)"
 
 
 def test_ports_and_ids() -> None:

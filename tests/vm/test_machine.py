@@ -94,7 +94,7 @@ def test_silent_machine_is_given_up(machine: Harness, monkeypatch: pytest.Monkey
     """A machine that doesn't answer in time is tried twice, told, and its release leaves no process."""
     monkeypatch.setattr(vm, "_PATIENCE", dict.fromkeys(vm._PATIENCE, 0.3))
     with pytest.raises(MachineSilent, match="did not answer"):
-        machine.start("true")
+        machine.start("true", memory=217 << 20)  # a shape that has no template
     name, directory = machine.plan.name, machine.plan.directory
     machine.close()
     assert subprocess.run(["pgrep", "-f", f"qemu.*{name}"], capture_output=True).returncode == 1

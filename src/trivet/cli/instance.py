@@ -79,8 +79,10 @@ def _columns(args: Namespace) -> list[Column[Instance]]:
 
 
 def level(row: Instance) -> str:
-    """Name the level, and say so when a machine is only emulated."""
-    return f"{row.isolation} (emulated)" if row.acceleration == "emulation" else row.isolation
+    """Name the level, and say so when a machine is only emulated, and whether it was forked or booted."""
+    words = ["emulated"] if row.acceleration == "emulation" else []
+    words += row.origin.split()[:1]
+    return f"{row.isolation} ({', '.join(words)})" if words else row.isolation
 
 
 def status(row: Instance, now: float | None = None) -> str:

@@ -17,6 +17,7 @@ WORDS = {
     "images": ("all images without a name", "all images no instance uses"),
     "volumes": ("all anonymous volumes no instance uses", "ALL volumes no instance uses, with their data"),
     "build": ("the build cache", ""),
+    "templates": ("all templates that machines are forked from", ""),
     "networks": ("all networks no instance uses", ""),
 }
 

@@ -175,7 +175,7 @@ COMMANDS = {
         examples=(("trivet system check", ""),),
     ),
     "prune": prune_command(
-        ("instances", "networks", "build", "images"),
+        ("instances", "networks", "build", "templates", "images"),
         "trivet system prune",
         flag("-a", "--all", help="also named images no instance uses"),
         flag("--volumes", help="also anonymous volumes"),

@@ -221,6 +221,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     log_path: str
     health: Health | None = None  # None: it isn't checked
     users: UserRange | None = None  # None: the host's own, or a machine's
+    origin: str = ""  # how a machine began: "forked", or "booted" and why
     size: int = -1  # bytes of the writable layer, only when asked for (-s)
 
 
@@ -461,7 +462,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PruneRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`prune`: kinds of instances, networks, volumes, build, images; `all` of them, not only what nobody named."""
+    """`prune`: kinds of instances, networks, volumes, build, templates, images; `all` of them, also what has a name."""
 
     kinds: list[str]
     all: bool = False

@@ -13,6 +13,7 @@ from trivet.engine.host import facts
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.status import Word
+from trivet.isolation.driver import Forking
 
 T = TypeVar("T")
 Match = Callable[[T, str], bool]
@@ -121,4 +122,10 @@ def usage(context: Context, users: dict[str, list[str]]) -> list[Usage]:
             reclaimable=sum(volume.size for volume in volumes if not volume.users),
         ),
         context.cache.usage(),
+        *_templates(context),
     ]
+
+
+def _templates(context: Context) -> list[Usage]:
+    found = [driver.templates() for driver in context.drivers.values() if isinstance(driver, Forking)]
+    return [Usage(kind="templates", total=count, active=0, size=size, reclaimable=size) for count, size in found]

@@ -12,8 +12,9 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.remove import remove
 from trivet.engine.instance.status import Word
+from trivet.isolation.driver import Forking
 
-KINDS = ("instances", "networks", "volumes", "build", "images")
+KINDS = ("instances", "networks", "volumes", "build", "templates", "images")
 
 
 async def check(context: Context, repair: bool) -> list[Finding]:
@@ -100,6 +101,16 @@ async def _prune_build(context: Context, request: PruneRequest) -> Removed:
     return await asyncio.to_thread(context.cache.forget, request.dry_run)
 
 
+async def _prune_templates(context: Context, request: PruneRequest) -> Removed:
+    """What machines are forked from; those that run go on."""
+    removed = Removed()
+    for driver in context.drivers.values():
+        if isinstance(driver, Forking):
+            names, freed = await asyncio.to_thread(driver.prune_templates, dry_run=request.dry_run)
+            removed = Removed(deleted=[*removed.deleted, *(f"template {name}" for name in names)], freed=freed)
+    return removed
+
+
 async def _prune_images(context: Context, request: PruneRequest) -> Removed:
     return await asyncio.to_thread(context.images.prune, every=request.all, dry_run=request.dry_run)
 
@@ -109,5 +120,6 @@ PRUNERS: dict[str, Callable[[Context, PruneRequest], Awaitable[Removed]]] = {
     "networks": _prune_networks,
     "volumes": _prune_volumes,
     "build": _prune_build,
+    "templates": _prune_templates,
     "images": _prune_images,
 }

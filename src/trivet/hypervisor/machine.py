@@ -1,6 +1,7 @@
 """A machine as a record, and the QEMU command line it means: pure, nothing is looked up.
 
-Order matters where the guest counts: drives become vda, vdb, ... as they are listed.
+Order matters where the guest counts: drives become vda, vdb, ... as they are listed. What every machine has comes
+first, so that a fork's devices are where they were in its template, and its own behind them.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import msgspec
 
 from trivet.hypervisor.device.balloon import Balloon
 from trivet.hypervisor.device.device import Device, option
-from trivet.hypervisor.device.drive import Drive
+from trivet.hypervisor.device.drive import Drive, Placeholder
+from trivet.hypervisor.device.generation import Generation
 from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.device.rng import Rng
 from trivet.hypervisor.device.serial import Console, Port
 from trivet.hypervisor.device.share import Share
+from trivet.hypervisor.device.slot import Slot
 
 MEBIBYTE = 1 << 20
 TRANSLATION_BUFFER = 64  # MiB for translated code under emulation; QEMU's default is a quarter of the host's memory
@@ -31,8 +34,18 @@ class Acceleration(StrEnum):
     EMULATION = "emulation"
 
 
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """The file of the guest's memory, by a path that QEMU opens; what the guest writes goes into it if `shared`."""
+
+    path: str
+    shared: bool
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything QEMU is told. `memory` is in bytes, rounded up to a MiB; `qmp` is the socket of its monitor."""
+    """Everything QEMU is told. `memory` is in bytes, rounded up to a MiB; `qmp` is the socket of its monitor.
+
+    With `memory_file` the memory is that file. An `incoming` one waits for the state to begin in, and to be resumed.
+    """
 
     name: str
     program: str
@@ -44,18 +57,22 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     console: Console
     qmp: str = ""
     agent: Port | None = None
-    drives: tuple[Drive, ...] = ()
+    drives: tuple[Drive | Placeholder, ...] = ()
     nics: tuple[Nic, ...] = ()
     share: Share | None = None
-    balloon: bool = True
+    balloon: Balloon | None = Balloon()
+    generation: Generation | None = None
+    slot: Slot | None = None
+    memory_file: Memory | None = None
+    incoming: bool = False
     board: str = "q35"
 
     @property
     def devices(self) -> tuple[Device, ...]:
         """List the devices in the order the guest's bus has them."""
-        optional: list[Device | None] = [self.console, self.agent, *self.drives, *self.nics, self.share, Rng()]
-        present = tuple(device for device in optional if device is not None)
-        return (*present, Balloon()) if self.balloon else present
+        common: list[Device | None] = [self.console, self.agent, Rng(), self.balloon, self.generation, self.slot]
+        own: list[Device | None] = [*self.drives, *self.nics, self.share]
+        return tuple(device for device in (*common, *own) if device is not None)
 
 
 def command_line(machine: Machine) -> tuple[str, ...]:
@@ -70,6 +87,7 @@ def command_line(machine: Machine) -> tuple[str, ...]:
         *_memory(machine),
         *("-kernel", machine.kernel, "-initrd", machine.initramfs, "-append", kernel_command_line(machine)),
         *_monitor(machine),
+        *(("-incoming", "defer", "-S") if machine.incoming else ()),
         *(word for device in machine.devices for word in device.arguments()),
     )
 
@@ -90,7 +108,7 @@ def kernel_command_line(machine: Machine) -> str:
 
 def _board(machine: Machine) -> list[str]:
     board = option(machine.board, usb=False, vmport=False, smm=False, sata=False, smbus=False)
-    if machine.share is not None:
+    if machine.share is not None or machine.memory_file is not None:
         board += ",memory-backend=memory"
     if machine.acceleration is Acceleration.KVM:
         return ["-machine", board, "-accel", "kvm", "-cpu", "host"]
@@ -101,6 +119,9 @@ def _board(machine: Machine) -> list[str]:
 def _memory(machine: Machine) -> list[str]:
     """Give the guest its memory; a share's server has to see it too, so then it is a shared memfd."""
     size = f"{-(-machine.memory // MEBIBYTE)}M"
+    if (file := machine.memory_file) is not None:
+        backend = option("memory-backend-file", id="memory", size=size, mem_path=file.path, share=file.shared)
+        return ["-m", size, "-object", backend]
     if machine.share is None:
         return ["-m", size]
     return ["-m", size, "-object", option("memory-backend-memfd", id="memory", size=size, share=True)]

@@ -54,7 +54,7 @@ def _boots(qemu: str, kernel: Path, initramfs: Path) -> bool:
             kernel=str(kernel),
             initramfs=str(initramfs),
             console=Console(log=str(console)),
-            balloon=False,
+            balloon=None,
         )
         try:
             subprocess.run(command_line(machine), stdin=subprocess.DEVNULL, capture_output=True, timeout=_DEADLINE)

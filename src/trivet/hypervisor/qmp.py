@@ -18,6 +18,8 @@ from trivet.base.error import Internal, Unavailable
 
 _PATIENCE = 10.0
 _LINE_LIMIT = 1 << 20
+_STEP = 0.002
+_BOUND = 0.5
 
 
 class QmpUnavailable(Unavailable):
@@ -50,12 +52,14 @@ class _Message(msgspec.Struct):
 class Qmp:
     """One conversation with a running QEMU. Use as a context manager."""
 
-    def __init__(self, path: Path, patience: float = _PATIENCE) -> None:
+    def __init__(self, path: Path, patience: float = _PATIENCE, connection: socket.socket | None = None) -> None:
+        """Connect to `path`, or speak over a `connection` that is there already and is closed in the end."""
         self._path = path
         self._deadline = time.monotonic() + patience
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket = connection or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._connect()
+            if connection is None:
+                self._connect()
             self._lines = self._read_lines()
             self._next()
             self.execute("qmp_capabilities")
@@ -78,11 +82,34 @@ class Qmp:
             self._socket.sendall(msgspec.json.encode(request) + b"\n")
         except OSError as error:
             raise QmpUnavailable(self._path, str(error)) from error
+        return self._answer(command)
+
+    def _answer(self, command: str) -> Any:
         while (message := self._next()).event:
             pass
         if message.error is not None:
             raise QmpRefused(command, message.error.desc)
         return message.value
+
+    def give(self, name: str, descriptor: int) -> None:
+        """Hand a descriptor over, to be named in the address `fd:name`."""
+        request = msgspec.json.encode({"execute": "getfd", "arguments": {"fdname": name}}) + b"\n"
+        self._socket.settimeout(self._left())
+        socket.send_fds(self._socket, [request], [descriptor])
+        self._answer("getfd")
+
+    def save(self, descriptor: int) -> None:
+        """Stop the machine and write its state, but not the memory it shares with a file."""
+        self._ignore_shared()
+        self.give("state", descriptor)
+        self.execute("migrate", uri="fd:state")
+        self._migrated()
+
+    def load(self, descriptor: int) -> None:
+        """Take the state that stands in a file; QEMU has it open as `descriptor` and its memory in place."""
+        self._ignore_shared()
+        self.execute("migrate-incoming", uri=f"fd:{descriptor}")
+        self._migrated()
 
     def pause(self) -> None:
         """Stop the virtual CPUs."""
@@ -108,10 +135,26 @@ class Qmp:
         """Ask the guest to give memory back until it has `memory` bytes."""
         self.execute("balloon", value=memory)
 
+    def _ignore_shared(self) -> None:
+        self.execute("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
+
+    def _migrated(self) -> None:
+        while (status := self.execute("query-migrate")).get("status") not in ("completed", "failed", "cancelled"):
+            time.sleep(_STEP)
+        if status["status"] != "completed":
+            raise QmpRefused("its state", str(status.get("error-desc", status["status"])))
+
     def _connect(self) -> None:
+        patience = time.monotonic() + _BOUND
         try:
             self._socket.settimeout(self._left())
-            self._socket.connect(str(self._path))
+            while True:
+                try:
+                    return self._socket.connect(str(self._path))
+                except ConnectionRefusedError:  # it is bound before it listens
+                    if time.monotonic() > patience:
+                        raise
+                time.sleep(_STEP)
         except OSError as error:
             raise QmpUnavailable(self._path, error.strerror or str(error)) from error
 

@@ -144,6 +144,20 @@ class Pausable(Protocol):
 
 
 @runtime_checkable
+class Forking(Protocol):
+    """A level whose instances may begin as a copy of something that runs already."""
+
+    def origin(self, plan: Plan) -> str:
+        """Tell how the instance began: "forked", or "booted" and why; "" when it hasn't."""
+
+    def templates(self) -> tuple[int, int]:
+        """Count what instances are copied from, and the bytes it takes on disk."""
+
+    def prune_templates(self, *, dry_run: bool) -> tuple[list[str], int]:
+        """Remove it; instances that run go on. Names, and bytes freed."""
+
+
+@runtime_checkable
 class Resizable(Protocol):
     """A level whose limits can change while the instance runs."""
 

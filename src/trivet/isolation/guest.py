@@ -49,11 +49,16 @@ def shared(plan: Plan) -> tuple[Mount, ...]:
     return tuple(mount for mount in plan.mounts if mount.kind == "bind")
 
 
-def launch(plan: Plan) -> list[Operation]:
-    """Compute what the agent does as session 0."""
+def launch(plan: Plan, *, forked: bool = False) -> list[Operation]:
+    """Compute what the agent does as session 0; a forked machine's interfaces are new to its kernel."""
     spec = _specification(plan)
     setting = _setting(plan.program, mount=(*_root(), *_share(plan), *_files(plan)), network=_network(plan.attachments))
-    return [*_group(plan), *runtime.launch(spec, msgspec.structs.replace(setting, init=plan.init))]
+    found = [WriteFile("/sys/bus/pci/rescan", b"1")] if forked and (_taps(plan) or shared(plan)) else []
+    return [*found, *_group(plan), *runtime.launch(spec, msgspec.structs.replace(setting, init=plan.init))]
+
+
+def _taps(plan: Plan) -> bool:
+    return any(attachment.kind == "tap" for attachment in plan.attachments)
 
 
 def enter(plan: Plan, program: Program) -> list[Operation]:

@@ -15,7 +15,8 @@ from trivet.hypervisor.device.drive import Drive
 from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.device.serial import Console, Port
 from trivet.hypervisor.device.share import Share
-from trivet.hypervisor.machine import MEBIBYTE, Acceleration, Machine, command_line
+from trivet.hypervisor.machine import MEBIBYTE, Acceleration, Machine, Memory, command_line
+from trivet.hypervisor.template import SLOT, shape_of
 from trivet.isolation import guest
 from trivet.isolation.plan import Mount, Plan
 from trivet.kernel import capability
@@ -25,6 +26,7 @@ from trivet.launch.operation import (
     Bind,
     Capabilities,
     Exec,
+    Give,
     Monitor,
     NoNewPrivileges,
     Operation,
@@ -60,6 +62,20 @@ class NetworkUnsupported(Unsupported):
         )
 
 
+MEMORY_DESCRIPTOR, STATE_DESCRIPTOR = 50, 51  # far above what the monitor has open
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What a forked machine begins with: paths of its template's memory and state, and whether it may share the former.
+
+    A machine that shares its memory with a file server has a copy of its own, `writable`.
+    """
+
+    memory: str
+    state: str
+    writable: bool = False
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine offers a guest: programs, kernel, acceleration, CPUs."""
 
@@ -69,6 +85,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str
     initramfs: str
     cpus: int
+    origin: Origin | None = None
 
 
 def memory(plan: Plan) -> int:
@@ -97,7 +114,7 @@ def machine(plan: Plan, host: Host) -> Machine:
         if _is_tap(plan, attachment.kind)
     )
     socket = f"{plan.directory}/{SHARE_SOCKET}"
-    return Machine(
+    made = Machine(
         name=plan.name or plan.id,
         program=host.qemu,
         acceleration=host.acceleration,
@@ -115,6 +132,7 @@ def machine(plan: Plan, host: Host) -> Machine:
         nics=nics,
         share=Share(tag=guest.SHARE_TAG, socket=socket) if guest.shared(plan) else None,
     )
+    return _forked(made, host.origin) if host.origin else made
 
 
 def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap: tuple[str, ...]) -> list[Operation]:
@@ -127,17 +145,42 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
             log_files=plan.log.files,
             reap=reap,
         ),
-        Relay(child_fd=AGENT_DESCRIPTOR, payload=encode(guest.launch(plan))),
+        Relay(
+            child_fd=AGENT_DESCRIPTOR,
+            payload=encode(guest.launch(plan, forked=host.origin is not None)),
+            fork=int(host.origin is not None),
+        ),
         Spawn(flags=FLAGS["mount"] | FLAGS["pid"], stdin=int(plan.program.stdin), cgroup=unified),
         *(WriteFile(write.path, write.value.encode()) for write in joins),
         Propagation("/", PROPAGATION["rslave"]),
         *_staging(plan, host),
+        *_origin(host.origin),
         *_rights(plan),
         Exec(command_line(machine(plan, host))),
     ]
 
 
 _PERIOD = 100_000
+
+
+def _forked(made: Machine, origin: Origin) -> Machine:
+    """Give a machine what its template has, so that it can begin with its state."""
+    shape = shape_of(made)
+    return msgspec.structs.replace(
+        made,
+        balloon=shape.balloon,
+        generation=shape.generation,
+        slot=shape.slot,
+        share=msgspec.structs.replace(made.share, slot=SLOT) if made.share else None,
+        memory_file=Memory(path=f"/proc/self/fd/{MEMORY_DESCRIPTOR}", shared=origin.writable),
+        incoming=True,
+    )
+
+
+def _origin(origin: Origin | None) -> list[Operation]:
+    if origin is None:
+        return []
+    return [Give(origin.memory, 1, MEMORY_DESCRIPTOR), Give(origin.state, 0, STATE_DESCRIPTOR)]
 
 
 def _is_tap(plan: Plan, kind: str) -> bool:

@@ -3,6 +3,7 @@
 CACHE/
 ├── kernel/RELEASE/      see guest/kernel.py
 ├── initramfs-DIGEST     one for each set of devices
+├── template/KEY/        see hypervisor/template.py
 └── acceleration         what probe guests have shown
 """
 
@@ -38,8 +39,11 @@ def acceleration(cache: Path) -> Acceleration:
     return _probed(cache, kernel.obtain(cache))
 
 
-def acquire(cache: Path, plan: Plan) -> Host:
-    """Find or make what an instance's machine boots from. Raises a `TrivetError` naming what is missing."""
+def acquire(cache: Path, plan: Plan, *, template: bool = False) -> Host:
+    """Find or make what an instance's machine boots from, or the `template` it is forked from.
+
+    Raises a `TrivetError` naming what is missing.
+    """
     missing, hint = lacks()
     if missing:
         raise Unsupported(f"level vm lacks {', '.join(missing)}", hint=hint or None)
@@ -48,8 +52,8 @@ def acquire(cache: Path, plan: Plan) -> Host:
         found,
         AGENT,
         cache,
-        network=any(attachment.kind == "tap" for attachment in plan.attachments),
-        share=bool(guest.shared(plan)),
+        network=template or any(attachment.kind == "tap" for attachment in plan.attachments),
+        share=template or bool(guest.shared(plan)),
     )
     return Host(
         qemu=_path(program.QEMU),

@@ -6,6 +6,7 @@ plan.directory/
 ├── qmp.sock                  QEMU's control socket
 ├── share/                    where bind mounts are gathered, in QEMU's mount namespace only
 ├── share.sock, share.log     virtiofsd's
+├── origin                    whether it was forked or booted, and why
 └── paused                    there while the machine is paused
 """
 
@@ -19,7 +20,8 @@ from pathlib import Path
 from trivet.base.error import Conflict, InvalidArgument, TrivetError
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.qmp import Qmp
-from trivet.isolation import boot, guest, machine, provision
+from trivet.hypervisor.template import Templates
+from trivet.isolation import boot, fork, gauge, guest, machine, provision
 from trivet.isolation.driver import Ability, ProcessRow, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
@@ -36,17 +38,20 @@ UNSHARED = ("mount", "pid", "uts", "ipc", "cgroup", "network", "kernel")
 _PATIENCE = {Acceleration.KVM: 20.0, Acceleration.EMULATION: 60.0}
 """Seconds until a machine that hasn't answered is given up; a machine or two in a hundred hangs when it boots."""
 _ATTEMPTS = 2
+_FORK_PATIENCE = 30.0
 _ANSWER = 30.0
 _QUICK = 5.0
+_LEFT = ("monitor.sock", "pid", "exit", "paused", machine.CONSOLE, machine.QMP, machine.SHARE_SOCKET, fork.ORIGIN)
 
 
 class VmDriver:
-    """The driver of the vm level; also Pausable. `cache` keeps kernel, initramfs and what was probed."""
+    """The driver of the vm level; also Pausable and Forking. `cache` keeps kernel, initramfs and what was probed."""
 
     level = Level.VM
 
     def __init__(self, cache: Path = CACHE) -> None:
         self.cache = cache
+        self._templates = Templates(cache / "template")
 
     def ability(self) -> Ability:
         """Tell what this level needs and offers here; the first time, the guest kernel is fetched and tried."""
@@ -82,16 +87,20 @@ class VmDriver:
         group(plan).create(machine.resources(plan))
 
     def start(self, plan: Plan) -> Channel:
-        """Boot the machine and set the program up in it; it waits for `Channel.go()`.
+        """Fork the machine, or boot it, and set the program up in it; it waits for `Channel.go()`.
 
         A machine that hangs while it boots is replaced once.
         """
+        forked, reason = self._fork(plan)
+        if forked is not None:
+            return forked
         host = provision.acquire(self.cache, plan)
         patience = _PATIENCE[host.acceleration]
         for _ in range(_ATTEMPTS):
             self._clear(plan)
+            fork.note(plan, fork.BOOTED, reason)
             try:
-                return self._boot(plan, host, patience)
+                return self._launch(plan, host, patience)
             except LaunchTimeout:
                 continue
         raise boot.MachineSilent(f"instance {plan.name}", patience, _console(plan))
@@ -141,7 +150,7 @@ class VmDriver:
         """Measure resource use: of the machine from outside, and how many processes are inside."""
         paused = self._running(plan, "running", "paused") == "paused"
         used = group(plan).usage()
-        received, sent = _traffic(plan)
+        received, sent = gauge.traffic(plan)
         return Stats(
             cpu=used.cpu,
             memory=used.memory,
@@ -160,7 +169,19 @@ class VmDriver:
             channel.go()
             text = _output(channel)
         now = time.time()
-        return [_row(line, now) for line in text.decode(errors="replace").splitlines()]
+        return [gauge.row(line, now) for line in text.decode(errors="replace").splitlines()]
+
+    def origin(self, plan: Plan) -> str:
+        """Tell whether the machine was forked from a template, or booted and why."""
+        return fork.noted(plan)
+
+    def templates(self) -> tuple[int, int]:
+        """Count the templates, and the bytes they take on disk."""
+        return self._templates.usage()
+
+    def prune_templates(self, *, dry_run: bool) -> tuple[list[str], int]:
+        """Remove them."""
+        return self._templates.prune(dry_run=dry_run)
 
     def pause(self, plan: Plan) -> None:
         """Stop the machine's virtual CPUs."""
@@ -184,19 +205,35 @@ class VmDriver:
 
     # --- start --------------------------------------------------------------------------------------
 
-    def _boot(self, plan: Plan, host: machine.Host, patience: float) -> Channel:
-        steps = self._plan(plan, host)
+    def _fork(self, plan: Plan) -> tuple[Channel | None, str]:
+        """Start the machine from a template; None and why when it has to boot instead."""
+        host = provision.acquire(self.cache, plan, template=True)
+        self._clear(plan)
         try:
-            return spawn(steps, directory=Path(plan.directory), timeout=patience)
-        except LaunchError as error:
-            raise self._explain(plan, error) from error
+            with fork.prepared(self._templates, plan, host, _PATIENCE[host.acceleration]) as ready:
+                fork.note(plan, fork.FORKED)
+                return self._launch(plan, ready, _FORK_PATIENCE), ""
+        except (fork.CannotFork, LaunchTimeout) as error:
+            if Path(plan.directory, fork.ORIGIN).exists():
+                self._templates.forget(machine.machine(plan, host), error.message)
+            return None, error.message
 
-    def _explain(self, plan: Plan, error: LaunchError) -> TrivetError:
+    def _launch(self, plan: Plan, host: machine.Host, patience: float) -> Channel:
+        steps, forked = self._plan(plan, host), host.origin is not None
+        meanwhile = fork.wake(plan, machine.machine(plan, host).share) if forked else None
+        try:
+            return spawn(steps, directory=Path(plan.directory), timeout=patience, meanwhile=meanwhile)
+        except LaunchError as error:
+            raise self._explain(plan, error, forked) from error
+
+    def _explain(self, plan: Plan, error: LaunchError, forked: bool) -> TrivetError:
         """Say what went wrong: a step on the host, the boot, or a step in the guest."""
         name, console = f"instance {plan.name}", _console(plan)
         if error.index == 0 and error.errno == errno.ECHILD:  # the monitor's word for a machine that ended
-            return boot.ended(name, console, _machine_log(plan))
-        steps: list[Operation | None] = [*guest.launch(plan)] if boot.came_up(console) else []
+            ended = boot.ended(name, console, _machine_log(plan))
+            return fork.CannotFork(ended.message) if forked else ended
+        up = console.exists() if forked else boot.came_up(console)  # a fork is up as soon as it is there
+        steps: list[Operation | None] = [*guest.launch(plan, forked=forked)] if up else []
         step = steps[error.index] if error.index < len(steps) else error.operation
         return explain(step, error.errno, error.text, name)
 
@@ -206,7 +243,7 @@ class VmDriver:
             return
         life.clear(Path(plan.directory), group(plan))
         group(plan).create(machine.resources(plan))
-        for name in ("monitor.sock", "pid", "exit", "paused", machine.CONSOLE, machine.QMP, machine.SHARE_SOCKET):
+        for name in _LEFT:
             Path(plan.directory, name).unlink(missing_ok=True)
 
     def _plan(self, plan: Plan, host: machine.Host) -> list[Operation]:
@@ -252,32 +289,3 @@ def _output(channel: Channel) -> bytes:
         if frame.type is Type.STDOUT:
             parts.append(frame.payload)
     return b"".join(parts)
-
-
-def _row(line: str, now: float) -> ProcessRow:
-    """Read a line of the `processes` builtin: pid, parent, user, age and CPU time in ms, command.
-
-    The share of a core is over the life of the process, as on the other levels.
-    """
-    pid, ppid, uid, age, used, command = line.split(" ", 5)
-    return ProcessRow(
-        pid=int(pid),
-        ppid=int(ppid),
-        user="root" if uid == "0" else uid,
-        command=command,
-        cpu=round(100 * int(used) / max(int(age), 1), 1),
-        started=now - int(age) / 1000,
-    )
-
-
-def _traffic(plan: Plan) -> tuple[int, int]:
-    """Add up what the tap devices carried; what they send is what the guest receives."""
-    devices = [attachment.device for attachment in plan.attachments if attachment.kind == "tap"]
-    return sum(_count(name, "tx_bytes") for name in devices), sum(_count(name, "rx_bytes") for name in devices)
-
-
-def _count(device: str, name: str) -> int:
-    try:
-        return int(Path("/sys/class/net", device, "statistics", name).read_text())
-    except OSError:
-        return 0

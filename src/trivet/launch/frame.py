@@ -28,6 +28,8 @@ class Type(IntEnum):
     EXEC = 0x07  # monitor of a VM only: an encoded plan; the connection becomes that session's
     CREDIT = 0x08  # u32 bytes the receiver has consumed (relay only; each session starts with WINDOW)
     CLOSE = 0x09  # the client of this session is gone: kill it (relay only)
+    CALL = 0x0A  # agent only, and a forked one: say HELLO again, the first one went to the template's maker
+    HOST = 0x0B  # agent only, before START: u64 time in ns, 32 random bytes
 
     HELLO = 0x41  # JSON object: {"version": 1, "state": "created|running", "pid": N}
     READY = 0x42  # set up; waits for GO

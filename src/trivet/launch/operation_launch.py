@@ -27,12 +27,14 @@ class Relay(Operation, frozen=True):
 
     The child (QEMU) gets the other end as descriptor `child_fd`. On the agent's HELLO the monitor
     sends START with `payload` (an encoded plan); session 0's output, exit and errors are the
-    instance's own, and EXEC frames of clients open further sessions.
+    instance's own, and EXEC frames of clients open further sessions. The agent of a `fork` has said
+    its HELLO in the template already, and is called to say it again.
     """
 
     code = 2
     child_fd: int
     payload: bytes
+    fork: int = 0
 
 
 class Spawn(Operation, frozen=True):
@@ -98,6 +100,15 @@ class Background(Operation, frozen=True):
     argv: tuple[str, ...]
     log: str = ""
     ready: str = ""
+
+
+class Give(Operation, frozen=True):
+    """Open host path `path`, with `writable` 1 also for writing, as descriptor `number` (below 64) of the program."""
+
+    code = 18
+    path: str
+    writable: int
+    number: int
 
 
 class Exec(Operation, frozen=True):

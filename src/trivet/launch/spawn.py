@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from trivet.launch.channel import Channel, Frame
@@ -30,7 +32,17 @@ __all__ = [
 SETUP_TIMEOUT = 120.0
 
 
-def spawn(operations: list[Operation], *, directory: Path, timeout: float = SETUP_TIMEOUT) -> Channel:
+Meanwhile = Callable[[Callable[[], bool]], None]
+"""What is done while a monitor sets up: it is given a question, whether the launcher has reported already."""
+
+
+def spawn(
+    operations: list[Operation],
+    *,
+    directory: Path,
+    timeout: float = SETUP_TIMEOUT,
+    meanwhile: Meanwhile | None = None,
+) -> Channel:
     """Start a monitor with a plan whose `Monitor` names `directory`; it is set up when this returns.
 
     The channel has had its HELLO and is not attached. Raises `LaunchError`, or `LaunchTimeout` after
@@ -45,6 +57,8 @@ def spawn(operations: list[Operation], *, directory: Path, timeout: float = SETU
         finally:
             os.close(writing)
         adopt(pid)
+        if meanwhile:
+            meanwhile(lambda: bool(select.select([reading], [], [], 0)[0]))
         frame = _read_report(reading, time.monotonic() + timeout)
     if frame is None:
         raise LaunchError(None, 0, "the monitor ended without a report")

@@ -17,6 +17,7 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     `wanted` is False once somebody asked it to stop: restart policies then leave it alone.
     One that is `removing` has lost some of what it had: the next engine goes on with that.
     `check` is how its health is found out, `health` what was found since it was started.
+    `origin` says how a machine began: forked, or booted and why.
     `image` is the name it was asked for by, `image_id` the digest of its configuration.
     """
 
@@ -29,6 +30,7 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     word: Word = Word.CREATED
     wanted: bool = False
     acceleration: str = "native"
+    origin: str = ""
     created: int = 0
     started: int = 0
     finished: int = 0
@@ -60,6 +62,7 @@ def view(record: InstanceRecord, size: int = -1) -> Instance:
         image_id=record.image_id,
         isolation=record.request.isolation,
         acceleration=record.acceleration,
+        origin=record.origin,
         status=record.word,
         pid=record.pid,
         exit_code=record.exit_code,

@@ -22,6 +22,7 @@ from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
 from trivet.engine.instance.watch import Watch
 from trivet.engine.network import names
+from trivet.isolation.driver import Forking
 from trivet.isolation.owner import hold
 from trivet.isolation.plan import Plan
 from trivet.launch.channel import Channel
@@ -48,6 +49,7 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
     record = record.change(
         word=Word.RUNNING,
         pid=pid,
+        origin=await asyncio.to_thread(_origin, context, record),
         started=now_ns(),
         finished=0,
         exit_code=0,
@@ -128,3 +130,8 @@ async def _run(
     except Failed as failure:
         raise refusal(record.plan.program, failure, record.name) from None
     return watch, client, pid
+
+
+def _origin(context: Context, record: InstanceRecord) -> str:
+    driver = context.driver(record)
+    return driver.origin(record.plan) if isinstance(driver, Forking) else ""

@@ -8,7 +8,9 @@ from trivet.hypervisor.device.device import option
 
 
 class Balloon(msgspec.Struct, frozen=True):
-    """A virtio balloon that also reports free pages and gives way before the guest runs out of memory."""
+    """A virtio balloon that gives way before the guest runs out of memory, and with `reporting` tells of free pages."""
+
+    reporting: bool = True
 
     def arguments(self) -> list[str]:
-        return ["-device", option("virtio-balloon-pci", free_page_reporting=True, deflate_on_oom=True)]
+        return ["-device", option("virtio-balloon-pci", free_page_reporting=self.reporting, deflate_on_oom=True)]

@@ -6,6 +6,8 @@ import msgspec
 
 from trivet.hypervisor.device.device import option
 
+_LARGE = 1 << 40
+
 
 class Drive(msgspec.Struct, frozen=True, kw_only=True):
     """A raw image file.
@@ -27,4 +29,23 @@ class Drive(msgspec.Struct, frozen=True, kw_only=True):
             read_only=self.read_only,
             discard="unmap" if self.discard and not self.read_only else "ignore",
         )
-        return ["-blockdev", f"driver={backend}", "-device", option("virtio-blk-pci", drive=self.name)]
+        return ["-blockdev", f"driver={backend}", *_disk(self.name)]
+
+
+class Placeholder(msgspec.Struct, frozen=True, kw_only=True):
+    """What a template has where its forks have a drive: as large as any, and empty.
+
+    The guest goes on taking the drive for that large; beyond the file's end there are only errors.
+    """
+
+    name: str
+    read_only: bool = False
+
+    def arguments(self) -> list[str]:
+        backend = option("null-co", node_name=self.name, size=_LARGE, read_zeroes=True, read_only=self.read_only)
+        return ["-blockdev", f"driver={backend}", *_disk(self.name)]
+
+
+def _disk(name: str) -> list[str]:
+    # The guest sets memory aside for every request there can be: 64 keep a disk as busy as 256 do.
+    return ["-device", option("virtio-blk-pci", drive=name, queue_size=64)]

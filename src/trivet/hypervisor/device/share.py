@@ -8,15 +8,27 @@ from trivet.hypervisor.device.device import option
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """What virtiofsd serves on `socket`, mounted in the guest by `tag`. Needs a machine with shared memory."""
+    """What virtiofsd serves on `socket`, mounted in the guest by `tag`. Needs a machine with shared memory.
+
+    QEMU can't begin in a template's state with this device, so that a fork gets it afterwards, in a `slot`.
+    """
 
     tag: str
     socket: str
+    slot: str = ""
 
     def arguments(self) -> list[str]:
-        return [
-            "-chardev",
-            option("socket", id="share", path=self.socket),
-            "-device",
-            option("vhost-user-fs-pci", chardev="share", tag=self.tag, queue_size=1024),
-        ]
+        server = ["-chardev", option("socket", id="share", path=self.socket)]
+        if self.slot:
+            return server
+        return [*server, "-device", option("vhost-user-fs-pci", chardev="share", tag=self.tag, queue_size=1024)]
+
+    def late(self) -> dict[str, str | int]:
+        """Describe the device in the slot, as QMP's device_add takes it."""
+        return {
+            "driver": "vhost-user-fs-pci",
+            "chardev": "share",
+            "tag": self.tag,
+            "queue-size": 1024,
+            "bus": self.slot,
+        }

@@ -1,7 +1,9 @@
 /* The guest agent: PID 1 of a machine. It loads the modules, finds its port, and runs sessions as it is told.
  *
- *     boot ─▶ HELLO ─▶ START (session 0) ─▶ ... its EXIT or FAILED ─▶ power off
- *                        EXEC (sessions 1...) meanwhile
+ *     boot ─▶ HELLO ─▶ HOST, START (session 0) ─▶ ... its EXIT or FAILED ─▶ power off
+ *         ▲     │        EXEC (sessions 1...) meanwhile
+ *      CALL     ▼
+ *     a template was made of the machine here: those forked from it go on by saying HELLO when they are called
  *
  * Started with the argument "probe" it says so on the console and powers off: the guest has booted.
  */
@@ -45,6 +47,7 @@ static struct slot slots[SLOT_LIMIT];
 static struct wire wire;
 static bool finished; /* session 0 has ended and said so */
 
+static const char hello[] = "{\"version\": 1, \"state\": \"created\", \"pid\": 0}";
 static const char group_events[] = "/sys/fs/cgroup/program/memory.events";
 static const char program_link[] = "/run/program";
 
@@ -213,6 +216,10 @@ static void handle(const struct frame *frame)
 {
     struct slot *slot = slot_of(frame->session);
     const unsigned char *payload = frame->payload;
+    if (frame->type == FRAME_CALL)
+        put(FRAME_HELLO, 0, hello, sizeof hello - 1);
+    else if (frame->type == FRAME_HOST && frame->length == FRAME_HOST_SIZE)
+        heed_host(frame_get32(payload) | (uint64_t)frame_get32(payload + 4) << 32, payload + 8);
     if (frame->type == FRAME_START || frame->type == FRAME_EXEC) {
         if (!slot)
             start(frame->session, payload, frame->length);
@@ -376,7 +383,6 @@ static int catch_children(void)
 
 int main(int count, char **arguments)
 {
-    static const char hello[] = "{\"version\": 1, \"state\": \"created\", \"pid\": 0}";
     boot();
     if (count > 1 && !strcmp(arguments[count - 1], "probe"))
         power_off("probe");

@@ -5,10 +5,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <linux/random.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -146,6 +148,23 @@ int open_port(const char *name)
             return fd;
     }
     power_off("there is no port to speak to");
+}
+
+/* random(4): bytes that are only written are mixed in but not used before the next reseeding, so ask for one. */
+void heed_host(uint64_t time_ns, const unsigned char seed[FRAME_SEED_SIZE])
+{
+    struct {
+        struct rand_pool_info head;
+        unsigned char bytes[FRAME_SEED_SIZE];
+    } pool = { .head = { .entropy_count = FRAME_SEED_SIZE * 8, .buf_size = FRAME_SEED_SIZE } };
+    const struct timespec now = { (time_t)(time_ns / 1000000000u), (long)(time_ns % 1000000000u) };
+    memcpy(pool.bytes, seed, FRAME_SEED_SIZE);
+    int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+    if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
+        power_off("cannot take randomness from the host");
+    close(fd);
+    if (clock_settime(CLOCK_REALTIME, &now) < 0)
+        power_off("cannot take the time from the host");
 }
 
 void link_process(const char *path, pid_t pid)

@@ -2,7 +2,10 @@
 #ifndef TRIVET_AGENT_BOOT_H
 #define TRIVET_AGENT_BOOT_H
 
+#include "frame.h"
+
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Load the modules, mount what a kernel offers, and move to a root that a program can pivot away from. */
@@ -10,6 +13,9 @@ void boot(void);
 
 /* Wait for the virtio-serial port with this name and for somebody at its other end; open it, non-blocking. */
 int open_port(const char *name);
+
+/* Take the time and some random bytes from the host: those of a forked guest are the template's. */
+void heed_host(uint64_t time_ns, const unsigned char seed[FRAME_SEED_SIZE]);
 
 /* Make `path` a link to the process's directory in /proc. */
 void link_process(const char *path, pid_t pid);

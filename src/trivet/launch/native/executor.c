@@ -23,7 +23,7 @@ struct operation {
  * read their fields. */
 static const struct operation operations[] = {
     { CODE_MONITOR, "Monitor", "ssiiil", NULL },
-    { CODE_RELAY, "Relay", "is", NULL },
+    { CODE_RELAY, "Relay", "isi", NULL },
     { CODE_SPAWN, "Spawn", "iiiiisssi", NULL },
     { CODE_DESCRIPTORS, "Descriptors", "i", NULL },
     { CODE_FORK, "Fork", "", NULL },
@@ -35,6 +35,7 @@ static const struct operation operations[] = {
     { 15, "DeviceFilter", "ss", operate_device_filter },
     { 16, "OpenOverlay", "lssissii", operate_open_overlay },
     { 17, "Hold", "ssss", operate_hold },
+    { 18, "Give", "sii", operate_give },
     { 20, "Propagation", "si", operate_propagation },
     { 21, "Root", "s", operate_root },
     { 22, "Mount", "sssiliiii", operate_mount },

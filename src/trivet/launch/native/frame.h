@@ -16,6 +16,8 @@ enum frame_type {
     FRAME_EXEC = 0x07,
     FRAME_CREDIT = 0x08,
     FRAME_CLOSE = 0x09,
+    FRAME_CALL = 0x0a,
+    FRAME_HOST = 0x0b,
     FRAME_HELLO = 0x41,
     FRAME_READY = 0x42,
     FRAME_STARTED = 0x43,
@@ -74,7 +76,7 @@ uint16_t frame_get16(const unsigned char *at);
 uint32_t frame_get32(const unsigned char *at);
 void frame_set32(unsigned char *at, uint32_t value);
 
-enum { FRAME_EXIT_SIZE = 20, FRAME_FAILED_SIZE = 8 };
+enum { FRAME_EXIT_SIZE = 20, FRAME_FAILED_SIZE = 8, FRAME_SEED_SIZE = 32, FRAME_HOST_SIZE = 8 + FRAME_SEED_SIZE };
 
 /* Payload of EXIT. */
 void frame_exit(unsigned char payload[FRAME_EXIT_SIZE], int wait_status, int64_t time_ns, uint32_t flags);

@@ -11,7 +11,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { LANE_LIMIT = 128, POWER_OFF_MS = 5000, NOTES_LIMIT = 1 << 20, NEVER = 0 };
@@ -62,6 +64,7 @@ int relay_open(struct monitor *monitor, const struct plan *plan)
         return 0;
     monitor->executor->given_number = (int)take_integer(&fields);
     relay.payload = take_bytes(&fields);
+    bool fork = take_integer(&fields);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return -1;
     fcntl(pair[0], F_SETFL, O_RDWR | O_NONBLOCK);
@@ -69,6 +72,8 @@ int relay_open(struct monitor *monitor, const struct plan *plan)
     monitor->executor->given = pair[1];
     relay.notes = openat(monitor->directory, "machine.log", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     monitor->relay = &relay;
+    if (fork && wire_put(&relay.wire, FRAME_CALL, 0, NULL, 0) < 0)
+        return -1;
     return lane_add(&relay, 0) ? 0 : -1;
 }
 
@@ -260,6 +265,21 @@ static int on_end(struct monitor *monitor, struct lane *lane, const struct frame
     return 0;
 }
 
+/* What a guest can't know, or shares with those forked from the same template: the time, and what is random. */
+static int begin(struct relay *relay)
+{
+    unsigned char payload[FRAME_HOST_SIZE];
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t time = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    frame_set32(payload, (uint32_t)time);
+    frame_set32(payload + 4, (uint32_t)(time >> 32));
+    if (getrandom(payload + 8, FRAME_SEED_SIZE, 0) != FRAME_SEED_SIZE
+        || wire_put(&relay->wire, FRAME_HOST, 0, payload, sizeof payload) < 0)
+        return -1;
+    return wire_put(&relay->wire, FRAME_START, 0, relay->payload.data, relay->payload.length);
+}
+
 /* The guest may be hostile: what it says is bounded by credit, or can be said once. */
 static int on_agent(struct monitor *monitor, const struct frame *frame)
 {
@@ -268,7 +288,7 @@ static int on_agent(struct monitor *monitor, const struct frame *frame)
     if (frame->type == FRAME_HELLO) {
         int again = relay->started ? -1 : 0;
         relay->started = true;
-        return again ? again : wire_put(&relay->wire, FRAME_START, 0, relay->payload.data, relay->payload.length);
+        return again ? again : begin(relay);
     }
     if (!lane)
         return 0;

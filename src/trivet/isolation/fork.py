@@ -1,0 +1,94 @@
+"""Starting a machine as a copy of its shape's template instead of booting it.
+
+plan.directory/origin   "forked", or "booted" and why it was not forked
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from trivet.base.error import Internal, TrivetError
+from trivet.hypervisor import memory
+from trivet.hypervisor.device.share import Share
+from trivet.hypervisor.qmp import Qmp, QmpRefused, QmpUnavailable
+from trivet.hypervisor.template import Templates
+from trivet.isolation import guest, machine
+from trivet.isolation.plan import Plan
+
+FORKED, BOOTED = "forked", "booted"
+_STEP = 0.002
+_PATIENCE = 20.0
+ORIGIN = "origin"
+
+
+class CannotFork(Internal):
+    """A machine that has to boot after all."""
+
+
+@contextlib.contextmanager
+def prepared(templates: Templates, plan: Plan, host: machine.Host, patience: float) -> Iterator[machine.Host]:
+    """Give the host the template of the plan's machine while it is being forked. Raises `CannotFork`."""
+    with contextlib.ExitStack() as undo:
+        try:
+            template = undo.enter_context(templates.use(machine.machine(plan, host), patience))
+        except (TrivetError, OSError) as error:
+            raise CannotFork(str(error)) from error
+        contents, shares = template.memory, bool(guest.shared(plan))
+        if shares:  # a file server has to see what the guest writes, so this one gets a copy of its own
+            contents = memory.make("trivet-memory")
+            undo.callback(os.close, contents)
+            memory.copy(template.memory, contents)
+        origin = machine.Origin(memory=memory.path_of(contents), state=memory.path_of(template.state), writable=shares)
+        yield msgspec.structs.replace(host, origin=origin)
+
+
+def wake(plan: Plan, share: Share | None) -> Callable[[Callable[[], bool]], None]:
+    """Return what lets QEMU, once it listens, begin in its template's state."""
+
+    def load(reported: Callable[[], bool]) -> None:
+        connection = _connect(Path(plan.directory, machine.QMP), reported)
+        if connection is None:  # it failed before there was a QEMU
+            return
+        try:
+            with Qmp(Path(plan.directory, machine.QMP), connection=connection) as qmp:
+                qmp.load(machine.STATE_DESCRIPTOR)
+                if share:
+                    qmp.execute("device_add", **share.late())
+                qmp.resume()
+        except (QmpUnavailable, QmpRefused) as error:
+            raise CannotFork(error.message) from error
+
+    return load
+
+
+def note(plan: Plan, origin: str, reason: str = "") -> None:
+    """Write down where the machine came from."""
+    Path(plan.directory, ORIGIN).write_text(f"{origin} {reason}".strip())
+
+
+def noted(plan: Plan) -> str:
+    """Tell where the machine came from; "" when it hasn't started."""
+    try:
+        return Path(plan.directory, ORIGIN).read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def _connect(path: Path, reported: Callable[[], bool]) -> socket.socket | None:
+    """Connect to QEMU as soon as it listens."""
+    deadline = time.monotonic() + _PATIENCE
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    while not reported() and time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):  # it is bound before it listens
+            connection.connect(os.fspath(path))
+            return connection
+        time.sleep(_STEP)
+    connection.close()
+    return None
