@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -33,13 +34,19 @@ HANDLERS: dict[Resource, dict[str, Handler]] = {
     Resource.TAGS: {"GET": listing.tags},
     Resource.REFERRERS: {"GET": listing.referrers},
 }
+METHODS = frozenset("GET HEAD POST PUT PATCH DELETE".split())
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
 EVERY_ANSWER = {"Docker-Distribution-API-Version": "registry/2.0", "Server": "trivet"}
 
 
 def application(registry: Registry, gate: Gate) -> web.Application:
     """Make the application; every path has the same entry, `route` tells them apart."""
 
+    metrics = registry.metrics
+
     async def serve(request: web.Request) -> web.StreamResponse:
+        began = time.monotonic()
+        metrics.add("requests_running")
         try:
             answer = await _handle(registry, gate, request)
         except Refusal as refusal:
@@ -54,11 +61,33 @@ def application(registry: Registry, gate: Gate) -> web.Application:
         except Exception:
             log.exception("%s %s failed", request.method, request.rel_url)
             answer = _refused(Refusal(Code.UNKNOWN, "internal error; the registry's log has the details"))
+        finally:
+            metrics.add("requests_running", -1)
+            metrics.add("request_seconds_total", time.monotonic() - began)
+        method = request.method if request.method in METHODS else "other"
+        metrics.add("requests_total", method=method, status=str(answer.status))
         answer.headers.update(EVERY_ANSWER)
         return answer
 
+    async def count(request: web.Request, answer: web.StreamResponse) -> None:
+        if request.method != "HEAD":
+            metrics.add("sent_bytes_total", answer.content_length or 0)
+
     app = web.Application(client_max_size=0)
     app.router.add_route("*", "/{path:.*}", serve)
+    app.on_response_prepare.append(count)
+    return app
+
+
+def metrics_application(registry: Registry) -> web.Application:
+    """Make the application behind `--metrics`: what was counted, for everybody who reaches it."""
+
+    async def serve(request: web.Request) -> web.Response:
+        registry.metrics.set("uploads_open", len(registry.uploads))
+        return web.Response(text=registry.metrics.text(), headers={"Content-Type": METRICS})
+
+    app = web.Application()
+    app.router.add_get("/metrics", serve)
     return app
 
 

@@ -16,6 +16,7 @@ from trivet.registry.server.route import Target, check_digest, check_name
 from trivet.registry.server.upload import Upload
 
 PIECE = 512 << 10
+STEP = 64 << 20  # bytes of a stream between two looks at the quota
 STALL = 60.0  # seconds a client may be silent in the middle of a body
 _RANGE = re.compile(r"(?:bytes[= ])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?")
 
@@ -41,7 +42,8 @@ async def begin(registry: Registry, request: web.Request, target: Target, caller
         # a source that isn't for this caller is like one that lacks the blob
         readable = source is not None and caller.may(Right.PULL, check_name(source))
         if source and readable and await asyncio.to_thread(registry.repositories.has_blob, source, digest):
-            await asyncio.to_thread(registry.repositories.link, target.name, digest)
+            size, quota = await asyncio.to_thread(registry.content.size, digest), await registry.quota(target.name)
+            await asyncio.to_thread(registry.repositories.link, target.name, digest, size, quota)
             return _created(target, digest)
     algorithm = request.query.get("digest-algorithm", "sha256")
     if algorithm not in digests.LENGTHS:
@@ -49,6 +51,7 @@ async def begin(registry: Registry, request: web.Request, target: Target, caller
     whole = check_digest(request.query["digest"]) if "digest" in request.query else ""
     if whole:
         algorithm, _ = digests.split(whole)
+    await _check_room(registry, target.name, request.content_length or 0)
     upload = await registry.uploads.begin(target.name, algorithm)
     if not whole:
         return _underway(upload, 202)
@@ -66,7 +69,7 @@ async def chunk(registry: Registry, request: web.Request, target: Target, caller
     """Take the next bytes of an upload."""
     async with registry.uploads.hold(target.name, target.value) as upload:
         _check_range(request, upload)
-        await _receive(request, upload)
+        await _receive(registry, request, upload)
         return _underway(upload, 202)
 
 
@@ -88,10 +91,11 @@ async def cancel(registry: Registry, request: web.Request, target: Target, calle
 async def _finish(
     registry: Registry, request: web.Request, target: Target, upload: Upload, digest: str
 ) -> web.StreamResponse:
-    await _receive(request, upload)
+    await _receive(registry, request, upload)
     try:
         await asyncio.to_thread(upload.expect, digest)
-        await asyncio.to_thread(registry.repositories.link, target.name, digest)
+        quota = await registry.quota(target.name)
+        await asyncio.to_thread(registry.repositories.link, target.name, digest, upload.size, quota)
     except BaseException:
         await registry.uploads.drop(upload)
         raise
@@ -99,16 +103,29 @@ async def _finish(
     return _created(target, digest)
 
 
-async def _receive(request: web.Request, upload: Upload) -> None:
+async def _check_room(registry: Registry, name: str, more: int) -> None:
+    """Refuse early what the quota will refuse in the end."""
+    quota = await registry.quota(name)
+    if quota is not None:
+        await asyncio.to_thread(registry.repositories.check_room, name, more, quota)
+
+
+async def _receive(registry: Registry, request: web.Request, upload: Upload) -> None:
     """Append the request's body; what arrived before a client went away stays."""
     if not request.body_exists:
         return
+    checked = upload.size + (request.content_length or 0)
+    await _check_room(registry, upload.name, checked)
     while True:
         async with asyncio.timeout(STALL):
-            piece = await request.content.read(PIECE)
+            piece = await request.content.readany()
         if not piece:
             return
         await asyncio.to_thread(upload.ingest.write, piece)
+        registry.metrics.add("received_bytes_total", len(piece))
+        if upload.size >= checked + STEP:  # a stream doesn't say how long it is
+            checked = upload.size
+            await _check_room(registry, upload.name, checked)
 
 
 def _check_range(request: web.Request, upload: Upload) -> None:

@@ -11,7 +11,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,7 @@ from aiohttp import web
 from trivet.base.error import AlreadyExists, InvalidArgument, TrivetError, Unavailable
 from trivet.registry.announce import announce
 from trivet.registry.server.account import Accounts
-from trivet.registry.server.application import application
+from trivet.registry.server.application import application, metrics_application
 from trivet.registry.server.authority import Authority
 from trivet.registry.server.gate import Gate
 from trivet.registry.server.policy import PolicyFile
@@ -45,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     config: Path | None
     names: tuple[str, ...]
     insecure: bool
+    metrics: tuple[str, int] | None
     collect_every: float
     grace: float
 
@@ -72,12 +73,13 @@ def parse(arguments: list[str] | None = None) -> Settings:
     parser.add_argument("--tls-key", type=Path)
     parser.add_argument("--htpasswd", type=Path)
     parser.add_argument("--config", type=Path)
+    parser.add_argument("--metrics", default="")
     parser.add_argument("--name", action="append", default=[])
     parser.add_argument("--insecure", action="store_true")
     parser.add_argument("--collect-every", type=float, default=3600.0)
     parser.add_argument("--grace", type=float, default=3600.0)
     args = parser.parse_args(arguments)
-    host, port = _address(args.listen)
+    host, port = _address("--listen", args.listen)
     if (args.tls_certificate is None) != (args.tls_key is None):
         raise InvalidArgument("--tls-certificate and --tls-key belong together")
     if args.insecure and args.tls_certificate:
@@ -94,15 +96,16 @@ def parse(arguments: list[str] | None = None) -> Settings:
         config=args.config,
         names=tuple(args.name),
         insecure=args.insecure,
+        metrics=_address("--metrics", args.metrics) if args.metrics else None,
         collect_every=args.collect_every,
         grace=args.grace,
     )
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(option: str, text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise InvalidArgument(f"--listen {text!r} is not HOST:PORT")
+        raise InvalidArgument(f"{option} {text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
 
 
@@ -127,14 +130,16 @@ async def _serve(settings: Settings) -> None:
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    gate = Gate(
-        Accounts(settings.htpasswd) if settings.htpasswd else None,
-        PolicyFile(settings.config),
-        Tokens(settings.root),
-    )
+    policy = PolicyFile(settings.config)
+    gate = Gate(Accounts(settings.htpasswd) if settings.htpasswd else None, policy, Tokens(settings.root))
     context, authority = await asyncio.to_thread(_tls, settings)
-    async with opened(settings.root, collect_every=settings.collect_every, grace=settings.grace) as registry:
-        undo = ExitStack()
+    times = {"collect_every": settings.collect_every, "grace": settings.grace}
+    async with AsyncExitStack() as undo:
+        registry = await undo.enter_async_context(opened(settings.root, policy, **times))
+        if settings.metrics:
+            counted = web.AppRunner(metrics_application(registry), access_log=None)
+            undo.push_async_callback(counted.cleanup)
+            await _listen(counted, *settings.metrics)
         runner = web.AppRunner(
             application(registry, gate),
             access_log=None,
@@ -142,22 +147,24 @@ async def _serve(settings: Settings) -> None:
             read_bufsize=BUFFER,
             lingering_time=2.0,
         )
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context)
-            try:
-                await site.start()
-            except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                raise Unavailable(f"cannot listen on {settings.host}:{settings.port}: {reason}") from error
-            port = runner.addresses[0][1]
-            told = announce(port, authority) if authority else None
-            undo.callback(told.unlink, missing_ok=True) if told else None
-            print(f"registry at {settings.host}:{port}", flush=True)
-            await ended.wait()
-        finally:
-            undo.close()
-            await runner.cleanup()
+        undo.push_async_callback(runner.cleanup)
+        port = await _listen(runner, settings.host, settings.port, context)
+        told = announce(port, authority) if authority else None
+        if told:
+            undo.callback(told.unlink, missing_ok=True)
+        print(f"registry at {settings.host}:{port}", flush=True)
+        await ended.wait()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int, context: ssl.SSLContext | None = None) -> int:
+    """Begin to serve; return the port, which the system chooses for 0. Raises `Unavailable`."""
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Unavailable(f"cannot listen on {host}:{port}: {reason}") from error
+    return int(runner.addresses[0][1])
 
 
 def _tls(settings: Settings) -> tuple[ssl.SSLContext | None, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from trivet.base.error import Corrupt, Unsupported
 from trivet.oci import digest as digests
@@ -13,7 +14,9 @@ from trivet.registry.server.blob import STALL
 from trivet.registry.server.error import Code, Refusal
 from trivet.registry.server.gate import Caller
 from trivet.registry.server.registry import Registry
+from trivet.registry.server.repository import Stored
 from trivet.registry.server.route import Target, check_tag
+from trivet.registry.server.webhook import Happened
 
 MOST_TAGS = 10  # given to a manifest by one request
 
@@ -25,6 +28,7 @@ async def read(registry: Registry, request: web.Request, target: Target, caller:
     if request.method == "HEAD":
         return web.Response(headers={**headers, "Content-Length": str(found.size)})
     raw = await asyncio.to_thread(registry.content.read, found.digest, limit=manifests.LIMIT)
+    await registry.webhooks.tell(_happened("pull", target, caller, found))
     return web.Response(body=raw, headers=headers)
 
 
@@ -43,6 +47,7 @@ async def store(registry: Registry, request: web.Request, target: Target, caller
         stored = await asyncio.to_thread(registry.repositories.put, target.name, raw, media_type, digest, tags)
     except (Corrupt, Unsupported) as error:
         raise Refusal(Code.MANIFEST_INVALID, error.message) from error
+    await registry.webhooks.tell(_happened("push", target, caller, stored))
     answer = web.Response(status=201)
     answer.headers["Location"] = f"/v2/{target.name}/manifests/{target.value}"
     answer.headers["Docker-Content-Digest"] = digest
@@ -55,8 +60,17 @@ async def store(registry: Registry, request: web.Request, target: Target, caller
 
 async def delete(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Delete a tag, or a manifest with all its tags."""
-    await asyncio.to_thread(registry.repositories.delete, target.name, target.value)
+    gone = await asyncio.to_thread(registry.repositories.delete, target.name, target.value)
+    await registry.webhooks.tell(_happened("delete", target, caller, gone))
     return web.Response(status=202)
+
+
+def _happened(action: str, target: Target, caller: Caller, stored: Stored | None) -> Happened:
+    tag = "" if ":" in target.value else target.value
+    happened = Happened(action=action, repository=target.name, tag=tag, user=caller.user)
+    if stored is None:
+        return happened
+    return replace(happened, digest=stored.digest, media_type=stored.media_type, size=stored.size)
 
 
 async def _body(request: web.Request) -> bytes:

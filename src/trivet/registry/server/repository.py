@@ -40,6 +40,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     repository: str
     digest: Digest
     since: float
+    size: int = 0
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,13 +51,15 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str
     size: int
     subject: str = ""
+    since: float = 0.0
 
 
 class Tag(msgspec.Struct, frozen=True, kw_only=True):
-    """A name for a manifest."""
+    """A name for a manifest, and since when."""
 
     tag: str
     digest: Digest
+    since: float = 0.0
 
 
 class Repositories:
@@ -71,9 +74,19 @@ class Repositories:
         self.tags = records.table("tag", Tag)
         self.referring = records.table("referrer", Descriptor)
 
-    def link(self, name: str, digest: str) -> None:
-        """Make a blob one of the repository's; it may arrive a moment later."""
-        self.links.put(f"{name} {digest}", Link(repository=name, digest=digest, since=time.time()))
+    def link(self, name: str, digest: str, size: int = 0, quota: int | None = None) -> None:
+        """Make a blob one of the repository's; it may arrive a moment later. Raises `Refusal` where it has no room."""
+        with self.records.transaction():
+            if quota is not None and self.links.get(f"{name} {digest}") is None:
+                self.check_room(name, size, quota)
+            self.links.put(f"{name} {digest}", Link(repository=name, digest=digest, since=time.time(), size=size))
+
+    def check_room(self, name: str, more: int, quota: int) -> None:
+        """Refuse bytes that a repository's quota has no room for."""
+        used = sum(each.size for each in self.links.below(f"{name} "))
+        if used + more > quota:
+            message = f"repository {name} has {used} bytes and may have {quota}: no room for {more} more"
+            raise Refusal(Code.DENIED, message)
 
     def has_blob(self, name: str, digest: str) -> bool:
         """Tell whether a repository has a blob."""
@@ -98,7 +111,9 @@ class Repositories:
         parsed = manifests.parse(raw, media_type=media_type, subject=f"{name}@{digest}")
         kind = media_type or manifests.media_type_of(parsed)
         subject = parsed.subject.digest if parsed.subject else ""
-        stored = Stored(repository=name, digest=digest, media_type=kind, size=len(raw), subject=subject)
+        stored = Stored(
+            repository=name, digest=digest, media_type=kind, size=len(raw), subject=subject, since=time.time()
+        )
         with self.records.transaction():
             self._check_complete(name, parsed)
             if not self.content.exists(digest):
@@ -106,17 +121,17 @@ class Repositories:
             self.names.put(name, Named(name))
             self.manifests.put(f"{name} {digest}", stored)
             for tag in tags:
-                self.tags.put(f"{name} {tag}", Tag(tag=tag, digest=digest))
+                self.tags.put(f"{name} {tag}", Tag(tag=tag, digest=digest, since=stored.since))
             if subject:
                 self.referring.put(f"{name} {subject} {digest}", _as_referrer(parsed, stored))
         return stored
 
-    def delete(self, name: str, reference: str) -> None:
-        """Delete a tag, or a manifest with all its tags. Raises `Refusal`."""
+    def delete(self, name: str, reference: str) -> Stored | None:
+        """Delete a tag, or a manifest with all its tags, and return it. Raises `Refusal`."""
         if ":" not in reference:
             if not self.tags.delete(f"{name} {reference}"):
                 raise Refusal(Code.MANIFEST_UNKNOWN, f"repository {name} has no tag {reference}")
-            return
+            return None
         with self.records.transaction():
             gone = self.find(name, reference)
             self.manifests.delete(f"{name} {gone.digest}")
@@ -125,6 +140,7 @@ class Repositories:
                     self.tags.delete(f"{name} {tag.tag}")
             if gone.subject:
                 self.referring.delete(f"{name} {gone.subject} {gone.digest}")
+        return gone
 
     def list_tags(self, name: str, after: str, limit: int) -> list[str]:
         """List tags in order. Raises `Refusal` for a repository that doesn't exist."""

@@ -63,6 +63,9 @@ class Uploads:
         self._content = content
         self._all: dict[str, Upload] = {}
 
+    def __len__(self) -> int:
+        return len(self._all)
+
     async def begin(self, name: str, algorithm: str = "sha256") -> Upload:
         """Begin an upload to a repository; where there are too many, those nobody continues give way, or `Refusal`."""
         await self.expire(IDLE)
