@@ -83,11 +83,13 @@ async def _image(session: Session, reference: str, platform: str) -> Draft:
     try:
         if session.request.pull:
             await images.pull(reference, platform, session.report)
+        images.usable(reference)
         draft = images.draft(reference, platform)
     except (NotFound, WrongPlatform):
         if session.request.pull:
             raise
         await images.pull(reference, platform, session.report)
+        images.usable(reference)
         draft = images.draft(reference, platform)
     session.hold(draft)
     return draft

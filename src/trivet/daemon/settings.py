@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from trivet.engine.image.trust import DEFAULT as POLICY
 from trivet.engine.snapshot.layer import Kind
 
 DEFAULT_ROOT = Path("/var/lib/trivet")
@@ -30,6 +31,7 @@ FIELDS = (
         "overlay",
         "how images are kept on disk: overlay (unpacked), erofs (one file per layer, mounted), copy (anywhere)",
     ),
+    ("policy", "TRIVET_POLICY", str(POLICY), "containers-policy.json(5) file: which images may be used"),
     ("log-level", "TRIVET_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
 
@@ -44,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     docker_listen: Path | None
     log_level: str
     snapshotter: Kind = Kind.OVERLAY
+    policy: Path = POLICY
     uninstall: bool = False
 
 
@@ -74,6 +77,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         listen=listen,
         docker_listen=docker_listen,
         log_level=values.log_level,
+        policy=Path(values.policy).absolute(),
         snapshotter=Kind(values.snapshotter),
         uninstall=values.uninstall,
     )

@@ -99,7 +99,7 @@ def _context(settings: Settings, records: Records) -> Context:
     overlay = OverlaySnapshotter(settings.root / "snapshot" / "overlay", content, kind=settings.snapshotter)
     drive = DriveSnapshotter(settings.root / "snapshot" / "drive", overlay)
     snapshotters: dict[str, Snapshotter] = {"mount": overlay, "drive": drive}
-    images = Images(content, records, snapshotters, Leases(records))
+    images = Images(content, records, snapshotters, Leases(records), settings.policy)
     volumes = Volumes(records, settings.root / "volume")
     key = identity(records)
     table = records.table("instance", InstanceRecord)

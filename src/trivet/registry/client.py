@@ -12,9 +12,10 @@ from trivet.base.error import Corrupt, TrivetError
 from trivet.oci import digest as digests
 from trivet.oci import manifest as manifests
 from trivet.oci.descriptor import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
+from trivet.oci.manifest import Index
 from trivet.registry.answer import body_of, expect
 from trivet.registry.auth import Credentials
-from trivet.registry.error import RegistryUnavailable
+from trivet.registry.error import NotInRegistry, RegistryUnavailable
 from trivet.registry.transport import Transport
 from trivet.store.content import Ingest
 
@@ -80,6 +81,28 @@ class RegistryClient:
                     raise self._broken(error, descriptor) from error
                 await asyncio.sleep(0.2 * 2**failures)
 
+    async def small_blob(self, repository: str, descriptor: Descriptor, limit: int) -> bytes:
+        """Fetch a blob of at most `limit` bytes into memory, and verify it."""
+        async with self._transport.get(repository, f"blobs/{descriptor.digest}") as answer:
+            await expect(answer, self.domain, repository, f"blob {descriptor.digest} in {repository}")
+            raw = await body_of(answer, self.domain, limit)
+        actual = digests.of(raw, descriptor.digest.partition(":")[0])
+        if actual != descriptor.digest:
+            raise digests.DigestMismatch(f"blob of {self.domain}/{repository}", descriptor.digest, actual)
+        return raw
+
+    async def referrers(self, repository: str, digest: str) -> tuple[Descriptor, ...]:
+        """List what refers to a manifest: by the referrers API, or the tag that stands in for it."""
+        async with self._transport.get(repository, f"referrers/{digest}") as answer:
+            if answer.status == 200:
+                raw = await body_of(answer, self.domain, manifests.LIMIT)
+                return _listed(raw, f"referrers of {digest}")
+        try:
+            raw = (await self.manifest(repository, digest.replace(":", "-"))).raw
+        except NotInRegistry:
+            return ()
+        return _listed(raw, f"referrers of {digest}")
+
     async def _blob_once(self, repository: str, descriptor: Descriptor, ingest: Ingest, count: Count) -> None:
         headers = {"Range": f"bytes={ingest.size}-"} if ingest.size else {}
         async with self._transport.get(repository, f"blobs/{descriptor.digest}", headers) as answer:
@@ -99,6 +122,11 @@ class RegistryClient:
         return RegistryUnavailable(
             self.domain, f"{digests.short(descriptor.digest)} broke off again and again: {problem}"
         )
+
+
+def _listed(raw: bytes, subject: str) -> tuple[Descriptor, ...]:
+    parsed = manifests.parse(raw, subject=subject)
+    return parsed.manifests if isinstance(parsed, Index) else ()
 
 
 def _kind(identifier: str) -> str:

@@ -10,7 +10,7 @@ import msgspec
 from trivet.base.error import InvalidArgument
 from trivet.engine.image import adopt
 from trivet.engine.image.commit import Draft
-from trivet.engine.image.model import ImageRecord, Name
+from trivet.engine.image.model import BUILT, ImageRecord, Name
 from trivet.oci import config as configs
 from trivet.oci import platform as platforms
 from trivet.oci import reference as references
@@ -34,6 +34,7 @@ def create(
         own = adopt.Found(manifests[chosen].digest, stored[chosen])
         top = manifests[0].digest if len(manifests) == 1 else store_index(images, manifests, lease)
         record, _ = adopt.describe(images.content, top, own, subject=", ".join(names) or "being built")
+        record = msgspec.structs.replace(record, origin=BUILT)
         return images.catalog.add(record, [Name(reference=name, digest=top, manifest=own.digest) for name in names])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from trivet.base.error import Conflict
-from trivet.engine.image.model import ImageNotFound, ImageRecord, Name
+from trivet.engine.image.model import ARCHIVE, ImageNotFound, ImageRecord, Name
 from trivet.oci import reference as references
 from trivet.oci.reference import MalformedReference, Reference
 from trivet.store.record import Records
@@ -66,6 +66,8 @@ class Catalog:
                 if other.id != record.id and kept != other.names:
                     self._table.update(other.id, msgspec.structs.replace(other, names=kept))
             known = self._table.get(record.id) or record
+            if known.origin == ARCHIVE:
+                known = msgspec.structs.replace(known, origin=record.origin)
             kept = tuple(name for name in known.names if name.reference not in wanted)
             known = msgspec.structs.replace(known, names=(*kept, *wanted.values()))
             self._table.put(known.id, known)

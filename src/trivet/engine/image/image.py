@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from trivet.engine.image.catalog import Catalog
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageNotFound, ImageRecord, Name, WrongPlatform
 from trivet.engine.image.progress import Report, relay, silent
+from trivet.engine.image.trust import Trust
 from trivet.engine.operation import Locks
 from trivet.engine.snapshot.diff import store_changes
 from trivet.engine.snapshot.snapshotter import Layered, Snapshotter
@@ -42,8 +44,14 @@ class Images:
     """
 
     def __init__(
-        self, content: ContentStore, records: Records, snapshotters: Mapping[str, Snapshotter], leases: Leases
+        self,
+        content: ContentStore,
+        records: Records,
+        snapshotters: Mapping[str, Snapshotter],
+        leases: Leases,
+        policy: Path | None = None,
     ) -> None:
+        self.trust = Trust(records, policy)
         self.content = content
         self.records = records
         self.snapshotters = snapshotters
@@ -73,6 +81,13 @@ class Images:
         if ref.startswith(bootstrap.SCHEME):
             return self._bootstrapped(ref)
         return self.catalog.find(ref)[0]
+
+    def usable(self, ref: str) -> ImageRecord:
+        """Find an image to be run or built upon. Raises `ImageNotFound`; `ImageRefused` if the policy forbids it."""
+        record = self.find(ref)
+        if not ref.startswith(bootstrap.SCHEME):
+            self.trust.use(*self.catalog.find(ref), ref)
+        return record
 
     def config(self, record: ImageRecord) -> Image:
         """Read an image's configuration."""

@@ -14,7 +14,7 @@ import msgspec
 from trivet.base.error import Corrupt, InvalidArgument
 from trivet.client.schema import Progress
 from trivet.engine.image import adopt, retention
-from trivet.engine.image.model import ImageRecord, Name
+from trivet.engine.image.model import ARCHIVE, ImageRecord, Name
 from trivet.engine.image.progress import Report
 from trivet.engine.snapshot import tar
 from trivet.engine.snapshot.stream import CHUNK, Readable, decompressed
@@ -63,6 +63,7 @@ def load(images: Images, file: Readable, report: Report) -> list[str]:
 
     Raises `NotAnArchive`, `Corrupt` for damaged content, `WrongPlatform` never: an archive may hold any platform.
     """
+    images.trust.admit_archive("docker-archive", "from an archive")
     with images.leases.hold("loading an archive") as lease:
         members = _read(images.content, file, lease, report)
         ready = _oci_images(images.content, members) or _docker_images(images.content, members, lease)
@@ -71,7 +72,7 @@ def load(images: Images, file: Readable, report: Report) -> list[str]:
         loaded = []
         with images.records.transaction():
             for image in ready:
-                images.catalog.add(image.record, image.names)
+                images.catalog.add(msgspec.structs.replace(image.record, origin=ARCHIVE), image.names)
                 loaded += [name.familiar for name in image.names] or [image.record.id]
     retention.sweep(images)
     return list(dict.fromkeys(loaded))

@@ -27,11 +27,16 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
         return references.parse(self.reference).familiar
 
 
+BUILT, ARCHIVE = "built", "archive"
+"""Where an image may be from that is no registry: this engine, or a file."""
+
+
 class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An image we have. `id` is the digest of its configuration, which names what it unpacks to and does.
 
     `digest` and `manifest` are as in `Name`, for the image as it first came. `size` counts the
     configuration and the layers as stored, in bytes. An image without names was replaced by a newer one.
+    `origin` is as in `trust`: "" is a registry.
     """
 
     id: Digest
@@ -43,6 +48,7 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     names: tuple[Name, ...] = ()
     labels: dict[str, str] = {}
+    origin: str = ""
 
 
 class ImageNotFound(NotFound):

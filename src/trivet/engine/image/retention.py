@@ -78,7 +78,12 @@ def sweep(images: Images) -> int:
     with images.records.transaction():
         freed = collect.collect(images.content, roots(images)).freed
         keep = [*images.catalog.all(), *_unpacked(images)]
+    images.trust.forget({digest for record in images.catalog.all() for digest in _digests(record)})
     return freed + sum(snapshotter.prune(keep) for snapshotter in images.snapshotters.values())
+
+
+def _digests(record: ImageRecord) -> set[str]:
+    return {record.digest, record.manifest, *(each for name in record.names for each in (name.digest, name.manifest))}
 
 
 def usage(images: Images) -> Usage:

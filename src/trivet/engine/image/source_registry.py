@@ -57,6 +57,7 @@ async def _pull_from(
             fetch = _Fetch(registry, place.path, reference, images, lease, report)
             digest, found = await fetch.manifests(wanted)
             adopt.check_kind(found.manifest, subject=subject)
+            await images.trust.admit(registry, place.path, reference, (digest, found.digest))
             image = await fetch.config(found.manifest)
             if not platforms.matches(wanted, image.platform):
                 raise WrongPlatform(subject, str(image.platform), str(wanted))

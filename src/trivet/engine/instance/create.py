@@ -66,7 +66,7 @@ def _make(
         raise LevelMissing(ability)
     key = new_id()
     place = context.place(key)
-    image = context.images.find(request.image)
+    image = context.images.usable(request.image)
     context.images.check_platform(image, request.image)
     config = context.images.config(image)
     settings = config.defaults
