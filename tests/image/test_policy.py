@@ -84,7 +84,7 @@ def sign(registry: str, digest: str, key: Path, *, name: str = "", referrer: int
 @pytest.fixture
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of a registry: ours, or another one that a test asks for."""
-    start = {"trivet": trivet_registry, "debian": debian_registry}[getattr(request, "param", "trivet")]
+    start = debian_registry if getattr(request, "param", "") == "debian" else trivet_registry
     with start(tmp_path / "served") as address:
         yield address
 
