@@ -1,7 +1,8 @@
 """`python -m bench.registry`: our registry's throughput and memory beside docker-registry's, taking turns.
 
 Each client keeps one connection and moves blobs of random bytes; uploads go POST, PATCH, PUT, as docker's do.
-A figure is the median of the rounds, in MB per second over all clients.
+A figure is the median of the rounds: MB per second over all clients, and the seconds of processor the server
+took for a GB, which says more where others use the machine too.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--largest", type=int, default=100, help="MB of the largest blob")
     args = parser.parse_args()
-    print(f"{'MB':>4} {'clients':>7}  {'':15} {'upload MB/s':>11} {'download MB/s':>13} {'peak MB':>8}")
+    print(f"{'MB':>4} {'clients':>7}  {'':15} {'up MB/s':>8} {'s/GB':>5} {'down MB/s':>10} {'s/GB':>5} {'peak MB':>8}")
     for case in CASES:
         if case.size <= args.largest:
             measure(case, args.rounds)
@@ -56,18 +57,34 @@ def main() -> None:
 
 def measure(case: Case, rounds: int) -> None:
     """Measure one case on both, round by round in alternating order."""
-    figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in SERVERS}
+    figures: dict[str, list[tuple[float, ...]]] = {name: [] for name in SERVERS}
     for turn in range(rounds):
         for name in sorted(SERVERS, reverse=bool(turn % 2)):
             with _running(name) as address:
-                figures[name].append((upload(address, case), download(address, case), _peak(address)))
+                process = _process(address)
+                up = _counted(process, lambda address=address: upload(address, case))  # type: ignore[misc]
+                down = _counted(process, lambda address=address: download(address, case))  # type: ignore[misc]
+                figures[name].append((*up, *down, _peak(process)))
     for name, found in figures.items():
-        up, down, peak = (median(column) for column in zip(*found, strict=True))
-        print(f"{case.size:4} {case.clients:7}  {name:15} {up:11.0f} {down:13.0f} {peak:8.0f}", flush=True)
+        up, taken, down, given, peak = (median(column) for column in zip(*found, strict=True))
+        speeds = f"{up:8.0f} {taken:5.1f} {down:10.0f} {given:5.1f}"
+        print(f"{case.size:4} {case.clients:7}  {name:15} {speeds} {peak:8.0f}", flush=True)
 
 
-def upload(address: str, case: Case) -> float:
-    """Upload blobs nobody has; MB per second."""
+def _counted(process: Path, work: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    """Work, and tell MB per second and the processor seconds of the server for a GB."""
+    before = _processor(process)
+    megabytes, seconds = work()
+    return megabytes / seconds, (_processor(process) - before) / megabytes * 1000
+
+
+def _processor(process: Path) -> float:
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def upload(address: str, case: Case) -> tuple[float, float]:
+    """Upload blobs nobody has; MB and seconds."""
     count = max(1, min(20, 100 // case.size) // case.clients)
     blobs = [[os.urandom(case.size * MB) for _ in range(count)] for _ in range(case.clients)]
     names = [[hashlib.sha256(blob).hexdigest() for blob in row] for row in blobs]
@@ -81,11 +98,11 @@ def upload(address: str, case: Case) -> float:
             assert status == 201
         connection.close()
 
-    return case.clients * count * case.size / _timed(work, case.clients)
+    return case.clients * count * case.size, _timed(work, case.clients)
 
 
-def download(address: str, case: Case) -> float:
-    """Download one blob again and again; MB per second."""
+def download(address: str, case: Case) -> tuple[float, float]:
+    """Download one blob again and again; MB and seconds."""
     blob = os.urandom(case.size * MB)
     name = f"sha256:{hashlib.sha256(blob).hexdigest()}"
     connection = http.client.HTTPConnection(address, timeout=120)
@@ -104,7 +121,7 @@ def download(address: str, case: Case) -> float:
             assert received == case.size * MB
         connection.close()
 
-    return case.clients * count * case.size / _timed(work, case.clients)
+    return case.clients * count * case.size, _timed(work, case.clients)
 
 
 def _timed(work: Callable[[int], None], clients: int) -> float:
@@ -131,8 +148,8 @@ def _running(name: str) -> Iterator[str]:
         yield undo.enter_context(SERVERS[name](place))
 
 
-def _peak(address: str) -> float:
-    """Read the peak resident memory of the process that listens at an address, in MB."""
+def _process(address: str) -> Path:
+    """Find the process that listens at an address."""
     port = int(address.rpartition(":")[2])
     inode = next(
         line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines() if f":{port:04X} 00000000" in line
@@ -143,9 +160,14 @@ def _peak(address: str) -> float:
                 continue
         except OSError:
             continue
-        lines = (link.parents[1] / "status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
-    return 0.0
+        return link.parents[1]
+    raise LookupError(address)
+
+
+def _peak(process: Path) -> float:
+    """Read a process's peak resident memory, in MB."""
+    lines = (process / "status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
 
 
 if __name__ == "__main__":

@@ -38,9 +38,11 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
 class RegistryClient:
     """One registry, named by the domain of a reference. Async context manager."""
 
-    def __init__(self, domain: str, credentials: Credentials | None = None, *, insecure: bool = False) -> None:
+    def __init__(
+        self, domain: str, credentials: Credentials | None = None, *, insecure: bool = False, guarded: bool = False
+    ) -> None:
         self.domain = domain
-        self._transport = Transport(domain, credentials, insecure=insecure)
+        self._transport = Transport(domain, credentials, insecure=insecure, guarded=guarded)
 
     async def __aenter__(self) -> RegistryClient:
         await self._transport.__aenter__()
@@ -66,6 +68,15 @@ class RegistryClient:
         if promised and actual != promised:
             raise digests.DigestMismatch(f"manifest of {self.domain}/{repository}", promised, actual)
         return Fetched(raw=raw, digest=actual, media_type=kind)
+
+    async def size(self, repository: str, digest: str) -> int:
+        """Ask how long a blob is. Raises `NotInRegistry`, `RegistryUnavailable`."""
+        url = await self._transport.url(repository, f"blobs/{digest}")
+        async with self._transport.request("HEAD", repository, url) as answer:
+            await expect(answer, self.domain, repository, f"blob {digest} in {repository}", {200})
+            if answer.content_length is None:
+                raise RegistryUnavailable(self.domain, f"it does not say how long {digest} is")
+            return answer.content_length
 
     async def blob(self, repository: str, descriptor: Descriptor, ingest: Ingest, count: Count) -> None:
         """Fetch a blob into an ingest; where the connection breaks off, go on from the last byte."""

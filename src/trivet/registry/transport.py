@@ -16,6 +16,7 @@ from yarl import URL
 
 from trivet.base.error import TrivetError
 from trivet.registry import auth, certificate
+from trivet.registry.address import Guard
 from trivet.registry.answer import body_of, reason_of
 from trivet.registry.auth import Challenge, Credentials, Token
 from trivet.registry.certificate import is_local
@@ -41,7 +42,8 @@ class Transport:
     """One registry's HTTP side. Async context manager.
 
     `scopes` are rights asked of a token service beyond what the registry's challenge names, for each
-    repository: `repository:team/app:pull,push`. `insecure` allows plain http where https doesn't answer.
+    repository: `repository:team/app:pull,push`. `insecure` allows plain http where https doesn't answer;
+    `guarded` keeps redirects and token services out of private networks (`address`).
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class Transport:
         scopes: tuple[str, ...] = (),
         *,
         insecure: bool = False,
+        guarded: bool = False,
     ) -> None:
         self.domain = domain
         self._insecure = insecure
+        self._guard = Guard(HOSTS.get(domain, domain)) if guarded else None
         self._credentials = credentials
         self._scopes = scopes
         self._authorization: dict[str, str] = {}
@@ -64,7 +68,10 @@ class Transport:
             self._credentials = await asyncio.to_thread(stored_credentials, self.domain)
         self._tls = await asyncio.to_thread(certificate.context, self.domain)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, connect=CONNECT, sock_read=SILENCE)
-        self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False, headers={"User-Agent": "trivet"})
+        connector = aiohttp.TCPConnector(resolver=self._guard)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, auto_decompress=False, headers={"User-Agent": "trivet"}
+        )
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -163,9 +170,14 @@ class Transport:
         data = body() if callable(body) else body
         ours = self._tls is not None and (self._base is None or url.origin() == self._base.origin())
         tls = self._tls if ours and self._tls is not None else True
+        proxy = _proxy(url)
         try:
+            if self._guard:
+                self._guard.check(url)
+                if proxy:
+                    self._guard.allow(URL(proxy))
             return await self._session.request(
-                method, url, headers=headers, data=data, allow_redirects=False, proxy=_proxy(url), ssl=tls
+                method, url, headers=headers, data=data, allow_redirects=False, proxy=proxy, ssl=tls
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise RegistryUnavailable(self.domain, reason_of(error)) from error

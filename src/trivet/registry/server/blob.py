@@ -7,6 +7,7 @@ import re
 
 from aiohttp import web
 
+from trivet.base.error import TrivetError
 from trivet.oci import digest as digests
 from trivet.registry.server.error import Code, Refusal
 from trivet.registry.server.gate import Caller
@@ -24,9 +25,28 @@ _RANGE = re.compile(r"(?:bytes[= ])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*)
 async def read(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Send a blob or the ranges asked for; HEAD tells its size."""
     if not await asyncio.to_thread(registry.repositories.has_blob, target.name, target.value):
-        raise Refusal(Code.BLOB_UNKNOWN, f"repository {target.name} has no blob {target.value}")
+        return await _pass_on(registry, request, target)
     headers = {"Docker-Content-Digest": target.value, "Content-Type": "application/octet-stream"}
     return web.FileResponse(registry.content.path(target.value), chunk_size=PIECE, headers=headers)
+
+
+async def _pass_on(registry: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+    """Send a blob that an upstream has, the whole of it, while it arrives."""
+    arrival = await registry.upstreams.blob(target.name, target.value)
+    if arrival is None:
+        raise Refusal(Code.BLOB_UNKNOWN, f"repository {target.name} has no blob {target.value}")
+    headers = {"Docker-Content-Digest": target.value, "Content-Type": "application/octet-stream"}
+    answer = web.StreamResponse(headers={**headers, "Content-Length": str(arrival.size)})
+    await answer.prepare(request)
+    if request.method != "HEAD":
+        try:
+            async for piece in arrival.pieces():
+                await answer.write(piece)
+        except TrivetError as error:  # the status has gone out; a body that is too short says it
+            request.transport.close() if request.transport else None
+            raise ConnectionError(error.message) from error
+    await answer.write_eof()
+    return answer
 
 
 async def delete(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
@@ -37,6 +57,7 @@ async def delete(registry: Registry, request: web.Request, target: Target, calle
 
 async def begin(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Begin an upload; or mount, or take the whole blob at once, if the query says so."""
+    await registry.upstreams.refuse_push(target.name)
     if "mount" in request.query:
         digest, source = check_digest(request.query["mount"]), request.query.get("from")
         # a source that isn't for this caller is like one that lacks the blob

@@ -23,6 +23,7 @@ MOST_TAGS = 10  # given to a manifest by one request
 
 async def read(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Send a manifest as it came; HEAD only describes it."""
+    await registry.upstreams.manifest(target.name, target.value)
     found = await asyncio.to_thread(registry.repositories.find, target.name, target.value)
     headers = {"Docker-Content-Digest": found.digest, "Content-Type": found.media_type, "ETag": f'"{found.digest}"'}
     if request.method == "HEAD":
@@ -34,6 +35,7 @@ async def read(registry: Registry, request: web.Request, target: Target, caller:
 
 async def store(registry: Registry, request: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
     """Take a manifest under a tag, or under its digest with the tags the query names."""
+    await registry.upstreams.refuse_push(target.name)
     raw = await _body(request)
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
     pinned = ":" in target.value

@@ -13,6 +13,7 @@ from trivet.registry.server.metric import Metrics
 from trivet.registry.server.policy import PolicyFile
 from trivet.registry.server.repository import Repositories
 from trivet.registry.server.upload import IDLE, Uploads
+from trivet.registry.server.upstream import Upstreams
 from trivet.registry.server.webhook import Webhooks
 from trivet.store.content import ContentStore
 from trivet.store.record import Records
@@ -30,6 +31,7 @@ class Registry:
         self.policy = policy
         self.metrics = Metrics()
         self.webhooks = Webhooks(policy, self.metrics)
+        self.upstreams = Upstreams(self.repositories, policy, self.metrics)
 
     async def quota(self, name: str) -> int | None:
         """Tell how many bytes of blobs a repository may have; None without a limit."""
@@ -69,6 +71,7 @@ async def opened(root: Path, policy: PolicyFile, *, collect_every: float, grace:
     finally:
         tidying.cancel()
         await asyncio.gather(tidying, return_exceptions=True)
+        await registry.upstreams.close()
         await registry.webhooks.close()
         await registry.uploads.close()
         records.close()

@@ -106,8 +106,13 @@ class Repositories:
             raise Refusal(Code.MANIFEST_UNKNOWN, f"repository {name} has no manifest {reference}")
         return found
 
-    def put(self, name: str, raw: bytes, media_type: str, digest: str, tags: tuple[str, ...]) -> Stored:
-        """Take a manifest in, with its tags. Raises `Refusal`, and `Corrupt` or `Unsupported` for what is none."""
+    def put(
+        self, name: str, raw: bytes, media_type: str, digest: str, tags: tuple[str, ...], *, complete: bool = True
+    ) -> Stored:
+        """Take a manifest in, with its tags; `complete` wants everything it refers to to be here.
+
+        Raises `Refusal`, and `Corrupt` or `Unsupported` for what is none.
+        """
         parsed = manifests.parse(raw, media_type=media_type, subject=f"{name}@{digest}")
         kind = media_type or manifests.media_type_of(parsed)
         subject = parsed.subject.digest if parsed.subject else ""
@@ -115,7 +120,8 @@ class Repositories:
             repository=name, digest=digest, media_type=kind, size=len(raw), subject=subject, since=time.time()
         )
         with self.records.transaction():
-            self._check_complete(name, parsed)
+            if complete:
+                self._check_complete(name, parsed)
             if not self.content.exists(digest):
                 self.content.add(raw, digest)
             self.names.put(name, Named(name))
