@@ -540,9 +540,8 @@ def test_levels_and_networks(world: World) -> None:
 
 
 def test_files(world: World) -> None:
-    """An instance knows itself, the others of its network, and what it was told; nobody is named on the default one."""
+    """An instance knows itself and what it was told; its networks' DNS server is its resolver, if they have one."""
     world.networks.create(NetworkRequest(name="app"))
-    web = join(world.networks, "app", "web", "netns").addresses[0].address.partition("/")[0]
     own = join(world.networks, "app", "db", "netns").addresses[0].address.partition("/")[0]
     join(world.networks, "", "lone", "netns")
     gateway = world.networks.find("app").gateway
@@ -550,10 +549,10 @@ def test_files(world: World) -> None:
     names.write(files)
     text = {file.target: Path(file.source).read_text() for file in files}
     rows = [line.split("\t") for line in text["/etc/hosts"].splitlines()]
-    assert rows[2:] == [[own, "db1"], [gateway, "up"], ["::1", "x"], [web, "web"]]
-    assert text["/etc/resolv.conf"].startswith("nameserver 192.0.2.53\n")
+    assert rows[2:] == [[own, "db1"], [gateway, "up"], ["::1", "x"]]
+    assert text["/etc/resolv.conf"].startswith("nameserver 127.0.0.11\n")
     assert text["/etc/hostname"] == "db1\n"
     lone = {file.target: file.content for file in world.networks.files("lone", "lone", world.base)}
-    assert b"web" not in lone["/etc/hosts"]
+    assert b"127.0.0.11" not in lone["/etc/resolv.conf"]
     with pytest.raises(InvalidArgument, match="nonsense"):
         world.networks.files("db", "db", world.base, extra_hosts=["nonsense"])

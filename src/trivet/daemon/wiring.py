@@ -88,6 +88,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     finally:
         for watch in context.watches.values():
             watch.close()
+        context.networks.nameserver.leave()
         for left in (task, *context.tasks):
             left.cancel()
         await asyncio.gather(task, *context.tasks, return_exceptions=True)

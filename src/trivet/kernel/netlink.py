@@ -15,8 +15,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from types import TracebackType
-
-import msgspec
+from typing import NamedTuple
 
 HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
@@ -33,7 +32,7 @@ _NESTED = 0x8000
 _TIMEOUT = 10.0
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(NamedTuple):
     """One message; `object` names what it is about, for the error."""
 
     type: int

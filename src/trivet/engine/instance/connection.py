@@ -11,7 +11,7 @@ from trivet.client.schema import EndpointRequest
 from trivet.engine.instance.attachment import DEFAULT, OTHER, choose
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
-from trivet.engine.instance.neighbour import tell
+from trivet.engine.instance.neighbour import refresh
 from trivet.engine.instance.status import Word
 from trivet.engine.network.model import NONE, NotConnected
 
@@ -37,8 +37,7 @@ async def connect(context: Context, key: str, wish: EndpointRequest) -> None:
         made = await asyncio.to_thread(context.networks.connect, record.id, record.name, wish)
         uses = (*(use for use in record.plan.attachments if use.kind == "netns" and use.device), made)
     plan = msgspec.structs.replace(record.plan, attachments=uses)
-    context.table.update(record.id, record.change(request=request, plan=plan))
-    await asyncio.to_thread(tell, context, key)
+    await _record(context, record.change(request=request, plan=plan))
     _tell(context, "connect", record, network.id, network.name)
 
 
@@ -52,7 +51,6 @@ async def disconnect(context: Context, key: str, reference: str) -> None:
         raise NotConnected(record.name, network.name)
     _refuse_shared(record, wishes, "disconnect", network.name)
     uses = tuple(use for use in record.plan.attachments if use.network != network.name)
-    before = context.networks.neighbours(key)
     if _runs(record):
         _refuse_machine(record, "disconnect", network.name)
         lone = [use for use in record.plan.attachments if not uses]
@@ -61,9 +59,14 @@ async def disconnect(context: Context, key: str, reference: str) -> None:
     request = msgspec.structs.replace(record.request, networks=left or [EndpointRequest(network=NONE)])
     plan = msgspec.structs.replace(record.plan, attachments=uses)
     ports = tuple(context.networks.ports(record.id)) if _runs(record) else record.ports
-    context.table.update(record.id, record.change(request=request, plan=plan, ports=ports))
-    await asyncio.to_thread(tell, context, key, before)
+    await _record(context, record.change(request=request, plan=plan, ports=ports))
     _tell(context, "disconnect", record, network.id, network.name)
+
+
+async def _record(context: Context, record: InstanceRecord) -> None:
+    context.table.update(record.id, record)
+    if _runs(record):
+        context.table.update(record.id, await asyncio.to_thread(refresh, context, record))
 
 
 def _wishes(record: InstanceRecord) -> list[EndpointRequest]:

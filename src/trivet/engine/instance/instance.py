@@ -20,7 +20,7 @@ from trivet.client.schema import (
     TopRow,
 )
 from trivet.engine.image.model import ImageNotFound
-from trivet.engine.instance import connection, copy, create, log, measure, neighbour, remove, start, stop, update, wait
+from trivet.engine.instance import connection, copy, create, log, measure, remove, start, stop, update, wait
 from trivet.engine.instance import exec as execution
 from trivet.engine.instance import filter as filtering
 from trivet.engine.instance.context import Context
@@ -193,7 +193,6 @@ class Instances:
         record = record.change(name=check_name("instance", name))
         self.context.table.put(record.id, record, name=name)
         await asyncio.to_thread(self.context.networks.rename, record.id, name)
-        await asyncio.to_thread(neighbour.tell, self.context, record.id)
         self.context.emit("rename", record)
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:

@@ -8,7 +8,6 @@ import shutil
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import free
 from trivet.engine.instance.model import InstanceRecord
-from trivet.engine.instance.neighbour import tell
 from trivet.engine.instance.status import check
 
 
@@ -31,9 +30,7 @@ async def remove(context: Context, key: str, *, volumes: bool = False) -> None:
 
 def _sweep(context: Context, record: InstanceRecord) -> None:
     free(context, record)
-    neighbours = context.networks.neighbours(record.id)
     context.networks.release(record.id)
-    tell(context, record.id, neighbours)
     context.snapshotter(record).remove(record.id)
     place = context.place(record.id)
     shutil.rmtree(place.run, ignore_errors=True)

@@ -17,7 +17,7 @@ from trivet.engine.instance.attachment import other, share
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
 from trivet.engine.instance.model import InstanceRecord
-from trivet.engine.instance.neighbour import tell
+from trivet.engine.instance.neighbour import describe
 from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
 from trivet.engine.instance.watch import Watch
@@ -62,7 +62,6 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
     context.watches[record.id] = watch
     context.started.put_nowait((record.id, watch))
     context.emit("start", record)
-    await asyncio.to_thread(tell, context, key)
     return client
 
 
@@ -98,18 +97,10 @@ def _connect(context: Context, record: InstanceRecord) -> tuple[Plan, tuple[Port
         return share(context, reference, plan), ()
     form, owner = context.driver(record).ability().network, plan.owner
     wishes = request.networks or ([EndpointRequest(network="host")] if form == "host" else [])
-    uses = networks.attach(record.id, record.name, form, wishes, owner)
+    uses = networks.attach(record.id, record.name, form, wishes, owner, request.dns)
     if owner and not any(use.kind == "netns" for use in uses):  # else it was made with the network's namespace
         hold(owner)
-    files = networks.files(
-        record.id,
-        plan.hostname,
-        context.place(record.id).files,
-        dns=request.dns,
-        dns_search=request.dns_search,
-        dns_options=request.dns_options,
-        extra_hosts=request.extra_hosts,
-    )
+    files = describe(context, record)
     names.write(files)
     ports = networks.publish(record.id, request.ports)
     return msgspec.structs.replace(plan, attachments=uses, files=files), tuple(ports)

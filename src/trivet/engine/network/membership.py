@@ -38,6 +38,7 @@ def attach(
     form: Form,
     wishes: Sequence[EndpointRequest],
     owner: Owner | None = None,
+    servers: Sequence[str] = (),
 ) -> tuple[Attachment, ...]:
     """Connect an instance that starts; when it fails, addresses are kept and links are not."""
     wanted = list(wishes) or [EndpointRequest(network=BRIDGE)]
@@ -49,7 +50,7 @@ def attach(
         forms = [networks.drivers[record.driver].form(record, form) for record in records]
         pairs = []
         for record, wish, real in zip(records, wanted, forms, strict=True):
-            blank = Endpoint(instance=instance, name=name, network=record.id, form=real or form)
+            blank = Endpoint(instance=instance, name=name, network=record.id, form=real or form, servers=tuple(servers))
             pairs.append((record, _reserve(networks, record, blank, wish, real)))
         if any(endpoint.form == "netns" and endpoint.device for _, endpoint in pairs):
             namespace.create(path(networks, instance), owner)
@@ -68,7 +69,8 @@ def connect(networks: Networks, instance: str, name: str, wish: EndpointRequest)
         raise Conflict(f"cannot connect running instance {name} to network {record.name}: it has no network of its own")
     if any(endpoint.network == record.id for endpoint in networks.ledger.of_instance(instance)):
         raise Conflict(f"instance {name} is already connected to network {record.name}")
-    blank = Endpoint(instance=instance, name=name, network=record.id, form="netns")
+    servers = next((each.servers for each in networks.ledger.of_instance(instance)), ())
+    blank = Endpoint(instance=instance, name=name, network=record.id, form="netns", servers=servers)
     with ExitStack() as undo:
         endpoint = _reserve(networks, record, blank, wish, real)
         undo.callback(_forget, networks, record, endpoint)

@@ -98,7 +98,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     `address` is reserved for it all that time, "" where the instance uses the host's own network.
     `device` is the host's end (veth or tap) while it is attached, `interface` the instance's; `ports` is what is
-    published now.
+    published now. `servers` are asked for names that the network doesn't know, none are the host's.
     """
 
     instance: str
@@ -113,6 +113,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     priority: int = 0
     ports: tuple[Port, ...] = ()
+    servers: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from trivet.base.error import InvalidArgument
@@ -22,13 +22,12 @@ def hosts(
     address: str,
     *,
     extra: Sequence[str] = (),
-    members: Mapping[str, str] | None = None,
     gateway: str = "",
     base: str = "",
 ) -> bytes:
     """Build /etc/hosts.
 
-    `extra` are "name:address" (address may be host-gateway), `members` other names on the network.
+    `extra` are "name:address" (address may be host-gateway).
     `base` is what comes first, for an instance that uses the host's network; else the loopback names do.
     Raises `InvalidArgument` naming the entry.
     """
@@ -38,18 +37,23 @@ def hosts(
     elif hostname:
         rows.append(f"127.0.1.1\t{hostname}")
     rows += [_extra(entry, gateway) for entry in extra]
-    rows += [f"{number}\t{name}" for name, number in (members or {}).items() if number and name != hostname]
     text = base + "\n" if base and not base.endswith("\n") else base
     return (text + "\n".join(rows) + "\n").encode()
 
 
 def resolv_conf(
-    servers: Sequence[str] = (), search: Sequence[str] = (), options: Sequence[str] = (), *, shared: bool = False
+    servers: Sequence[str] = (),
+    search: Sequence[str] = (),
+    options: Sequence[str] = (),
+    *,
+    shared: bool = False,
+    embedded: str = "",
 ) -> bytes:
     """Build /etc/resolv.conf from the host's, or from `--dns` servers, search domains ("." for none) and options.
 
     A resolver on the host's loopback (systemd-resolved, dnsmasq) can't be reached from another network namespace: it is
     replaced by what it asks itself, or by public ones. `shared`: the instance has the host's network, where it can.
+    `embedded` is where our own DNS server is, which asks all these.
     """
     for server in servers:
         _check_address(server, server)
@@ -60,6 +64,10 @@ def resolv_conf(
     for word in (*search, *options):
         if not word or any(character.isspace() for character in word):
             raise InvalidArgument(f"{word!r} is not a search domain or an option of resolv.conf")
+    if embedded:
+        servers = (embedded,)
+        if not any(line.startswith("options") and "ndots" in line for line in kept):
+            kept.append("options ndots:0")  # names without a dot are for us first
     if not servers:
         servers = _nameservers(own, shared) or _nameservers(_lines(UPSTREAM), shared) or PUBLIC
     return "".join(f"{line}\n" for line in (*(f"nameserver {server}" for server in servers), *kept)).encode()
@@ -68,6 +76,13 @@ def resolv_conf(
 def resolvers() -> list[str]:
     """List the resolvers the host asks, so that no network hides one."""
     return list(_nameservers([*_lines(RESOLV_CONF), *_lines(UPSTREAM)], shared=False))
+
+
+def upstream() -> list[tuple[str, bool]]:
+    """List the resolvers the host asks, and whether only the host itself can (loopback, IPv6)."""
+    found = _nameservers(_lines(RESOLV_CONF), shared=True)
+    elsewhere = set(_nameservers(_lines(RESOLV_CONF), shared=False))
+    return [(server, server not in elsewhere) for server in found] or [(server, False) for server in PUBLIC]
 
 
 def files(directory: Path, hostname: str, hosts: bytes, resolv_conf: bytes) -> tuple[File, ...]:

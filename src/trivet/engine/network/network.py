@@ -11,13 +11,14 @@ again from them, which `repair.restore` does after a reboot or when somebody els
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
-from trivet.base.error import Conflict
+from trivet.base.error import Conflict, TrivetError
 from trivet.client.schema import EndpointRequest, Finding, Network, NetworkRequest, Port, PortRequest
 from trivet.engine.network import forwarding, membership, names, publication, publish, repair
 from trivet.engine.network.bridge import Bridge
@@ -37,14 +38,19 @@ from trivet.engine.network.model import (
     NetworkRecord,
     short,
 )
+from trivet.engine.network.nameserver import Nameserver, serves
 from trivet.engine.network.none import Nothing
 from trivet.engine.network.ruleset import table
 from trivet.isolation.plan import Attachment, File, Owner
 from trivet.kernel import nftables
+from trivet.resolver.door import ADDRESS
 from trivet.store.record import Records
+
+log = logging.getLogger(__name__)
 
 # Inside the class `list` is the method.
 Shown = list[Network]
+Served = list[NetworkRecord]
 Names = list[str]
 Ports = list[Port]
 Findings = list[Finding]
@@ -58,6 +64,9 @@ class Networks:
         self.table = publish.TABLE_PREFIX if engine_id == DEFAULT_ENGINE else f"trivet_{short(engine_id)}"
         self.namespaces = run_directory / "netns"
         self.ledger = Ledger(records)
+        self.nameserver = Nameserver(
+            run_directory, self.table, lambda: (self.ledger.networks(), self.ledger.endpoints()), self.namespaces
+        )
         self.drivers: dict[str, Driver] = {BRIDGE: Bridge(self.namespaces), HOST: Host(), NONE: Nothing()}
 
     # networks
@@ -114,19 +123,29 @@ class Networks:
         form: Form,
         wishes: Sequence[EndpointRequest] = (),
         owner: Owner | None = None,
+        servers: Sequence[str] = (),
     ) -> tuple[Attachment, ...]:
         """Connect an instance in the form its level wants; addresses it had before are kept.
 
-        A network namespace that is made for it belongs to `owner`, which is made with it.
+        A network namespace that is made for it belongs to `owner`, which is made with it. `servers` are asked for names
+        that its networks don't know, none are the host's.
 
         Raises `NoSuchNetwork`, `NoAddressLeft`, `AlreadyExists` for a taken address, `Unsupported` for a level that
         can't be on this network. When it fails, the address is kept too: `release` frees it.
         """
-        return membership.attach(self, instance_id, instance_name, form, wishes, owner)
+        made = membership.attach(self, instance_id, instance_name, form, wishes, owner, servers)
+        try:
+            self._announce(instance_id)
+        except BaseException:
+            self.detach(instance_id)
+            raise
+        return made
 
     def connect(self, instance_id: str, instance_name: str, wish: EndpointRequest) -> Attachment:
         """Give a running container one network more. Raises as `attach` does, `Conflict` if it is on it already."""
-        return membership.connect(self, instance_id, instance_name, wish)
+        made = membership.connect(self, instance_id, instance_name, wish)
+        self._announce(instance_id)
+        return made
 
     def disconnect(self, instance_id: str, instance_name: str, network: str) -> None:
         """Take a network from a running container; ports led over it go over another one. Raises `NotConnected`."""
@@ -139,10 +158,14 @@ class Networks:
         membership.disconnect(self, instance_id, instance_name, record.id)
         with contextlib.suppress(Conflict):  # it has no other way out
             publication.move_ports(self, instance_id, ports)
+        self.announce()
 
     def detach(self, instance_id: str) -> None:
         """Disconnect an instance from all its networks. Idempotent; its addresses stay reserved."""
+        known = self._named(instance_id)
         membership.detach(self, instance_id)
+        if known:
+            self.announce()  # its door at the DNS server keeps the namespace alive, with the address
 
     def release(self, instance_id: str) -> None:
         """Forget an instance: ports, links and addresses. Idempotent."""
@@ -155,6 +178,14 @@ class Networks:
         """Tell the networks an instance's new name."""
         for endpoint in self.ledger.of_instance(instance_id):
             self.ledger.save(msgspec.structs.replace(endpoint, name=name))
+        self.announce()
+
+    def announce(self, *, again: bool = False) -> None:
+        """Tell the DNS server who is who now. A failure is logged: names are late, what was done is not undone."""
+        try:
+            self.nameserver.announce(again=again)
+        except (TrivetError, OSError) as error:
+            log.warning("cannot tell the DNS server: %s", error)
 
     def files(
         self,
@@ -170,30 +201,22 @@ class Networks:
         """Compute /etc/hosts, /etc/resolv.conf and /etc/hostname of an instance; `names.write` writes the copies."""
         shared = any(endpoint.form == "host" for endpoint in self.ledger.of_instance(instance_id))
         text = self.hosts(instance_id, hostname, extra_hosts)
-        return names.files(directory, hostname, text, names.resolv_conf(dns, dns_search, dns_options, shared=shared))
+        embedded = self._embedded(instance_id)
+        resolver = names.resolv_conf(dns, dns_search, dns_options, shared=shared, embedded=embedded)
+        return names.files(directory, hostname, text, resolver)
 
     def hosts(self, instance_id: str, hostname: str, extra_hosts: Sequence[str] = ()) -> bytes:
-        """Compute /etc/hosts as it should be now, with the members of all networks the instance is on."""
+        """Compute /etc/hosts as it should be now; other members of its networks are found by DNS."""
         own = self.ledger.of_instance(instance_id)
         records = [self.ledger.network(endpoint.network) for endpoint in own]
         shared = any(endpoint.form == "host" for endpoint in own)
-        members: dict[str, str] = {}
-        for record in reversed(records):  # what the first network calls a name goes before the others
-            members |= self._neighbours(record, instance_id)
         return names.hosts(
             hostname,
             own[0].address if own else "",
             extra=extra_hosts,
-            members=members,
             gateway=records[0].gateway if records and not shared else "",
             base=names.HOSTS.read_text(errors="replace") if shared and names.HOSTS.exists() else "",
         )
-
-    def neighbours(self, instance_id: str) -> set[str]:
-        """Tell the ids of the instances that find this one by its name."""
-        networks = {endpoint.network for endpoint in self.ledger.of_instance(instance_id)}
-        records = [record for record in map(self.ledger.network, networks) if record.name not in PREDEFINED]
-        return {member.instance for record in records for member in self.ledger.members(record)} - {instance_id}
 
     # ports
 
@@ -202,7 +225,10 @@ class Networks:
 
         Raises `PortTaken` naming the owner, and publishes none then; `Conflict` on a network that can't publish.
         """
-        return publication.open_ports(self, instance_id, ports)
+        made = publication.open_ports(self, instance_id, ports)
+        if made and self._named(instance_id):
+            self.announce()
+        return made
 
     def unpublish(self, instance_id: str, ports: Sequence[Port] | None = None) -> None:
         """Take back every port of an instance, or the ones named. Idempotent."""
@@ -255,9 +281,17 @@ class Networks:
     def _members(self, record: NetworkRecord) -> dict[str, str]:
         return {member.name: member.address for member in self.ledger.members(record)}
 
-    def _neighbours(self, record: NetworkRecord, instance_id: str) -> dict[str, str]:
-        """Tell who else is on a network made by the user, by all names; who uses the host's own is at the gateway."""
-        if record.name in PREDEFINED:
-            return {}
-        others = [member for member in self.ledger.members(record) if member.instance != instance_id]
-        return {" ".join(dict.fromkeys(member.names)): member.address or record.gateway for member in others}
+    def _named(self, instance_id: str) -> Served:
+        """List the networks that an instance is on now and that have names."""
+        records = [self.ledger.network(each.network) for each in self.ledger.of_instance(instance_id) if each.device]
+        return [record for record in records if serves(record)]
+
+    def _announce(self, instance_id: str) -> None:
+        if self._named(instance_id):
+            self.nameserver.announce()
+
+    def _embedded(self, instance_id: str) -> str:
+        """Tell where an instance finds the DNS server; "" when it has the host's own resolvers."""
+        named = self._named(instance_id)
+        machine = any(each.form == "tap" for each in self.ledger.of_instance(instance_id))
+        return "" if not named else named[0].gateway if machine else ADDRESS

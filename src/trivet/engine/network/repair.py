@@ -34,6 +34,7 @@ def restore(networks: Networks, running: Sequence[str] | None) -> None:
         for path in stale_namespaces(networks):
             namespace.remove(path)
         networks.load()
+    networks.announce(again=True)
 
 
 def check(networks: Networks, *, repaired: bool) -> list[Finding]:
@@ -56,6 +57,7 @@ def remove_all(networks: Networks) -> None:
             namespace.remove(path)
         for record in networks.ledger.networks():
             networks.drivers[record.driver].remove(record)
+        networks.nameserver.stop()
         nftables.remove(networks.table)
         if not any(name.startswith(TABLE_PREFIX) for name in nftables.tables()):
             forwarding.restore()
@@ -106,6 +108,8 @@ def _problems(networks: Networks) -> Iterator[Finding]:
         yield Finding(object=f"nftables table {networks.table}", problem="it is not loaded", repair="load it")
     else:
         yield from _port_problems(networks)
+    if problem := networks.nameserver.check():
+        yield Finding(object="DNS server", problem=problem, repair="start it")
     for path in stale_namespaces(networks):
         yield Finding(object=f"network namespace {path}", problem="it belongs to no instance", repair="remove it")
 
