@@ -13,25 +13,17 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from tests.conformance.case import BLOCK, NUMBER, ONLY_UNIFIED, Case, resources, unified
 from tests.conformance.field import FIELDS
+from tests.conformance.peer import EXCEPTIONS, lack
 from tests.runtime import GROUP, Runtime, made
 
 NAMED = re.compile(
     r"^(annotations|linux\.sysctl|linux\.resources\.unified)\..+|^(linux\.(?:timeOffsets|netDevices|resources\.rdma))\.[^.]*"
 )
-
-
-class Case(NamedTuple):
-    """What is changed in the example, what the program then prints, or what the refusal says."""
-
-    changes: dict[str, Any]
-    script: str = "true"
-    prints: str = ""
-    refused: str = ""
-    where: str | None = None  # a cgroup controller, without which it is refused
 
 
 def process(**fields: Any) -> dict[str, Any]:
@@ -40,10 +32,6 @@ def process(**fields: Any) -> dict[str, Any]:
 
 def linux(**fields: Any) -> dict[str, Any]:
     return {"linux": fields}
-
-
-def resources(**fields: Any) -> dict[str, Any]:
-    return {"linux": {"resources": fields}}
 
 
 def limit(controller: str, file: str) -> str:
@@ -85,7 +73,6 @@ IN_UNIFIED = UNIFIED.is_file() and "hugetlb" in UNIFIED.read_text().split()
 HUGE = ("unified", "hugetlb.2MB.max") if IN_UNIFIED else ("hugetlb", "hugetlb.2MB.limit_in_bytes")
 SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 STATUS = "grep -i {} /proc/self/status"
-BLOCK = {"major": 7, "minor": 0}
 THROTTLES = {
     "throttleReadBpsDevice": "read_bps_device",
     "throttleWriteBpsDevice": "write_bps_device",
@@ -269,7 +256,7 @@ CASES = {
     "block devices": Case(
         resources(blockIO={name: [{**BLOCK, "rate": 1 << 20}] for name in THROTTLES}),
         "; ".join(limit("blkio", f"throttle.{file}") for file in THROTTLES.values()),
-        "\n".join(["7:0 1048576"] * len(THROTTLES)),
+        "\n".join([f"{NUMBER} 1048576"] * len(THROTTLES)),
     ),
     "weight": Case(resources(blockIO={"weight": 100}), limit("blkio", "weight"), "100", where="blkio/blkio.weight"),
     "leaf weight": Case(
@@ -278,8 +265,14 @@ CASES = {
     "weight of a device": Case(
         resources(blockIO={"weightDevice": [{**BLOCK, "weight": 100, "leafWeight": 200}]}),
         limit("blkio", "weight_device"),
-        "7:0 100",
+        f"{NUMBER} 100",
         where="blkio/blkio.weight_device",
+    ),
+    "leaf weight of a device": Case(
+        resources(blockIO={"weightDevice": [{**BLOCK, "leafWeight": 200}]}),
+        limit("blkio", "leaf_weight_device"),
+        f"{NUMBER} 200",
+        where="blkio/blkio.leaf_weight_device",
     ),
     "huge pages": Case(
         resources(hugepageLimits=[{"pageSize": "2MB", "limit": 4 << 20}])
@@ -364,6 +357,8 @@ CASES = {
         linux(personality={"domain": "LINUX", "flags": ["MOON"]}), refused="$.linux.personality.flags"
     ),
 }  # fmt: skip
+if ONLY_UNIFIED:
+    CASES = unified(CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -372,21 +367,19 @@ def test_field(runtime: Runtime, name: str) -> None:
     attempt(runtime, CASES[name])
 
 
-# What Debian 12's runc (1.1.5) doesn't know yet, leaves out in silence, or words otherwise.
-ONLY_OURS = """
-names; bind with other owners; recursively with other owners; maps without a user namespace; terminal;
-limit beyond ours; AppArmor; SELinux; SELinux of mounts; scheduler; deadline; input and output; user namespace;
-time namespace; interfaces; memory, further; processor; processor, idle; weight; weight of a device; huge pages;
-unified; cache; memory policy; filter; root is shared; personality; personality's flags
-"""
-
-
-@pytest.mark.needs("runc")
-@pytest.mark.parametrize("name", sorted(set(CASES) - {name.strip() for name in ONLY_OURS.split(";")}))
-def test_field_of_runc(tmp_path: Path, name: str) -> None:
-    """The same is true of runc, where it implements the field: the test asks for what everybody means."""
-    for other in made("runc", tmp_path):
+@pytest.mark.parametrize(("peer", "name"), [(peer, name) for peer in EXCEPTIONS for name in CASES])
+def test_field_of_a_peer(tmp_path: Path, peer: str, name: str) -> None:
+    """The same is true of runc and crun, where they implement the field: the test asks for what everybody means."""
+    reason = lack(peer) or EXCEPTIONS[peer].get(name)
+    if reason:
+        pytest.skip(reason)
+    for other in made(peer, tmp_path):
         attempt(other, CASES[name])
+
+
+def test_exceptions_are_of_fields() -> None:
+    """No exception outlives its case."""
+    assert {name for table in EXCEPTIONS.values() for name in table} - set(CASES) == set()
 
 
 def attempt(runtime: Runtime, case: Case) -> None:

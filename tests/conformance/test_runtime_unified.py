@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conformance.case import BLOCK
 from tests.runtime import GROUP, Runtime, until
 
 ROOT = Path("/sys/fs/cgroup")
@@ -33,15 +34,8 @@ def read(group: Path, *names: str) -> list[str]:
     return [" ".join((group / name).read_text().split()) for name in names]
 
 
-def drive() -> dict[str, int]:
-    """Any block device."""
-    major, minor = next(ROOT.parents[1].glob("block/vd*/dev")).read_text().split(":")
-    return {"major": int(major), "minor": int(minor)}
-
-
 def test_limits_of_every_controller(runtime: Runtime) -> None:
     """Each limit is in its file of version 2; what a running container is given by update, too."""
-    device = drive()
     throttles = ("throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIOPSDevice", "throttleWriteIOPSDevice")
     group = began(
         runtime,
@@ -51,7 +45,7 @@ def test_limits_of_every_controller(runtime: Runtime) -> None:
             pids={"limit": 33},
             blockIO={
                 "weight": 505,
-                **{name: [device | {"rate": MEBIBYTE + number}] for number, name in enumerate(throttles)},
+                **{name: [BLOCK | {"rate": MEBIBYTE + number}] for number, name in enumerate(throttles)},
             },
             hugepageLimits=[{"pageSize": "2MB", "limit": 4 * MEBIBYTE}],
             unified={"memory.high": str(48 * MEBIBYTE), "cgroup.max.descendants": "7"},

@@ -50,13 +50,15 @@ $bb cp /script /new/script
 $bb cp /unit /new/etc/systemd/system/script.service
 $bb cp /target /new/etc/systemd/system/script.target
 $bb ln -sf script.target /new/etc/systemd/system/default.target
+$bb mount -t ext4 /dev/vdd /new/tmp
+$bb chmod 1777 /new/tmp
 $bb mount --move /dev /new/dev
 $bb umount /sys; $bb umount /proc
 exec $bb switch_root /new @INIT@
 """
 PLAIN = """#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
 mkdir -p /dev/pts /dev/shm /sys/fs/cgroup/init
 mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm
 echo $$ > /sys/fs/cgroup/init/cgroup.procs
@@ -130,6 +132,10 @@ def run(kind: Kind, command: list[str], scratch: Path, *, seconds: float = 280) 
     _run(["mkfs.erofs", f"--exclude-regex={EXCLUDED}", str(checkout), str(CHECKOUT)], 120)
     with back.open("wb") as file:
         file.truncate(ROOM)
+    space = scratch / "space"
+    with space.open("wb") as file:
+        file.truncate(512 * MEBIBYTE)
+    _run(["mkfs.ext4", "-q", "-O", "^has_journal", str(space)], 60)
     archive = scratch / "initramfs"
     archive.write_bytes(cpio.archive(_entries(kernel, kind, command)))
     machine = Machine(
@@ -145,6 +151,7 @@ def run(kind: Kind, command: list[str], scratch: Path, *, seconds: float = 280) 
             Drive(name="root", path=str(root()), read_only=True),
             Drive(name="checkout", path=str(checkout), read_only=True),
             Drive(name="back", path=str(back)),
+            Drive(name="scratch", path=str(space)),
         ),
     )
     try:
@@ -157,7 +164,7 @@ def run(kind: Kind, command: list[str], scratch: Path, *, seconds: float = 280) 
 
 def _entries(kernel: kernels.Kernel, kind: Kind, command: list[str]) -> list[cpio.Entry]:
     modules = kernel.modules()
-    order = modules.load_order(initramfs.ALWAYS)
+    order = modules.load_order((*initramfs.ALWAYS, "veth"))
     init = "/sbin/init" if kind is Kind.SYSTEMD else "/script"
     script = SCRIPT.replace("@CHECKOUT@", str(CHECKOUT)).replace("@COMMAND@", shlex.join(command))
     script = (PLAIN if kind is Kind.PLAIN else "#!/bin/sh\n") + script

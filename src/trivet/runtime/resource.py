@@ -90,6 +90,8 @@ def check(made: kernel.Resources, layout: Layout, *, delegated: bool = False) ->
         for field, word in fields.items():
             if (2, controller) in there and getattr(made, field) not in (getattr(empty, field), -1):
                 raise OnlyVersion1(f"{_PLACES[controller]}.{word}")
+    if (2, "io") in there and any(device.what == "leaf_weight" for device in made.block_devices):
+        raise OnlyVersion1("blockIO.weightDevice[].leafWeight")
     for name, _ in made.unified:
         controller, _, file = name.partition(".")
         if not file or "/" in name:

@@ -10,7 +10,7 @@ import msgspec
 
 from trivet.kernel import capability
 from trivet.oci import runtime as oci
-from trivet.runtime import bpf, mount, namespace, schedule, seccomp
+from trivet.runtime import bpf, mount, namespace, property, schedule, seccomp
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def features() -> dict[str, object]:
         "linux": {
             "namespaces": sorted(namespace.FLAGS),
             "capabilities": list(capability.ALL),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": platform.machine() in seccomp.COMPATIBLE,
                 "actions": sorted(seccomp.ACTIONS),
@@ -44,7 +44,7 @@ def features() -> dict[str, object]:
             },
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
-            "intelRdt": {"enabled": False},
+            "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},
             "memoryPolicy": {
@@ -52,4 +52,5 @@ def features() -> dict[str, object]:
                 "flags": sorted(schedule.MEMORY_FLAGS),
             },
         },
+        "potentiallyUnsafeConfigAnnotations": [property.PREFIX],
     }
