@@ -1,4 +1,4 @@
-"""Where Debian 12's runc (1.1.5) and crun (1.8.1) differ from the runtime-spec 1.3.0 in what our cases ask for, and why."""
+"""Where Debian 12's runc and crun (1.1.5, 1.8.1) differ from runtime-spec 1.3.0 in what our cases ask for, and why."""
 
 from __future__ import annotations
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import pwd
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime import Runtime
+from tests.runtime import COMMAND, Runtime, bundle
 
 ROOT = Path("/sys/fs/cgroup")
 pytestmark = pytest.mark.skipif(not Path("/run/systemd/system").exists(), reason="systemd is not PID 1")
@@ -108,6 +111,50 @@ def test_users_of_its_own(runtime: Runtime) -> None:
     done = runtime("--systemd-cgroup", "run", runtime.id)
     assert done.stdout.split() == [b"0::/", b"made"], done
     assert show(f"ours-{runtime.id}.scope", "LoadState") == ["not-found"]
+
+
+@pytest.fixture
+def person() -> Iterator[int]:
+    """An ordinary user with a systemd of their own."""
+    subprocess.run(["useradd", "--create-home", "person"], check=True, timeout=60)
+    uid = pwd.getpwnam("person").pw_uid
+    ctl("start", f"user@{uid}.service")
+    yield uid
+    ctl("stop", f"user@{uid}.service")
+    subprocess.run(["userdel", "--remove", "person"], check=True, timeout=60, capture_output=True)
+
+
+def test_an_ordinary_user(person: int) -> None:
+    """The systemd of a user's session makes their container's scope, with limits, and moves exec's program there."""
+    place = bundle(Path(tempfile.mkdtemp(dir="/home/person")))
+    subprocess.run(["chown", "-R", "person:", place], check=True)
+    session = f"/run/user/{person}"
+    become: list[str | Path] = ["setpriv", f"--reuid={person}", f"--regid={person}", "--clear-groups"]
+    become += ["env", f"XDG_RUNTIME_DIR={session}", COMMAND]
+
+    def run(*words: str) -> subprocess.CompletedProcess[bytes]:
+        with tempfile.TemporaryFile() as out:
+            command = [*become, *words]
+            done = subprocess.run(command, cwd=place, stdout=out, stderr=out, stdin=subprocess.DEVNULL, timeout=60)
+            out.seek(0)
+            return subprocess.CompletedProcess(command, done.returncode, out.read())
+
+    assert run("spec", "--rootless").returncode == 0
+    config = json.loads((place / "config.json").read_text())
+    config["process"] |= {"args": ["sleep", "60"], "terminal": False}
+    config["linux"] |= {"resources": {"pids": {"limit": 20}}, "cgroupsPath": "app.slice:ours:mine"}
+    (place / "config.json").write_text(json.dumps(config))
+    done = run("--systemd-cgroup", "run", "--detach", "mine")
+    assert done.returncode == 0, done
+    group = ROOT / f"user.slice/user-{person}.slice/user@{person}.service/app.slice/ours-mine.scope"
+    assert (group / "pids.max").read_text() == "20\n"
+    assert len((group / "cgroup.procs").read_text().split()) == 1
+    done = run("exec", "mine", "sh", "-c", "cat /proc/self/cgroup")
+    assert done.stdout == b"0::/\n", done
+    done = run("update", "--pids-limit", "10", "mine")
+    assert ((group / "pids.max").read_text(), done.returncode) == ("10\n", 0), done
+    assert run("delete", "--force", "mine").returncode == 0
+    assert not group.exists()
 
 
 @pytest.mark.parametrize(

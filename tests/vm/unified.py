@@ -8,6 +8,7 @@ initramfs /init ─▶ drives, overlay ─▶ "plain": the commands, cgroup2 mou
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shlex
@@ -30,7 +31,8 @@ from trivet.isolation import provision
 from trivet.isolation.vm import CACHE
 
 CHECKOUT = Path(__file__).parents[2]
-PACKAGES = "python3,systemd,systemd-sysv,libpam-systemd,dbus,busybox-static,kmod,iproute2,nftables,runc,crun,uidmap"
+SYSTEM = "systemd,systemd-sysv,libpam-systemd,dbus,dbus-user-session,kmod,iproute2,uidmap"
+PACKAGES = f"{SYSTEM},python3,busybox-static,runc,crun"
 ROOM = 16 * MEBIBYTE
 LIBRARIES = r"\.venv/lib/python3[^/]*/site-packages"
 EXCLUDED = rf"^(build|\.git|\..*_cache|bench|demo|docs|\.hypothesis|{LIBRARIES}/(mypy|ruff|docker).*|\.venv/bin/ruff)$"
@@ -109,7 +111,7 @@ class GuestSilent(Exception):
 
 def root(store: Path = CHECKOUT / "build/unified") -> Path:
     """Give the guests' root as an image, made now unless it is there."""
-    image = store / "root.erofs"
+    image = store / f"root-{hashlib.sha256(PACKAGES.encode()).hexdigest()[:12]}.erofs"
     if image.exists():
         return image
     store.mkdir(parents=True, exist_ok=True)

@@ -178,6 +178,11 @@ class Group:
                 if path.exists():
                     os.chown(path, user, -1)
 
+    @property
+    def moved(self) -> bool:
+        """Tell whether processes can't join by themselves, but are moved by `add`."""
+        return False
+
     def settle(self) -> None:
         """Hear that the program is in the group; nothing else has to keep it."""
 

@@ -148,8 +148,10 @@ class Container:
     def below(self, path: str) -> cgroup.Group:
         """Give the control group at `path` below the container's own. Raises `InvalidArgument`."""
         parts = [part for part in path.split("/") if part]
+        if not parts:
+            return self.group
         group = cgroup.Group(self.group.layout, "/".join((self.group.path, *parts)))
-        if {".", ".."} & set(parts) or (parts and not all(Path(place).is_dir() for place in group.directories)):
+        if {".", ".."} & set(parts) or not all(Path(place).is_dir() for place in group.directories):
             raise InvalidArgument(f"container {self.kept.id} has no control group {path!r}")
         return group
 

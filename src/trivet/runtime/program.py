@@ -135,7 +135,7 @@ def execute(
             container.profile,
             lambda _: container.state(),
             console=way.console,
-            joined=lambda _: _certain(container, target),
+            joined=lambda pid: _certain(container, target, pid),
         )
         return _conduct(container, steps, way, conductor)
 
@@ -249,9 +249,11 @@ def _inside(container: Container, one: oci.Hook, pid: int) -> None:
     )
 
 
-def _certain(container: Container, target: Process) -> None:
+def _certain(container: Container, target: Process, pid: int) -> None:
     if not target.lives():  # its pid could have been taken over while it was joined
         raise Conflict(f"container {container.kept.id} has stopped")
+    if container.group.moved:
+        container.group.add(pid)
 
 
 def _joins(container: Container) -> list[WriteFile]:

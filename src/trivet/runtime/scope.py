@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from trivet.base.error import InvalidArgument
 from trivet.kernel.cgroup import Group, Layout
-from trivet.kernel.cgroup_record import Resources
+from trivet.kernel.cgroup_record import Resources, Write
 from trivet.runtime import property as properties
 from trivet.runtime import systemd
 from trivet.runtime.systemd import Manager, Property
@@ -96,6 +96,21 @@ class Scope(Group):
             return
         with Manager(user=True) as manager:
             manager.attach(self._unit, pid)
+
+    @property
+    def moved(self) -> bool:
+        """Tell that an ordinary user's processes are moved, by systemd."""
+        return self._user
+
+    @property
+    def joins(self) -> tuple[Write, ...]:
+        """List what a task writes to join by itself."""
+        return () if self._user else super().joins
+
+    @property
+    def unified(self) -> str:
+        """Give the directory to be born into; an ordinary user's processes are moved instead."""
+        return "" if self._user else super().unified
 
     def processes(self) -> list[int]:
         """List the processes, without the one that holds the unit."""

@@ -51,7 +51,9 @@ class Manager:
     def __init__(self, *, user: bool) -> None:
         """Connect. Raises `NoManager`."""
         try:
-            self._connection: DBusConnection = open_dbus_connection(_address() if user else "SYSTEM")
+            self._connection: DBusConnection = open_dbus_connection(
+                _address() if user else "SYSTEM", auth_timeout=_PATIENCE
+            )
         except (OSError, KeyError, ValueError) as error:
             raise NoManager(error) from error
 
