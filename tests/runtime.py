@@ -74,13 +74,17 @@ class Runtime:
         config["linux"]["cgroupsPath"] = f"/{GROUP}/{self.id}"
         return config
 
+    def left(self) -> list[Path]:
+        """List what containers have left under --root; stored plans are the runtime's own (docs/decisions/0030)."""
+        return [path for path in self.root.iterdir() if path.name != "plans@"]
+
     def until(self, status: str) -> None:
         """Wait for a status."""
         until(lambda: self.json("state", self.id)["status"] == status)
 
     def clean(self) -> bool:
         """Tell whether nothing of any container is left in --root and in the control groups."""
-        return not groups(f"{GROUP}/{self.id}") and not list(self.root.iterdir())
+        return not groups(f"{GROUP}/{self.id}") and self.left() == []
 
 
 def merge(config: Any, changes: Any) -> Any:

@@ -402,7 +402,7 @@ def attempt(runtime: Runtime, case: Case) -> None:
     else:
         assert done.returncode == 0, done
         assert re.search(case.prints, done.stdout.decode()), done
-    assert list(runtime.root.iterdir()) == []
+    assert runtime.left() == []
 
 
 HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -449,7 +449,7 @@ def test_hook_that(runtime: Runtime, kind: str, how: str) -> None:
     assert b"Traceback" not in done.stderr
     ran = kind in ("poststart", "poststop")
     assert (b"ran" in done.stdout) <= ran
-    assert list(runtime.root.iterdir()) == []
+    assert runtime.left() == []
 
 
 def test_hook_that_floods(runtime: Runtime) -> None:

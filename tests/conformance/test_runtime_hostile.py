@@ -153,7 +153,7 @@ def test_hostile(runtime: Runtime, change: dict[str, Any], words: str) -> None:
     assert b"Traceback" not in done.stderr
     assert done.returncode == (1 if words else 0), done
     assert words.lower() in done.stderr.decode().lower()
-    assert list(runtime.root.iterdir()) == []
+    assert runtime.left() == []
     assert not (runtime.bundle.parent / "x").exists()
 
 
@@ -170,7 +170,7 @@ def test_links_in_the_image(runtime: Runtime, tmp_path: Path) -> None:
     runtime.change({"mounts": mounts}, "true")
     runtime("run", runtime.id)
     assert list(canary.iterdir()) == []
-    assert list(runtime.root.iterdir()) == []
+    assert runtime.left() == []
 
 
 def test_group_of_others(runtime: Runtime) -> None:

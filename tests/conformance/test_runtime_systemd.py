@@ -94,7 +94,7 @@ def test_end_of_a_scope(runtime: Runtime) -> None:
     ctl("kill", "--signal=KILL", unit)
     runtime.until("stopped")
     assert runtime("delete", runtime.id).returncode == 0
-    assert list(runtime.root.iterdir()) == []
+    assert runtime.left() == []
 
 
 def test_users_of_its_own(runtime: Runtime) -> None:
@@ -174,4 +174,4 @@ def test_refused(runtime: Runtime, path: str, notes: dict[str, str], said: str) 
     assert done.returncode == 1
     assert said in done.stderr.decode()
     assert b"Traceback" not in done.stderr
-    assert list(runtime.root.iterdir()) == []
+    assert runtime.left() == []

@@ -17,7 +17,7 @@ def test_run(runtime: Runtime) -> None:
     done = runtime("run", runtime.id, stdin=b"typed\n")
     assert (done.returncode, done.stdout, done.stderr) == (5, b"typed\ntrivet\n", b"err\n")
     assert runtime("state", runtime.id).returncode == 1
-    assert list(runtime.root.iterdir()) == []
+    assert runtime.left() == []
 
 
 def test_life(runtime: Runtime) -> None:
@@ -95,7 +95,7 @@ def test_bad_configuration(runtime: Runtime, change: str, words: str) -> None:
     assert words in done.stderr.decode()
     assert b"Traceback" not in done.stderr
     assert words in json.loads(log.read_text())["msg"]
-    assert list(runtime.root.iterdir()) == []
+    assert runtime.left() == []
 
 
 def test_program_that_is_missing(runtime: Runtime) -> None:
@@ -104,7 +104,7 @@ def test_program_that_is_missing(runtime: Runtime) -> None:
     done = runtime("run", runtime.id)
     assert done.returncode == 1
     assert b"no-such-program" in done.stderr
-    assert list(runtime.root.iterdir()) == []
+    assert runtime.left() == []
 
 
 def test_id_is_taken_or_impossible(runtime: Runtime) -> None:

@@ -6,28 +6,33 @@ Every start pays for what is imported, so nothing is that isn't needed, on the w
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+
+ABSENT = "typing_extensions"  # msgspec takes it when it is there, a quarter of the time of a start
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is the verb's, or 1 after an error."""
-    with _absent("typing_extensions"):  # msgspec takes it when it is there, a quarter of the time of a start
-        from trivet.runtime import command
-    return command.main(sys.argv[1:] if words is None else words)
+    words = sys.argv[1:] if words is None else words
+    if "run" in words:
+        from trivet.runtime import replay
+
+        code = replay.run(words)
+        if code is not None:
+            return code
+    return _command(words)
 
 
-@contextmanager
-def _absent(name: str) -> Iterator[None]:
-    """Let an import find no such module."""
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
+def _command(words: Sequence[str]) -> int:
+    hidden = ABSENT not in sys.modules
+    if hidden:
+        sys.modules[ABSENT] = None  # type: ignore[assignment]
     try:
-        yield
+        from trivet.runtime import command
     finally:
-        del sys.modules[name]
+        if hidden:
+            del sys.modules[ABSENT]
+    return command.main(words)
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ def create(home: Path, name: str, bundle: Path, way: Way, *, detached: bool) -> 
     check_console(spec.process, way.console, detached=detached)
     for kind in made.hooks.__struct_fields__:
         hook.check(_camel(kind), getattr(made.hooks, kind))
-    limits = _limits(made, way)
-    steps = _plan(made, way)
+    limits = limits_of(made, way)
+    steps = plan_of(made, way)
     encode(steps)
     with ExitStack() as undo:
         made.expect_free()
@@ -140,7 +140,7 @@ def execute(
         return _conduct(container, steps, way, conductor)
 
 
-def _limits(container: Container, way: Way) -> Resources:
+def limits_of(container: Container, way: Way) -> Resources:
     """Translate the limits, once it is sure that what is asked for can be had. Raises `Unsupported`."""
     spec = container.kept.spec
     if rootless.ordinary():
@@ -166,7 +166,8 @@ def _go(container: Container) -> None:
                 raise CannotExecute(name, number, text.decode(errors="replace"))
 
 
-def _plan(container: Container, way: Way) -> list[Operation]:
+def plan_of(container: Container, way: Way) -> list[Operation]:
+    """Compute what the launcher does for a container."""
     root = str(container.directory / "root")
     hooks = container.hooks
     setting = _setting(

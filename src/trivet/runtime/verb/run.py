@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 
-from trivet.runtime import program
+import msgspec
+
+from trivet.runtime import program, recording
 from trivet.runtime.relay import wait
 from trivet.runtime.verb import way
 
@@ -20,6 +23,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     chosen = way.read(arguments, attached=not arguments.detach)
+    said: list[str] = []
+
+    def warn(text: str) -> None:
+        said.append(text)
+        arguments.journal.warn(text)
+
+    chosen = msgspec.structs.replace(chosen, warn=warn)
     container, begun = program.create(arguments.root, arguments.id, arguments.bundle, chosen, detached=arguments.detach)
     keep = False
     try:
@@ -31,3 +41,15 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         if not keep:
             container.remove(chosen.warn)
+        if begun.started and not said and _ordinary(arguments):
+            recording.keep(
+                container,
+                lambda one: program.plan_of(one, chosen),
+                lambda one: program.limits_of(one, chosen),
+            )
+
+
+def _ordinary(arguments: argparse.Namespace) -> bool:
+    """Tell whether it was started by options that `replay` knows."""
+    there = ("console_socket", "preserve_fds", "no_pivot", "no_new_keyring", "keep", "systemd_cgroup", "log")
+    return not any(getattr(arguments, name) for name in there) and way.LISTENING not in os.environ
