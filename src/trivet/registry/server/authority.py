@@ -3,7 +3,8 @@
     ROOT/tls/ca.crt, ca.key           made once, for ten years; `trivet registry ca` prints the first
     ROOT/tls/server.crt, server.key   made at start, when names are missing or a month is left
 
-`python -m trivet.registry.server.authority --root DIR` prints the authority, and makes it if there is none.
+`python -m trivet.registry.server.authority --root DIR` prints the authority, and makes it if there is none;
+with `--name` it sees to a server's certificate too.
 """
 
 from __future__ import annotations
@@ -152,11 +153,16 @@ def _write(file: Path, data: bytes) -> None:
 
 
 def main() -> int:
-    """Print the authority's certificate."""
+    """Print the authority's certificate; see to a server's."""
     parser = argparse.ArgumentParser(prog="trivet registry ca", allow_abbrev=False)
     parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--name", action="append", default=[])
+    args = parser.parse_args()
     try:
-        print(Authority(parser.parse_args().root).file.read_text(), end="")
+        authority = Authority(args.root)
+        if args.name:
+            authority.server(args.name)
+        print(authority.file.read_text(), end="")
     except TrivetError as error:
         print(f"trivet: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return 1

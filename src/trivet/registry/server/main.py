@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import ssl
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -21,7 +22,6 @@ from trivet.base.error import AlreadyExists, InvalidArgument, TrivetError, Unava
 from trivet.registry.announce import announce
 from trivet.registry.server.account import Accounts
 from trivet.registry.server.application import application, metrics_application
-from trivet.registry.server.authority import Authority
 from trivet.registry.server.gate import Gate
 from trivet.registry.server.policy import PolicyFile
 from trivet.registry.server.registry import opened
@@ -29,7 +29,7 @@ from trivet.registry.server.token import Tokens
 
 log = logging.getLogger("trivet.registry")
 
-BUFFER = 512 << 10  # bytes of a body that wait while the ones before are hashed and written
+BUFFER = 256 << 10  # bytes of a body that wait while the ones before are hashed and written
 SHUTDOWN = 5.0
 
 
@@ -173,15 +173,25 @@ def _tls(settings: Settings) -> tuple[ssl.SSLContext | None, bytes]:
         return None, b""
     certificate, key, authority = settings.certificate, settings.key, b""
     if certificate is None or key is None:
-        own = Authority(settings.root)
-        certificate, key = own.server({settings.host, *settings.names})
-        authority = own.file.read_bytes()
+        certificate, key, authority = _own(settings)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         raise InvalidArgument(f"cannot use {certificate} with {key}: {error}") from error
     return context, authority
+
+
+def _own(settings: Settings) -> tuple[Path, Path, bytes]:
+    """Have the authority give a certificate, in a process of its own: its key is not for one that serves strangers."""
+    names = [word for name in (settings.host, *settings.names) for word in ("--name", name)]
+    command = [sys.executable, "-m", "trivet.registry.server.authority", "--root", str(settings.root), *names]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        message, _, hint = done.stderr.removeprefix("trivet: ").strip().partition("\nhint: ")
+        raise Unavailable(message or "the authority gives no certificate", hint=hint or None)
+    directory = settings.root / "tls"
+    return directory / "server.crt", directory / "server.key", done.stdout.encode()
 
 
 if __name__ == "__main__":
