@@ -84,6 +84,8 @@ def shown(found: ImageDetail) -> dict[str, Any]:
         "DockerVersion": "",
         "Author": stored.get("author") or "",
         "Config": stored.get("config") or {},
+        # dockerd has left it out since API 1.45, and so broken docker-compose 1, which asks it for volumes.
+        "ContainerConfig": stored.get("config") or {},
         "Architecture": stored.get("architecture", ""),
         "Variant": stored.get("variant") or "",
         "Os": stored.get("os", ""),

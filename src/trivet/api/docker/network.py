@@ -83,10 +83,9 @@ def _ranges(network: Network) -> list[dict[str, str]]:
 
 
 def _options(network: Network) -> dict[str, str]:
-    """Show the options; those of a network made without any are Docker's, for the default one."""
-    if not network.interface:
-        return {}
-    return {"com.docker.network.bridge.name": network.interface, **network.options}
+    """Show the options; of the default network also what is Docker's. compose compares them with what it asked for."""
+    name = {"com.docker.network.bridge.name": network.interface} if network.name == "bridge" else {}
+    return {**name, **network.options}
 
 
 def _on(instance: Instance, network: Network) -> bool:
