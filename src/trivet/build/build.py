@@ -93,7 +93,7 @@ class Builder:
                 state = await build_target(session, session.graph.target(request.target))
                 drafts.append(_labelled(state, request.labels))
             _warn(session, report)
-            result = await deliver(session, drafts, await in_thread(inlined, sessions))
+            result = await deliver(sessions, drafts, await in_thread(inlined, sessions))
             await export(sessions)
             return result
 

@@ -11,6 +11,7 @@ import msgspec
 from trivet.base.thread import in_thread
 from trivet.build.caller import Ask, NoAnswer, Reply
 from trivet.build.error import BuildError
+from trivet.build.provenance import attest
 from trivet.build.session import Session, Step
 from trivet.client.schema import Output, Progress
 from trivet.engine.image.commit import Draft
@@ -23,16 +24,20 @@ PIECE = 1 << 20
 KEEPING = ("image", "registry", "oci", "docker")
 
 
-async def deliver(session: Session, drafts: Sequence[Draft], annotations: Mapping[str, str]) -> dict[str, Any]:
+async def deliver(
+    sessions: Sequence[Session], drafts: Sequence[Draft], annotations: Mapping[str, str]
+) -> dict[str, Any]:
     """Hand a build's result over, as its outputs say; return what the caller is told.
 
-    `annotations` are for the manifests.
+    There is a session and a draft for each platform; `annotations` are for the manifests.
     """
+    session = sessions[-1]
     outputs = session.request.outputs or [Output(kind="image")]
     names = _names(session, outputs)
     record = None
     if any(output.kind in KEEPING for output in outputs):
         record = await in_thread(session.tools.images.create_all, drafts, names, annotations)
+        await in_thread(attest, session, sessions, record, names)
     for number, output in enumerate(outputs):
         match output.kind:
             case "registry":

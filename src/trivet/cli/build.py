@@ -60,6 +60,8 @@ def _request(args: Namespace, offer: Offer, dockerfile: str, remote: str, sessio
         no_cache=args.no_cache,
         no_cache_filter=[name for text in args.no_cache_filter for name in text.split(",")],
         pull=args.pull,
+        sbom=args.sbom,
+        provenance=args.provenance,
         platform=",".join(args.platform),
         timestamp=_timestamp(args.timestamp),
         allow=[word for text in args.allow for word in text.split(",")],
@@ -145,6 +147,8 @@ COMMANDS = {
             option("--call", metavar="METHOD", default="build", help="build (default), check, outline or targets"),
             flag("--check", help="look for doubtful lines instead of building"),
             option("--on-error", choices=("fail", "shell"), default="fail", help="shell: open one in the failed step"),
+            flag("--sbom", help="attach a list of the packages in the image (SPDX), pushed with it"),
+            flag("--provenance", help="attach how the image was made (SLSA), pushed with it"),
             flag("--push", help="push the image to the registries of its names"),
             flag("--load", help="keep the image (the default)"),
             option(

@@ -82,6 +82,7 @@ ENTRIES = (
     Entry(IMAGES, "import", "image import", "image", "import", "make an image from the tar of a root file system"),
     Entry(IMAGES, "commit", "instance commit", "outcome", "commit", "make an image of an instance"),
     Entry(IMAGES, "history", "image history", "outcome", "history", "list how an image came about"),
+    Entry(IMAGES, "sbom", "image sbom", "bill", "sbom", "list the packages in an image"),
     Entry(IMAGES, "tag", "image tag", "image", "tag", "give an image a further name"),
     Entry(IMAGES, "rmi", "image rm", "image", "rm", "remove images"),
     Entry(IMAGES, "login", "registry login", "registry", "login", "log in to a registry"),

@@ -28,6 +28,10 @@ class Images:
         """Read one image with its configuration and layers."""
         return self._transport.fetch(ImageDetail, "GET", f"/v1/images/{segment(ref)}")
 
+    def bill(self, ref: str) -> Mapping[str, object]:
+        """Tell which packages an image holds, as SPDX 2.3 JSON."""
+        return self._transport.fetch(dict[str, object], "GET", f"/v1/images/{segment(ref)}/sbom")
+
     def remove(self, ref: str, *, force: bool = False) -> Removed:
         """Take a name away, and the image itself with its last name."""
         return self._transport.fetch(Removed, "DELETE", f"/v1/images/{segment(ref)}", {"force": force})

@@ -346,6 +346,7 @@ class ImageDetail(msgspec.Struct, frozen=True, kw_only=True):
     layers: list[dict[str, Any]]
     config: dict[str, Any]
     history: list[dict[str, Any]]
+    attestations: list[dict[str, Any]] = []
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
@@ -572,6 +573,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     cache_to: list[CacheTo] = []
     call: Literal["build", "check", "outline", "targets"] = "build"  # but for build, tell something instead
     on_error: Literal["fail", "shell"] = "fail"
+    sbom: bool = False
+    provenance: bool = False
 
 
 class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,6 +66,10 @@ class Engine:
         """Show everything about an image."""
         return await asyncio.to_thread(self.context.images.inspect, ref)
 
+    async def bill(self, ref: str) -> dict[str, Any]:
+        """Tell which packages an image holds, as SPDX 2.3."""
+        return await asyncio.to_thread(self.context.images.bill, ref)
+
     async def remove_image(self, ref: str, *, force: bool) -> Removed:
         """Take a name from an image, and delete it with its last one."""
         removed = await asyncio.to_thread(self.context.images.remove, ref, force)

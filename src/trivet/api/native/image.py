@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from trivet.api.native.route import NDJSON, Route, answer, filters, flag, nothing, ref, required
@@ -63,6 +65,10 @@ async def why(engine: Engine, request: web.Request) -> web.StreamResponse:
     return answer(await engine.why(ref(request)))
 
 
+async def bill(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(await engine.bill(ref(request)))
+
+
 ONE = "/v1/images/{ref}"
 ROUTES = (
     Route("GET", "/v1/images", listing, "List images", None, list[Image], ("filter",)),
@@ -81,6 +87,7 @@ ROUTES = (
     ),
     Route("GET", "/v1/images/save", save, "Save images as a tar", None, None, ("name", "format"), "application/x-tar"),
     Route("GET", ONE, inspect, "Inspect an image", None, ImageDetail),
+    Route("GET", ONE + "/sbom", bill, "Tell which packages an image holds, as SPDX 2.3", None, dict[str, Any]),
     Route("DELETE", ONE, remove, "Remove an image or one of its names", None, Removed, ("force",)),
     Route("GET", "/v1/content/{ref}/why", why, "Tell what keeps a blob", None, list[str]),
     Route("POST", ONE + "/tag", tag, "Give an image a further name", query=("target",)),

@@ -11,7 +11,19 @@ from typing import Any
 import msgspec
 
 from trivet.client import schema
-from trivet.engine.image import assemble, bootstrap, detail, load, push, retention, rootfs, save, source_registry
+from trivet.engine.image import (
+    assemble,
+    attestation,
+    bootstrap,
+    detail,
+    load,
+    push,
+    retention,
+    rootfs,
+    save,
+    source_registry,
+)
+from trivet.engine.image.attestation import Attestations
 from trivet.engine.image.catalog import Catalog
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageNotFound, ImageRecord, Name, WrongPlatform
@@ -52,6 +64,7 @@ class Images:
         policy: Path | None = None,
     ) -> None:
         self.trust = Trust(records, policy)
+        self.attestations = Attestations(records)
         self.content = content
         self.records = records
         self.snapshotters = snapshotters
@@ -100,7 +113,17 @@ class Images:
     def inspect(self, ref: str) -> schema.ImageDetail:
         """Show everything about an image."""
         record = self.find(ref)
-        return detail.inspect(self.content, record, self.config(record))
+        shown = detail.inspect(self.content, record, self.config(record))
+        return msgspec.structs.replace(shown, attestations=self._attestations(record))
+
+    def bill(self, ref: str) -> dict[str, Any]:
+        """Tell which packages an image holds, as SPDX 2.3: the bill attached to it, or else one made now."""
+        record, name = self.catalog.find(ref)
+        manifest = name.manifest if name else record.manifest
+        attached = [each for each in self.attestations.of(manifest) if each.kind == attestation.SPDX]
+        title = name.familiar if name else record.id
+        raw = self.attestations.read(self, attached[0]) if attached else attestation.bill(self, record, manifest, title)
+        return dict(msgspec.json.decode(raw))
 
     def history(self, ref: str) -> builtins.list[dict[str, Any]]:
         """List how an image came about, newest first, with the size of each step's layer."""
@@ -214,6 +237,11 @@ class Images:
     def check(self, repair: bool = False) -> builtins.list[schema.Finding]:
         """Verify records and blobs; with `repair` drop what is broken."""
         return retention.check(self, repair)
+
+    def _attestations(self, record: ImageRecord) -> builtins.list[dict[str, Any]]:
+        """Show what is told about an image."""
+        subjects = {record.manifest, *(name.manifest for name in record.names)}
+        return [{"digest": each.id, "kind": each.kind} for each in self.attestations.of(*subjects)]
 
     def _bootstrapped(self, ref: str) -> ImageRecord:
         try:

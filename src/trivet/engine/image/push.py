@@ -45,6 +45,9 @@ async def push(images: Images, reference: Reference, report: Report) -> str:
     record, name = await asyncio.to_thread(_named, images, reference)
     report(Progress(status=f"pushing {subject}"))
     documents = await asyncio.to_thread(plan, images.content, name)
+    pushed = [document.digest for document in documents]
+    for attached in images.attestations.of(*pushed):  # before the top one, which gets the name
+        documents.insert(-1, await asyncio.to_thread(_document, images.content, attached.id))
     if documents[-1].digest != name.digest:
         report(Progress(status=f"its other platforms are not here: {record.platform} goes alone"))
     return await send(images, reference, documents, subject, report)

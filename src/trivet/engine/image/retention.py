@@ -23,8 +23,10 @@ def roots(images: Images) -> list[Root]:
     for record in images.catalog.all():
         label = f"image {detail.title(record)}"
         digests = {record.id, record.digest, record.manifest, *(layer.digest for layer in record.layers)}
-        digests |= {digest for name in record.names for digest in (name.digest, name.manifest)}
+        digests |= _digests(images, record)
         found += [Root(label, digest) for digest in sorted(digests)]
+    kept = {root.digest for root in found}
+    found += [Root(f"attestation of {each.subject}", each.id) for each in images.attestations.of(*kept)]
     for lease in images.leases.all():
         found += [Root(f"lease {lease.purpose}", digest) for digest in lease.digests]
     for holder in images.holders:
@@ -78,12 +80,16 @@ def sweep(images: Images) -> int:
     with images.records.transaction():
         freed = collect.collect(images.content, roots(images)).freed
         keep = [*images.catalog.all(), *_unpacked(images)]
-    images.trust.forget({digest for record in images.catalog.all() for digest in _digests(record)})
+    known = {digest for record in images.catalog.all() for digest in _digests(images, record)}
+    images.trust.forget(known)
+    images.attestations.forget(known)
     return freed + sum(snapshotter.prune(keep) for snapshotter in images.snapshotters.values())
 
 
-def _digests(record: ImageRecord) -> set[str]:
-    return {record.digest, record.manifest, *(each for name in record.names for each in (name.digest, name.manifest))}
+def _digests(images: Images, record: ImageRecord) -> set[str]:
+    """List the digests that an image's manifests and indexes have, of other platforms too."""
+    found = {record.digest, record.manifest, *(each for name in record.names for each in (name.digest, name.manifest))}
+    return found | {child for digest in found for child in collect.children(images.content, digest)}
 
 
 def usage(images: Images) -> Usage:

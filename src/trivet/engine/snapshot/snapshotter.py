@@ -79,6 +79,14 @@ class Snapshotter(Protocol):
 
 
 @runtime_checkable
+class Viewed(Snapshotter, Protocol):
+    """A snapshotter whose layers can be read as directories."""
+
+    def lowers(self, image: Layered) -> tuple[str, ...]:
+        """List the directories of an image's layers, topmost first."""
+
+
+@runtime_checkable
 class Adopting(Protocol):
     """A snapshotter that can keep what was written as a layer's unpacked form, so that it needn't be unpacked."""
 
