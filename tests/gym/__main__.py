@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -77,9 +79,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="these subjects")
     parser.add_argument("--attack", default="", help="attacks whose name holds this; the page is printed, not written")
+    parser.add_argument("--jobs", type=int, default=2, help="how many subjects at once")
     args = parser.parse_args()
     attacks = tuple(attack for attack in ATTACKS if args.attack in attack.name)
-    columns = [tried(subject, attacks) for subject in subjects() if not args.only or subject.name in args.only]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that hosts and directories go
+    wanted = [subject for subject in subjects() if not args.only or subject.name in args.only]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        columns = list(pool.map(lambda subject: tried(subject, attacks), wanted))
     text = page(attacks, columns)
     if args.attack or args.only:
         print(text)

@@ -28,6 +28,8 @@ class Host:
         assert self._outer.stdout
         assert self._outer.stdout.readline() == b"up\n"
         self.pid = child(self._outer.pid)
+        # Other people's, which come and go; and the host's, as they were.
+        self.inherited = self.mounts()
 
     def enter(self, *words: str | Path) -> list[str | Path]:
         """Spell a command that runs there."""
@@ -43,6 +45,10 @@ class Host:
     def read(self, path: str) -> str:
         """Read what /proc says there of process 1."""
         return Path(f"/proc/{self.pid}", path).read_text()
+
+    def mounts(self) -> list[str]:
+        """List its mounts, without their numbers."""
+        return [line.split(" ", 3)[3] for line in self.read("mountinfo").splitlines()]
 
     def processes(self) -> Counter[str]:
         """Count what runs there, by name; the dead that wait for their parent's interest are not among them."""

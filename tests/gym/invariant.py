@@ -30,12 +30,12 @@ def take(host: Host, programs: tuple[Path, ...]) -> Picture:
     """Look at the host; `programs` are files that nobody may overwrite."""
     return Picture(
         processes=host.processes(),
-        mounts=tuple(sorted(line.split(" ", 3)[3] for line in host.read("mountinfo").splitlines())),
+        mounts=tuple(sorted(set(host.mounts()) - set(host.inherited))),
         rules=host.run("nft", "list", "ruleset").stdout,
         interfaces=tuple(sorted(line.split(":")[0].strip() for line in host.read("net/dev").splitlines()[2:])),
         listening=tuple(sorted(_listening(host))),
         abstract=tuple(sorted(line.rpartition(" ")[2] for line in host.read("net/unix").splitlines() if " @" in line)),
-        devices=tuple(sorted(path.name for path in Path(f"/proc/{host.pid}/root/dev").iterdir())),
+        devices=tuple(sorted(path.name for path in Path("/dev").iterdir() if not path.name.startswith("loop"))),
         switches=tuple(Path(path).read_text() for path in SWITCHES if Path(path).exists()),
         programs=tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in programs),
     )

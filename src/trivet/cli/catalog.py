@@ -38,6 +38,7 @@ STORE, COMPOSE, ENGINE = "volumes and networks", "applications", "engine"
 
 NOUNS = {
     "instance": "what runs, or did, or will",
+    "lint": "what is dangerous",
     "image": "what instances are made from",
     "builder": "what builds remember",
     "registry": "where images come from and go to",
@@ -50,6 +51,7 @@ NOUNS = {
 ENTRIES = (
     Entry(RUN, "run", "instance run", "run", "run", "create an instance, start it and stay with it"),
     Entry(RUN, "create", "instance create", "run", "create", "create an instance without starting it"),
+    Entry(RUN, "", "lint run", "lint", "run", "tell what the options of a run would open"),
     Entry(RUN, "start", "instance start", "session", "start", "start instances"),
     Entry(RUN, "stop", "instance stop", "instance", "stop", "ask instances to end, kill them after a grace"),
     Entry(RUN, "restart", "instance restart", "instance", "restart", "stop and start instances"),
