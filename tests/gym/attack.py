@@ -36,10 +36,12 @@ class Entry(msgspec.Struct, frozen=True):
 class Weakening(msgspec.Struct, frozen=True, kw_only=True):
     """What opens the door: options of `trivet run`, or changes to a config.json for `trivet-runtime` with `flags`.
 
-    `argv` is what is tried then, where the way through the open door is another one.
+    `before` is options that stand in front of the attack's own. `argv` is what is tried then, where the way through the
+    open door is another one.
     """
 
     options: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
     config: dict[str, Any] | None = None
     flags: tuple[str, ...] = ()
     argv: tuple[str, ...] = ()
@@ -50,7 +52,8 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
 
     `argv` is what is run inside: a verb of the gym's program, or with a slash in front a program of the image.
     `options` belong to the attack: a peer that can't have them isn't asked. With `exec`, `argv` is run by exec,
-    beside a program that waits.
+    beside a program that waits. A race runs `beside` in another container, with the first two of its options, and
+    tries up to `times` times meanwhile.
     """
 
     name: str
@@ -63,6 +66,8 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[str, ...] = ()
     layer: tuple[Entry, ...] = ()
     exec: bool = False
+    beside: tuple[str, ...] = ()
+    times: int = 1
     perhaps: bool = False  # not every kernel has what this is after
     execs: int = 0  # how often `/proc/self/exe` is run beside it meanwhile
 

@@ -8,6 +8,7 @@ import os
 import pty
 import secrets
 import select
+import shutil
 import signal
 import stat
 import subprocess
@@ -29,6 +30,7 @@ class Canary:
         self.directory = directory
         self._host = host
         self._files()
+        self._common()
         self._process()
         self._terminal()
         self._before = picture(directory)
@@ -39,6 +41,7 @@ class Canary:
         return {
             "dir": str(self.directory),
             "up": "../" * 24 + str(self.directory).lstrip("/"),
+            "shared": str(self._shared),
             "script": str(self.directory / "script"),
             "copy": str(self.directory / "copy"),
             "pid": str(self._pid),
@@ -85,6 +88,15 @@ class Canary:
         copy.write_bytes(self._host.program.read_bytes())
         copy.chmod(0o755)
         (self.directory / "pts").mkdir()
+        (self.directory / "target").mkdir()
+
+    def _common(self) -> None:
+        """Make where races take place: a directory, and links to one of the host's that take its place now and then."""
+        self._shared = self.directory.with_name(f"{self.directory.name}-shared")
+        self._undo.callback(shutil.rmtree, self._shared, True)
+        (self._shared / "a").mkdir(parents=True)
+        (self._shared / "link").symlink_to(self.directory / "target")
+        (self._shared / "dots").symlink_to("../" * 24 + str(self.directory / "target").lstrip("/"))
 
     def _process(self) -> None:
         self._abstract = f"gym-{secrets.token_hex(6)}"

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import msgspec
@@ -45,8 +45,12 @@ class Ring:
 
     def _try(self, subject: Subject, attack: Attack, *, weak: bool = False) -> Verdict:
         with self._canary() as canary:
-            outcome = subject.run(attack, canary.words(), attack.weak if weak else None)
-            escaped = canary.proven(attack.proof, outcome.output, outcome.code)
+            words, weakening = canary.words(), attack.weak if weak else None
+            with subject.beside(attack, words) if attack.beside else nullcontext():
+                for _ in range(attack.times):
+                    outcome = subject.run(attack, words, weakening)
+                    if escaped := canary.proven(attack.proof, outcome.output, outcome.code):
+                        break
             damage = ["the canary's directory has changed"] if canary.changed() else []
         if not subject.alive():
             damage.append(f"{subject.name} does not answer any more")

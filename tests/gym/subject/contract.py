@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +31,9 @@ class Subject(Protocol):
     def run(self, attack: Attack, words: dict[str, str], weak: Weakening | None = None) -> Outcome:
         """Try an attack, leave nothing running. Raises `NotApplicable`."""
 
+    def beside(self, attack: Attack, words: dict[str, str]) -> AbstractContextManager[None]:
+        """Keep what runs beside a race running."""
+
     def programs(self) -> tuple[Path, ...]:
         """Name the files of its own that nobody may overwrite."""
 
@@ -42,7 +46,12 @@ class Subject(Protocol):
 
 def argv(attack: Attack, words: dict[str, str], instead: tuple[str, ...] = ()) -> list[str]:
     """Spell what is run inside."""
-    spelt = [word.format(**words) for word in instead or attack.argv]
+    return inside(instead or attack.argv, words)
+
+
+def inside(command: tuple[str, ...], words: dict[str, str]) -> list[str]:
+    """Spell a verb of the gym's program, or a program of the image."""
+    spelt = [word.format(**words) for word in command]
     return spelt if spelt[0].startswith("/") else ["/gym", *spelt]
 
 

@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.gym.attack import Attack, Outcome, Weakening
 from tests.gym.host import Host, child
 from tests.gym.program import image
-from tests.gym.subject.contract import argv, hide_unified
+from tests.gym.subject.contract import argv, hide_unified, inside
 
 PATIENCE = 60.0
 
@@ -67,6 +68,17 @@ class Engine:
                 return Outcome(refused=done.stderr.strip())
             as_whom = ("-u", attack.options[attack.options.index("-u") + 1]) if "-u" in attack.options else ()
             return self._outcome(["exec", *as_whom, name, *command], name, 0)
+        finally:
+            self._ask("rm", "-f", "-v", name)
+
+    @contextmanager
+    def beside(self, attack: Attack, words: dict[str, str]) -> Iterator[None]:
+        """Keep what runs beside a race running."""
+        name = f"gym-{secrets.token_hex(4)}"
+        options = [*self._options, *(word.format(**words) for word in attack.options[:2]), "--name", name]
+        self._ask("run", "-d", *options, self._images[()], *inside(attack.beside, words))
+        try:
+            yield
         finally:
             self._ask("rm", "-f", "-v", name)
 

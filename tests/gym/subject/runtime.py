@@ -7,14 +7,15 @@ import os
 import secrets
 import shutil
 import subprocess
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.gym.attack import Attack, Outcome, Weakening
 from tests.gym.host import Host
 from tests.gym.program import tree
-from tests.gym.subject.contract import NotApplicable, argv, hide_unified
+from tests.gym.subject.contract import NotApplicable, argv, hide_unified, inside
 from tests.runtime import merge
 
 
@@ -65,12 +66,25 @@ class Runtime:
             start = [*self._words, "run", "--bundle", bundle]
             if not attack.exec:
                 return self._listen([*start, *flags, name], Path(words["dir"]))
-            nothing = subprocess.DEVNULL  # the waiting program would hold pipes open
-            words_of_start = self._host.enter(*start, "--detach", name)
-            subprocess.run(words_of_start, stdin=nothing, stdout=nothing, stderr=nothing, timeout=60, check=False)
+            self._detached([*start, "--detach", name])
             return self._listen(
                 [*self._words, "exec", *flags, *_as(attack.options), name, *command], Path(words["dir"])
             )
+
+    @contextmanager
+    def beside(self, attack: Attack, words: dict[str, str]) -> Iterator[None]:
+        """Keep what runs beside a race running."""
+        name = f"gym-{secrets.token_hex(4)}"
+        bundle = self._directory / name
+        with ExitStack() as undo:
+            undo.callback(shutil.rmtree, bundle, True)
+            tree(self._host.program, (), words, bundle / "rootfs")
+            config = self._configured(bundle, attack, words)
+            config["process"]["args"] = inside(attack.beside, words)
+            (bundle / "config.json").write_text(json.dumps(config))
+            undo.callback(self._delete, name)
+            self._detached([*self._words, "run", "--bundle", bundle, "--detach", name])
+            yield
 
     def close(self) -> None:
         """Delete what is left."""
@@ -78,6 +92,11 @@ class Runtime:
             self._delete(state.name)
         for group in Path("/sys/fs/cgroup").glob(f"*{self._group}"):
             group.rmdir()
+
+    def _detached(self, command: list[str | Path]) -> None:
+        nothing = subprocess.DEVNULL  # what goes on would hold pipes open
+        words = self._host.enter(*command)
+        subprocess.run(words, stdin=nothing, stdout=nothing, stderr=nothing, timeout=60, check=False)
 
     def _delete(self, name: str) -> None:
         self._host.run(*self._words, "delete", "--force", name)

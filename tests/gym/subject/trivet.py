@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.gym.attack import Attack, Outcome, Weakening
 from tests.gym.host import Host
 from tests.gym.program import image
-from tests.gym.subject.contract import argv
+from tests.gym.subject.contract import argv, inside
 
 from trivet.base.error import TrivetError
 from trivet.cli.catalog import BY_WORDS
@@ -84,7 +85,8 @@ class Trivet:
         """Create, start, listen to the end, remove."""
         name = self._image(attack, words)
         command = argv(attack, words, weak.argv if weak else ())
-        options = [word.format(**words) for word in (*attack.options, *(weak.options if weak else ()))]
+        around = (weak.before, weak.options) if weak else ((), ())
+        options = [word.format(**words) for word in (*around[0], *attack.options, *around[1])]
         waiting = ["/gym", "host"] if attack.exec else command
         request = parse([*options, name, *waiting])
         created = None
@@ -104,6 +106,18 @@ class Trivet:
         finally:
             if created:
                 self._client.instances.remove(created.id, force=True, volumes=True)
+
+    @contextmanager
+    def beside(self, attack: Attack, words: dict[str, str]) -> Iterator[None]:
+        """Keep what runs beside a race running."""
+        options = [word.format(**words) for word in attack.options[:2]]
+        request = parse([*options, self._image(attack, words), *inside(attack.beside, words)])
+        created = self._client.instances.create(request)
+        try:
+            self._client.instances.start(created.id)
+            yield
+        finally:
+            self._client.instances.remove(created.id, force=True, volumes=True)
 
     def close(self) -> None:
         """Remove instances, end the engine, take what it has on the kernel with it."""
