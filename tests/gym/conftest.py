@@ -29,4 +29,5 @@ def ring() -> Iterator[Ring]:
         for subject in (engine, runtime):
             subject.open(host, directory / subject.name)
             undo.callback(subject.close)
+        directory.chmod(0o755)  # what is inside is to be safe by itself
         yield Ring(host, directory, engine, runtime)

@@ -29,22 +29,26 @@ class Ring:
     """A host, and on it trivet's engine and runtime."""
 
     def __init__(self, host: Host, directory: Path, engine: Subject, runtime: Subject) -> None:
-        self._host = host
-        self._directory = directory
-        self._engine = engine
+        self.host = host
+        self.directory = directory
+        self.engine = engine
         self._runtime = runtime
         self._before = self._picture()
 
     def weakened(self, attack: Attack) -> Verdict:
         """Try it with the door open; what it breaks is told with the next real one, if it stays broken."""
-        return self._try(self._engine if attack.weak.config is None else self._runtime, attack, weak=True)
+        return self._try(self.engine if attack.weak.config is None else self._runtime, attack, weak=True)
 
     def real(self, attack: Attack) -> Verdict:
         """Try it as everybody gets it, by the engine."""
-        return self._try(self._engine, attack)
+        return self._try(self.engine, attack)
+
+    def answers(self) -> bool:
+        """Tell whether the engine answers."""
+        return self.engine.alive()
 
     def _try(self, subject: Subject, attack: Attack, *, weak: bool = False) -> Verdict:
-        with self._canary() as canary:
+        with self.canary() as canary:
             words, weakening = canary.words(), attack.weak if weak else None
             with subject.beside(attack, words) if attack.beside else nullcontext():
                 for _ in range(attack.times):
@@ -57,7 +61,7 @@ class Ring:
         return Verdict(escaped, outcome, damage if weak else damage + self._damage())
 
     def _picture(self) -> invariant.Picture:
-        return invariant.take(self._host, (*self._engine.programs(), *self._runtime.programs()))
+        return invariant.take(self.host, (*self.engine.programs(), *self._runtime.programs()))
 
     def _damage(self, seconds: float = 5) -> list[str]:
         """Tell what is not as before; the kernel takes interfaces and processes away when it finds the time."""
@@ -70,9 +74,10 @@ class Ring:
         return damage
 
     @contextmanager
-    def _canary(self) -> Iterator[Canary]:
-        directory = self._directory / f"canary-{secrets.token_hex(4)}"
-        canary = Canary(self._host, directory)
+    def canary(self) -> Iterator[Canary]:
+        """Make a canary."""
+        directory = self.directory / f"canary-{secrets.token_hex(4)}"
+        canary = Canary(self.host, directory)
         try:
             yield canary
         finally:

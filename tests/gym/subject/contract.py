@@ -31,7 +31,7 @@ class Subject(Protocol):
     def run(self, attack: Attack, words: dict[str, str], weak: Weakening | None = None) -> Outcome:
         """Try an attack, leave nothing running. Raises `NotApplicable`."""
 
-    def beside(self, attack: Attack, words: dict[str, str]) -> AbstractContextManager[None]:
+    def beside(self, attack: Attack, words: dict[str, str]) -> AbstractContextManager[object]:
         """Keep what runs beside a race running."""
 
     def programs(self) -> tuple[Path, ...]:

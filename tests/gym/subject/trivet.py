@@ -38,15 +38,15 @@ class Trivet:
         self._host = host
         self.root, self.directory = directory / "root", directory / "run"
         self.socket = self.directory / "trivet.sock"
-        self._client = Client(f"unix://{self.socket}")
+        self.client = Client(f"unix://{self.socket}")
         self._images: dict[object, str] = {}
-        self.directory.mkdir(parents=True)
-        self.leak = directory / "leak"
-        self.leak.mkdir()
+        leak = directory / "leak"
+        leak.mkdir(parents=True)
+        log_path = directory / "log"
         self._words = [f"--root={self.root}", f"--run-dir={self.directory}"]
-        descriptors = [os.open(self.leak, os.O_RDONLY) for _ in range(LEAKED)]
+        descriptors = [os.open(leak, os.O_RDONLY) for _ in range(LEAKED)]
         try:
-            with (self.directory / "log").open("wb") as log:
+            with log_path.open("wb") as log:
                 self._engine = subprocess.Popen(
                     host.enter(BIN / "trivetd", *self._words, f"--listen=unix://{self.socket}"),
                     stdout=log, stderr=log, stdin=subprocess.DEVNULL, pass_fds=descriptors,
@@ -56,18 +56,18 @@ class Trivet:
                 os.close(descriptor)
         deadline = time.monotonic() + 30
         while not self.alive():
-            assert time.monotonic() < deadline, (self.directory / "log").read_text()[-3000:]
+            assert time.monotonic() < deadline, log_path.read_text()[-3000:]
             time.sleep(0.02)
         # What it makes for the first instance of all, and keeps, is no damage.
-        list(self._client.images.import_(image(host.program, (), {}), "gym:first"))
-        with self._client.instances.attach(
-            self._client.instances.create(parse(["--rm", "gym:first", "/gym", "root"])).id, start=True
+        list(self.client.images.import_(image(host.program, (), {}), "gym:first"))
+        with self.client.instances.attach(
+            self.client.instances.create(parse(["--rm", "gym:first", "/gym", "root"])).id, start=True
         ) as stream:
             _listen(stream)
 
     def version(self) -> str:
         """Ask the engine."""
-        return f"trivet {self._client.system.ping()}"
+        return f"trivet {self.client.system.ping()}"
 
     def programs(self) -> tuple[Path, ...]:
         """The launcher, the interpreter, the program itself."""
@@ -76,7 +76,7 @@ class Trivet:
     def alive(self) -> bool:
         """Ping it."""
         try:
-            self._client.system.ping()
+            self.client.system.ping()
         except TrivetError:
             return False
         return True
@@ -91,45 +91,45 @@ class Trivet:
         request = parse([*options, name, *waiting])
         created = None
         try:
-            created = self._client.instances.create(request)
+            created = self.client.instances.create(request)
             if not attack.exec:
-                with self._client.instances.attach(created.id, start=True) as stream:
+                with self.client.instances.attach(created.id, start=True) as stream:
                     for _ in range(attack.execs):
                         self._beside(created.id)
                     return _listen(stream)
-            self._client.instances.start(created.id)
+            self.client.instances.start(created.id)
             wanted = ExecRequest(command=command, user=request.user, cwd=request.cwd, terminal=request.terminal)
-            with self._client.instances.exec(created.id, wanted) as stream:
+            with self.client.instances.exec(created.id, wanted) as stream:
                 return _listen(stream)
         except TrivetError as error:
             return Outcome(refused=str(error))
         finally:
             if created:
-                self._client.instances.remove(created.id, force=True, volumes=True)
+                self.client.instances.remove(created.id, force=True, volumes=True)
 
     @contextmanager
-    def beside(self, attack: Attack, words: dict[str, str]) -> Iterator[None]:
-        """Keep what runs beside a race running."""
-        options = [word.format(**words) for word in attack.options[:2]]
+    def beside(self, attack: Attack, words: dict[str, str], options_of_it: int = 2) -> Iterator[str]:
+        """Keep what runs beside a race running; gives its id."""
+        options = [word.format(**words) for word in attack.options[:options_of_it]]
         request = parse([*options, self._image(attack, words), *inside(attack.beside, words)])
-        created = self._client.instances.create(request)
+        created = self.client.instances.create(request)
         try:
-            self._client.instances.start(created.id)
-            yield
+            self.client.instances.start(created.id)
+            yield created.id
         finally:
-            self._client.instances.remove(created.id, force=True, volumes=True)
+            self.client.instances.remove(created.id, force=True, volumes=True)
 
     def close(self) -> None:
         """Remove instances, end the engine, take what it has on the kernel with it."""
         with suppress(TrivetError):
-            for instance in self._client.instances.list(all=True):
-                self._client.instances.remove(instance.id, force=True, volumes=True)
+            for instance in self.client.instances.list(all=True):
+                self.client.instances.remove(instance.id, force=True, volumes=True)
         self._engine.terminate()
         self._engine.wait(20)
         self._host.run(BIN / "trivetd", *self._words, "--uninstall")
 
     def _beside(self, ref: str) -> None:
-        with suppress(TrivetError), self._client.instances.exec(ref, ExecRequest(command=["/proc/self/exe"])) as stream:
+        with suppress(TrivetError), self.client.instances.exec(ref, ExecRequest(command=["/proc/self/exe"])) as stream:
             _listen(stream)
 
     def _image(self, attack: Attack, words: dict[str, str]) -> str:
@@ -137,7 +137,7 @@ class Trivet:
         known = tuple((entry.path, entry.link.format(**words), entry.content.format(**words)) for entry in attack.layer)
         if known not in self._images:
             name = f"gym:{len(self._images)}"
-            list(self._client.images.import_(image(self._host.program, attack.layer, words), name))
+            list(self.client.images.import_(image(self._host.program, attack.layer, words), name))
             self._images[known] = name
         return self._images[known]
 
