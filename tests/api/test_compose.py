@@ -189,8 +189,8 @@ services:
     until(lambda: "two" in app.ok("logs", "--no-log-prefix", "client"), 30)
     said = app.ok("logs", "--no-log-prefix", "client").split()
     assert "one" in said
-    # Those that ask for the old one's address while it ends are lost, for some hundredths of a second.
-    assert said.count("lost") < 25
+    # A request that was under way when the old one ended may be lost; nobody is sent to one that ends.
+    assert said.count("lost") <= 1
 
 
 def test_hooks_and_one_shots(app: Application) -> None:

@@ -43,6 +43,8 @@ async def stop(context: Context, key: str, grace: float | None = None, word: str
     patience = record.request.stop_timeout if grace is None else grace
     number = signal_number(word or record.plan.stop_signal)
     if patience != 0:
+        # Whoever asks for it by name from now on is sent to another instance of that name, not to one that is ending.
+        await asyncio.to_thread(context.networks.withdraw, record.id)
         await _signal(context, record, number)
         if await _ends(watch.ended, None if patience < 0 else patience):
             return

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class Nameserver:
     def __init__(self, directory: Path, table: str, look: Look, namespaces: Path) -> None:
         self.book, self.control, self.log = (directory / name for name in ("dns.json", "dns.sock", "dns.log"))
         self.table = f"{table}_dns"
+        self.leaving = set[str]()  # instances that still ask, but aren't to be found any more
         self._look, self._namespaces = look, namespaces
         self._lock, self._changes = threading.Lock(), threading.Lock()
         self._wanted = self._done = 0
@@ -68,7 +69,7 @@ class Nameserver:
                 return  # somebody else told it meanwhile
             with self._changes:
                 latest = self._wanted
-            content = render(*self._look(), self._namespaces)
+            content = render(*self._look(), self._namespaces, self.leaving)
             if again or content != self._told:
                 self._tell(content)
             self._done = latest
@@ -76,7 +77,7 @@ class Nameserver:
     def check(self) -> str:
         """Say what is wrong; "" when all is well, or nobody needs it."""
         with self._lock:
-            if b'"servers"' not in render(*self._look(), self._namespaces):
+            if b'"servers"' not in render(*self._look(), self._namespaces, self.leaving):
                 return ""
             found = self._ask() if self._connect() else None
         return "; ".join(found.values()) if found is not None else "it does not run"
@@ -208,7 +209,9 @@ def serves(network: NetworkRecord) -> bool:
     return bool(network.subnet) and network.name not in PREDEFINED
 
 
-def render(networks: list[NetworkRecord], endpoints: list[Endpoint], namespaces: Path) -> bytes:
+def render(
+    networks: list[NetworkRecord], endpoints: list[Endpoint], namespaces: Path, leaving: Collection[str] = ()
+) -> bytes:
     """Write the book (its shape is told in `resolver/book.py`); b'"servers"' is in it if anybody may ask."""
     served = {record.id: record for record in networks if serves(record)}
     ways_out = {record.id for record in networks if not record.internal}
@@ -227,15 +230,23 @@ def render(networks: list[NetworkRecord], endpoints: list[Endpoint], namespaces:
         for key, uses in instances.items()
         if any(use.network in served for use in uses)
     }
-    rooms = {key: _network(record, [use for use in there if use.network == key]) for key, record in served.items()}
+    found = [use for use in there if use.instance not in leaving]
+    rooms = {
+        key: _network(
+            record,
+            [use for use in found if use.network == key],
+            machines=any(use.form == "tap" and use.network == key for use in there),
+        )
+        for key, record in served.items()
+    }
     return json.dumps({"networks": rooms, "instances": rows}).encode()
 
 
-def _network(record: NetworkRecord, members: list[Endpoint]) -> dict[str, object]:
+def _network(record: NetworkRecord, members: list[Endpoint], *, machines: bool) -> dict[str, object]:
     return {
         "name": record.name,
         "gateway": record.gateway,
-        "machines": any(member.form == "tap" for member in members),
+        "machines": machines,
         "members": [
             {
                 "names": list(dict.fromkeys(member.names)),

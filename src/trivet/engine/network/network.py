@@ -133,6 +133,7 @@ class Networks:
         Raises `NoSuchNetwork`, `NoAddressLeft`, `AlreadyExists` for a taken address, `Unsupported` for a level that
         can't be on this network. When it fails, the address is kept too: `release` frees it.
         """
+        self.nameserver.leaving.discard(instance_id)
         made = membership.attach(self, instance_id, instance_name, form, wishes, owner, servers)
         try:
             self._announce(instance_id)
@@ -160,12 +161,19 @@ class Networks:
             publication.move_ports(self, instance_id, ports)
         self.announce()
 
+    def withdraw(self, instance_id: str) -> None:
+        """Let an instance not be found by name any more: it is about to end. Until it starts again."""
+        if self._named(instance_id):
+            self.nameserver.leaving.add(instance_id)
+            self.announce()
+
     def detach(self, instance_id: str) -> None:
         """Disconnect an instance from all its networks. Idempotent; its addresses stay reserved."""
         known = self._named(instance_id)
         membership.detach(self, instance_id)
         if known:
             self.announce()  # its door at the DNS server keeps the namespace alive, with the address
+        self.nameserver.leaving.discard(instance_id)
 
     def release(self, instance_id: str) -> None:
         """Forget an instance: ports, links and addresses. Idempotent."""
