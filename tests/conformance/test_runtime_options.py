@@ -113,7 +113,7 @@ def test_accepted_options(runtime: Runtime, words: tuple[str, ...]) -> None:
     ("words", "said"),
     [
         (("--systemd-cgroup", "run", "x"), "systemd"),
-        (("restore", "x"), "checkpoints of containers are not supported"),
+        (("checkpoint", "nobody"), "container nobody does not exist"),
         (("state", "nobody"), "container nobody does not exist"),
         (("delete", "nobody"), "container nobody does not exist"),
         (("kill", "nobody"), "container nobody does not exist"),

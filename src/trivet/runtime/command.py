@@ -28,8 +28,8 @@ VERBS = {
     "events": "print what happens in a container, and what it uses",
     "spec": "write an example config.json",
     "features": "say what this runtime can do",
-    "checkpoint": "not supported",
-    "restore": "not supported",
+    "checkpoint": "save a running container's processes",
+    "restore": "bring a container back from a checkpoint",
 }
 FAILURE = 1
 _VALUED = ("--root", "--log", "--log-format", "--rootless", "--criu")
@@ -52,7 +52,7 @@ def parser(verb: str | None) -> argparse.ArgumentParser:
     root.add_argument(
         "--rootless", choices=("true", "false", "auto"), default="auto", help="do without control groups if need be"
     )
-    root.add_argument("--criu", help=argparse.SUPPRESS)
+    root.add_argument("--criu", metavar="PROGRAM", help="the program that checkpoints (default: criu)")
     root.add_argument("--version", "-v", action="version", version=f"trivet-runtime 0.1.0\nspec: {VERSION}")
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, text in VERBS.items() if verb is None else [(verb, VERBS[verb])]:

@@ -15,6 +15,7 @@ import re
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -239,5 +240,6 @@ def clear(directory: Path) -> None:
         if entry.is_dir(follow_symlinks=False):
             clear(Path(entry.path))
         else:
-            Path(entry.path).unlink()
-    directory.rmdir()
+            Path(entry.path).unlink(missing_ok=True)
+    with suppress(FileNotFoundError):  # whoever waits for the program may be removing it, too
+        directory.rmdir()
