@@ -28,7 +28,7 @@ from trivet.store.migration import migrate
 T = TypeVar("T")
 
 RESERVE = 4 << 20
-KNOWN = 1024  # decoded records that one table keeps: lists decode only what has changed
+KNOWN = 4096  # decoded records that one table keeps: lists decode only what has changed
 
 
 class Records:

@@ -32,6 +32,8 @@ from trivet.engine.instance.stream import Attach, Stream
 from trivet.engine.snapshot import diff
 from trivet.launch.frame import Type
 
+SPARE = 64  # views of instances that are gone
+
 
 class Instances:
     """All instances of one engine; `ref` is a name, an id or a unique prefix of one."""
@@ -39,6 +41,7 @@ class Instances:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.sessions = Sessions(context)
+        self._views: dict[str, tuple[InstanceRecord, Instance]] = {}
 
     def key(self, ref: str) -> str:
         """Find an instance's id by name, id or prefix."""
@@ -67,7 +70,10 @@ class Instances:
 
     async def select(self, *, every: bool, filters: dict[str, list[str]], size: bool) -> list[Instance]:
         """List running instances, or every one; newest first."""
-        records = filtering.select(self.context.table.all(), every, filters)
+        there = self.context.table.all()
+        if len(self._views) > len(there) + SPARE:
+            self._views = {record.id: self._views[record.id] for record in there if record.id in self._views}
+        records = filtering.select(there, every, filters)
         return [await self._view(record, size) for record in reversed(records)]
 
     async def inspect(self, ref: str, size: bool = False) -> Instance:
@@ -76,8 +82,15 @@ class Instances:
 
     async def _view(self, record: InstanceRecord, size: bool) -> Instance:
         if not size:
-            return view(record)
+            return self._seen(record)
         return view(record, await asyncio.to_thread(self.context.snapshotter(record).usage, record.id))
+
+    def _seen(self, record: InstanceRecord) -> Instance:
+        """View a record, which is frozen: lists mostly show what they showed before."""
+        known = self._views.get(record.id)
+        if known is None or known[0] is not record:
+            known = self._views[record.id] = (record, view(record))
+        return known[1]
 
     async def start(self, ref: str) -> None:
         """Start an instance; one that runs already is left alone."""
