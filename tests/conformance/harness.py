@@ -15,7 +15,6 @@ from tests.conformance.expectation import EXPECTATION
 
 from trivet.isolation.driver import Driver, Exit, Status
 from trivet.isolation.failure import explain
-from trivet.isolation.owner import held, hold
 from trivet.isolation.plan import Attachment, Limits, Log, Owner, Plan, Program, Root, Security
 from trivet.kernel import capability
 from trivet.launch.channel import Channel
@@ -160,8 +159,6 @@ class Harness:
     def create(self, *argv: str, **changes: Any) -> Session:
         """Set the program up; it waits."""
         self.plan = self.planned(*argv, **changes)
-        if self.plan.owner and not held(self.plan.owner):
-            hold(self.plan.owner)
         self.driver.prepare(self.plan)
         channel = self.driver.start(self.plan)
         channel.attach()

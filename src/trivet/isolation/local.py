@@ -21,7 +21,7 @@ from trivet.base.error import Conflict, InvalidArgument
 from trivet.isolation import specification
 from trivet.isolation.driver import Exit, ProcessRow, Stats, Status
 from trivet.isolation.failure import exit_code, explain
-from trivet.isolation.owner import inside, let_go
+from trivet.isolation.owner import inside, let_go, making, own
 from trivet.isolation.plan import Level, Plan, Program, Root
 from trivet.kernel import cgroup, procfs
 from trivet.launch.channel import Channel
@@ -82,6 +82,8 @@ class Local:
         directory = Path(plan.directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         Path(plan.directory, "root").mkdir(exist_ok=True)
+        if owner := own(plan):
+            let_go(owner)
         group(plan).create(resources(_linux(self.specification(plan)).resources))
 
     def start(self, plan: Plan) -> Channel:
@@ -218,7 +220,9 @@ class Local:
             owners=plan.owner.path if plan.owner else "",
             owner=plan.owner.first if plan.owner else 0,
         )
-        return runtime.launch(self.specification(plan), setting)
+        first, *steps = runtime.launch(self.specification(plan), setting)
+        owner = own(plan)
+        return [first, *([making(owner)] if owner else []), *steps]
 
     def _running(self, plan: Plan, *words: str) -> Running:
         word, process = self._observe(plan)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from trivet.isolation.plan import Owner
+from trivet.isolation.plan import Owner, Plan
 from trivet.kernel.mount import drop
 from trivet.launch.operation import Hold, Operation
 from trivet.launch.spawn import run
@@ -25,12 +25,23 @@ def hold(owner: Owner, network: str = "", after: Sequence[Operation] = ()) -> No
     let_go(owner)
     path = Path(owner.path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    maps = f"0 {owner.first} {owner.size}\n"
     try:
-        run([Hold(owner.path, network, maps, maps), *after])
+        run([making(owner, network), *after])
     except BaseException:
         let_go(owner)
         raise
+
+
+def making(owner: Owner, network: str = "") -> Hold:
+    """Spell out how the namespace is made, where nothing is kept yet."""
+    maps = f"0 {owner.first} {owner.size}\n"
+    return Hold(owner.path, network, maps, maps)
+
+
+def own(plan: Plan) -> Owner | None:
+    """Give the owner whose user namespace the start makes: it isn't another's, nor made with a network's namespace."""
+    made = any(attachment.kind == "netns" and attachment.path for attachment in plan.attachments)
+    return None if plan.owner is None or plan.owner.borrowed or made else plan.owner
 
 
 def borrow(owner: Owner | None) -> Owner | None:

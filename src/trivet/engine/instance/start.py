@@ -23,7 +23,6 @@ from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
 from trivet.engine.instance.watch import Watch
 from trivet.engine.network import names
 from trivet.isolation.driver import Forking
-from trivet.isolation.owner import hold
 from trivet.isolation.plan import Plan
 from trivet.launch.channel import Channel
 
@@ -98,8 +97,6 @@ def _connect(context: Context, record: InstanceRecord) -> tuple[Plan, tuple[Port
     form, owner = context.driver(record).ability().network, plan.owner
     wishes = request.networks or ([EndpointRequest(network="host")] if form == "host" else [])
     uses = networks.attach(record.id, record.name, form, wishes, owner, request.dns)
-    if owner and not any(use.kind == "netns" for use in uses):  # else it was made with the network's namespace
-        hold(owner)
     files = describe(context, record)
     names.write(files)
     ports = networks.publish(record.id, request.ports)
