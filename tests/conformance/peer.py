@@ -39,5 +39,14 @@ EXCEPTIONS = {
             here="terminal; limit beyond ours; user namespace; huge pages; root is shared",
         )
     ),
-    "crun": dict(_table(later="names")),
+    "crun": dict(
+        _table(
+            later="""version; bind with other owners; recursively with other owners; scheduler; input and output;
+                time namespace; interfaces; memory policy; filter; processor""",
+            words="""maps without a user namespace; SELinux; memory, further; processor, real time; leaf weight;
+                leaf weight of a device; network class; network priority; RDMA""",
+            silent="AppArmor; SELinux of mounts; deadline; cache; personality's flags",
+            here="terminal; limit beyond ours; user namespace",
+        )
+    ),
 }

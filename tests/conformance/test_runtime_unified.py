@@ -15,6 +15,10 @@ ROOT = Path("/sys/fs/cgroup")
 pytestmark = pytest.mark.skipif(not (ROOT / "cgroup.controllers").exists(), reason="not version 2 only")
 MEBIBYTE = 1 << 20
 OWN_USERS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+WANTED = (
+    *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_NET_ADMIN", "CAP_SETGID", "CAP_SETPCAP"),
+    *("CAP_SETUID", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT"),
+)
 SETS = ("bounding", "effective", "inheritable", "permitted")
 
 
@@ -173,4 +177,34 @@ def test_refused(runtime: Runtime, limit: dict[str, Any], path: str) -> None:
     """What version 2 has no limit for is refused by name, and nothing is left."""
     runtime.change(resources(**limit), "true")
     assert f"$.linux.resources.{path}" in runtime("run", runtime.id).stderr.decode()
+    assert runtime.clean()
+
+
+def test_systemd_inside(runtime: Runtime) -> None:
+    """A container whose program is systemd starts its units, each in a control group below the container's."""
+    runtime.change({}, "/sbin/init", "--unit=basic.target", "--log-target=null")
+    path = runtime.bundle / "config.json"
+    config = json.loads(path.read_text())
+    config["root"] = {"path": "/", "readonly": True}
+    config["process"]["env"] = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "container=trivet"]
+    config["process"]["capabilities"] = {name: [*WANTED] for name in SETS}
+    config["linux"] |= {"uidMappings": OWN_USERS, "gidMappings": OWN_USERS, "maskedPaths": [], "readonlyPaths": []}
+    kinds = ("pid", "mount", "ipc", "uts", "network", "cgroup", "user")
+    config["linux"]["namespaces"] = [{"type": kind} for kind in kinds]
+    for mount in config["mounts"]:
+        if mount["type"] == "cgroup":
+            mount["options"] = ["nosuid", "noexec", "nodev", "rw"]
+    config["mounts"] += [
+        {"destination": place, "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}
+        for place in ("/run", "/tmp", "/var/lib", "/var/log")
+    ]
+    path.write_text(json.dumps(config))
+    done = runtime("run", "--detach", runtime.id)
+    assert done.returncode == 0, done
+    group = ROOT / GROUP / runtime.id
+    until(lambda: runtime("exec", runtime.id, "systemctl", "is-active", "basic.target").stdout == b"active\n", 60)
+    assert [pid for pid in read(group, "init.scope/cgroup.procs") if pid]
+    assert (group / "system.slice").is_dir()
+    assert read(group, "cgroup.procs") == [""]
+    assert runtime("delete", "--force", runtime.id).returncode == 0
     assert runtime.clean()

@@ -141,6 +141,21 @@ class Group:
         """Give the version 2 directory, "" when there is none; clone3 puts a child straight into it."""
         return next((directory for h, _, directory in self._places if h.version == 2), "")
 
+    def beside(self, pid: int) -> str:
+        """Give the version 2 directory for a further process: that of `pid` once controllers were handed down.
+
+        Only leaves may hold processes then (cgroups(7), "no internal processes"): systemd in a container does so.
+        """
+        try:
+            if not Path(self.unified, "cgroup.subtree_control").read_text().strip():
+                return self.unified
+            lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        except OSError:
+            return self.unified
+        path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+        below = path.removeprefix(f"{self.path}/")
+        return self.unified if below == path else f"{self.unified}/{below}"
+
     @property
     def reap(self) -> tuple[str, ...]:
         """List what a monitor watches: where the processes are listed, and where an out-of-memory kill is counted."""

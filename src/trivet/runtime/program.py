@@ -126,6 +126,8 @@ def execute(
         directory.mkdir(mode=0o700)
         undo.callback(clear, directory)
         setting = _setting(container, way, Monitor(str(directory)), user=user, wait=False)
+        if setting.unified and not way.group:
+            setting = msgspec.structs.replace(setting, unified=container.group.beside(target.pid))
         kinds = {namespace.type for namespace in linux.namespaces}
         own = device.own_terminals(container.kept.spec.mounts)
         steps = enter.operations(_completed(process, way), linux, setting, target.pid, kinds, own_terminals=own)
