@@ -1,8 +1,8 @@
 """Pull and unpack a large image, trivet and docker beside one another: `python -m bench.pull`.
 
 An image of about 500 MB in 30 000 files and five layers lies in a registry on this machine. Each contestant begins
-with an empty store: the time until `pull` has ended, until a first program of the image has run, and the most disk that
-was taken beyond what stays. Contestants take turns.
+with an empty store: the time until `pull` has ended, until a first program of the image has run, the CPU time of
+command, daemon and kernel for both, and the most disk that was taken beyond what stays. Contestants take turns.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-FILES, LAYERS, ROUNDS = 30_000, 5, 3
+from bench.account import Account
+
+FILES, LAYERS, ROUNDS = 30_000, 5, 2
 BIN = Path(sys.executable).parent
 NAME = "bench/large:1"
+Row = tuple[float, float, float, float]
+"""Seconds until pulled, until a program has run, of CPU time for both; MB taken for a while beyond what stays."""
 
 
 def layer(number: int) -> bytes:
@@ -111,6 +115,17 @@ def docker(place: Path) -> Iterator[list[str]]:
         daemon.wait(30)
 
 
+@contextmanager
+def accounting() -> Iterator[Account]:
+    """Count the CPU time of what is started meanwhile."""
+    account = Account("pull")
+    account.enter()
+    try:
+        yield account
+    finally:
+        account.close()
+
+
 def _wait(ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not ready():
@@ -118,8 +133,8 @@ def _wait(ready: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def measure(command: list[str], reference: str, disk_of: Path) -> tuple[float, float, float]:
-    """Pull and run: seconds until pulled, seconds until a program has run, MB taken for a while beyond what stays."""
+def measure(command: list[str], reference: str, disk_of: Path, account: Account) -> Row:
+    """Pull and run; see `Row`."""
     peak, ended = [0], threading.Event()
 
     def watch() -> None:
@@ -128,25 +143,25 @@ def measure(command: list[str], reference: str, disk_of: Path) -> tuple[float, f
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    begin = time.monotonic()
+    begin, cpu = time.monotonic(), account.cpu()
     run(*command, "pull", "-q", reference)
     pulled = time.monotonic() - begin
     run(*command, "run", "--rm", "--network", "none", reference, "/bin/true")
-    first = time.monotonic() - begin
+    first, cpu = time.monotonic() - begin, account.cpu() - cpu
     ended.set()
     watcher.join()
     os.sync()
-    return pulled, first, max(peak[0] - taken(disk_of), 0) / 1e6
+    return pulled, first, cpu, max(peak[0] - taken(disk_of), 0) / 1e6
 
 
 def main() -> None:
     """Make the image, measure, print a table."""
-    contestants: dict[str, Callable[[Path], object]] = {
+    contestants: dict[str, Callable[[Path], AbstractContextManager[list[str]]]] = {
         "docker": docker,
         "trivet, overlay": lambda place: trivet(place, "overlay"),
         "trivet, erofs": lambda place: trivet(place, "erofs"),
     }
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in contestants}
+    found: dict[str, list[Row]] = {name: [] for name in contestants}
     with ExitStack() as undo:
         place = Path(undo.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp")))
         words = ["registry", "serve", "--root", f"{place}/registry", "--listen", "127.0.0.1:0"]
@@ -160,8 +175,8 @@ def main() -> None:
         for number in range(ROUNDS):
             for name, start in contestants.items():
                 home = place / f"{name.replace(', ', '-')}-{number}"
-                with disk(home) as store, start(store) as command:  # type: ignore[attr-defined]
-                    found[name].append(measure(command, reference, store))
+                with disk(home) as store, accounting() as account, start(store) as command:
+                    found[name].append(measure(command, reference, store, account))
                 print(name, *(f"{value:.2f}" for value in found[name][-1]), flush=True)
     report(found)
 
@@ -185,15 +200,14 @@ def publish(place: Path, reference: str) -> int:
     return size
 
 
-def report(found: dict[str, list[tuple[float, float, float]]]) -> None:
+def report(found: dict[str, list[Row]]) -> None:
     """Print medians, and how many times faster than docker."""
     base = [median(column) for column in zip(*found["docker"], strict=True)]
-    print(f"\n{'':18}{'pulled':>12}{'first program':>16}{'disk beyond':>14}")
+    print(f"\n{'':18}{'pulled':>12}{'first program':>16}{'CPU':>14}{'disk beyond':>14}")
     for name, rows in found.items():
-        pulled, first, beyond = (median(column) for column in zip(*rows, strict=True))
-        print(
-            f"{name:18}{pulled:8.2f} s ×{base[0] / pulled:3.1f}{first:9.2f} s ×{base[1] / first:3.1f}{beyond:10.0f} MB"
-        )
+        pulled, first, cpu, beyond = (median(column) for column in zip(*rows, strict=True))
+        times = ((pulled, base[0]), (first, base[1]), (cpu, base[2]))
+        print(f"{name:18}", *(f"{own:8.2f} s ×{other / own:3.1f}" for own, other in times), f"{beyond:8.0f} MB")
 
 
 if __name__ == "__main__":

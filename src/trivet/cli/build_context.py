@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import tarfile
 from argparse import Namespace
 from collections.abc import Callable
@@ -56,7 +55,7 @@ def send_directory(top: Path, writer: Writer) -> None:
 def _from_elsewhere(args: Namespace) -> Source:
     """Have the engine fetch the context; a Dockerfile that lies here goes along."""
     local = Path(args.file) if args.file and Path(args.file).is_file() else None
-    name = f".dockerfile.{secrets.token_hex(8)}" if local else args.file or DOCKERFILES[0]
+    name = f".dockerfile.{os.urandom(8).hex()}" if local else args.file or DOCKERFILES[0]
 
     def produce(writer: Writer) -> None:
         with tar_writer(writer) as archive:
@@ -79,7 +78,7 @@ def _from_directory(args: Namespace) -> Source:
     ignore_text = ignore_file.read_text(errors="replace") if ignore_file.is_file() else ""
     Ignore.read(ignore_text, name=str(ignore_file))  # a mistake in it is told before anything is sent
     inside = _relative(dockerfile, top)
-    name = inside or f".dockerfile.{secrets.token_hex(8)}"
+    name = inside or f".dockerfile.{os.urandom(8).hex()}"
 
     def produce(writer: Writer) -> None:
         with tar_writer(writer) as archive:
@@ -120,7 +119,7 @@ def _input() -> io.BufferedReader:
 
 def _with_text(top: Path, dockerfile: bytes) -> Source:
     """Send a directory with a Dockerfile from standard input."""
-    name, path = f".dockerfile.{secrets.token_hex(8)}", top / IGNORE_FILE
+    name, path = f".dockerfile.{os.urandom(8).hex()}", top / IGNORE_FILE
     text = path.read_text(errors="replace") if path.is_file() else ""
 
     def produce(writer: Writer) -> None:

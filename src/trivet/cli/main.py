@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from argparse import ArgumentTypeError
 from typing import NamedTuple
 
@@ -132,6 +131,8 @@ def _invoke(context: Context, entry: Entry, spelling: str, rest: list[str]) -> i
 
 def _traceback(context: Context) -> None:
     if context.debug:
+        import traceback  # rarely needed, and it takes its time
+
         traceback.print_exc()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -54,7 +53,7 @@ class Errands:
 
     def __init__(self, transport: Transport, answers: Mapping[str, Answer]) -> None:
         """`answers` maps what may be asked for (secret, ssh, context, output, shell) to who answers."""
-        self.key = secrets.token_hex(16) if answers else ""
+        self.key = os.urandom(16).hex() if answers else ""
         self._transport = transport
         self._answers = answers
         self._waiting: Response | None = None
