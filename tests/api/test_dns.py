@@ -384,3 +384,19 @@ def test_nothing_stays(own: Net) -> None:
     pid = own.pid
     own.daemon.clean()
     _wait(False, Path(f"/proc/{pid}").exists)
+
+
+def test_a_machine_asks_its_gateway(own: Net) -> None:
+    """A machine finds members at its network's gateway; who isn't on that network gets no answer there."""
+    own.run("b")
+    gateway = own.daemon.client.networks.get(own.name).gateway
+    machine = own.run("m", "--isolation", "vm", command=("sh", "-c", f"nslookup {own.name}-b; sleep 60"))
+    _wait(True, lambda: own.address("b") in own.daemon.ok("logs", machine), seconds=60)
+    assert f"{gateway}:53" in own.daemon.ok("logs", machine)
+    own.network(name=f"{own.name}2")
+    stranger = own.socket(own.run("s", "--network", f"{own.name}2"))
+    stranger.connect((gateway, 53))
+    stranger.settimeout(0.5)
+    stranger.send(dns.message.make_query(f"{own.name}-b.", "A").to_wire())
+    with pytest.raises(TimeoutError):
+        stranger.recv(512)

@@ -67,7 +67,7 @@ def read(text: str) -> Book:
     for key, value in data["instances"].items():
         servers = tuple((address, of_host) for address, of_host in value["servers"])
         askers[key] = Asker(value["namespace"], tuple(value["networks"]), servers)
-        machines |= dict.fromkeys(value["addresses"], key)
+        machines |= dict.fromkeys(map(tuple, value["addresses"]), key)
     return Book(networks, askers, machines)
 
 

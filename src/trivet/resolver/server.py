@@ -66,7 +66,7 @@ class Server:
                 reply = {"version": self._version, "problems": self.load()}
                 engine.send(json.dumps(reply).encode())
                 return
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             print(f"cannot read {self._path}: {error}", file=sys.stderr, flush=True)
         self.loop.forget(engine)
         engine.close()
