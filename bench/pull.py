@@ -78,6 +78,8 @@ def disk(place: Path) -> Iterator[Path]:
             if subprocess.run(["umount", point], stderr=subprocess.DEVNULL).returncode == 0:
                 break
             time.sleep(0.1)
+        else:  # somebody's new mount namespace has a copy of a layer's mount
+            run("umount", "--lazy", point)
         image.unlink()
 
 
