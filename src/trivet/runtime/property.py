@@ -31,6 +31,10 @@ _SIGNATURES = {
     "uint64": "t",
     "double": "d",
 }
+_RANGES = {
+    **{kind: range(1 << bits) for kind, bits in (("y", 8), ("q", 16), ("u", 32), ("t", 64))},
+    **{kind: range(-(1 << bits), 1 << bits) for kind, bits in (("n", 15), ("i", 31), ("x", 63))},
+}
 _INFINITY = (1 << 64) - 1
 _STEP = 10_000  # systemd counts a quota in hundredths of a processor
 _SECOND = 1_000_000
@@ -122,7 +126,10 @@ def _value(name: str, text: str) -> tuple[str, Any]:
     natural = _signature(value)
     if natural is None or (signature and not _fits(signature, natural)):
         raise UnknownValue(name, text[:100])
-    return signature or natural, value
+    kind = signature or natural
+    if natural == "i" and kind in _RANGES and value not in _RANGES[kind]:
+        raise UnknownValue(name, text[:100])
+    return kind, value
 
 
 def _signature(value: object) -> str | None:
