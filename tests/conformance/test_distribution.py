@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import pytest
 from tests.image.conftest import debian_registry
-from tests.image.served import trivet_registry
+from tests.image.served import bucket, trivet_registry
 
 from trivet.oci import digest as digests
 
@@ -114,11 +114,17 @@ class Door:
         ).encode()
 
 
-@pytest.fixture(scope="module", params=["trivet", pytest.param("debian", marks=pytest.mark.needs("docker-registry"))])
+@pytest.fixture(
+    scope="module", params=["trivet", "s3", pytest.param("debian", marks=pytest.mark.needs("docker-registry"))]
+)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A running registry: which, and its address."""
     with ExitStack() as undo:
         place = tmp_path_factory.mktemp(request.param)
+        if request.param == "s3":
+            url = undo.enter_context(bucket(place / "moto"))
+            yield "s3", undo.enter_context(trivet_registry(place / "root", "--s3", url))
+            return
         start = trivet_registry if request.param == "trivet" else debian_registry
         yield request.param, undo.enter_context(start(place))
 

@@ -36,7 +36,7 @@ def serve(context: Context, args: Namespace) -> int:
     """Become the registry's process: the command itself knows nothing of how one works."""
     words = ["--root", args.root, "--listen", args.listen]
     words += ["--collect-every", str(args.collect_every), "--grace", str(args.grace)]
-    for name in ("tls_certificate", "tls_key", "htpasswd", "config", "metrics"):
+    for name in ("tls_certificate", "tls_key", "htpasswd", "config", "metrics", "s3"):
         if getattr(args, name):
             words += [f"--{name.replace('_', '-')}", getattr(args, name)]
     words += [word for name in args.name for word in ("--name", name)]
@@ -91,6 +91,7 @@ COMMANDS = {
             option("--tls-key", metavar="FILE", default="", help="its private key, PEM", complete=FILE),
             option("--htpasswd", metavar="FILE", default="", help="names and bcrypt hashes", complete=FILE),
             option("--config", metavar="FILE", default="", help="rights, limits, ...: TOML", complete=FILE),
+            option("--s3", metavar="URL", default="", help="keep blobs at https://HOST/BUCKET[/PREFIX]"),
             option("--metrics", metavar="HOST:PORT", default="", help="tell Prometheus what was counted"),
             option(
                 "--name",

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from trivet.base.error import Exhausted
+from trivet.base.error import Exhausted, Unavailable
 from trivet.registry.server import blob, listing, manifest, route
 from trivet.registry.server.error import Code, Refusal
 from trivet.registry.server.gate import Caller, Gate
@@ -58,6 +58,9 @@ def application(registry: Registry, gate: Gate) -> web.Application:
         except Exhausted as error:
             log.error("%s", error.message)
             answer = _refused(Refusal(Code.UNKNOWN, "the registry's disk is full", status=507))
+        except Unavailable as error:
+            log.error("%s", error.message)
+            answer = _refused(Refusal(Code.UNKNOWN, "the registry's store does not answer", status=503))
         except Exception:
             log.exception("%s %s failed", request.method, request.rel_url)
             answer = _refused(Refusal(Code.UNKNOWN, "internal error; the registry's log has the details"))

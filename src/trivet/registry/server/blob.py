@@ -9,6 +9,8 @@ from aiohttp import web
 
 from trivet.base.error import TrivetError
 from trivet.oci import digest as digests
+from trivet.registry.server import stream
+from trivet.registry.server.bucket import Bucket
 from trivet.registry.server.error import Code, Refusal
 from trivet.registry.server.gate import Caller
 from trivet.registry.server.registry import Registry
@@ -27,6 +29,8 @@ async def read(registry: Registry, request: web.Request, target: Target, caller:
     if not await asyncio.to_thread(registry.repositories.has_blob, target.name, target.value):
         return await _pass_on(registry, request, target)
     headers = {"Docker-Content-Digest": target.value, "Content-Type": "application/octet-stream"}
+    if isinstance(registry.content, Bucket):
+        return await stream.send(registry.content, request, target.value, headers)
     return web.FileResponse(registry.content.path(target.value), chunk_size=PIECE, headers=headers)
 
 

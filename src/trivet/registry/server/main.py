@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...]
     insecure: bool
     metrics: tuple[str, int] | None
+    s3: str
     collect_every: float
     grace: float
 
@@ -73,6 +74,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     parser.add_argument("--tls-key", type=Path)
     parser.add_argument("--htpasswd", type=Path)
     parser.add_argument("--config", type=Path)
+    parser.add_argument("--s3", default="")
     parser.add_argument("--metrics", default="")
     parser.add_argument("--name", action="append", default=[])
     parser.add_argument("--insecure", action="store_true")
@@ -96,6 +98,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         config=args.config,
         names=tuple(args.name),
         insecure=args.insecure,
+        s3=args.s3,
         metrics=_address("--metrics", args.metrics) if args.metrics else None,
         collect_every=args.collect_every,
         grace=args.grace,
@@ -135,7 +138,7 @@ async def _serve(settings: Settings) -> None:
     context, authority = await asyncio.to_thread(_tls, settings)
     times = {"collect_every": settings.collect_every, "grace": settings.grace}
     async with AsyncExitStack() as undo:
-        registry = await undo.enter_async_context(opened(settings.root, policy, **times))
+        registry = await undo.enter_async_context(opened(settings.root, policy, s3=settings.s3, **times))
         if settings.metrics:
             counted = web.AppRunner(metrics_application(registry), access_log=None)
             undo.push_async_callback(counted.cleanup)

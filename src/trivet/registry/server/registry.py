@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from trivet.registry.server import collect, retention
+from trivet.registry.server.bucket import Bucket
 from trivet.registry.server.metric import Metrics
 from trivet.registry.server.policy import PolicyFile
 from trivet.registry.server.repository import Repositories
@@ -59,9 +60,14 @@ class Registry:
 
 
 @asynccontextmanager
-async def opened(root: Path, policy: PolicyFile, *, collect_every: float, grace: float) -> AsyncIterator[Registry]:
-    """Open the registry below `root`, tidy it while the block runs, and end its uploads."""
-    content = ContentStore(root / "content")
+async def opened(
+    root: Path, policy: PolicyFile, *, collect_every: float, grace: float, s3: str = ""
+) -> AsyncIterator[Registry]:
+    """Open the registry below `root`, tidy it while the block runs, and end its uploads.
+
+    `s3` is the URL of a bucket that has the blobs.
+    """
+    content = Bucket(root / "content", s3) if s3 else ContentStore(root / "content")
     content.sweep()
     records = Records(root / "record.db")
     registry = Registry(content, records, policy)
