@@ -139,6 +139,26 @@ def test_connections(saved: Saved) -> None:
     until(lambda: got.stat().st_size > size)
 
 
+def test_network_of_others(saved: Saved) -> None:
+    """A container in a network namespace given by path is brought back into the one the bundle names."""
+    with subprocess.Popen(["unshare", "--net", "sleep", "600"]) as keeper:
+        try:
+            place = Path(f"/proc/{keeper.pid}/ns/net")
+            until(lambda: place.readlink() != Path("/proc/self/ns/net").readlink())
+            kinds = ("pid", "ipc", "uts", "mount", "cgroup")
+            spaces = [{"type": kind} for kind in kinds] + [{"type": "network", "path": str(place)}]
+            saved.begin(linux={"namespaces": spaces})
+            done = saved.checkpoint()
+            assert done.returncode == 0, done
+            done = saved.restore("--detach")
+            assert done.returncode == 0, done
+            pid = saved.runtime.json("state", saved.runtime.id)["pid"]
+            assert Path(f"/proc/{pid}/ns/net").readlink() == place.readlink()
+            saved.goes_on()
+        finally:
+            keeper.kill()
+
+
 def test_pre_dump(saved: Saved, criu: Path) -> None:
     """Memory is saved beforehand where the kernel tracks it; elsewhere that is said, and the container goes on."""
     saved.begin()

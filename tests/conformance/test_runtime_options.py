@@ -169,7 +169,7 @@ def value(path: str, runtime: Runtime) -> int:
 
 def test_events(runtime: Runtime) -> None:
     """`events --stats` is one object in runc's shape; without, they come until the end."""
-    runtime.change({"linux": {"resources": {"pids": {"limit": 20}}}}, "sh", "-c", "sleep 1; true")
+    runtime.change({"linux": {"resources": {"pids": {"limit": 20}}}}, "sh", "-c", "sleep 3; true")
     assert runtime("run", "--detach", runtime.id).returncode == 0
     event = runtime.json("events", "--stats", runtime.id)
     assert (event["type"], event["id"]) == ("stats", runtime.id)

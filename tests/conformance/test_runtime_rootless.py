@@ -128,6 +128,15 @@ def test_life(person: Person) -> None:
     assert list(person.root.iterdir()) == []
 
 
+def test_control_groups_are_read_only(person: Person) -> None:
+    """The host's control groups, seen without one of its own, can't be written to (CVE-2023-25809)."""
+    tries = "for f in $(ls -d /sys/fs/cgroup/*/ /sys/fs/cgroup); do mkdir $f/x && echo made $f; done; echo done"
+    person.configure("sh", "-c", tries)
+    done = person("run", person.id)
+    assert (done.returncode, done.stdout) == (0, b"done\n"), done
+    assert b"Read-only file system" in done.stderr
+
+
 def test_several_mappings(person: Person) -> None:
     """With ids of their own, by newuidmap and newgidmap, a user has other users inside."""
     more = [{"containerID": 1, "hostID": person.first, "size": 1000}]
