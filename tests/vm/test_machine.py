@@ -13,8 +13,9 @@ import pytest
 from tests.conformance.harness import Harness
 
 from trivet.base.error import Unsupported
+from trivet.hypervisor.qmp import Qmp
 from trivet.isolation import provision, vm
-from trivet.isolation.boot import MachineEnded, MachineSilent
+from trivet.isolation.boot import AgentSilent, DriveDamaged, MachineEnded, MachineSilent
 from trivet.isolation.plan import Attachment, Root, Security
 from trivet.isolation.vm import VmDriver
 from trivet.kernel import capability
@@ -42,12 +43,12 @@ def test_image_without_a_shell(driver: VmDriver, bare_image: Path, tmp_path: Pat
 
 
 def test_panic_of_a_running_guest(machine: Harness) -> None:
-    """A guest whose kernel panics has ended with 137, and its status says that the machine ended."""
+    """A guest whose kernel panics has ended with 137, and its status says what the kernel said."""
     result = machine.start("sh", "-c", "echo c > /proc/sysrq-trigger; sleep 60", security=PRIVILEGED).wait()
     assert result.code == 137
     ending = machine.becomes("exited").exit
     assert ending is not None
-    assert ending.error == "machine ended"
+    assert ending.error == "the guest's kernel panicked: sysrq triggered crash"
     assert "Kernel panic" in Path(machine.plan.directory, "console.log").read_text(errors="replace")
 
 
@@ -56,7 +57,39 @@ def test_killed_hypervisor(machine: Harness) -> None:
     session = machine.start("sleep", "600")
     os.kill(machine.status().pid, signal.SIGKILL)
     assert session.wait().code == 137
-    assert machine.becomes("exited").exit is not None
+    ending = machine.becomes("exited").exit
+    assert ending is not None
+    assert ending.error == "the machine was killed"
+
+
+def test_hung_agent(machine: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that doesn't answer is told with the command that helps, and SIGKILL ends its machine all the same."""
+    session = machine.start("sleep", "600")
+    with Qmp(Path(machine.plan.directory, "qmp.sock")) as qmp:
+        qmp.pause()  # to us it looks like a guest that hangs
+    monkeypatch.setattr(vm, "_ANSWER", 0.5)
+    with pytest.raises(AgentSilent, match="did not answer") as caught:
+        machine.exec("true")
+    assert caught.value.hint == f"trivet restart {machine.plan.name}"
+    machine.driver.signal(machine.plan, signal.SIGKILL)
+    assert session.wait().code == 137
+
+
+@pytest.mark.parametrize("which", ["image", "upper"])
+def test_damaged_drive(machine: Harness, tmp_path: Path, which: str) -> None:
+    """A drive that holds no file system is named, and another machine with the same image is not disturbed."""
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(b"not a file system" * 100000)
+    root = machine.plan.root
+    damaged = Root(
+        form="drive",
+        lowers=(str(garbage),) if which == "image" else root.lowers,
+        upper=str(garbage) if which == "upper" else root.upper,
+    )
+    with pytest.raises(DriveDamaged, match=f"cannot mount drive {garbage} of instance {machine.plan.name}"):
+        machine.start("true", root=damaged)
+    machine.driver.release(machine.plan)
+    assert machine.run("true").code == 0
 
 
 def test_machine_ends_with_its_monitor(machine: Harness) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from trivet.base.error import Internal, TimedOut
+from trivet.base.error import Corrupt, Internal, TimedOut
+from trivet.launch.operation import Mount, Operation
 
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 _AGENT = re.compile(r"trivet-agent: (?!up on )(.*)")
@@ -30,6 +31,23 @@ class MachineEnded(Internal):
         super().__init__(f"the machine of {instance} {cause}", hint=f"read its console: {console}")
 
 
+class DriveDamaged(Corrupt):
+    """A root file system whose drive doesn't hold one."""
+
+    def __init__(self, instance: str, path: str, cause: str) -> None:
+        super().__init__(f"cannot mount drive {path} of {instance}: {cause}", hint="trivet system check")
+
+
+class AgentSilent(TimedOut):
+    """A guest that runs, but whose agent doesn't answer."""
+
+    def __init__(self, instance: str, seconds: float) -> None:
+        super().__init__(
+            f"the guest agent of instance {instance} did not answer within {seconds:.0f} s",
+            hint=f"trivet restart {instance}",
+        )
+
+
 def came_up(console: Path) -> bool:
     """Tell whether the guest's agent began to work."""
     return _UP in _text(console)
@@ -44,6 +62,21 @@ def ended(instance: str, console: Path, words: str = "") -> MachineEnded:
         return MachineEnded(instance, f"gave up: {complaint[1].strip()}", console)
     last = words.strip() or " / ".join(text.strip().splitlines()[-_TAIL:])
     return MachineEnded(instance, f"ended before its program was set up: {last or 'it said nothing'}", console)
+
+
+def why(console: Path, words: str = "") -> str:
+    """Say why a machine ended that had run: its kernel panicked, QEMU gave up (in `words`), or somebody killed it."""
+    if panic := _PANIC.search(_text(console)):
+        return f"the guest's kernel panicked: {panic[1].strip()}"
+    last = words.strip().splitlines()
+    return f"the machine ended: {last[-1]}" if last else "the machine was killed"
+
+
+def unmountable(step: Operation | None, drives: dict[str, str], instance: str, cause: str) -> DriveDamaged | None:
+    """Explain a root that can't be mounted, if that is what failed; `drives` are files by the guest's device."""
+    if isinstance(step, Mount) and step.source in drives:
+        return DriveDamaged(instance, drives[step.source], cause)
+    return None
 
 
 def _text(console: Path) -> str:

@@ -36,6 +36,7 @@ from trivet.runtime.mount import READ_ONLY
 from trivet.runtime.setting import Setting
 
 LOWER, UPPER, ROOT, SHARE = "/run/lower", "/run/upper", "/run/root", "/run/share"
+IMAGE, DRIVE = "/dev/vda", "/dev/vdb"
 SHARE_TAG = "share"
 GROUP = "/sys/fs/cgroup/program"
 
@@ -119,8 +120,8 @@ def _group(plan: Plan) -> list[Operation]:
 def _root() -> tuple[Operation, ...]:
     layers = (f"lowerdir={LOWER}", f"upperdir={UPPER}/upper", f"workdir={UPPER}/work")
     return (
-        MountOperation("erofs", "/dev/vda", LOWER, READ_ONLY, ("ro",), host=1),
-        MountOperation("ext4", "/dev/vdb", UPPER, host=1),
+        MountOperation("erofs", IMAGE, LOWER, READ_ONLY, ("ro",), host=1),
+        MountOperation("ext4", DRIVE, UPPER, host=1),
         Directory(f"{UPPER}/upper", host=1),
         Directory(f"{UPPER}/work", host=1),
         MountOperation("overlay", "overlay", ROOT, options=layers, host=1),

@@ -13,9 +13,12 @@ plan.directory/
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import time
 from pathlib import Path
+
+import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument, TrivetError
 from trivet.hypervisor.machine import Acceleration
@@ -41,6 +44,7 @@ _ATTEMPTS = 2
 _FORK_PATIENCE = 30.0
 _ANSWER = 30.0
 _QUICK = 5.0
+_WITHOUT_A_WORD = "machine ended"
 _LEFT = ("monitor.sock", "pid", "exit", "paused", machine.CONSOLE, machine.QMP, machine.SHARE_SOCKET, fork.ORIGIN)
 
 
@@ -144,7 +148,10 @@ class VmDriver:
         if seen.process is not None:
             paused = seen.word == "running" and _marker(plan).exists()
             return Status(word="paused" if paused else seen.word, pid=seen.process.pid)
-        return Status(word=seen.word, exit=how_ended(seen.ending, plan))
+        ended = how_ended(seen.ending, plan)
+        if ended and ended.error == _WITHOUT_A_WORD:
+            ended = msgspec.structs.replace(ended, error=boot.why(_console(plan), _machine_log(plan)))
+        return Status(word=seen.word, exit=ended)
 
     def stats(self, plan: Plan) -> Stats:
         """Measure resource use: of the machine from outside, and how many processes are inside."""
@@ -235,7 +242,9 @@ class VmDriver:
         up = console.exists() if forked else boot.came_up(console)  # a fork is up as soon as it is there
         steps: list[Operation | None] = [*guest.launch(plan, forked=forked)] if up else []
         step = steps[error.index] if error.index < len(steps) else error.operation
-        return explain(step, error.errno, error.text, name)
+        drives = {guest.IMAGE: plan.root.lowers[0], guest.DRIVE: plan.root.upper}
+        cause = error.text or os.strerror(error.errno).lower()
+        return boot.unmountable(step, drives, name, cause) or explain(step, error.errno, error.text, name)
 
     def _clear(self, plan: Plan) -> None:
         """End what an earlier start left, so that nothing of it is taken for this one's."""
@@ -259,7 +268,10 @@ class VmDriver:
         return word
 
     def _await_ready(self, plan: Plan, channel: Channel, steps: list[Operation]) -> None:
-        frame = channel.receive(_ANSWER)
+        try:
+            frame = channel.receive(_ANSWER)
+        except TimeoutError:
+            raise boot.AgentSilent(plan.name, _ANSWER) from None
         if frame is None or frame.type is Type.EXIT:
             raise NotRunning(plan, self.status(plan).word)
         if frame.type is Type.FAILED:

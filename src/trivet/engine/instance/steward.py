@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sqlite3
 
 from trivet.base.clock import now_ns
@@ -32,7 +33,7 @@ async def steward(context: Context) -> None:
 async def _accompany(context: Context, key: str, watch: Watch) -> None:
     checks = asyncio.create_task(health.accompany(context, key, watch))
     try:
-        end = await watch.follow() or await _lost(context, key)
+        end = await _explained(context, key, await watch.follow())
     finally:
         checks.cancel()
     try:
@@ -58,6 +59,15 @@ async def _finish(context: Context, key: str, end: Exit) -> InstanceRecord | Non
             log.error("cannot finish instance %s yet: %s", key, error)
         await asyncio.sleep(pause)
         pause = min(2 * pause, 30.0)
+
+
+async def _explained(context: Context, key: str, end: Exit | None) -> Exit:
+    """Add what only the level knows about a program that was killed: perhaps its machine was, or had a panic."""
+    record = context.table.get(key)
+    if end is None or record is None or end.signal != signal.SIGKILL:
+        return end or await _lost(context, key)
+    status = await asyncio.to_thread(context.driver(record).status, record.plan)
+    return status.exit or end
 
 
 async def _lost(context: Context, key: str) -> Exit:
