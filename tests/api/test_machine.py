@@ -14,7 +14,7 @@ pytestmark = pytest.mark.vm
 
 
 def test_a_machine_is_forked_and_its_end_explained(daemon: Daemon, busybox: str) -> None:
-    """ps and inspect say that it was forked; one that is killed says so, leaves its neighbour alone and starts again."""
+    """ps says that it was forked; one that is killed says so, leaves its neighbour alone and starts again."""
     names = [f"machine-{os.urandom(3).hex()}" for _ in range(2)]
     try:
         for name in names:

@@ -24,7 +24,7 @@ from trivet.isolation.plan import Plan
 
 FORKED, BOOTED = "forked", "booted"
 _STEP = 0.002
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 ORIGIN = "origin"
 
 
@@ -57,7 +57,7 @@ def wake(plan: Plan, share: Share | None) -> Callable[[Callable[[], bool]], None
         if connection is None:  # it failed before there was a QEMU
             return
         try:
-            with Qmp(Path(plan.directory, machine.QMP), connection=connection) as qmp:
+            with Qmp(Path(plan.directory, machine.QMP), patience=_PATIENCE, connection=connection) as qmp:
                 qmp.load(machine.STATE_DESCRIPTOR)
                 if share:
                     qmp.execute("device_add", **share.late())

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -41,7 +42,6 @@ UNSHARED = ("mount", "pid", "uts", "ipc", "cgroup", "network", "kernel")
 _PATIENCE = {Acceleration.KVM: 20.0, Acceleration.EMULATION: 60.0}
 """Seconds until a machine that hasn't answered is given up; a machine or two in a hundred hangs when it boots."""
 _ATTEMPTS = 2
-_FORK_PATIENCE = 30.0
 _ANSWER = 30.0
 _QUICK = 5.0
 _WITHOUT_A_WORD = "machine ended"
@@ -56,6 +56,8 @@ class VmDriver:
     def __init__(self, cache: Path = CACHE) -> None:
         self.cache = cache
         self._templates = Templates(cache / "template")
+        # Machines that all come up at the same time take longer than one after the other, and seem to hang.
+        self._turns = threading.BoundedSemaphore(2 * (os.cpu_count() or 1))
 
     def ability(self) -> Ability:
         """Tell what this level needs and offers here; the first time, the guest kernel is fetched and tried."""
@@ -95,19 +97,9 @@ class VmDriver:
 
         A machine that hangs while it boots is replaced once.
         """
-        forked, reason = self._fork(plan)
-        if forked is not None:
-            return forked
-        host = provision.acquire(self.cache, plan)
-        patience = _PATIENCE[host.acceleration]
-        for _ in range(_ATTEMPTS):
-            self._clear(plan)
-            fork.note(plan, fork.BOOTED, reason)
-            try:
-                return self._launch(plan, host, patience)
-            except LaunchTimeout:
-                continue
-        raise boot.MachineSilent(f"instance {plan.name}", patience, _console(plan))
+        with self._turns:
+            forked, reason = self._fork(plan)
+            return forked or self._boot(plan, reason)
 
     def attach(self, plan: Plan) -> Channel:
         """Open a further connection to the instance's monitor."""
@@ -215,15 +207,31 @@ class VmDriver:
     def _fork(self, plan: Plan) -> tuple[Channel | None, str]:
         """Start the machine from a template; None and why when it has to boot instead."""
         host = provision.acquire(self.cache, plan, template=True)
+        patience = _PATIENCE[host.acceleration]
         self._clear(plan)
         try:
-            with fork.prepared(self._templates, plan, host, _PATIENCE[host.acceleration]) as ready:
+            with fork.prepared(self._templates, plan, host, patience) as ready:
                 fork.note(plan, fork.FORKED)
-                return self._launch(plan, ready, _FORK_PATIENCE), ""
-        except (fork.CannotFork, LaunchTimeout) as error:
+                return self._launch(plan, ready, patience), ""
+        except LaunchTimeout as error:
+            return None, error.message
+        except fork.CannotFork as error:
             if Path(plan.directory, fork.ORIGIN).exists():
                 self._templates.forget(machine.machine(plan, host), error.message)
             return None, error.message
+
+    def _boot(self, plan: Plan, reason: str) -> Channel:
+        """Start the machine from nothing."""
+        host = provision.acquire(self.cache, plan)
+        patience = _PATIENCE[host.acceleration]
+        for _ in range(_ATTEMPTS):
+            self._clear(plan)
+            fork.note(plan, fork.BOOTED, reason)
+            try:
+                return self._launch(plan, host, patience)
+            except LaunchTimeout:
+                continue
+        raise boot.MachineSilent(f"instance {plan.name}", patience, _console(plan))
 
     def _launch(self, plan: Plan, host: machine.Host, patience: float) -> Channel:
         steps, forked = self._plan(plan, host), host.origin is not None
