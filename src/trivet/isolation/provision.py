@@ -17,7 +17,7 @@ from trivet.guest import initramfs, kernel
 from trivet.hypervisor import probe, program
 from trivet.hypervisor.machine import Acceleration
 from trivet.isolation import guest
-from trivet.isolation.machine import Host
+from trivet.isolation.machine import Host, Origin
 from trivet.isolation.plan import Plan
 
 AGENT = Path(kernel.__file__).parents[1] / "launch/bin/trivet-agent"
@@ -66,7 +66,7 @@ def acquire(cache: Path, plan: Plan, *, template: bool = False) -> Host:
 
 
 def imagined() -> Host:
-    """Describe a host without looking, for printing a plan."""
+    """Describe a host without looking, for printing a plan: one that has a template for it."""
     return Host(
         qemu=program.QEMU.name,
         virtiofsd=program.VIRTIOFSD.name,
@@ -74,6 +74,7 @@ def imagined() -> Host:
         kernel="KERNEL",
         initramfs="INITRAMFS",
         cpus=os.cpu_count() or 1,
+        origin=Origin(memory="TEMPLATE/memory", state="TEMPLATE/state"),
     )
 
 

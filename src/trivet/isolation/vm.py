@@ -80,7 +80,7 @@ class VmDriver:
     def operations(self, plan: Plan) -> list[str]:
         """Describe, in order and one line each, what `start` would do on the host and then in the guest; pure."""
         outside = [operation.describe() for operation in self._plan(plan, provision.imagined())]
-        return [*outside, *(f"guest: {operation.describe()}" for operation in guest.launch(plan))]
+        return [*outside, *(f"guest: {operation.describe()}" for operation in guest.launch(plan, forked=True))]
 
     def prepare(self, plan: Plan) -> None:
         """Make the run directory and the cgroup with its limits. Idempotent."""

@@ -37,6 +37,7 @@ class Type(IntEnum):
     FAILED = 0x44  # u32 index of the operation, u32 errno, then a text
     STDOUT = 0x45
     STDERR = 0x46
+    REST = 0x48  # agent only, the last thing it says: everything is written out, the machine can be switched off
     EXIT = 0x47  # u32 code, u32 signal, u64 time in ns, u32 flags (1: out of memory)
 
 

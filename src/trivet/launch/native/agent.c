@@ -1,6 +1,6 @@
 /* The guest agent: PID 1 of a machine. It loads the modules, finds its port, and runs sessions as it is told.
  *
- *     boot ─▶ HELLO ─▶ HOST, START (session 0) ─▶ ... its EXIT or FAILED ─▶ power off
+ *     boot ─▶ HELLO ─▶ HOST, START (session 0) ─▶ ... its EXIT or FAILED ─▶ REST ─▶ (power off)
  *         ▲     │        EXEC (sessions 1...) meanwhile
  *      CALL     ▼
  *     a template was made of the machine here: those forked from it go on by saying HELLO when they are called
@@ -22,12 +22,14 @@
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
     SLOT_LIMIT = 128,
     CHUNK = 32768,
     BACKLOG_LIMIT = 4 * FRAME_MAXIMUM,
     DRAIN_MS = 2000, /* how long output that nobody ends is waited for after the program has ended */
+    REST_S = 2,      /* how long a monitor may take to end us */
     POLLS = 4,       /* per slot: report, input, output, error */
 };
 
@@ -381,6 +383,17 @@ static int catch_children(void)
     return signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* Switching off takes a kernel, an emulated one most of all, longer than being ended does. */
+static _Noreturn void rest(int signals)
+{
+    sync();
+    put(FRAME_REST, 0, NULL, 0);
+    while (wire_backlog(&wire))
+        serve(signals);
+    sleep(REST_S);
+    power_off(NULL);
+}
+
 int main(int count, char **arguments)
 {
     boot();
@@ -391,5 +404,5 @@ int main(int count, char **arguments)
     put(FRAME_HELLO, 0, hello, sizeof hello - 1);
     while (!finished || wire_backlog(&wire))
         serve(signals);
-    power_off(NULL);
+    rest(signals);
 }

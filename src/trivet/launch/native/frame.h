@@ -25,6 +25,7 @@ enum frame_type {
     FRAME_STDOUT = 0x45,
     FRAME_STDERR = 0x46,
     FRAME_EXIT = 0x47,
+    FRAME_REST = 0x48,
 };
 
 enum { ATTACH_STDIN = 1, ATTACH_STDOUT = 2, ATTACH_STDERR = 4 };

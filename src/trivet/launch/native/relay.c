@@ -290,6 +290,12 @@ static int on_agent(struct monitor *monitor, const struct frame *frame)
         relay->started = true;
         return again ? again : begin(relay);
     }
+    if (frame->type == FRAME_REST) {
+        if (!monitor->ending_type)
+            return -1;
+        session_signal(&monitor->session, SIGKILL);
+        return 0;
+    }
     if (!lane)
         return 0;
     switch (frame->type) {
