@@ -46,7 +46,7 @@ def page(attacks: tuple[Attack, ...], columns: list[Column]) -> str:
     lines = [
         "# The escape gym",
         "",
-        *INTRODUCTION.format(kernel=platform.release(), machine=platform.machine()).splitlines(),
+        *INTRODUCTION.format(kernel=platform.release().partition("-")[0], machine=platform.machine()).splitlines(),
         "",
         *(f"* {column.name}: {column.version}" for column in present),
         *(f"* {column.name} was not tried: {column.failed}" for column in columns if column.failed),

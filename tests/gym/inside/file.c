@@ -52,13 +52,18 @@ static int open_for_writing(char **words)
     return denied("all of them");
 }
 
-/* DIRECTORY...: make a directory in one of them, and take it away again. */
-static int make_directory(char **words)
+/* DIRECTORY...: make a control group in one of them, and take it away again; some have a tmpfs above the hierarchies. */
+static int make_group(char **words)
 {
-    char path[4096];
+    char path[4096], file[4200];
     for (; *words; words++) {
         snprintf(path, sizeof path, "%s/trivet-gym", *words);
-        if (!mkdir(path, 0755) && !rmdir(path))
+        if (mkdir(path, 0755))
+            continue;
+        snprintf(file, sizeof file, "%s/cgroup.procs", path);
+        int real = !access(file, F_OK);
+        rmdir(path);
+        if (real)
             return got(path);
     }
     return denied("mkdir");
@@ -139,7 +144,7 @@ const struct verb file_verbs[] = {
     {"write", 1, write_file},
     {"rewrite", 1, rewrite},
     {"open", 1, open_for_writing},
-    {"mkdir", 1, make_directory},
+    {"mkdir", 1, make_group},
     {"device", 3, device},
     {"handle", 3, handle},
     {"descriptors", 1, descriptors},
