@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -217,6 +218,19 @@ def test_names_follow_the_instances(net: Net) -> None:
     assert len(net.texts(one, "there.")) == 1
     net.daemon.ok("network", "disconnect", f"{net.name}2", f"{net.name}-c")
     assert not net.texts(one, "there.")
+
+
+def test_many_at_once(net: Net) -> None:
+    """Instances that start at the same moment all have the DNS server from the beginning."""
+    net.network()
+    ask = ("nslookup", f"{net.name}-0")
+    net.run("0")
+    with ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(lambda number: net.run(str(number), command=ask), range(1, 17)))
+    address = net.address("0")
+    for key in keys:
+        net.daemon.ok("wait", key)
+        assert address in net.daemon.ok("logs", key)
 
 
 def test_a_network_gained_later(net: Net) -> None:

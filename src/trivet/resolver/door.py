@@ -60,9 +60,11 @@ class Door(NamedTuple):
 
 
 def identify(path: str) -> tuple[int, int]:
-    """Tell which namespace is at a path now; (0, 0) for none."""
+    """Tell which namespace is at a path now; (0, 0) for none, or a file where none is mounted yet."""
     try:
         status = Path(path).stat()
+        if status.st_dev == Path(path).parent.stat().st_dev:
+            return 0, 0
     except OSError:
         return 0, 0
     return status.st_dev, status.st_ino

@@ -295,8 +295,9 @@ class Networks:
         return [record for record in records if serves(record)]
 
     def _announce(self, instance_id: str) -> None:
+        """Have a door opened; the book may have said the same before there was a namespace to open it in."""
         if self._named(instance_id):
-            self.nameserver.announce()
+            self.nameserver.announce(again=True)
 
     def _embedded(self, instance_id: str) -> str:
         """Tell where an instance finds the DNS server; "" when it has the host's own resolvers."""
