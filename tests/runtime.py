@@ -122,13 +122,15 @@ def made(command: Path | str, path: Path) -> Iterator[Runtime]:
     """Give the command with a bundle; whatever is left is deleted."""
     root = Path(tempfile.mkdtemp(prefix="tr-", dir="/run"))
     runtime = Runtime(command, root, bundle(path))
-    yield runtime
-    for name in runtime("list", "--quiet").stdout.decode().split():
-        runtime("delete", "--force", name)
-    shutil.rmtree(root)
-    for group in groups(GROUP):
-        for below in (*group.glob("*/"), group):
-            until(lambda below=below: _removed(below))  # type: ignore[misc]
+    try:
+        yield runtime
+    finally:
+        for name in runtime("list", "--quiet").stdout.decode().split():
+            runtime("delete", "--force", name)
+        shutil.rmtree(root)
+        for group in groups(GROUP):
+            for below in (*group.glob("*/"), group):
+                until(lambda below=below: _removed(below))  # type: ignore[misc]
 
 
 def _removed(group: Path) -> bool:
