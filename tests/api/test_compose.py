@@ -292,7 +292,13 @@ def test_staying_in_the_foreground(app: Application) -> None:
     app.write('services: {web: {image: IMAGE, init: true, command: sh -c "echo working; exec sleep 600"}}')
     environment = {**os.environ, "TRIVET_HOST": app.daemon.address}
     words: list[str | Path] = [BIN / "trivet", "compose", "--project-directory", app.directory, "-p", app.name, "up"]
-    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as shown:
+    with subprocess.Popen(
+        words,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # may be ignored here
+    ) as shown:
         assert shown.stdout
         assert shown.stdout.readline().decode().strip() == f"{app.name}-web-1 | working"
         shown.send_signal(signal.SIGINT)
@@ -330,5 +336,5 @@ services:
         (app.directory / "src/page").unlink()
         until(lambda: app("exec", "-T", "web", "test", "-e", "/srv/page").returncode == 1, 20)
     finally:
-        watcher.send_signal(signal.SIGINT)
+        watcher.terminate()
         watcher.wait(10)

@@ -123,4 +123,4 @@ def test_features_are_true(runtime: Runtime) -> None:
     assert features["ociVersionMax"] == "1.3.0"
     assert "user" in features["linux"]["namespaces"]
     assert "SCMP_ACT_NOTIFY" in features["linux"]["seccomp"]["actions"]
-    assert features["linux"]["intelRdt"] == {"enabled": False}
+    assert features["linux"]["intelRdt"]["enabled"] is False

@@ -46,14 +46,14 @@ $bb mount -t erofs -o ro /dev/vda /lower
 $bb mount -t tmpfs tmpfs /above
 $bb mkdir /above/upper /above/work
 $bb mount -t overlay -o lowerdir=/lower,upperdir=/above/upper,workdir=/above/work overlay /new
+$bb mount -t ext4 /dev/vdd /new/tmp
+$bb chmod 1777 /new/tmp
 $bb mkdir -p /new@CHECKOUT@
 $bb mount -t erofs -o ro /dev/vdb /new@CHECKOUT@
 $bb cp /script /new/script
 $bb cp /unit /new/etc/systemd/system/script.service
 $bb cp /target /new/etc/systemd/system/script.target
 $bb ln -sf script.target /new/etc/systemd/system/default.target
-$bb mount -t ext4 /dev/vdd /new/tmp
-$bb chmod 1777 /new/tmp
 $bb mount --move /dev /new/dev
 $bb umount /sys; $bb umount /proc
 exec $bb switch_root /new @INIT@
