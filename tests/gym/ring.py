@@ -63,7 +63,7 @@ class Ring:
     def _picture(self) -> invariant.Picture:
         return invariant.take(self.host, (*self.engine.programs(), *self._runtime.programs()))
 
-    def _damage(self, seconds: float = 5) -> list[str]:
+    def _damage(self, seconds: float = 20) -> list[str]:
         """Tell what is not as before; the kernel takes interfaces and processes away when it finds the time."""
         deadline = time.monotonic() + seconds
         while damage := invariant.differences(self._before, now := self._picture()):
