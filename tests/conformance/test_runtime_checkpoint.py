@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from tests.criu import criu as criu
-from tests.hierarchy import hierarchies
 from tests.runtime import Runtime, until
 
 pytestmark = [pytest.mark.needs("root", "musl-gcc")]
@@ -39,8 +38,7 @@ class Saved:
         until(self.count.exists)
 
     def checkpoint(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        with hierarchies():  # CRIU looks at all there are
-            return self("checkpoint", "--image-path", self.images, *words, self.runtime.id)
+        return self("checkpoint", "--image-path", self.images, *words, self.runtime.id)
 
     def restore(self, *words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         return self("restore", "--image-path", self.images, *words, self.runtime.id, **options)
