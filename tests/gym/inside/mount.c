@@ -95,6 +95,12 @@ static int release_agent(char **words)
         usleep(10000);
     put("/tmp/cgroup/release_agent", "\n");
     umount2("/tmp/cgroup", 0);
+    /* While a group of it is still being freed, the kernel keeps a hierarchy for good (cgroup_kill_sb); once more, then. */
+    for (int i = 0; i < 3 && !words[1]; i++) {
+        usleep(100000);
+        if (!mount("cgroup", "/tmp/cgroup", "cgroup", 0, name))
+            umount2("/tmp/cgroup", 0);
+    }
     errno = told;
     return failed ? denied("release_agent") : got("release_agent");
 }
