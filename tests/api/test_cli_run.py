@@ -119,9 +119,6 @@ def test_exec(daemon: Daemon, busybox: str, name: str) -> None:
     assert daemon.trivet("exec", name, "test", "-e", "/tmp/made").returncode == 0
 
 
-@pytest.mark.xfail(
-    strict=False, reason="a known defect: the stream may end before the exit code while input is stuffed"
-)
 def test_signals_are_forwarded(daemon: Daemon, busybox: str) -> None:
     """A signal to the command reaches the program, even while its input is stuffed."""
     script = "trap 'echo got; exit 5' USR1; echo ready; while :; do sleep 0.1; done"

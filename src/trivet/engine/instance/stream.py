@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
+from contextlib import suppress
 
 import msgspec
 
@@ -48,6 +50,25 @@ def refusal(program: Program, failed: Failed, name: str) -> TrivetError:
     return explain(step, number, failed.payload[8:].decode(errors="replace"), f"instance {name}")
 
 
+class _Heard(asyncio.StreamReaderProtocol):
+    """A connection on which what the monitor said before it hung up is read, also when that is noticed by a write.
+
+    asyncio drops it then: a program's exit code, mostly, while its input was still on the way.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, connection: socket.socket) -> None:
+        super().__init__(reader)
+        self._into, self._connection = reader, connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Read the rest; the reader's end is an end, and no failure that would hide what came before."""
+        if exc is not None:
+            with suppress(OSError):
+                while data := self._connection.recv(BUFFER):
+                    self._into.feed_data(data)
+        super().connection_lost(None)
+
+
 class Stream:
     """One session of a monitor, as frames in and out."""
 
@@ -59,8 +80,11 @@ class Stream:
     @classmethod
     async def adopt(cls, channel: Channel) -> Stream:
         """Take a blocking channel over into the event loop."""
-        reader, writer = await asyncio.open_unix_connection(sock=channel.detach(), limit=BUFFER)
-        return cls(reader, writer)
+        loop, connection = asyncio.get_running_loop(), channel.detach()
+        reader = asyncio.StreamReader(limit=BUFFER)
+        protocol = _Heard(reader, connection)
+        transport, _ = await loop.create_unix_connection(lambda: protocol, sock=connection)
+        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
     async def send(self, kind: Type, payload: bytes = b"") -> None:
         """Send one frame and wait until the buffer has room again."""
