@@ -261,6 +261,11 @@ def test_where_files_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("stop_grace_period: 1m30s", "stop_timeout", 90),
         ("logging: {driver: json-file, options: {max-size: 1m, max-file: 3}}", "log_files", 2),
         ("container_name: mine", "name", "mine"),
+        (
+            "volumes_from: ['db:ro']}, db: {image: i, volumes: ['/h:/t']",
+            "mounts",
+            [MountRequest(kind="bind", source="/h", target="/t", read_only=True, create_source=True)],
+        ),
     ],
 )
 def test_services_as_requests(tmp_path: Path, service: str, field: str, expected: object) -> None:
@@ -292,6 +297,8 @@ def _understand(directory: Path, text: str) -> None:
         ("links: ['db:other']", "no other names"),
         ("depends_on: [ghost]", "needs ghost, which is no service"),
         ("logging: {driver: splunk}", "'splunk' is neither"),
+        ("volumes_from: ['container:x']", "'container:x' is not SERVICE"),
+        ("develop: {watch: [{path: ., action: sync, target: /x, initial_sync: true}]}", "`initial_sync`"),
     ],
 )
 def test_refused(tmp_path: Path, service: str, words: str) -> None:
@@ -308,7 +315,7 @@ _VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-_KEYS = sorted(reading.READ | reading.ELSEWHERE | set(reading.IGNORED))
+_KEYS = sorted(reading.READ | reading.ELSEWHERE | reading.IGNORED)
 
 
 @settings(max_examples=400, deadline=None)

@@ -42,15 +42,18 @@ def logs(context: Context, args: Namespace) -> int:
     return 0
 
 
+WHICH = (
+    flag("-f", "--follow", help="go on as more is written"),
+    option("-n", "--tail", metavar="N", type=value.count_or_all, help="only the last N lines (default: all)"),
+    option("--since", metavar="TIME", type=value.moment, help="from a time, or a duration ago: 10m"),
+    option("--until", metavar="TIME", type=value.moment, help="up to a time, or a duration ago"),
+    flag("-t", "--timestamps", help="write the time in front of each line"),
+)
 COMMANDS = {
     "logs": Command(
         logs,
         (
-            flag("-f", "--follow", help="go on as it writes"),
-            option("-n", "--tail", metavar="N", type=value.count_or_all, help="only the last N lines (default: all)"),
-            option("--since", metavar="TIME", type=value.moment, help="from a time, or a duration ago: 10m"),
-            option("--until", metavar="TIME", type=value.moment, help="up to a time, or a duration ago"),
-            flag("-t", "--timestamps", help="write the time in front of each line"),
+            *WHICH,
             flag("--raw", help="pass control characters on to the terminal"),
             *JSON,
             REF,

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trivet.base.error import TrivetError
-from trivet.cli import terminal, value
+from trivet.cli import terminal
 from trivet.cli.command import Command, flag, option
 from trivet.cli.compose import plan
 from trivet.cli.context import Context
 from trivet.cli.control import Neutraliser
+from trivet.cli.log import WHICH
+from trivet.client.client import Client
 from trivet.client.schema import Instance
 
 if TYPE_CHECKING:
@@ -52,23 +54,23 @@ def logs(context: Context, args: Namespace) -> int:
         if not plan.is_one_off(one) and (not args.services or one.labels.get(plan.SERVICE) in args.services)
     ]
     printer = Printer([one.name for one in there], prefix=not args.no_log_prefix)
-    threads = [_show(context, one, printer, args) for one in there]
+    threads = [_show(context.client, one, printer, args) for one in there]
     for thread in threads:
         while thread.is_alive():  # a join without end hears no Ctrl-C
             thread.join(0.2)
     return 0
 
 
-def _show(context: Context, instance: Instance, printer: Printer, args: Namespace) -> threading.Thread:
-    thread = threading.Thread(target=_copy, args=(context, instance, printer, args), daemon=True)
+def _show(client: Client, instance: Instance, printer: Printer, args: Namespace) -> threading.Thread:
+    thread = threading.Thread(target=_copy, args=(client, instance, printer, args), daemon=True)
     thread.start()
     return thread
 
 
-def _copy(context: Context, instance: Instance, printer: Printer, args: Namespace) -> None:
+def _copy(client: Client, instance: Instance, printer: Printer, args: Namespace) -> None:
     neutral, rest = Neutraliser(), b""
     try:
-        for output in context.client.instances.logs(
+        for output in client.instances.logs(
             instance.id,
             follow=args.follow,
             tail=args.tail,
@@ -90,9 +92,8 @@ def stay(application: Application, shown: Sequence[str], names: Sequence[str], *
     there = {one.name: one for name in names for one in application.instances(name)}
     printer = Printer(list(there))
     args = Namespace(follow=True, tail=None, since="", until="", timestamps=False)
-    context = Context()
-    context.__dict__["client"] = application.client
-    threads = [_show(context, one, printer, args) for one in there.values() if one.labels.get(plan.SERVICE) in shown]
+    seen = [one for one in there.values() if one.labels.get(plan.SERVICE) in shown]
+    threads = [_show(application.client, one, printer, args) for one in seen]
     first = threading.Event()
     codes: dict[str, int] = {}
 
@@ -141,11 +142,7 @@ COMMANDS = {
     "logs": Command(
         logs,
         (
-            flag("-f", "--follow", help="go on as they write"),
-            option("-n", "--tail", metavar="N", type=value.count_or_all, help="only the last N lines of each"),
-            option("--since", metavar="TIME", type=value.moment, help="from a time, or a duration ago: 10m"),
-            option("--until", metavar="TIME", type=value.moment, help="up to a time, or a duration ago"),
-            flag("-t", "--timestamps", help="write the time in front of each line"),
+            *WHICH,
             flag("--no-log-prefix", help="don't write whose a line is"),
             option("services", metavar="SERVICE", nargs="*", help="only these"),
         ),

@@ -88,7 +88,6 @@ def run(context: Context, args: Namespace) -> int:
     if len(names) > 1:
         wanted = plan.Wanted(services=[one for one in names if one != name])
         application.converge(plan.changes(context.client, project, wanted))
-        application.converge({}, start=True)
     request, files = _request(project, name, args)
     key = application.create(request, files)
     try:

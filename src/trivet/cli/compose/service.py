@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import msgspec
+
 from trivet.base.error import TrivetError
 from trivet.cli import port, value
 from trivet.cli.compose import interpolation
@@ -35,7 +37,7 @@ ELSEWHERE = set(
     "attach build configs container_name depends_on deploy develop extends image label_file links networks post_start"
     " pre_start pre_stop profiles pull_policy scale secrets env_file environment labels expose annotations".split()
 )
-IGNORED = {"cpu_count": "cpus", "cpu_percent": "cpus", "oom_score_adj": "", "cgroup": "", "domainname": "hostname"}
+IGNORED = {"cpu_count", "cpu_percent", "oom_score_adj", "cgroup", "domainname"}
 _NO_GAIN = ("no-new-privileges", "no-new-privileges=true")
 _HEALTH = ("interval", "timeout", "start_period", "start_interval")
 LEVELS: dict[str, LevelName] = {
@@ -136,7 +138,7 @@ def request(name: str, service: Value, project: Project, number: int) -> Instanc
 
 
 def _refuse_unknown(read: Reader) -> None:
-    known = ELSEWHERE | set(IGNORED) | READ
+    known = ELSEWHERE | IGNORED | READ
     for key in read.service:
         if key not in known and not key.startswith("x-"):
             raise ComposeError(f"{read.place}.{key}", "is not supported", f"known are {', '.join(sorted(known))}")
@@ -276,7 +278,25 @@ def _ports(read: Reader) -> list[PortRequest]:
 
 
 def _mounts(read: Reader) -> list[MountRequest]:
-    return [_mount(read, one) for one in read.service.get("volumes") or ()]
+    own = [_mount(read, one) for one in read.service.get("volumes") or ()]
+    targets = {mount.target for mount in own}
+    return [*own, *(mount for mount in _borrowed(read) if mount.target not in targets)]
+
+
+def _borrowed(read: Reader) -> list[MountRequest]:
+    """Read volumes_from: what another service mounts. Raises `ComposeError` for what has no name to be shared by."""
+    found = []
+    for text in read.each("volumes_from"):
+        name, _, mode = text.partition(":")
+        service = read.project.services.get(name) or read.project.dormant.get(name)
+        if service is None or mode not in ("", "ro", "rw"):
+            raise ComposeError(f"{read.place}.volumes_from", f"{text!r} is not SERVICE[:ro]")
+        other = Reader(name, service, read.project)
+        for mount in (_mount(other, one) for one in service.get("volumes") or ()):
+            if mount.kind == "volume" and not mount.source:
+                raise ComposeError(f"{read.place}.volumes_from", f"{mount.target} of {name} has no name")
+            found.append(msgspec.structs.replace(mount, read_only=mount.read_only or mode == "ro"))
+    return found
 
 
 def _mount(read: Reader, one: Value) -> MountRequest:

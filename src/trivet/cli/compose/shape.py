@@ -129,8 +129,6 @@ class Rule(Shape):
     action: str
     target: str | None = None
     ignore: Words = None
-    include: Words = None
-    initial_sync: bool = False
     exec: Hook | None = None
 
 
