@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -191,6 +193,46 @@ services:
     assert "one" in said
     # A request that was under way when the old one ended may be lost; nobody is sent to one that ends.
     assert said.count("lost") <= 1
+
+
+def test_a_published_port_without_a_gap(app: Application) -> None:
+    """With start-first a published port answers every single request while the instance behind it is replaced."""
+    app.write(
+        """
+services:
+  web:
+    image: IMAGE
+    init: true
+    command: sh -c "echo ${WORD} >/ok; exec httpd -f -p 80 -h /"
+    healthcheck: {test: wget -qO- http://127.0.0.1/ok, interval: 100ms, start_interval: 100ms, start_period: 20s}
+    ports: ["127.0.0.1:8189:80"]
+    deploy: {update_config: {order: start-first}}
+"""
+    )
+    app.ok("up", "-d", "--wait", env={"WORD": "one"})
+    said, over = list[str](), threading.Event()
+
+    def hammer() -> None:
+        while not over.is_set():
+            try:
+                with urllib.request.urlopen("http://127.0.0.1:8189/ok", timeout=10) as answer:
+                    said.append(answer.read().decode().strip())
+            except OSError as error:
+                said.append(f"lost: {error}")
+
+    clients = [threading.Thread(target=hammer) for _ in range(2)]
+    for client in clients:
+        client.start()
+    try:
+        app.ok("up", "-d", env={"WORD": "two"})
+        until(lambda: said[-1:] == ["two"], 30)
+    finally:
+        over.set()
+        for client in clients:
+            client.join()
+    assert {"one", "two"} == set(said)
+    request = app.daemon.client.instances.get(f"{app.name}-web-1").request
+    assert [port.host_port for port in request.ports] == [8189]
 
 
 def test_hooks_and_one_shots(app: Application) -> None:

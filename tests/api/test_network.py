@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -107,6 +109,43 @@ def test_ports_follow(nets: Nets) -> None:
         with urllib.request.urlopen(url, timeout=10) as answer:
             assert answer.read()
         nets.daemon.trivet("network", "disconnect", "fol-a", "fol")
+
+
+@pytest.mark.parametrize("level", ["container", "process"])
+def test_ports_change_while_it_runs(nets: Nets, level: str) -> None:
+    """Ports come and go on a running instance and stay so over a restart; a taken one is refused, nothing changes."""
+    command = ("sh", "-c", "busybox httpd -f -p 8097 -h /etc || httpd -f -p 8097 -h /etc")
+    nets.run("chg", "--isolation", level, "-p", "127.0.0.1:8191:8097", command=command)
+    nets.run("chg-other", "-p", "127.0.0.1:8193:80")
+    assert "is already used by instance chg-other" in refused(
+        nets, "update", "--publish-rm", "8097", "--publish-add", "127.0.0.1:8193:8097", "chg"
+    )
+    assert "does not publish port 8444/tcp" in refused(nets, "update", "--publish-rm", "8444", "chg")
+    assert answers(8191)
+    nets.daemon.ok("update", "--publish-rm", "8191:8097", "--publish-add", "127.0.0.1:8192:8097", "chg")
+    nets.daemon.ok("update", "--publish-add", "127.0.0.1:8194:8097", "chg")
+    for _ in range(2):
+        assert (answers(8191), answers(8192), answers(8194)) == (False, True, True)
+        ports = json.loads(nets.daemon.ok("inspect", "chg"))[0]["ports"]
+        assert sorted(port["host_port"] for port in ports) == [8192, 8194]
+        nets.daemon.ok("restart", "-t", "0", "chg")
+    nets.daemon.ok("stop", "-t", "0", "chg")
+    nets.daemon.ok("update", "--publish-rm", "8192:8097", "--publish-rm", "8194:8097", "chg")
+    assert "chg" in nets.daemon.ok("start", "chg")
+    assert nets.daemon.ok("port", "chg") == ""
+
+
+def answers(port: int) -> bool:
+    """Whether a web server answers on a port of the host within a moment."""
+    for _ in range(20):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/hostname", timeout=10) as answer:
+                return bool(answer.read())
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            time.sleep(0.05)
+    return False
 
 
 def test_shared_network(nets: Nets) -> None:

@@ -204,6 +204,30 @@ def test_a_datagram_port_moves(world: World) -> None:
         assert client.recv(100).startswith(b"next ")
 
 
+def test_ports_change_hands(world: World) -> None:
+    """Ports are taken back and published in one step, of one instance or from one to another; all or nothing."""
+    for name in ("web", "next"):
+        world.instance(name)
+    world.publish("web", 8080)
+    (old,) = world.networks.ports("web")
+    taken = PortRequest(container_port=80, host_port=8080)
+    with pytest.raises(PortTaken, match="instance web"):
+        world.networks.change_ports("next", (), [taken])
+    other = PortRequest(container_port=80, host_port=8081)
+    with pytest.raises(PortTaken, match="the same instance"):
+        world.networks.change_ports("next", [old], [taken, taken], "web")
+    assert world.neighbour.ask(HOST, 8080) == f"web {NEIGHBOUR}"
+    world.networks.change_ports("web", [old], [other])
+    assert (world.neighbour.ask(HOST, 8080), world.neighbour.ask(HOST, 8081)) == ("nothing", f"web {NEIGHBOUR}")
+    world.networks.change_ports("next", world.networks.ports("web"), [other, taken], "web")
+    assert world.networks.ports("web") == []
+    assert world.neighbour.ask(HOST, 8080) == world.neighbour.ask(HOST, 8081) == f"next {NEIGHBOUR}"
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    world.networks.change_ports("web", world.networks.ports("next"), [other], "next")
+    assert (world.neighbour.ask(HOST, 8080), world.neighbour.ask(HOST, 8081)) == ("nothing", f"web {NEIGHBOUR}")
+    assert world.networks.check() == []
+
+
 def test_instances_of_one_network(world: World) -> None:
     """Instances of one network reach one another under their own addresses."""
     web, other = world.instance("web"), world.instance("other")

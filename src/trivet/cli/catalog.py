@@ -60,7 +60,7 @@ ENTRIES = (
     Entry(RUN, "unpause", "instance unpause", "instance", "unpause", "thaw instances"),
     Entry(RUN, "wait", "instance wait", "instance", "wait", "wait until instances end, print their exit codes"),
     Entry(RUN, "rename", "instance rename", "instance", "rename", "give an instance another name"),
-    Entry(RUN, "update", "instance update", "outcome", "update", "change limits and restart policy"),
+    Entry(RUN, "update", "instance update", "outcome", "update", "change limits, restart policy and ports"),
     Entry(RUN, "rm", "instance rm", "instance", "rm", "remove instances"),
     Entry(RUN, "", "instance prune", "instance", "prune", "remove all instances that don't run"),
     Entry(LOOK, "ps", "instance ls", "instance", "ls", "list instances"),

@@ -12,6 +12,7 @@ from trivet.cli.instance import each
 from trivet.cli.option import FILE, REF, REFS, repeated
 from trivet.cli.output import FORMAT, JSON, Column, age, human_size, show, write_json
 from trivet.cli.patience import patience
+from trivet.cli.port import publish
 from trivet.cli.request import restart_policy
 from trivet.client.schema import CommitRequest, UpdateRequest
 
@@ -51,7 +52,7 @@ def export(context: Context, args: Namespace) -> int:
 
 
 def update(context: Context, args: Namespace) -> int:
-    """Change limits and restart policy."""
+    """Change limits, restart policy and ports."""
     wish = UpdateRequest(
         memory=args.memory,
         memory_swap=args.memory_swap,
@@ -61,6 +62,8 @@ def update(context: Context, args: Namespace) -> int:
         cpuset=args.cpuset_cpus,
         pids_limit=args.pids_limit,
         restart=restart_policy(args.restart) if args.restart else None,
+        publish=[port for ports in args.publish_add for port in ports],
+        unpublish=[port for ports in args.publish_rm for port in ports],
     )
     if wish == UpdateRequest():
         raise Misuse("nothing to change was named", hint="trivet update --help")
@@ -115,11 +118,20 @@ COMMANDS = {
             option("--cpuset-cpus", metavar="LIST", help="which processors, such as 0-1"),
             option("--pids-limit", metavar="N", type=int, help="processes, -1 is unlimited"),
             option("--restart", metavar="POLICY", default="", help="no, always, unless-stopped or on-failure[:N]"),
+            repeated(
+                "--publish-add", metavar="[[ADDRESS:]HOST:]PORT[/udp]", type=publish, help="publish a port, or a range"
+            ),
+            repeated(
+                "--publish-rm", metavar="[[ADDRESS:]HOST:]PORT[/udp]", type=publish, help="take a published port back"
+            ),
             *JSON,
             REFS,
         ),
-        about="What isn't named stays as it is.",
-        examples=(("trivet update -m 1g --cpus 2 web", ""),),
+        about="What isn't named stays as it is. Ports change without a restart.",
+        examples=(
+            ("trivet update -m 1g --cpus 2 web", ""),
+            ("trivet update --publish-rm 8080:80 --publish-add 8081:80 web", ""),
+        ),
     ),
     "history": Command(
         history,

@@ -18,6 +18,7 @@ from trivet.client.schema import (
     InstanceRequest,
     PathStat,
     StatsSample,
+    TakeoverRequest,
     TopRow,
     UpdateRequest,
 )
@@ -168,8 +169,12 @@ class Instances:
         return self._transport.request("GET", f"/v1/instances/{segment(ref)}/export")
 
     def update(self, ref: str, request: UpdateRequest) -> None:
-        """Change limits and restart policy, also while it runs where its level can."""
+        """Change limits, restart policy and ports, also while it runs where its level can."""
         self._transport.call("POST", f"/v1/instances/{segment(ref)}/update", body=request)
+
+    def take_over(self, ref: str, request: TakeoverRequest) -> None:
+        """Let a running instance publish what another one did, without a gap."""
+        self._transport.call("POST", f"/v1/instances/{segment(ref)}/takeover", body=request)
 
     def _post(self, ref: str, verb: str, query: Query | None = None) -> None:
         self._transport.call("POST", f"{_path(ref)}/{verb}", query)

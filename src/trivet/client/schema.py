@@ -249,7 +249,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpdateRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`update`: what is None stays."""
+    """`update`: what is None stays.
+
+    `unpublish` is taken back before `publish` is published, in one step; host port 0 and address "" there mean any.
+    """
 
     memory: int | None = None
     memory_swap: int | None = None
@@ -259,6 +262,20 @@ class UpdateRequest(msgspec.Struct, frozen=True, kw_only=True):
     cpuset: str | None = None
     pids_limit: int | None = None
     restart: RestartPolicy | None = None
+    publish: list[PortRequest] = []
+    unpublish: list[PortRequest] = []
+
+
+class TakeoverRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Take over what `source` publishes: new connections reach the one that asks, those under way their old end.
+
+    `ports` is what is published then; what the two have in common changes hands in one step. `drain` is for how many
+    seconds, at most, the answer waits for the end of connections that `source` still has.
+    """
+
+    source: str
+    ports: list[PortRequest]
+    drain: float = 0
 
 
 class Created(msgspec.Struct, frozen=True, kw_only=True):

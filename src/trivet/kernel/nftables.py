@@ -127,7 +127,21 @@ def join(*parts: Part) -> bytes:
 
 def add_element(table: str, name: str, key: bytes, value: bytes = b"", family: str = "inet") -> None:
     """Add an element to a set or map. Raises FileExistsError when its key is there with another value."""
-    _batch(_NEWSETELEM, CREATE | EXCLUSIVE, family, table, [(name, _element(key, value))])
+    exchange_elements(table, (), [(name, key, value)], family)
+
+
+def exchange_elements(
+    table: str, old: Sequence[tuple[str, bytes]], new: Sequence[tuple[str, bytes, bytes]], family: str = "inet"
+) -> None:
+    """Delete (map, key) pairs and add (map, key, value) in one transaction: no packet sees anything in between.
+
+    Raises FileNotFoundError when one of the old isn't there, FileExistsError when one of the new is: nothing is done.
+    """
+    gone = [_message(_DELSETELEM, 0, family, table, name, _element(key)) for name, key in old]
+    come = [
+        _message(_NEWSETELEM, CREATE | EXCLUSIVE, family, table, name, _element(key, value)) for name, key, value in new
+    ]
+    _batch(table, [*gone, *come])
 
 
 def delete_elements(table: str, elements: Sequence[tuple[str, bytes]], family: str = "inet") -> None:
@@ -136,7 +150,7 @@ def delete_elements(table: str, elements: Sequence[tuple[str, bytes]], family: s
     The kernel waits until no packet looks at the map any more (5 ms and longer, RCU): keep it off hot paths and locks.
     """
     try:
-        _batch(_DELSETELEM, 0, family, table, [(name, _element(key)) for name, key in elements])
+        exchange_elements(table, elements, (), family)
     except FileNotFoundError:
         for name, key in elements if len(elements) > 1 else ():
             delete_elements(table, [(name, key)], family)
@@ -238,22 +252,16 @@ def _elements(table: str, name: str, element: bytes) -> bytes:
     return attribute(_ELEMENTS_TABLE, table) + attribute(_ELEMENTS_SET, name) + nested(_ELEMENTS, element)
 
 
-def _batch(kind: int, flags: int, family: str, table: str, elements: Sequence[tuple[str, bytes]]) -> None:
-    frame = NFGEN.pack(0, 0, _SUBSYSTEM)
+def _message(kind: int, flags: int, family: str, table: str, name: str, element: bytes) -> Request:
+    payload = _head(family) + _elements(table, name, element)
+    return Request(_SUBSYSTEM << 8 | kind, payload, REQUEST | ACK | flags, f"nftables map {table} {name}")
+
+
+def _batch(table: str, messages: Sequence[Request]) -> None:
+    frame, what = NFGEN.pack(0, 0, _SUBSYSTEM), f"nftables table {table}"
+    begin, end = (Request(kind, frame, REQUEST, what) for kind in (_BATCH_BEGIN, _BATCH_END))
     with Socket(NETLINK_NETFILTER) as netlink:
-        netlink.send(
-            Request(_BATCH_BEGIN, frame, REQUEST, f"nftables table {table}"),
-            *(
-                Request(
-                    _SUBSYSTEM << 8 | kind,
-                    _head(family) + _elements(table, name, element),
-                    REQUEST | ACK | flags,
-                    f"nftables map {table} {name}",
-                )
-                for name, element in elements
-            ),
-            Request(_BATCH_END, frame, REQUEST, f"nftables table {table}"),
-        )
+        netlink.send(begin, *messages, end)
 
 
 def _found(request: Request) -> bool:

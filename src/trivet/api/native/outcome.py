@@ -7,7 +7,7 @@ from aiohttp import web
 
 from trivet.api.native.route import Route, answer, body, nothing, ref
 from trivet.api.transfer import download
-from trivet.client.schema import Change, CommitRequest, Committed, UpdateRequest
+from trivet.client.schema import Change, CommitRequest, Committed, TakeoverRequest, UpdateRequest
 from trivet.engine.engine import Engine
 
 
@@ -36,10 +36,16 @@ async def update(engine: Engine, request: web.Request) -> web.StreamResponse:
     return nothing()
 
 
+async def take_over(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.instances.take_over(ref(request), await body(request, TakeoverRequest))
+    return nothing()
+
+
 ONE = "/v1/instances/{ref}"
 ROUTES = (
     Route("POST", ONE + "/commit", commit, "Make an image of an instance", CommitRequest, Committed),
     Route("GET", ONE + "/changes", changes, "List what it changed in its root", None, list[Change]),
     Route("GET", ONE + "/export", export, "Write its root as a tar"),
-    Route("POST", ONE + "/update", update, "Change limits and restart policy", UpdateRequest),
+    Route("POST", ONE + "/update", update, "Change limits, restart policy and ports", UpdateRequest),
+    Route("POST", ONE + "/takeover", take_over, "Let it publish what another one did", TakeoverRequest),
 )

@@ -12,7 +12,7 @@ from trivet.base.error import TrivetError
 from trivet.cli import value
 from trivet.cli.compose.document import ComposeError
 from trivet.cli.compose.plan import Change
-from trivet.client.schema import Instance, InstanceRequest
+from trivet.client.schema import Instance, InstanceRequest, TakeoverRequest
 
 if TYPE_CHECKING:
     from trivet.cli.compose.apply import Application
@@ -70,22 +70,25 @@ class Rollout:
         if old is None or request is None:
             return
         request = self._application.carried(request, old)
-        taken = any(port.host_port for port in request.ports)
         if self._order == "start-first" and self._start and old.status == "running":
-            if not taken and not any(one.ip or one.mac for one in request.networks):
+            if not _alone(request):
                 self._start_first(change, old, request)
                 return
-            self._application.tell(change.name, "is stopped first: two cannot have one port or address")
+            self._application.tell(change.name, "is stopped first: two cannot have one address")
         self._stop_first(change, old, request)
 
     def _start_first(self, change: Change, old: Instance, request: InstanceRequest) -> None:
         application, client = self._application, self._application.client
         with suppress(TrivetError):  # of an update that was killed
             client.instances.remove(f"{request.name}-next", force=True)
-        key = application.create(msgspec.structs.replace(request, name=f"{request.name}-next"), change.files)
+        quiet = msgspec.structs.replace(request, name=f"{request.name}-next", ports=[])
+        key = application.create(quiet, change.files)
         try:
             application.start(self._name, key)
             self._watch(key)
+            if request.ports:
+                wish = TakeoverRequest(source=old.id, ports=request.ports, drain=request.stop_timeout)
+                client.instances.take_over(key, wish)
         except BaseException:
             client.instances.remove(key, force=True)
             raise
@@ -126,3 +129,9 @@ class Rollout:
         while time.monotonic() < end:
             time.sleep(BEAT)
             self._application.await_healthy(key, None, checked_only=True)
+
+
+def _alone(request: InstanceRequest) -> bool:
+    """Tell whether two of these can't run side by side: each wants the same address, or the host's own ports."""
+    fixed = any(one.ip or one.ip6 or one.mac or one.network == "host" for one in request.networks)
+    return fixed or (request.isolation == "process" and bool(request.ports))

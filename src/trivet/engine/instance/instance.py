@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from trivet.base.error import TrivetError
 from trivet.base.identity import check_name
@@ -16,11 +16,13 @@ from trivet.client.schema import (
     Instance,
     InstanceRequest,
     PathStat,
+    PortRequest,
     StatsSample,
+    TakeoverRequest,
     TopRow,
 )
 from trivet.engine.image.model import ImageNotFound
-from trivet.engine.instance import connection, copy, create, log, measure, remove, start, stop, update, wait
+from trivet.engine.instance import connection, copy, create, log, measure, publishing, remove, start, stop, update, wait
 from trivet.engine.instance import exec as execution
 from trivet.engine.instance import filter as filtering
 from trivet.engine.instance.context import Context
@@ -125,11 +127,26 @@ class Instances:
         await stream.send(Type.RESIZE, rows.to_bytes(2, "little") + columns.to_bytes(2, "little"))
         stream.close()
 
-    async def update(self, ref: str, **fields: object) -> None:
-        """Change an instance's limits and restart policy (fields of `InstanceRequest`), running or not."""
+    async def update(
+        self,
+        ref: str,
+        *,
+        publish: Sequence[PortRequest] = (),
+        unpublish: Sequence[PortRequest] = (),
+        **fields: object,
+    ) -> None:
+        """Change an instance's limits, restart policy (fields of `InstanceRequest`) and ports, running or not."""
         key = self.key(ref)
         async with self.context.locks.hold(key, "updating"):
-            await update.update(self.context, key, fields)
+            await update.update(self.context, key, fields, publish, unpublish)
+
+    async def take_over(self, ref: str, wish: TakeoverRequest) -> None:
+        """Let a running instance publish what another one did, without a gap."""
+        key, other = self.key(ref), self.key(wish.source)
+        async with contextlib.AsyncExitStack() as stack:
+            for each in sorted({key, other}):  # in one order, so that nobody waits for one another
+                await stack.enter_async_context(self.context.locks.hold(each, "handing ports over"))
+            await publishing.take_over(self.context, key, wish)
 
     async def connect(self, ref: str, wish: EndpointRequest) -> None:
         """Put an instance on a network more, running or not."""

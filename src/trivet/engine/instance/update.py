@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
-from trivet.base.error import Unsupported
+from trivet.base.error import TrivetError, Unsupported
+from trivet.client.schema import PortRequest
+from trivet.engine.instance import publishing
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.plan import limits
 from trivet.engine.instance.status import Word
 from trivet.isolation.driver import Resizable
 
 
-async def update(context: Context, key: str, fields: dict[str, object]) -> None:
-    """Replace fields of the instance's request and apply the limits they mean. All or nothing.
+async def update(
+    context: Context,
+    key: str,
+    fields: dict[str, object],
+    publish: Sequence[PortRequest] = (),
+    unpublish: Sequence[PortRequest] = (),
+) -> None:
+    """Replace fields of the instance's request, apply the limits they mean and publish ports. All or nothing.
 
     The caller holds the instance's lock. Raises `Unsupported` for a running instance of a level that can't.
     """
@@ -29,6 +38,14 @@ async def update(context: Context, key: str, fields: dict[str, object]) -> None:
                 hint=f"trivet stop {record.name} first",
             )
         await asyncio.to_thread(driver.resize, plan)
+    before = record
     record = record.change(request=request, plan=plan)
+    if publish or unpublish:
+        try:
+            record = await publishing.change(context, record, unpublish, publish)
+        except TrivetError:
+            if plan.limits != before.plan.limits and isinstance(driver := context.driver(before), Resizable):
+                await asyncio.to_thread(driver.resize, before.plan)
+            raise
     context.table.update(record.id, record)
     context.emit("update", record)

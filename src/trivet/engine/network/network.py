@@ -32,6 +32,7 @@ from trivet.engine.network.model import (
     HOST,
     NONE,
     PREDEFINED,
+    Endpoint,
     Form,
     InvalidNetwork,
     NetworkInUse,
@@ -53,6 +54,7 @@ Shown = list[Network]
 Served = list[NetworkRecord]
 Names = list[str]
 Ports = list[Port]
+Uses = list[Endpoint]
 Findings = list[Finding]
 
 
@@ -241,6 +243,18 @@ class Networks:
     def unpublish(self, instance_id: str, ports: Sequence[Port] | None = None) -> None:
         """Take back every port of an instance, or the ones named. Idempotent."""
         publication.close_ports(self, instance_id, ports)
+
+    def change_ports(
+        self, instance_id: str, gone: Sequence[Port], wanted: Sequence[PortRequest], source: str = ""
+    ) -> Ports:
+        """Take ports back, of `source` if it is named, and publish others, in one step; raises as `publish`."""
+        made = publication.change_ports(self, instance_id, gone, wanted, source)
+        self.announce()
+        return made
+
+    def uses(self, instance_id: str) -> Uses:
+        """List the endpoints of an instance."""
+        return self.ledger.of_instance(instance_id)
 
     def ports(self, instance_id: str) -> Ports:
         """List what an instance has published."""

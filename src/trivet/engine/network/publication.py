@@ -1,9 +1,8 @@
-"""Published ports of instances: opening and closing them in the engine's table, and what is recorded."""
+"""Published ports of instances: opening, closing and handing them over in the engine's table, and what is recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,19 +21,43 @@ if TYPE_CHECKING:
 
 def open_ports(networks: Networks, instance: str, ports: Sequence[PortRequest]) -> list[Port]:
     """Publish ports of an attached instance, all or none."""
-    if not ports:
-        return []
-    with networks.ledger.lock, ExitStack() as undo:
-        endpoint = _endpoint(networks, instance, ports[0])
-        binding = networks.ledger.network(endpoint.network).binding
-        ports = [port if port.host_address else msgspec.structs.replace(port, host_address=binding) for port in ports]
-        chosen = publish.choose(ports, endpoint, networks.ledger.endpoints(), networks.table)
-        for port in chosen:
-            if item := element(endpoint, port):
-                _add(networks, item)
-                undo.callback(nftables.delete_elements, networks.table, [(item.map, item.key)])
-        networks.ledger.set_ports(endpoint, (*endpoint.ports, *chosen))
-        undo.pop_all()
+    return change_ports(networks, instance, (), ports) if ports else []
+
+
+def change_ports(
+    networks: Networks, instance: str, gone: Sequence[Port], wanted: Sequence[PortRequest], source: str = ""
+) -> list[Port]:
+    """Take ports back, of `source` if one is named, and publish others, in one step: all or nothing.
+
+    Returns what is new; a port that changes hands is never closed in between.
+    """
+    with networks.ledger.lock:
+        givers = networks.ledger.of_instance(source or instance)
+        after = {each.key: tuple(port for port in each.ports if port not in gone) for each in givers}
+        chosen: list[Port] = []
+        if wanted:
+            endpoint = _endpoint(networks, instance, wanted[0])
+            binding = networks.ledger.network(endpoint.network).binding
+            wanted = [
+                each if each.host_address else msgspec.structs.replace(each, host_address=binding) for each in wanted
+            ]
+            others = [
+                msgspec.structs.replace(each, ports=after.get(each.key, each.ports))
+                for each in networks.ledger.endpoints()
+            ]
+            chosen = publish.choose(wanted, endpoint, others, networks.table)
+            after[endpoint.key] = (*after.get(endpoint.key, endpoint.ports), *chosen)
+        changed = [each for each in networks.ledger.endpoints() if after.get(each.key, each.ports) != each.ports]
+        now = [msgspec.structs.replace(each, ports=after[each.key]) for each in changed]
+        old, new = set(_elements(changed)), set(_elements(now))
+        _exchange(networks, old - new, new - old)
+        try:
+            for each in now:
+                networks.ledger.save(each)
+        except BaseException:
+            _exchange(networks, new - old, old - new)
+            raise
+    _forget((each, port) for each in givers for port in each.ports if port in gone)
     return chosen
 
 
@@ -70,13 +93,20 @@ def _endpoint(networks: Networks, instance: str, port: PortRequest) -> Endpoint:
     )
 
 
-def _add(networks: Networks, item: Element) -> None:
-    """Add an element; when somebody flushed the table, load it anew first."""
+def _elements(endpoints: Iterable[Endpoint]) -> list[Element]:
+    return [item for each in endpoints for port in each.ports if (item := element(each, port))]
+
+
+def _exchange(networks: Networks, old: Iterable[Element], new: Iterable[Element]) -> None:
+    """Change the table; when somebody flushed it, load it anew first."""
+    gone, come = [(each.map, each.key) for each in old], [(each.map, each.key, each.value) for each in new]
+    if not gone and not come:
+        return
     try:
-        nftables.add_element(networks.table, item.map, item.key, item.value)
+        nftables.exchange_elements(networks.table, gone, come)
     except FileNotFoundError:
         networks.load()
-        nftables.add_element(networks.table, item.map, item.key, item.value)
+        nftables.exchange_elements(networks.table, gone, come)
 
 
 def _close(networks: Networks, instance: str, ports: Sequence[Port] | None) -> list[tuple[str, bytes]]:
@@ -90,7 +120,11 @@ def _close(networks: Networks, instance: str, ports: Sequence[Port] | None) -> l
     closed = [(item.map, item.key) for endpoint, port in leaving if (item := element(endpoint, port))]
     if closed:
         nftables.delete_elements(networks.table, closed)
+    _forget(leaving)
+    return closed
+
+
+def _forget(leaving: Iterable[tuple[Endpoint, Port]]) -> None:
     for endpoint, port in leaving:
         if port.protocol == "udp" and endpoint.address:
             forget_datagrams(port.host_port, endpoint.address)
-    return closed
