@@ -20,7 +20,7 @@ async def echo(request: web.Request) -> web.StreamResponse:
     body = await request.read()
     reader, writer = hijack(request)
     writer.write(body + await reader.read())
-    writer.close()
+    writer.finish()
     return Hijacked()
 
 

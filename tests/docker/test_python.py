@@ -6,13 +6,16 @@ import io
 import socket
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.docker.conftest import IMAGE, Tool
+from tests.image.conftest import debian_registry
 
 import docker as sdk  # type: ignore[import-untyped]
 
+HTPASSWD = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"  # secret
 pytestmark = pytest.mark.needs("root", "docker")
 
 
@@ -93,3 +96,23 @@ def tar_of(name: str, content: bytes) -> bytes:
         info.size = len(content)
         tar.addfile(info, io.BytesIO(content))
     return output.getvalue()
+
+
+@pytest.mark.needs("docker-registry")
+def test_credentials_of_a_request(client: Any, tmp_path: Path) -> None:
+    """X-Registry-Auth counts for the request it comes with, and for no later one."""
+    right, wrong = ({"username": "user", "password": word} for word in ("secret", "guess"))
+    with debian_registry(tmp_path / "served", htpasswd=HTPASSWD) as address:
+        name = f"{address}/a/b"
+        client.images.get(IMAGE).tag(name, "1")
+        for account in (wrong, right):
+            lines = client.images.push(name, "1", auth_config=account, stream=True, decode=True)
+            assert any("error" in line for line in lines) == (account is wrong)
+        client.images.remove(f"{name}:1")
+        assert f"{name}:1" in client.images.pull(name, "1", auth_config=right).tags
+        assert client.images.get_registry_data(f"{name}:1", auth_config=right).has_platform("linux/amd64")
+        client.images.remove(f"{name}:1")
+        with pytest.raises(sdk.errors.APIError):
+            client.images.pull(name, "1")
+        with pytest.raises(sdk.errors.APIError):
+            client.images.get_registry_data(f"{name}:1", auth_config=wrong)

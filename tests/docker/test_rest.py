@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
+import re
 import threading
 import time
 from pathlib import Path
@@ -14,75 +13,11 @@ from urllib.parse import urlencode
 import pytest
 from tests.busybox import busybox_tar
 from tests.docker.conftest import IMAGE, Tool
+from tests.docker.request import Link, ask, value
 from tests.docker.test_python import tar_of
 from tests.image.conftest import debian_registry
 
 pytestmark = pytest.mark.needs("root", "docker")
-
-
-class Link(http.client.HTTPConnection):
-    """HTTP on a unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("docker", timeout=30)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(30)
-        self.sock.connect(self._path)
-
-
-def ask(
-    tool: Tool, method: str, where: str, body: Any = None, status: int = 200, /, **query: str
-) -> tuple[bytes, http.client.HTTPResponse]:
-    """Make one request, whose status must be as said."""
-    link = Link(tool.socket)
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else None
-    link.request(method, f"{where}?{urlencode(query)}" if query else where, raw, {"Content-Type": "application/json"})
-    answer = link.getresponse()
-    content = answer.read()
-    link.close()
-    assert answer.status == status, f"{method} {where}: {answer.status} {content!r}"
-    return content, answer
-
-
-def value(tool: Tool, method: str, where: str, body: Any = None, status: int = 200, /, **query: str) -> Any:
-    """The answer's JSON."""
-    return json.loads(ask(tool, method, where, body, status, **query)[0])
-
-
-def test_versions(docker: Tool) -> None:
-    """Versions are told in ping's head and by prefix; too old and too new ones are refused in Docker's words."""
-    content, answer = ask(docker, "GET", "/_ping")
-    assert content == b"OK"
-    assert answer.headers["Docker-Experimental"] == "false"
-    assert answer.headers["Ostype"] == "linux"
-    newest = answer.headers["Api-Version"]
-    assert ask(docker, "HEAD", "/_ping")[1].headers["Api-Version"] == newest
-    assert value(docker, "GET", f"/v{newest}/version")["ApiVersion"] == newest
-    assert value(docker, "GET", "/v1.40/info")["OSType"] == "linux"
-    assert b"is too new" in ask(docker, "GET", "/v1.99/info", None, 400)[0]
-    assert b"is too old" in ask(docker, "GET", "/v1.2/info", None, 400)[0]
-    assert b"page not found" in ask(docker, "GET", "/v1.40/nonsense", None, 404)[0]
-
-
-def test_no_swarm(docker: Tool) -> None:
-    """An engine without swarm says so."""
-    for path in ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs"):
-        assert "This node is not a swarm manager" in value(docker, "GET", path, None, 503)["message"]
-    assert value(docker, "GET", "/plugins") == []
-    ask(docker, "GET", "/plugins/nosuch/json", None, 404)
-
-
-def test_swarm_stays_absent(trivet: Tool) -> None:
-    """Nothing of a swarm can be made here, and other absent things are refused with a reason."""
-    for path in ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs", "/swarm/init"):
-        ask(trivet, "POST", path, {}, 503)
-    for method, path in (("POST", "/session"), ("POST", "/grpc"), ("GET", "/images/search")):
-        assert value(trivet, method, path, None, 501)["message"]
-    ask(trivet, "GET", "/containers/x/attach/ws", None, 501)
 
 
 def test_creation_is_checked(trivet: Tool) -> None:
@@ -301,3 +236,22 @@ def test_levels(trivet: Tool, runtime: str) -> None:
         pytest.skip("level vm is not available here")
     assert trivet.ok("run", "--rm", "--runtime", runtime, IMAGE, "echo", "hello", timeout=120) == "hello"
     assert trivet.ok("run", "--rm", "-l", f"trivet.isolation={runtime}", IMAGE, "true", timeout=120) == ""
+
+
+@pytest.mark.needs("docker-registry")
+def test_distribution(docker: Tool, tmp_path: Path) -> None:
+    """What a registry has under a name is told without pulling it."""
+    with debian_registry(tmp_path / "served") as address:
+        docker.ok("tag", IMAGE, f"{address}/a/b:1")
+        pushed = re.search(r"digest: (sha256:\w+)", docker.ok("push", f"{address}/a/b:1"))
+        docker.ok("rmi", f"{address}/a/b:1")
+        found = value(docker, "GET", f"/distribution/{address}/a/b:1/json")
+        assert pushed
+        assert found["Descriptor"]["digest"] == pushed[1]
+        assert found["Descriptor"]["size"] > 100
+        assert found["Descriptor"]["mediaType"].endswith(("manifest.v2+json", "manifest.v1+json"))
+        assert found["Platforms"] == [{"architecture": "amd64", "os": "linux"}]
+        unknown = {"message": "manifest unknown: manifest unknown"}
+        for name in ("a/b:2", "a/c"):
+            assert value(docker, "GET", f"/distribution/{address}/{name}/json", None, 404) == unknown
+        assert "invalid reference format" in value(docker, "GET", "/distribution/UPPER/json", None, 400)["message"]

@@ -76,6 +76,7 @@ def compose(trivet: Tool, tmp_path: Path) -> Iterator[Callable[..., str]]:
 
     def run(*words: str) -> str:
         environment = {**os.environ, "DOCKER_HOST": trivet.address, "DOCKER_CONFIG": str(trivet.home)}
+        environment["COMPOSE_API_VERSION"] = "1.40"  # docker-compose 1 asks for 1.38 otherwise, which is refused
         command = ["docker-compose", "-p", name, *words]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=90, check=False)
         assert done.returncode == 0, done.stderr.decode()

@@ -24,7 +24,8 @@ from trivet.client.schema import (
 from trivet.engine import inventory, keeping
 from trivet.engine.backup import Backups
 from trivet.engine.event import Events
-from trivet.engine.image import detail
+from trivet.engine.image import detail, lookup
+from trivet.engine.image.lookup import Listed
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.image.progress import Report
 from trivet.engine.instance import commit
@@ -32,6 +33,7 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.instance import Instances
 from trivet.oci import digest as digests
 from trivet.oci import reference as references
+from trivet.oci.reference import Reference
 from trivet.registry import login
 from trivet.registry.auth import Credentials
 from trivet.store.content import BlobNotFound
@@ -90,6 +92,10 @@ class Engine:
         digest = await self.context.images.push(reference, report)
         self.events.emit("image", "push", digest, reference)
         return {"name": reference, "digest": digest}
+
+    async def look_up_image(self, reference: Reference) -> Listed:
+        """Tell what a registry has under a name."""
+        return await lookup.look_up(reference)
 
     async def login(self, wish: LoginRequest) -> str:
         """Try a name and password at a registry and remember them; return the file."""

@@ -22,6 +22,7 @@ from trivet.registry.auth import Challenge, Credentials, Token
 from trivet.registry.certificate import is_local
 from trivet.registry.credential import stored_credentials
 from trivet.registry.error import LoginRequired, RegistryUnavailable
+from trivet.registry.offer import offered
 
 CONNECT = 5.0  # seconds until somebody has to answer
 ANSWER = 6.0  # seconds until it has to have said that it is a registry
@@ -65,7 +66,7 @@ class Transport:
 
     async def __aenter__(self) -> Transport:
         if self._credentials is None:
-            self._credentials = await asyncio.to_thread(stored_credentials, self.domain)
+            self._credentials = offered(self.domain) or await asyncio.to_thread(stored_credentials, self.domain)
         self._tls = await asyncio.to_thread(certificate.context, self.domain)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, connect=CONNECT, sock_read=SILENCE)
         connector = aiohttp.TCPConnector(resolver=self._guard)

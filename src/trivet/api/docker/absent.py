@@ -4,14 +4,38 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from trivet.api.docker.error import NoSwarm
+from trivet.api.docker.error import NoSwarm, NotInSwarm
 from trivet.api.docker.route import Route, answer
-from trivet.base.error import NotFound, Unsupported
+from trivet.base.error import InvalidArgument, NotFound, Unsupported
 from trivet.engine.engine import Engine
+
+SWARM = (
+    *(("GET", path) for path in ("/swarm", "/swarm/unlockkey")),
+    *(("POST", path) for path in ("/swarm/unlock", "/swarm/update")),
+    *(("GET", f"/{noun}") for noun in ("nodes", "services", "tasks", "secrets", "configs")),
+    *(("GET", f"/{noun}/{{name}}") for noun in ("nodes", "services", "tasks", "secrets", "configs")),
+    *(("POST", f"/{noun}/{{name}}/update") for noun in ("nodes", "services", "secrets", "configs")),
+    *(("DELETE", f"/{noun}/{{name}}") for noun in ("nodes", "services", "secrets", "configs")),
+    *(("POST", f"/{noun}/create") for noun in ("services", "secrets", "configs")),
+    *(("GET", f"/{noun}/{{name}}/logs") for noun in ("services", "tasks")),
+)
+PLUGIN = (
+    *(("POST", f"/plugins/{{name:.+}}/{verb}") for verb in ("enable", "disable", "push", "upgrade", "set")),
+    ("GET", "/plugins/{name:.+}/json"),
+    ("DELETE", "/plugins/{name:.+}"),
+)
 
 
 async def no_swarm(engine: Engine, request: web.Request) -> web.StreamResponse:
     raise NoSwarm
+
+
+async def not_in_swarm(engine: Engine, request: web.Request) -> web.StreamResponse:
+    raise NotInSwarm
+
+
+async def no_new_swarm(engine: Engine, request: web.Request) -> web.StreamResponse:
+    raise Unsupported("there is no swarm mode here: hosts are joined with trivet's own commands")
 
 
 async def no_plugins(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -19,10 +43,17 @@ async def no_plugins(engine: Engine, request: web.Request) -> web.StreamResponse
 
 
 async def no_plugin(engine: Engine, request: web.Request) -> web.StreamResponse:
-    raise NotFound(f'plugin "{request.match_info["rest"].partition("/")[0]}" not found')
+    raise NotFound(f'plugin "{request.match_info["name"]}" not found')
+
+
+async def no_new_plugin(engine: Engine, request: web.Request) -> web.StreamResponse:
+    raise Unsupported("plugins cannot be installed")
 
 
 async def no_session(engine: Engine, request: web.Request) -> web.StreamResponse:
+    """Refuse BuildKit's channel as dockerd does where it isn't asked for properly, else say what to do instead."""
+    if not request.headers.get("Upgrade"):
+        raise InvalidArgument("no upgrade proto in request")
     raise Unsupported("BuildKit is not here: build with DOCKER_BUILDKIT=0")
 
 
@@ -30,21 +61,17 @@ async def no_search(engine: Engine, request: web.Request) -> web.StreamResponse:
     raise Unsupported("registries cannot be searched")
 
 
-async def no_websocket(engine: Engine, request: web.Request) -> web.StreamResponse:
-    raise Unsupported("attaching over a websocket is not supported")
-
-
 ROUTES = (
-    *(
-        Route(method, f"/{noun}", no_swarm)
-        for noun in ("swarm", "nodes", "services", "tasks", "secrets", "configs")
-        for method in ("GET", "POST")
-    ),
-    Route("POST", "/swarm/{rest:.*}", no_swarm),
+    *(Route(method, path, no_swarm) for method, path in SWARM),
+    Route("POST", "/swarm/leave", not_in_swarm),
+    Route("POST", "/swarm/init", no_new_swarm),
+    Route("POST", "/swarm/join", no_new_swarm),
     Route("GET", "/plugins", no_plugins),
-    Route("*", "/plugins/{rest:.+}", no_plugin),
+    Route("GET", "/plugins/privileges", no_plugins),
+    Route("POST", "/plugins/pull", no_new_plugin),
+    Route("POST", "/plugins/create", no_new_plugin),
+    *(Route(method, path, no_plugin) for method, path in PLUGIN),
     Route("POST", "/session", no_session),
     Route("POST", "/grpc", no_session),
     Route("GET", "/images/search", no_search),
-    Route("GET", "/containers/{name}/attach/ws", no_websocket),
 )

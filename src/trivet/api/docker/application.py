@@ -12,6 +12,7 @@ from trivet.api.docker import (
     archive,
     build,
     container,
+    distribution,
     event,
     exec,
     image,
@@ -22,6 +23,7 @@ from trivet.api.docker import (
     system,
     version,
     volume,
+    websocket,
 )
 from trivet.api.docker.error import message, response
 from trivet.api.docker.route import Handler
@@ -35,12 +37,14 @@ ROUTES = (
     *event.ROUTES,
     *container.ROUTES,
     *stream.ROUTES,
+    *websocket.ROUTES,
     *exec.ROUTES,
     *archive.ROUTES,
     *measure.ROUTES,
     *build.ROUTES,
     *image.ROUTES,
     *registry.ROUTES,
+    *distribution.ROUTES,
     *network.ROUTES,
     *volume.ROUTES,
 )
@@ -48,13 +52,17 @@ Bound = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(engine: Engine, builder: Callable[..., Awaitable[object]]) -> web.Application:
-    """Make the application; `builder` is the builder's entry point, which the engine doesn't know."""
+    """Make the application; `builder` is the builder's entry point, which the engine doesn't know.
+
+    Raises `version.BadMinimum`.
+    """
+    version.oldest()
     app = web.Application(middlewares=[_errors])
     app["build"] = builder
     app.on_response_prepare.append(_introduce)
     for route in ROUTES:
         handler = _bind(route.handler, engine, route.path)
-        for prefix in ("", r"/v{version:\d+\.\d+}"):
+        for prefix in ("", r"/v{version:[0-9]+[0-9.]*}"):
             if route.method == "GET":
                 app.router.add_get(prefix + route.path, handler, allow_head=False)
             else:

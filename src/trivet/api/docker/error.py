@@ -42,7 +42,8 @@ def response(error: BaseException) -> web.Response:
 
 def message(words: str, status: int) -> web.Response:
     """Answer with an error in Docker's shape."""
-    return web.Response(status=status, body=msgspec.json.encode({"message": words}), content_type="application/json")
+    content = msgspec.json.encode({"message": words}) + b"\n"
+    return web.Response(status=status, body=content, content_type="application/json")
 
 
 def text(error: TrivetError) -> str:
@@ -94,6 +95,11 @@ def _row(shape: type[E], words: Callable[[E], str]) -> tuple[type[TrivetError], 
     return shape, words
 
 
+def _reference(error: references.MalformedReference) -> str:
+    lower = "must be lower case" in error.message
+    return "invalid reference format" + (": repository name must be lowercase" if lower else "")
+
+
 def _tail(error: TrivetError) -> str:
     return error.message.rpartition(": ")[2]
 
@@ -101,6 +107,7 @@ def _tail(error: TrivetError) -> str:
 WORDS = (
     _row(ImageNotFound, _image),
     _row(NoCommand, lambda error: "no command specified"),
+    _row(references.MalformedReference, _reference),
     _row(PathMissing, lambda error: f"Could not find the file {_tail(error)} in container"),
     _row(NoSuchNetwork, lambda error: f"network {_tail(error)} not found"),
     _row(NoSuchVolume, lambda error: f"get {_tail(error)}: no such volume"),
@@ -124,11 +131,25 @@ class NameTaken(AlreadyExists):
         )
 
 
+class NotOffered(NotFound):
+    """An image that its registry doesn't have."""
+
+    def __init__(self) -> None:
+        super().__init__("manifest unknown: manifest unknown")
+
+
 class NoSwarm(Unavailable):
-    """What every swarm route says on an engine without swarm."""
+    """What every route of a swarm's managers says on an engine without swarm."""
 
     def __init__(self) -> None:
         super().__init__(
             'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '
             "to connect this node to swarm and try again."
         )
+
+
+class NotInSwarm(Unavailable):
+    """What leaving a swarm says there."""
+
+    def __init__(self) -> None:
+        super().__init__("This node is not part of a swarm")

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from trivet.api.docker.error import text
-from trivet.api.docker.raw import carry, finish, frame, parse_keys
+from trivet.api.docker.raw import carry, frame, parse_keys
 from trivet.api.docker.route import Route, answer, body, name, nothing, whole
 from trivet.api.docker.server import MULTIPLEXED, RAW, hijack
 from trivet.api.stream import Hijacked
@@ -76,7 +76,7 @@ async def start(engine: Engine, request: web.Request) -> web.StreamResponse:
     except TrivetError as error:
         client[1].write(frame(Type.STDERR, f"{text(error)}\r\n".encode(), terminal=terminal))
     finally:
-        finish(client[1])
+        client[1].finish()
     return Hijacked()
 
 

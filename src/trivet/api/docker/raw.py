@@ -16,7 +16,31 @@ HEADER = struct.Struct(">BxxxI")
 STREAMS = {Type.STDOUT: 1, Type.STDERR: 2}
 DETACH = b"\x10\x11"  # ctrl-p, ctrl-q
 
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+class Inlet(Protocol):
+    """What a client says."""
+
+    async def read(self, count: int = -1, /) -> bytes:
+        """Read some; b"" when it has said all."""
+
+
+class Outlet(Protocol):
+    """What a client is told. Methods raise ConnectionError when it is gone."""
+
+    def write(self, data: bytes, /) -> None:
+        """Write, without waiting."""
+
+    async def drain(self) -> None:
+        """Wait until the client keeps up."""
+
+    async def wait_closed(self) -> None:
+        """Wait until the client has left."""
+
+    def finish(self) -> None:
+        """End the conversation, after what was written."""
+
+
+Connection = tuple[Inlet, Outlet]
 
 
 class Program(Protocol):
@@ -42,17 +66,19 @@ async def carry(
     program: Program,
     *,
     terminal: bool,
+    bare: bool = False,
     stdin: bool = True,
     keys: bytes = DETACH,
     settled: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Carry both ways until the program has ended, the client has left, or it typed the detach keys.
 
-    Before the client is told of the end, `settled` waits until the engine knows of it too.
+    With `bare`, output comes without headers that tell its streams, as it does from a terminal. Before the client is
+    told of the end, `settled` waits until the engine knows of it too.
     """
     reader, writer = client
     upward = asyncio.create_task(_input(reader, program, keys if terminal else b"", stdin=stdin, terminal=terminal))
-    downward = asyncio.create_task(_output(program, writer, terminal=terminal, settled=settled))
+    downward = asyncio.create_task(_output(program, writer, terminal=terminal or bare, settled=settled))
     leaving: asyncio.Task[None] | None = upward
     try:
         while not downward.done():
@@ -66,15 +92,22 @@ async def carry(
             task.cancel()
         await asyncio.gather(upward, downward, return_exceptions=True)
         program.close()
-        finish(writer)
+        writer.finish()
 
 
-def finish(writer: asyncio.StreamWriter) -> None:
-    """End the connection, after what was written."""
-    with contextlib.suppress(OSError, RuntimeError):
-        if writer.can_write_eof():
-            writer.write_eof()
-    writer.close()
+class Wire:
+    """The outlet of a connection that was taken over."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.write, self.drain, self.wait_closed = writer.write, writer.drain, writer.wait_closed
+
+    def finish(self) -> None:
+        """End the connection, after what was written."""
+        with contextlib.suppress(OSError, RuntimeError):
+            if self._writer.can_write_eof():
+                self._writer.write_eof()
+        self._writer.close()
 
 
 class Detached(Exception):
@@ -83,7 +116,7 @@ class Detached(Exception):
 
 async def _output(
     program: Program,
-    writer: asyncio.StreamWriter,
+    writer: Outlet,
     *,
     terminal: bool,
     settled: Callable[[], Awaitable[None]] | None,
@@ -99,7 +132,7 @@ async def _output(
                 return
 
 
-async def _input(reader: asyncio.StreamReader, program: Program, keys: bytes, *, stdin: bool, terminal: bool) -> None:
+async def _input(reader: Inlet, program: Program, keys: bytes, *, stdin: bool, terminal: bool) -> None:
     """Pass input on. Its end ends the program's too, but for a terminal, whose user has only left.
 
     Raises `Detached`, and what `send` raises when the program is gone.

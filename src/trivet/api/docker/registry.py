@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from trivet.api.docker.credential import of_request
 from trivet.api.docker.progress import bar, stream
 from trivet.api.docker.route import Route, name
 from trivet.api.transfer import upload
@@ -14,6 +15,7 @@ from trivet.client.schema import Progress
 from trivet.engine.engine import Engine
 from trivet.oci import reference as references
 from trivet.oci.reference import Reference
+from trivet.registry.offer import offering
 
 PULLING = {
     # what the engine says of a layer → what Docker does
@@ -48,11 +50,12 @@ def reference(text: str, tag: str) -> Reference:
 
 async def _pull(engine: Engine, request: web.Request, wanted: Reference) -> web.StreamResponse:
     known = {each.digest for each in await engine.list_images({}) if wanted.familiar in each.names}
-    platform = request.query.get("platform", "")
+    platform, credentials = request.query.get("platform", ""), of_request(request)
 
     async def work(report: Any) -> dict[str, Any]:
         try:
-            return await engine.pull_image(str(wanted), platform, report)
+            with offering(wanted.domain, credentials):
+                return await engine.pull_image(str(wanted), platform, report)
         except NotFound as error:
             raise ManifestUnknown(wanted) from error
 
@@ -89,7 +92,12 @@ async def _import(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def push(engine: Engine, request: web.Request) -> web.StreamResponse:
     wanted = reference(name(request), request.query.get("tag", ""))
+    credentials = of_request(request)
     await engine.inspect_image(wanted.familiar)
+
+    async def work(report: Any) -> dict[str, Any]:
+        with offering(wanted.domain, credentials):
+            return await engine.push_image(str(wanted), report)
 
     def spell(item: Progress) -> list[dict[str, Any]]:
         return [bar(item, PUSHING.get(item.status, item.status))] if item.id else [{"status": item.status}]
@@ -98,7 +106,7 @@ async def push(engine: Engine, request: web.Request) -> web.StreamResponse:
         told = {"Tag": wanted.tag, "Digest": result["digest"], "Size": 0}
         return [{"status": f"{wanted.tag}: digest: {result['digest']} size: 0"}, {"progressDetail": {}, "aux": told}]
 
-    return await stream(request, lambda report: engine.push_image(str(wanted), report), spell, end)
+    return await stream(request, work, spell, end)
 
 
 ROUTES = (

@@ -35,7 +35,7 @@ class Route:
 
 def answer(value: Any, status: int = 200) -> web.Response:
     """Answer with JSON."""
-    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
+    return web.Response(status=status, body=msgspec.json.encode(value) + b"\n", content_type="application/json")
 
 
 def nothing(status: int = 204) -> web.Response:

@@ -6,13 +6,13 @@ aiohttp's C parser knows no upgrade but websocket's: what a client sends right b
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from trivet.api.docker.raw import Connection, Wire
 from trivet.api.stream import take_over
 
 HEAD = re.compile(rb"(?:POST|GET) [^\r\n]{1,8000} HTTP/1\.[01]\r\n")
@@ -77,7 +77,7 @@ def _upgrade(data: bytes) -> int:
     return end + 4 + (int(length[1]) if length else 0)
 
 
-def hijack(request: web.Request, content_type: str = RAW) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+def hijack(request: web.Request, content_type: str = RAW) -> Connection:
     """Take the connection over, answered with 101 where the client asked for it, else with 200 and no length."""
     handler = request.protocol
     kind = f"Content-Type: {content_type}\r\n".encode()
@@ -87,4 +87,5 @@ def hijack(request: web.Request, content_type: str = RAW) -> tuple[asyncio.Strea
         head = b"HTTP/1.1 200 OK\r\n" + kind + b"\r\n"
     early = bytes(handler.early) if isinstance(handler, Handler) else b""
     ended = isinstance(handler, Handler) and handler.ended
-    return take_over(request, head, early, ended)
+    reader, writer = take_over(request, head, early, ended)
+    return reader, Wire(writer)

@@ -5,20 +5,39 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from trivet.api.docker import version
 from trivet.api.docker.duration import nanoseconds
-from trivet.api.docker.raw import Connection, carry, finish, frame, parse_keys
+from trivet.api.docker.raw import Connection, carry, frame, parse_keys
 from trivet.api.docker.route import Route, flag, name, nothing, whole
 from trivet.api.docker.server import MULTIPLEXED, RAW, hijack
 from trivet.api.stream import Hijacked
 from trivet.base.error import InvalidArgument
 from trivet.client.schema import Instance
 from trivet.engine.engine import Engine
+from trivet.engine.instance.expectation import Expectation
 from trivet.engine.instance.log import Wanted
 from trivet.engine.instance.status import Word
 from trivet.engine.instance.stream import Attach, Stream
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What a client that attaches will get: the log so far, then the program, which may only start later."""
+
+    instance: Instance
+    streams: Attach
+    logs: bool
+    program: Stream | None = None
+    waiting: Expectation | None = None
+
+    def leave(self) -> None:
+        """Let go of the program, or wait for it no longer."""
+        if self.waiting is not None:
+            self.waiting.stream.cancel()
+        if self.program is not None:
+            self.program.close()
 
 
 async def attach(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -26,34 +45,52 @@ async def attach(engine: Engine, request: web.Request) -> web.StreamResponse:
     found = await engine.instances.inspect(name(request))
     streams = Attach(stdin=flag(request, "stdin"), stdout=flag(request, "stdout"), stderr=flag(request, "stderr"))
     keys = parse_keys(request.query.get("detachKeys", ""))
-    if not (flag(request, "stream") or flag(request, "logs")):
-        raise InvalidArgument("Either the stream or logs parameter must be true")
-    program, waiting = None, None
-    if flag(request, "stream"):
-        if found.status in (Word.RUNNING, Word.PAUSED):
-            program = await engine.instances.attach(found.id, streams, begin=False)
-        else:
-            waiting = engine.instances.expect(found.id, streams)
-    client = hijack(request, content_type(request, found))
+    entry = await prepare(engine, request, found, streams)
     try:
-        if flag(request, "logs"):
-            await _replay(engine, client, found, streams)
-        if waiting is not None:
-            program = await _started(client, waiting.stream)
+        client = hijack(request, content_type(request, found))
+    except BaseException:
+        entry.leave()
+        raise
+    await converse(engine, entry, client, keys)
+    return Hijacked()
+
+
+async def prepare(engine: Engine, request: web.Request, found: Instance, streams: Attach) -> Entry:
+    """Attach to what there is, before the client is told that it can talk. Raises `InvalidArgument`, `WrongStatus`."""
+    stream, logs = flag(request, "stream"), flag(request, "logs")
+    if not (stream or logs):
+        raise InvalidArgument("Either the stream or logs parameter must be true")
+    if not stream:
+        return Entry(found, streams, logs)
+    if found.status in (Word.RUNNING, Word.PAUSED):
+        return Entry(found, streams, logs, program=await engine.instances.attach(found.id, streams, begin=False))
+    return Entry(found, streams, logs, waiting=engine.instances.expect(found.id, streams))
+
+
+async def converse(engine: Engine, entry: Entry, client: Connection, keys: bytes, *, bare: bool = False) -> None:
+    """Carry an attached client's conversation to its end."""
+    found = entry.instance
+    try:
+        if entry.logs:
+            await _replay(engine, client, entry, bare=bare)
+        program = entry.program
+        if entry.waiting is not None:
+            program = await _started(client, entry.waiting.stream)
         if program is not None:
             await carry(
                 client,
                 program,
                 terminal=found.request.terminal,
-                stdin=streams.stdin,
+                bare=bare,
+                stdin=entry.streams.stdin,
                 keys=keys,
                 settled=lambda: engine.instances.settled(found.id),
             )
+    except ConnectionError:
+        pass  # the client left: nobody is there to be told
     finally:
-        if waiting is not None:
-            waiting.stream.cancel()
-        finish(client[1])
-    return Hijacked()
+        entry.leave()
+        client[1].finish()
 
 
 async def _started(client: Connection, stream: asyncio.Future[Stream]) -> Stream | None:
@@ -67,10 +104,11 @@ async def _started(client: Connection, stream: asyncio.Future[Stream]) -> Stream
     return stream.result() if stream.done() and not stream.cancelled() and stream.exception() is None else None
 
 
-async def _replay(engine: Engine, client: Connection, instance: Instance, streams: Attach) -> None:
-    wanted = Wanted(stdout=streams.stdout, stderr=streams.stderr)
-    async for kind, data in await engine.instances.logs(instance.id, wanted):
-        client[1].write(frame(kind, data, terminal=instance.request.terminal))
+async def _replay(engine: Engine, client: Connection, entry: Entry, *, bare: bool) -> None:
+    wanted = Wanted(stdout=entry.streams.stdout, stderr=entry.streams.stderr)
+    bare = bare or entry.instance.request.terminal
+    async for kind, data in await engine.instances.logs(entry.instance.id, wanted):
+        client[1].write(frame(kind, data, terminal=bare))
         await client[1].drain()
 
 

@@ -27,7 +27,9 @@ class Account(msgspec.Struct, frozen=True):
 
 async def ping(engine: Engine, request: web.Request) -> web.StreamResponse:
     headers = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
-    return web.Response(text="" if request.method == "HEAD" else "OK", headers=headers)
+    if request.method == "HEAD":
+        return web.Response(text="", headers={**headers, "Content-Length": "0"})
+    return web.Response(text="OK", headers=headers)
 
 
 async def show_version(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -35,7 +37,7 @@ async def show_version(engine: Engine, request: web.Request) -> web.StreamRespon
     machine = ARCHITECTURES.get(facts.machine, facts.machine)
     details = {
         "ApiVersion": version.NEWEST,
-        "MinAPIVersion": version.OLDEST,
+        "MinAPIVersion": version.oldest(),
         "Os": "linux",
         "Arch": machine,
         "KernelVersion": facts.release,
