@@ -58,6 +58,7 @@ class Daemon:
         self.socket = run / "trivet.sock"
         self.address = f"unix://{self.socket}"
         self.log = run / "trivetd.log"
+        self.prefix: tuple[str, ...] = ()  # what the engine's command line begins with, to run somewhere else
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -72,7 +73,11 @@ class Daemon:
         environment = {"PATH": path} if path else {}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [BIN / "trivetd", *arguments], stdout=log, stderr=log, cwd="/", env={**os.environ, **environment}
+                [*self.prefix, BIN / "trivetd", *arguments],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env={**os.environ, **environment},
             )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -135,7 +140,8 @@ class Daemon:
             with suppress(NotFound):  # one with --rm may be going by itself
                 self.client.instances.remove(instance.id, force=True, volumes=True)
         self.stop()
-        subprocess.run([BIN / "trivetd", f"--root={self.root}", f"--run-dir={self.run}", "--uninstall"], check=True)
+        words: list[str | Path] = [BIN / "trivetd", f"--root={self.root}", f"--run-dir={self.run}", "--uninstall"]
+        subprocess.run([*self.prefix, *words], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ COMMANDS = {
     "create": Command(
         create,
         (
-            option("-d", "--driver", metavar="DRIVER", default="bridge", help="kind of network (default: bridge)"),
+            option("-d", "--driver", metavar="DRIVER", default="bridge", help="bridge (default), macvlan or ipvlan"),
             option(
                 "--subnet", metavar="CIDR", default="", help="addresses, such as 10.9.0.0/24; a free range otherwise"
             ),

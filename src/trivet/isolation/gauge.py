@@ -25,9 +25,10 @@ def row(line: str, now: float) -> ProcessRow:
 
 
 def traffic(plan: Plan) -> tuple[int, int]:
-    """Add up what the tap devices carried; what they send is what the guest receives."""
-    devices = [attachment.device for attachment in plan.attachments if attachment.kind == "tap"]
-    return sum(_count(name, "tx_bytes") for name in devices), sum(_count(name, "rx_bytes") for name in devices)
+    """Add up what the tap devices carried; what they send is what the guest receives, but for a macvtap."""
+    devices = [attachment for attachment in plan.attachments if attachment.kind == "tap"]
+    received = sum(_count(each.device, "rx_bytes" if each.path else "tx_bytes") for each in devices)
+    return received, sum(_count(each.device, "tx_bytes" if each.path else "rx_bytes") for each in devices)
 
 
 def _count(device: str, name: str) -> int:

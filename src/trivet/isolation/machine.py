@@ -18,7 +18,7 @@ from trivet.hypervisor.device.share import Share
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration, Machine, Memory, command_line
 from trivet.hypervisor.template import SLOT, shape_of
 from trivet.isolation import guest
-from trivet.isolation.plan import Mount, Plan
+from trivet.isolation.plan import Attachment, Mount, Plan
 from trivet.kernel import capability
 from trivet.kernel.cgroup_record import Resources, Write
 from trivet.launch.operation import (
@@ -63,6 +63,7 @@ class NetworkUnsupported(Unsupported):
 
 
 MEMORY_DESCRIPTOR, STATE_DESCRIPTOR = 50, 51  # far above what the monitor has open
+TAP_DESCRIPTOR = 52  # and up to 63, for interfaces that are opened and not named
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +110,12 @@ def resources(plan: Plan) -> Resources:
 def machine(plan: Plan, host: Host) -> Machine:
     """Describe the machine. Raises `Unsupported` for a network it can't have."""
     nics = tuple(
-        Nic(name=f"net{number}", tap=attachment.device, mac=attachment.mac)
+        Nic(
+            name=f"net{number}",
+            tap=attachment.device,
+            mac=attachment.mac,
+            descriptor=TAP_DESCRIPTOR + number if attachment.path else None,
+        )
         for number, attachment in enumerate(a for a in plan.attachments if a.kind != "none")
         if _is_tap(plan, attachment.kind)
     )
@@ -155,6 +161,7 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
         Propagation("/", PROPAGATION["rslave"]),
         *_staging(plan, host),
         *_origin(host.origin),
+        *(Give(use.path, 1, number) for number, use in _opened(plan)),
         *_rights(plan),
         Exec(command_line(machine(plan, host))),
     ]
@@ -175,6 +182,12 @@ def _forked(made: Machine, origin: Origin) -> Machine:
         memory_file=Memory(path=f"/proc/self/fd/{MEMORY_DESCRIPTOR}", shared=origin.writable),
         incoming=True,
     )
+
+
+def _opened(plan: Plan) -> list[tuple[int, Attachment]]:
+    """List the interfaces that QEMU gets opened, by the descriptor."""
+    uses = [a for a in plan.attachments if a.kind != "none"]
+    return [(TAP_DESCRIPTOR + number, use) for number, use in enumerate(uses) if use.path]
 
 
 def _origin(origin: Origin | None) -> list[Operation]:
@@ -228,6 +241,6 @@ def _staged(mount: Mount, target: str) -> Bind:
 
 def _rights(plan: Plan) -> list[Operation]:
     """Leave QEMU no capability but, with a network interface, the one that opens its tap device."""
-    names = ("CAP_NET_ADMIN",) if any(a.kind == "tap" for a in plan.attachments) else ()
+    names = ("CAP_NET_ADMIN",) if any(a.kind == "tap" and not a.path for a in plan.attachments) else ()
     mask = capability.mask(names)
     return [Capabilities(mask, mask, 0, mask), NoNewPrivileges()]

@@ -80,7 +80,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     """One network interface of an instance, made by `engine/network` before the start.
 
     kind `netns`: `path` is a network namespace holding interface `device`, to be named `name`.
-    kind `tap`: `device` is a persistent tap device on the host, already on its bridge.
+    kind `tap`: `device` is a persistent tap device on the host, already on its bridge, or a macvtap, whose character
+    device is `path`.
     kind `host`: the host's own network. kind `none`: loopback only.
     """
 

@@ -64,7 +64,7 @@ class Bridge:
             path=str(path) if endpoint.form == "netns" else "",
             mac=endpoint.mac,
             mtu=network.mtu,
-            addresses=tuple(_addresses(network, endpoint, ways)),
+            addresses=tuple(addresses(network, endpoint, ways)),
         )
 
     def reattach(self, network: NetworkRecord, endpoint: Endpoint) -> bool:
@@ -138,7 +138,8 @@ def _gateways(network: NetworkRecord) -> list[rtnetlink.Interface]:
     return [ipaddress.ip_interface(f"{gateway}/{subnet.partition('/')[2]}") for _, subnet, gateway in ranges]
 
 
-def _addresses(network: NetworkRecord, endpoint: Endpoint, ways: frozenset[int]) -> Iterator[Address]:
+def addresses(network: NetworkRecord, endpoint: Endpoint, ways: frozenset[int]) -> Iterator[Address]:
+    """Spell the addresses of an endpoint, with the gateways of the default routes that go over its network."""
     for version, subnet, gateway in network.ranges():
         own = endpoint.address if version == 4 else endpoint.address6
         if own:

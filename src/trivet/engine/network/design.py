@@ -24,7 +24,12 @@ from trivet.engine.network.model import (
     BRIDGE,
     BRIDGE_NAME,
     DEFAULT_ENGINE,
+    IPVLAN,
+    IPVLAN_MODE,
+    MACVLAN,
+    MACVLAN_MODE,
     OPTIONS,
+    PARENT,
     InvalidNetwork,
     NetworkRecord,
     short,
@@ -36,6 +41,7 @@ _LONGEST_PREFIX = 29
 _LONGEST_PREFIX6 = 125
 _INTERFACE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}")
 _MACHINE = Path("/etc/machine-id")
+CHOICES = {MACVLAN_MODE: ("bridge", "private", "vepa", "passthru"), IPVLAN_MODE: ("l2",)}
 _LOCK = "/run/trivet-network.lock"
 USUAL_MTU = 1500
 
@@ -53,14 +59,16 @@ def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRe
         driver=request.driver,
         created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         internal=request.internal,
-        mtu=_mtu(request.mtu),
+        mtu=request.mtu,
         labels=request.labels,
         options=_options(request),
     )
-    if request.driver != BRIDGE:
+    if request.driver not in OPTIONS:
         return record
-    subnet = _subnet(request, networks)
-    subnet6 = _subnet6(request, engine_id, networks) if request.ipv6 or request.subnet6 else None
+    stacked = request.driver in (MACVLAN, IPVLAN)
+    parent = _parent(request, networks) if stacked else ""
+    subnet = _subnet(request, networks, elsewhere=stacked)
+    subnet6 = _subnet6(request, engine_id, networks, elsewhere=stacked) if request.ipv6 or request.subnet6 else None
     if request.gateway6 and not subnet6:
         raise InvalidNetwork(request.name, f"cannot have gateway {request.gateway6} without IPv6")
     return msgspec.structs.replace(
@@ -71,7 +79,8 @@ def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRe
         subnet6=str(subnet6 or ""),
         gateway6=str(_gateway(request.name, request.gateway6, subnet6)) if subnet6 else "",
         ip_range=_ip_range(request, subnet),
-        interface=request.options.get(BRIDGE_NAME) or _interface(engine_id, request.name, identity),
+        interface=parent or request.options.get(BRIDGE_NAME) or _interface(engine_id, request.name, identity),
+        mtu=_mtu(request.mtu, parent),
     )
 
 
@@ -102,13 +111,26 @@ def alone() -> Iterator[None]:
         os.close(descriptor)
 
 
-def _mtu(wanted: int) -> int:
-    """Lower the usual MTU to that of the way out, so that nothing has to be fragmented there."""
+def _mtu(wanted: int, parent: str = "") -> int:
+    """Lower the usual MTU to that of the way out, or of the parent, so that nothing has to be fragmented there."""
     ways_out = {route.interface for route in rtnetlink.routes() if route.destination.prefixlen == 0}
-    return min([wanted, *(link.mtu for link in rtnetlink.links() if link.index in ways_out and wanted == USUAL_MTU)])
+    passed = [link for link in rtnetlink.links() if (link.name == parent if parent else link.index in ways_out)]
+    return min([wanted, *(link.mtu for link in passed if wanted == USUAL_MTU)])
 
 
-def _subnet(request: NetworkRequest, networks: Sequence[NetworkRecord]) -> ipaddress.IPv4Network:
+def _parent(request: NetworkRequest, networks: Sequence[NetworkRecord]) -> str:
+    """Choose the host's interface that a network is on top of; each carries one network, as in Docker."""
+    parent = request.options.get(PARENT, "")
+    if not parent:
+        raise InvalidNetwork(request.name, f"needs an interface of the host to be on: -o {PARENT}=INTERFACE")
+    for other in networks:
+        if other.interface == parent:
+            raise Conflict(f"interface {parent} is used by network {other.name} already")
+    return parent
+
+
+def _subnet(request: NetworkRequest, networks: Sequence[NetworkRecord], *, elsewhere: bool) -> ipaddress.IPv4Network:
+    """Choose the subnet; one that is `elsewhere`, where the host is a neighbour too, may have routes here."""
     used = _used(networks)
     if not request.subnet:
         ranges = DEFAULT_RANGES if request.name == BRIDGE else USER_RANGES
@@ -119,12 +141,14 @@ def _subnet(request: NetworkRequest, networks: Sequence[NetworkRecord]) -> ipadd
         raise InvalidNetwork(request.name, f"cannot have subnet {request.subnet}: {error}") from error
     if subnet.prefixlen > _LONGEST_PREFIX:
         raise InvalidNetwork(request.name, f"cannot have subnet {subnet}: /{_LONGEST_PREFIX} is the smallest")
-    _refuse_overlap(request.name, subnet, used)
+    _refuse_overlap(request.name, subnet, [record.range for record in networks if record.subnet] if elsewhere else used)
     return subnet
 
 
-def _subnet6(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRecord]) -> ipaddress.IPv6Network:
-    used = [route.destination for route in rtnetlink.routes(socket.AF_INET6)]
+def _subnet6(
+    request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRecord], *, elsewhere: bool
+) -> ipaddress.IPv6Network:
+    used = [] if elsewhere else [route.destination for route in rtnetlink.routes(socket.AF_INET6)]
     used += [ipaddress.ip_network(record.subnet6) for record in networks if record.subnet6]
     if not request.subnet6:
         own = local_range(_MACHINE.read_text() if _MACHINE.exists() else os.uname().nodename, engine_id)
@@ -170,9 +194,17 @@ def _ip_range(request: NetworkRequest, subnet: ipaddress.IPv4Network) -> str:
 
 def _options(request: NetworkRequest) -> dict[str, str]:
     """Check the options; what isn't known would be without effect."""
+    known = OPTIONS.get(request.driver, ())
     for key, value in request.options.items():
-        if key not in OPTIONS:
-            raise InvalidNetwork(request.name, f"has no option {key}, known are {', '.join(OPTIONS)}")
+        if key not in known:
+            words = f"known are {', '.join(known)}" if known else f"driver {request.driver} has none"
+            raise InvalidNetwork(request.name, f"has no option {key}, {words}")
+        if key in CHOICES and value not in CHOICES[key]:
+            raise InvalidNetwork(
+                request.name, f"cannot have option {key}: {value!r} is not {' or '.join(CHOICES[key])}"
+            )
+        if key == PARENT and not _INTERFACE.fullmatch(value):
+            raise InvalidNetwork(request.name, f"cannot have option {key}: {value!r} is no name of an interface")
         if key == BRIDGE_NAME and not _INTERFACE.fullmatch(value):
             raise InvalidNetwork(request.name, f"cannot have option {key}: {value!r} is no name of an interface")
         if key == BINDING and value and not _is_ipv4(value):

@@ -100,8 +100,9 @@ def detach(networks: Networks, instance: str) -> None:
     """Disconnect an instance from all its networks. Idempotent; its addresses stay reserved."""
     members = [endpoint for endpoint in networks.ledger.of_instance(instance) if endpoint.device]
     for endpoint in members:
-        if endpoint.form == "tap":
-            networks.drivers[networks.ledger.network(endpoint.network).driver].detach(endpoint)
+        record = networks.ledger.network(endpoint.network)
+        if endpoint.form == "tap" or not record.bridged:  # its hardware address is free when this returns
+            networks.drivers[record.driver].detach(endpoint)
     namespace.remove(path(networks, instance))  # takes what is in it along, in the background
     for endpoint in members:
         networks.ledger.save(msgspec.structs.replace(endpoint, device=""))

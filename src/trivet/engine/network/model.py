@@ -13,14 +13,19 @@ from trivet.client.schema import Network, Port
 
 Form = Literal["netns", "tap", "host"]
 
-BRIDGE, HOST, NONE = "bridge", "host", "none"
+BRIDGE, HOST, NONE, MACVLAN, IPVLAN = "bridge", "host", "none", "macvlan", "ipvlan"
 DEFAULT_ENGINE = "default"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 COMMUNICATION = "com.docker.network.bridge.enable_icc"
 BINDING = "com.docker.network.bridge.host_binding_ipv4"
 BRIDGE_NAME = "com.docker.network.bridge.name"
 MTU = "com.docker.network.driver.mtu"
-OPTIONS = (MASQUERADE, COMMUNICATION, BINDING, BRIDGE_NAME, MTU)
+PARENT, MACVLAN_MODE, IPVLAN_MODE = "parent", "macvlan_mode", "ipvlan_mode"
+OPTIONS = {
+    BRIDGE: (MASQUERADE, COMMUNICATION, BINDING, BRIDGE_NAME, MTU),
+    MACVLAN: (PARENT, MACVLAN_MODE, MTU),
+    IPVLAN: (PARENT, IPVLAN_MODE, MTU),
+}
 FALSE = ("false", "0", "f", "F", "False", "FALSE")
 PREDEFINED = (BRIDGE, HOST, NONE)
 
@@ -28,6 +33,7 @@ PREDEFINED = (BRIDGE, HOST, NONE)
 class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A network. `subnet` and `gateway` are CIDR and address, `interface` the bridge; empty for host and none.
 
+    On macvlan and ipvlan `interface` is the host's that instances are on top of, and `gateway` a neighbour's address.
     `chosen` says that nobody asked for this very subnet: it may be another one after the network was off the host.
     `subnet6` and `gateway6` are "" without IPv6; addresses are given out of `ip_range` if there is one.
     """
@@ -71,6 +77,11 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
             mtu=self.mtu,
             options=self.options,
         )
+
+    @property
+    def bridged(self) -> bool:
+        """Whether the host is on it by a bridge of ours, with the gateway's address."""
+        return self.driver == BRIDGE
 
     @property
     def masquerade(self) -> bool:

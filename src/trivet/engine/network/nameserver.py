@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -224,22 +224,27 @@ def render(
         key: {
             "namespace": str(namespaces / key) if uses[0].form == "netns" else "",
             "networks": [use.network for use in uses if use.network in served],
-            "addresses": [[use.network, use.address] for use in uses if use.form == "tap" and use.network in served],
+            "addresses": [[use.network, use.address] for use in uses if use.form == "tap" and _here(use, served)],
             "servers": _servers(uses, hosts) if any(use.network in ways_out for use in uses) else [],
         }
         for key, uses in instances.items()
-        if any(use.network in served for use in uses)
+        if any(_here(use, served) for use in uses)
     }
     found = [use for use in there if use.instance not in leaving]
     rooms = {
         key: _network(
             record,
             [use for use in found if use.network == key],
-            machines=any(use.form == "tap" and use.network == key for use in there),
+            machines=any(use.form == "tap" and use.network == key and record.bridged for use in there),
         )
         for key, record in served.items()
     }
     return json.dumps({"networks": rooms, "instances": rows}).encode()
+
+
+def _here(use: Endpoint, served: Mapping[str, NetworkRecord]) -> bool:
+    """Tell whether an instance can ask about a network; a machine needs the host on it."""
+    return use.network in served and (use.form == "netns" or served[use.network].bridged)
 
 
 def _network(record: NetworkRecord, members: list[Endpoint], *, machines: bool) -> dict[str, object]:

@@ -26,11 +26,15 @@ from trivet.engine.network.design import alone, design
 from trivet.engine.network.driver import Driver
 from trivet.engine.network.host import Host
 from trivet.engine.network.ledger import Ledger
+from trivet.engine.network.macvlan import Macvlan
 from trivet.engine.network.model import (
     BRIDGE,
     DEFAULT_ENGINE,
     HOST,
+    IPVLAN,
+    MACVLAN,
     NONE,
+    OPTIONS,
     PREDEFINED,
     Endpoint,
     Form,
@@ -69,7 +73,14 @@ class Networks:
         self.nameserver = Nameserver(
             run_directory, self.table, lambda: (self.ledger.networks(), self.ledger.endpoints()), self.namespaces
         )
-        self.drivers: dict[str, Driver] = {BRIDGE: Bridge(self.namespaces), HOST: Host(), NONE: Nothing()}
+        on_parent = Macvlan(self.namespaces)
+        self.drivers: dict[str, Driver] = {
+            BRIDGE: Bridge(self.namespaces),
+            HOST: Host(),
+            NONE: Nothing(),
+            MACVLAN: on_parent,
+            IPVLAN: on_parent,
+        }
 
     # networks
 
@@ -81,8 +92,9 @@ class Networks:
 
     def create(self, request: NetworkRequest) -> Network:
         """Create a network. Raises `InvalidNetwork`, `AlreadyExists`, `Exhausted`, `Conflict`."""
-        if request.driver != BRIDGE:
-            known = "it exists once already" if request.driver in self.drivers else "only bridge can be created"
+        if request.driver not in OPTIONS:
+            possible = f"{', '.join(OPTIONS)} are possible"
+            known = "it exists once already" if request.driver in self.drivers else possible
             raise InvalidNetwork(request.name, f"cannot have driver {request.driver}: {known}")
         return self._create(request).show({})
 
@@ -224,7 +236,7 @@ class Networks:
             hostname,
             own[0].address if own else "",
             extra=extra_hosts,
-            gateway=records[0].gateway if records and not shared else "",
+            gateway=next((record.gateway for record in records if record.bridged), "") if not shared else "",
             base=names.HOSTS.read_text(errors="replace") if shared and names.HOSTS.exists() else "",
         )
 
@@ -266,7 +278,7 @@ class Networks:
         """Load the engine's table, computed from the records, and let bridged traffic be forwarded."""
         with self.ledger.lock:
             forwarding.enable()
-            if any(record.subnet6 for record in self.ledger.networks()):
+            if any(record.bridged and record.subnet6 for record in self.ledger.networks()):
                 forwarding.enable(6)
             nftables.replace(self.ruleset())
 
@@ -296,7 +308,7 @@ class Networks:
             undo.enter_context(self.ledger.adding(record))
             driver.create(record)
             undo.push(lambda kind, error, trace: driver.remove(record) if error else None)
-            if record.driver == BRIDGE:
+            if record.bridged:
                 self.load()
         return record
 
@@ -316,5 +328,6 @@ class Networks:
     def _embedded(self, instance_id: str) -> str:
         """Tell where an instance finds the DNS server; "" when it has the host's own resolvers."""
         named = self._named(instance_id)
-        machine = any(each.form == "tap" for each in self.ledger.of_instance(instance_id))
-        return "" if not named else named[0].gateway if machine else ADDRESS
+        if any(each.form == "tap" for each in self.ledger.of_instance(instance_id)):
+            return next((record.gateway for record in named if record.bridged), "")
+        return ADDRESS if named else ""

@@ -10,7 +10,7 @@ import msgspec
 from trivet.base.error import Conflict
 from trivet.client.schema import Port, PortRequest
 from trivet.engine.network import publish
-from trivet.engine.network.model import NONE, Endpoint
+from trivet.engine.network.model import HOST, IPVLAN, MACVLAN, Endpoint
 from trivet.engine.network.ruleset import Element, element
 from trivet.kernel import nftables
 from trivet.kernel.conntrack import forget_datagrams
@@ -84,9 +84,16 @@ def _endpoint(networks: Networks, instance: str, port: PortRequest) -> Endpoint:
     found = networks.ledger.of_instance(instance)
     for endpoint in sorted(found, key=lambda each: (not each.ports, -each.priority)):
         record = networks.ledger.network(endpoint.network)
-        if record.driver != NONE and not record.internal:
+        if (record.bridged or record.driver == HOST) and not record.internal:
             return endpoint
-    where = ", ".join(networks.ledger.network(item.network).name for item in found)
+    records = [networks.ledger.network(item.network) for item in found]
+    where = ", ".join(record.name for record in records)
+    if beside := next((record for record in records if record.driver in (MACVLAN, IPVLAN)), None):
+        raise Conflict(
+            f"cannot publish port {port.container_port}/{port.protocol}: on network {beside.name} of driver "
+            f"{beside.driver} packets don't pass the host",
+            hint="everybody on that network reaches the instance at its own address",
+        )
     raise Conflict(
         f"cannot publish port {port.container_port}/{port.protocol}: the instance is on "
         + (f"network {where}, which has no way out" if where else "no network")

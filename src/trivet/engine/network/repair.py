@@ -82,7 +82,7 @@ def _let_go(networks: Networks, running: set[str]) -> None:
 
 def _settled(networks: Networks, record: NetworkRecord) -> NetworkRecord:
     """Give a network another subnet if its own was taken by somebody else while its bridge wasn't there."""
-    if not record.chosen or rtnetlink.link(record.interface) or not rival(record):
+    if not (record.bridged and record.chosen) or rtnetlink.link(record.interface) or not rival(record):
         return record
     if any(endpoint.device for endpoint in networks.ledger.members(record)):
         return record  # instances that run have its addresses: `check` tells
@@ -95,13 +95,13 @@ def _problems(networks: Networks) -> Iterator[Finding]:
     for record in networks.ledger.networks():
         if problem := networks.drivers[record.driver].problem(record):
             yield Finding(object=f"network {record.name}", problem=problem, repair="make the bridge anew")
-        if record.subnet and (other := rival(record)):
+        if record.bridged and (other := rival(record)):
             problem = f"its subnet {record.subnet} is {other}'s too: packets may go there"
             repair = f"none: remove {other}, or the network"
             yield Finding(object=f"network {record.name}", problem=problem, repair=repair)
     if not forwarding.enabled():
         yield Finding(object="host", problem="net.ipv4.ip_forward is off", repair="turn it on")
-    if any(record.subnet6 for record in networks.ledger.networks()) and not forwarding.enabled(6):
+    if any(record.bridged and record.subnet6 for record in networks.ledger.networks()) and not forwarding.enabled(6):
         yield Finding(object="host", problem="net.ipv6.conf.all.forwarding is off", repair="turn it on")
     yield from _firewall_problems(networks)
     if not nftables.exists(networks.table):
@@ -116,7 +116,7 @@ def _problems(networks: Networks) -> Iterator[Finding]:
 
 def _firewall_problems(networks: Networks) -> Iterator[Finding]:
     """A firewall that drops by default is obeyed, but whoever wonders should hear of it (Docker sets one up)."""
-    bridge = next((record.interface for record in networks.ledger.networks() if record.interface), "")
+    bridge = next((record.interface for record in networks.ledger.networks() if record.bridged), "")
     for table, chain in nftables.forward_droppers():
         if bridge in nftables.show_chain(table, chain):
             continue  # somebody thought of it

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from trivet.client.schema import Port
-from trivet.engine.network.model import BRIDGE, Endpoint, NetworkRecord
+from trivet.engine.network.model import Endpoint, NetworkRecord
 from trivet.kernel import nftables
 from trivet.kernel.nftables import Chain, Set, Table
 
@@ -90,7 +90,7 @@ def table(
     name: str, networks: Iterable[NetworkRecord], endpoints: Iterable[Endpoint], closed: Mapping[int, Iterable[str]]
 ) -> Table:
     """Compute the whole table."""
-    bridges = [network for network in networks if network.driver == BRIDGE]
+    bridges = [network for network in networks if network.bridged]
     elements = [found for endpoint in endpoints for port in endpoint.ports if (found := element(endpoint, port))]
     return Table(
         name=name,
