@@ -84,7 +84,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store with a snapshotter of each form."""
     made = Store(tmp_path, request.param)
     yield made
-    made.overlay.layers.hide_all()
+    made.overlay.hide_all()
     made.records.close()
 
 
@@ -139,6 +139,58 @@ def test_root_directory_is_the_images(store: Store) -> None:
         assert inside(root, "stat -c '%a %u' .").split() == ["711", "42"]
     else:
         assert Path(root.lowers[0]).stat().st_size > 0
+
+
+def test_one_lower_for_all_layers(store: Store) -> None:
+    """However many layers an image has: one mount holds those kept as EROFS, one overlay those kept as directories."""
+    many = 20 if store.overlay.kind == Kind.OVERLAY else 60  # mount(8), which `inside` uses, ends at 4096 bytes
+    tars = [tar({f"d{index}": None, f"d{index}/f": b"%d" % index, "last": b"%d" % index}) for index in range(many)]
+    tars[10:10] = [tar({"d7/.wh.f": b"", ".wh.d8": b""})]
+    root = store.snapshotter.create("one", store.draft(*tars))
+    shown = inside(root, "cat last; echo; ls -d d* | wc -l; cat d9/f d0/f; echo; ls d7 | wc -l; ls -d d8 || true")
+    assert shown.split() == [f"{many - 1}", f"{many - 1}", "90", "0"]
+    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if f"{store.root}/" in line]
+    if store.overlay.kind == Kind.EROFS:
+        assert len(root.lowers) == 1
+    assert len(mounts) == (store.overlay.kind == Kind.EROFS and root.form == "mount")
+    store.snapshotter.remove("one")
+    store.snapshotter.prune([])
+    assert not any(f"{store.root}/" in line for line in Path("/proc/self/mounts").read_text().splitlines())
+
+
+def test_a_step_on_top_of_packed_layers(store: Store) -> None:
+    """What a build wrote stays the directory it was written in, whatever is below, and further layers lie upon it."""
+    if store.overlay.kind == Kind.COPY:
+        return
+    image = store.draft(LOWER, UPPER)
+    root = store.overlay.create("step", image)
+    inside(root, "echo new > n; rm -r dir; mkdir dir")
+    layer = store.images.layer(root)
+    assert layer is not None
+    store.overlay.adopt(root, image, layer)
+    top = tar({"dir/.wh.nothing": b"", ".wh.n": b"", "kept/.wh.z": b"", "kept/two": b"2", "fresh/.wh.x": b""})
+    further = store.content.add(top)
+    last = Layer(digest=further, size=len(top), media_type="tar", diff_id=further)
+    draft = image.with_layer(layer, history=History()).with_layer(last, history=History())
+    shown = inside(store.snapshotter.create("one", draft), "ls -R; cat kept/two").split()
+    assert shown == [".:", "b", "dir", "fresh", "kept", "./dir:", "./fresh:", "./kept:", "two", "2"]
+
+
+def test_layers_of_older_engines(store: Store) -> None:
+    """An EROFS layer without a tree beside it is mounted by itself, alone and below newer ones."""
+    if store.overlay.kind != Kind.EROFS:
+        return
+    old = store.draft(LOWER)
+    store.overlay.prepare(old)
+    store.overlay.stacks.discard(store.overlay.stacks.entries()[0])
+    store.overlay.layers.tree(old.layers[0].diff_id).unlink()
+    assert "a" in inside(store.snapshotter.create("one", old), "ls").split()
+    root = store.snapshotter.create("two", store.draft(LOWER, UPPER))
+    assert inside(root, "find . -type f | sort; cat b").splitlines() == ["./b", "./dir/new", "./kept/z", "two"]
+    store.overlay.hide_all()
+    store.overlay.show_all()
+    assert store.snapshotter.prune([old]) == 0 or store.snapshotter.form == "drive"
+    assert inside(root, "cat b") == "two"
 
 
 def test_empty_image(store: Store) -> None:

@@ -72,7 +72,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     await asyncio.to_thread(context.images.recover)
     if settings.snapshotter == Kind.EROFS:
         await asyncio.to_thread(context.overlay.layers.probe)
-    await asyncio.to_thread(context.overlay.layers.show_all)
+    await asyncio.to_thread(context.overlay.show_all)
     spool = settings.root / "tmp"
     spool.mkdir(mode=0o700, exist_ok=True)
     builder = _builder(settings, context)
@@ -135,7 +135,7 @@ def uninstall(settings: Settings) -> None:
             raise Conflict(f"cannot uninstall: instance {record.name} is running", hint="trivet stop it first")
         context.driver(record).release(record.plan)
     context.networks.remove_all()
-    context.overlay.layers.hide_all()
+    context.overlay.hide_all()
     Group(detect(), context.cgroup).remove()
     Offered(settings.run_dir).sweep()
     for name in ("i", "netns"):

@@ -185,11 +185,14 @@ class Images:
         self.unpack(record, report)
         return record
 
-    def unpack(self, image: ImageRecord | Draft, report: Report = silent) -> None:
-        """Unpack an image's layers now rather than for its first instance; nothing for another machine's image."""
+    def unpack(self, image: ImageRecord | Draft, report: Report = silent, *, part: bool = False) -> None:
+        """Unpack an image's layers now rather than for its first instance; nothing for another machine's image.
+
+        With `part` these aren't all of them yet.
+        """
         offered = image.config.platform if isinstance(image, Draft) else platforms.parse(image.platform)
         if "mount" in self.snapshotters and platforms.runs_here(offered):
-            self.snapshotters["mount"].prepare(image, relay(report))
+            self.snapshotters["mount"].prepare(image, relay(report), part=part)
 
     def draft(self, ref: str, platform: str = "") -> Draft:
         """Start a new image from one we have. Raises `WrongPlatform` if it is for another than `platform`."""

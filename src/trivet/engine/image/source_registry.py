@@ -63,7 +63,8 @@ async def _pull_from(
                 raise WrongPlatform(subject, str(image.platform), str(wanted))
             expected = adopt.record_of(image, found.manifest, digest=digest, chosen=found.digest, subject=subject)
             piles = [Draft(config=image, layers=expected.layers[: index + 1]) for index in range(len(expected.layers))]
-            await fetch.layers(found.manifest, [partial(images.unpack, pile, report) for pile in piles])
+            steps = [partial(images.unpack, pile, report, part=pile is not piles[-1]) for pile in piles]
+            await fetch.layers(found.manifest, steps)
         record, _ = adopt.describe(images.content, digest, found, subject=subject)
         name = Name(reference=str(reference), digest=digest, manifest=found.digest)
         return images.catalog.add(record, [name])

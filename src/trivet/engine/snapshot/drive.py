@@ -5,8 +5,8 @@
     ├── instance/<id>/{image,root.ext4}  what an instance writes (sparse), and the chain id of its image
     └── making/<random>                being made or deleted
 
-The EROFS file is made from the unpacked layers of the `mount` snapshotter, stacked by overlayfs in a mount
-namespace that only mkfs.erofs lives in: on the host nothing is mounted at any moment.
+The EROFS file is written from packed layers' trees and contents. Where a layer is unpacked, mkfs.erofs makes it from
+all of them, stacked by overlayfs in a mount namespace of its own: on the host nothing is mounted at any moment.
 """
 
 from __future__ import annotations
@@ -71,15 +71,15 @@ class DriveSnapshotter:
         for each in (directory, self._images, self._instances):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def prepare(self, image: Layered, report: Report = silent) -> None:
+    def prepare(self, image: Layered, report: Report = silent, *, part: bool = False) -> None:
         """Make the image's EROFS file if it isn't there."""
         target = self._image(image)
         if target.exists():
             return
         with self._work:
             if not target.exists():
-                self._overlay.prepare(image, report)
-                if not self._link_image(image, target):
+                self._overlay.prepare(image, report, part=True)
+                if not part and not self._link_image(image, target):
                     report("drive", "making the drive", 0, 0)
                     self._make_image(image, target)
 
@@ -135,21 +135,27 @@ class DriveSnapshotter:
         """Take the file of a lone layer that is kept as EROFS; False where there is none."""
         if len(image.layers) != 1:
             return False
-        file = self._overlay.layers.image(chain_ids(layer.diff_id for layer in image.layers)[0])
+        file = self._overlay.layers.whole(chain_ids(layer.diff_id for layer in image.layers)[0])
         if file is not None:
             target.hardlink_to(file)
         return file is not None
 
     def _make_image(self, image: Layered, target: Path) -> None:
-        program = _find("mkfs.erofs")
         with self._making.draft() as draft:
-            (draft / "view").mkdir()
             file = draft / target.name
-            done = spawn.run(make_image(program, self._overlay.view(image), draft / "view", file))
-            if done.code:
-                self._fail(f"drive {target.name[:12]}", file, done.error_output + done.output)
+            chains = chain_ids(layer.diff_id for layer in image.layers)
+            if not (chains and self._overlay.stacks.flatten(chains, file)):
+                self._pack(image, draft / "view", file)
             file.chmod(0o400)
             file.rename(target)
+
+    def _pack(self, image: Layered, view: Path, file: Path) -> None:
+        program = _find("mkfs.erofs")
+        view.mkdir()
+        self._overlay.prepare(image)
+        done = spawn.run(make_image(program, self._overlay.view(image), view, file))
+        if done.code:
+            self._fail(f"drive {file.name[:12]}", file, done.error_output + done.output)
 
     def _make_instance(self, instance: str, image: Layered) -> None:
         home = self._instances / instance

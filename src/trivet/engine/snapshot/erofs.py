@@ -2,6 +2,9 @@
 
     block 0 (superblock at 1024) │ contents, each from a block of its own │ large directories │ inodes
 
+Contents may also be in other files, the devices, which a table between superblock and directories lists. All blocks are
+counted in one row then: those of the image itself first, from `FAR` on those of its devices.
+
 Blocks have 4096 bytes, which every kernel with EROFS reads. Inodes are extended ones, 64 bytes, followed by their
 attributes and, where it fits in the block, a directory's or link's own data (Linux, fs/erofs/erofs_fs.h and
 Documentation/filesystems/erofs.rst).
@@ -9,10 +12,12 @@ Documentation/filesystems/erofs.rst).
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 import struct
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -26,10 +31,14 @@ BLOCK, BITS = 4096, 12
 SLOT = 32  # inodes are numbered by where they are, in slots
 MAGIC = 0xE0F5E1E2
 FIRST = 2 * SLOT  # inode number 0 means "no file" to readdir(3)
+FAR = 1 << 20  # blocks: an image whose contents are elsewhere is smaller than 4 GiB
 
-_SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sII44x")
+_SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sIHHH42x")
+_DEVICE = struct.Struct("<64sII56x")
+_DEVICE_TABLE = 8  # of what a kernel has to know (feature_incompat)
 _INODE = struct.Struct("<HHHHQIIIIqII16x")
 _DIRENT = struct.Struct("<QHBB")
+_TABLE_AT = 1024 + _DEVICE.size  # behind the superblock
 _PLAIN, _INLINE = 0, 2
 _EXTENDED = 1
 
@@ -51,14 +60,20 @@ _PREFIXES = (
 
 
 class ErofsWriter:
-    """Writes one image file. Context manager; the file is complete when `finish` has returned."""
+    """Writes one image file. Context manager; the file is complete when `finish` has returned.
 
-    def __init__(self, path: Path) -> None:
+    `devices` are the sizes of other files with contents, in blocks; `device_starts` tells where in the row they begin.
+    """
+
+    def __init__(self, path: Path, devices: Sequence[int] = ()) -> None:
         self._path = path
-        raw = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._devices = devices
+        if FAR + sum(devices) >= 1 << 32:
+            raise BudgetExceeded("blocks of 4096 bytes", 1 << 32)
+        raw = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._file = cast(io.BufferedWriter, os.fdopen(raw, "wb", 1 << 20))
-        self._at = BLOCK
-        self._file.write(bytes(BLOCK))
+        self._at = -(-(_TABLE_AT + len(devices) * _DEVICE.size) // BLOCK) * BLOCK if devices else BLOCK
+        self._file.write(bytes(self._at))
 
     def __enter__(self) -> ErofsWriter:
         return self
@@ -87,8 +102,32 @@ class ErofsWriter:
         self._at = end
         return start >> BITS
 
-    def finish(self, root: Inode) -> None:
-        """Write the inodes of a tree, and the superblock."""
+    def append(self, file: Path, blocks: int) -> int:
+        """Copy a file's blocks but its first; return by how much their numbers have grown."""
+        start, end = self._at, blocks * BLOCK
+        self._file.flush()
+        with file.open("rb") as source:
+            for at, stop in _pieces(source.fileno(), BLOCK, end):
+                place = at
+                while place < stop:
+                    where = start + place - BLOCK
+                    copied = os.copy_file_range(source.fileno(), self._file.fileno(), stop - place, place, where)
+                    if not copied:
+                        raise OSError(errno.EIO, "it is shorter than it was", str(file))
+                    place += copied
+        self._at = start + end - BLOCK
+        self._file.seek(self._at)
+        return (start >> BITS) - 1
+
+    def end(self) -> int:
+        """Leave it at contents, without a file system that shows them; return the number of blocks."""
+        self._file.truncate(self._at)
+        self._file.flush()
+        return self._at >> BITS
+
+    def finish(self, root: Inode) -> int:
+        """Write the inodes of a tree, and the superblock; return how many blocks the contents take."""
+        contents = self._at >> BITS
         inodes = _Inodes(self._at >> BITS)
         inodes.place(root)
         inode_area = inodes.serialize()
@@ -98,13 +137,42 @@ class ErofsWriter:
         blocks = (self._at >> BITS) + len(inodes.blocks) + len(inode_area) // BLOCK
         self._file.truncate(blocks * BLOCK)
         meta = (self._at >> BITS) + len(inodes.blocks)
+        if self._devices and blocks > FAR:
+            raise BudgetExceeded("blocks of 4096 bytes without contents", FAR)
         self._file.seek(1024)
         self._file.write(
             _SUPERBLOCK.pack(
-                MAGIC, 0, 0, BITS, 0, FIRST // SLOT, inodes.count, 0, 0, blocks, meta, 0, bytes(16), bytes(16), 0, 0
+                *(MAGIC, 0, 0, BITS, 0, FIRST // SLOT, inodes.count, 0, 0, blocks, meta, 0, bytes(16), bytes(16)),
+                *(_DEVICE_TABLE if self._devices else 0, 0, len(self._devices)),
+                _TABLE_AT // _DEVICE.size if self._devices else 0,
             )
         )
+        if self._devices:
+            self._file.seek(_TABLE_AT)
+            for size, start in zip(self._devices, device_starts(self._devices), strict=True):
+                self._file.write(_DEVICE.pack(b"", size, start))
         self._file.flush()
+        return contents
+
+
+def _pieces(file: int, at: int, end: int) -> Iterator[tuple[int, int]]:
+    """List from where to where a file has data, and no hole, between two places."""
+    while at < end:
+        try:
+            at = os.lseek(file, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole follows
+                return
+            raise
+        stop = min(os.lseek(file, at, os.SEEK_HOLE), end)
+        if at < stop:
+            yield at, stop
+        at = stop
+
+
+def device_starts(devices: Sequence[int]) -> list[int]:
+    """Tell where the first block of each device is in the row of all blocks."""
+    return [FAR + sum(devices[:index]) for index in range(len(devices))]
 
 
 class _Placed:

@@ -13,10 +13,10 @@ from trivet.engine.snapshot import tar
 from trivet.engine.snapshot.admission import AUFS, OPAQUE_MARK, WHITEOUT, Admission, safe_xattrs
 from trivet.engine.snapshot.erofs import ErofsWriter
 from trivet.engine.snapshot.inode import Inode, InodeTree, check_name, new_directory
+from trivet.engine.snapshot.merge import drop_idle_whiteouts
 from trivet.engine.snapshot.stream import Budget
 from trivet.engine.snapshot.tar import Entry, Reader, Source
 from trivet.engine.snapshot.tree import MalformedLayer, Parts
-from trivet.engine.snapshot.walk import descend
 from trivet.store.content import explaining_full
 
 MOST = 400_000  # entries that are held in memory; a layer with more of them is better unpacked
@@ -34,9 +34,10 @@ class TooMany(Exception):
     """A layer with more entries than are held in memory."""
 
 
-def index(source: Source, file: Path, *, budget: Budget, below: list[Path]) -> None:
-    """Turn a layer's tar into an EROFS image `file`, to be stacked on the directories `below` (topmost first).
+def index(source: Source, file: Path, *, budget: Budget, lowest: bool = True) -> tuple[Inode, int]:
+    """Write a layer's contents to `file`; return its tree, and how many blocks the contents take.
 
+    Of the lowest layer the file is a whole EROFS image. The tree of others has to be stacked on what is below.
     Raises `TooMany`, `MalformedTar`, `MalformedLayer`, `BudgetExceeded`, `StoreFull`; the file is for the caller to
     remove then.
     """
@@ -46,9 +47,12 @@ def index(source: Source, file: Path, *, budget: Budget, below: list[Path]) -> N
         for entry in reader:
             indexer.apply(entry, reader)
         reader.drain()
+        root = indexer.tree.root
+        if not lowest:
+            return root, writer.end()
         if indexer.whiteouts:
-            drop_idle_whiteouts(indexer.tree.root, below)
-        writer.finish(indexer.tree.root)
+            drop_idle_whiteouts(root, [])
+        return root, writer.finish(root)
 
 
 class Indexer:
@@ -173,22 +177,6 @@ class Indexer:
             child = pending.pop()
             child.links -= 1
             pending += (child.children or {}).values()
-
-
-def drop_idle_whiteouts(root: Inode, below: list[Path]) -> None:
-    """Drop whiteouts in directories that no layer below has a part of: overlayfs would list them as broken names."""
-    pending = [(root, below)]
-    while pending:
-        directory, lowers = pending.pop()
-        if directory.is_opaque:
-            lowers = []
-        names = directory.children or {}
-        if not lowers:
-            for name in [name for name, child in names.items() if child.is_whiteout]:
-                del names[name]
-        for name, child in names.items():
-            if child.children is not None:
-                pending.append((child, descend(lowers, os.fsdecode(name))[0]))
 
 
 def _dress(inode: Inode, entry: Entry, kind: int) -> None:

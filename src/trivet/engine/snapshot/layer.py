@@ -1,21 +1,23 @@
 """A directory of unpacked layers: each once, under its chain id, complete or not there.
 
 DIRECTORY/<chain id>/
-├── fs         the layer's files, as overlayfs wants a lower directory
-└── image      only where `fs` is the mount point of this EROFS file, and holds nothing of its own
+├── fs         the layer's files, as overlayfs wants a lower directory; nothing where the layer is packed:
+├── image      its contents, all in one file; of a lowest layer a whole EROFS image
+└── tree       its files without their contents (kept.py). Older engines' layers lack it: theirs is mounted at `fs`
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 
-from trivet.base.error import Corrupt, TrivetError, Unsupported
+from trivet.base.error import Corrupt, TrivetError
+from trivet.engine.snapshot import kept, point
+from trivet.engine.snapshot.erofs import ErofsWriter
 from trivet.engine.snapshot.extract import extract
 from trivet.engine.snapshot.index import TooMany, index
 from trivet.engine.snapshot.making import Making
@@ -24,7 +26,6 @@ from trivet.engine.snapshot.stream import Budget, LayerStream
 from trivet.engine.snapshot.tar import MalformedTar
 from trivet.engine.snapshot.tree import MalformedLayer, is_whiteout
 from trivet.engine.snapshot.walk import changes, locate
-from trivet.kernel.mount import READ_ONLY, mount, unmount
 from trivet.oci import digest as digests
 from trivet.oci.layer import Layer
 from trivet.store.content import ContentStore
@@ -38,21 +39,14 @@ class Kind(StrEnum):
     COPY = "copy"
 
 
+Below = Callable[[], list[Path]]
+
+
 class UnusableLayer(Corrupt):
     """A layer that is what its digest says, but can't be unpacked."""
 
     def __init__(self, layer: str, problem: TrivetError) -> None:
         super().__init__(f"layer {layer} cannot be unpacked: {problem.message}")
-
-
-class NotMountable(Unsupported):
-    """A kernel or a file system that can't mount EROFS from a file."""
-
-    def __init__(self, place: Path, error: OSError) -> None:
-        super().__init__(
-            f"cannot mount EROFS files of {place}: {error.strerror}",
-            hint="it takes Linux 6.12 and a disk's file system below; --snapshotter overlay works anywhere",
-        )
 
 
 class Layers:
@@ -64,7 +58,6 @@ class Layers:
         self._content = content
         self._budget = budget
         self._kind = kind
-        self._mounting = threading.Lock()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def fs(self, chain: str) -> Path:
@@ -72,17 +65,32 @@ class Layers:
         return self._directory / chain.partition(":")[2] / "fs"
 
     def ready(self, chain: str) -> bool:
-        """Tell whether a layer is there, and show it if it was hidden (the host was started anew)."""
-        place = self.fs(chain)
-        if not place.is_dir():
+        """Tell whether a layer is there, shown or not."""
+        return self.fs(chain).is_dir()
+
+    def packed(self, chain: str) -> bool:
+        """Tell whether a layer is there as a file of contents and a tree, to be stacked."""
+        return self.tree(chain).exists()
+
+    def contents(self, chain: str) -> Path:
+        """Name the file of a packed layer's contents."""
+        return self.fs(chain).with_name("image")
+
+    def tree(self, chain: str) -> Path:
+        """Name the file of a packed layer's tree."""
+        return self.fs(chain).with_name("tree")
+
+    def show(self, chain: str) -> bool:
+        """Make sure that an unpacked layer's directory shows it; False if the layer isn't there."""
+        if not self.ready(chain):
             return False
-        if place.with_name("image").exists() and not os.path.ismount(place):
-            self._show(place)
+        if self.contents(chain).exists():
+            point.show(self.fs(chain).parent)
         return True
 
-    def image(self, chain: str) -> Path | None:
-        """Name the EROFS file a layer is kept in, if it is."""
-        file = self.fs(chain).with_name("image")
+    def whole(self, chain: str) -> Path | None:
+        """Name the file of a lowest layer that is an EROFS image, if it is."""
+        file = self.contents(chain)
         return file if file.exists() else None
 
     def entries(self) -> list[Path]:
@@ -91,37 +99,43 @@ class Layers:
 
     def discard(self, path: Path) -> None:
         """Delete a layer."""
-        self._hide(path / "fs")
+        point.hide(path)
         self._making.discard(path)
 
     def show_all(self) -> None:
-        """Mount what isn't."""
+        """Mount what was and isn't."""
         for path in self.entries():
-            with suppress(NotMountable):  # whoever needs it is told
-                self.ready(f":{path.name}")
+            if (path / "image").exists() and not (path / "tree").exists():
+                with suppress(point.NotMountable):  # whoever needs it is told
+                    point.show(path)
 
     def hide_all(self) -> None:
         """Unmount what is mounted. Who uses it keeps it."""
         for path in self.entries():
-            self._hide(path / "fs")
+            point.hide(path)
 
     def probe(self) -> None:
-        """Raise `NotMountable` unless EROFS files can be mounted here."""
+        """Raise `NotMountable` unless EROFS files can be mounted here, one whose contents are in another, too."""
         with self._making.draft() as draft:
-            index(_Nothing(), draft / "image", budget=self._budget, below=[])
             (draft / "fs").mkdir()
-            self._show(draft / "fs")
-            unmount(draft / "fs")
+            root, blocks = index(_Nothing(), draft / "device", budget=self._budget)
+            with ErofsWriter(draft / "image", [blocks]) as writer:
+                writer.finish(root)
+            point.show(draft, [draft / "device"])
+            point.hide(draft)
 
-    def make(self, chain: str, layer: Layer, below: list[Path], report: Report, keep: threading.Lock) -> None:
-        """Unpack a layer onto those `below` (topmost first); `keep` is held while it gets its name."""
+    def make(self, chain: str, layer: Layer, below: Below | None, report: Report, keep: threading.Lock) -> None:
+        """Unpack a layer; `keep` is held while it gets its name.
+
+        `below` finds the directories under it, topmost first, if they have to be looked at; None for the lowest.
+        """
         try:
             self._make(chain, layer, below, report, keep, self._kind)
         except TooMany:
             self._make(chain, layer, below, report, keep, Kind.OVERLAY)
 
     def _make(
-        self, chain: str, layer: Layer, below: list[Path], report: Report, keep: threading.Lock, kind: Kind
+        self, chain: str, layer: Layer, below: Below | None, report: Report, keep: threading.Lock, kind: Kind
     ) -> None:
         """Unpack into a directory nobody knows, check the tar's digest, then give it its name."""
         short = digests.short(layer.digest)
@@ -131,9 +145,11 @@ class Layers:
             stream.watch(lambda done: report(short, "unpacking", done, layer.size))
             try:
                 if kind == Kind.EROFS:
-                    index(stream, draft / "image", budget=self._budget, below=below)
+                    kept.keep(
+                        draft / "tree", *index(stream, draft / "image", budget=self._budget, lowest=below is None)
+                    )
                 elif extract(stream, draft / "fs", budget=self._budget):
-                    drop_idle_whiteouts(draft / "fs", below)
+                    drop_idle_whiteouts(draft / "fs", below() if below else [])
             except (MalformedTar, MalformedLayer) as error:
                 raise UnusableLayer(short, error) from error
             if stream.diff_id != layer.diff_id:
@@ -141,7 +157,6 @@ class Layers:
             with keep:
                 if not self.fs(chain).is_dir():  # a build may have adopted the same layer meanwhile
                     draft.rename(self.fs(chain).parent)
-        self.ready(chain)
         report(short, "unpacked", layer.size, layer.size)
 
     @contextmanager
@@ -151,23 +166,6 @@ class Layers:
             LayerStream(file, subject=subject, budget=self._budget) as stream,
         ):
             yield stream
-
-    def _show(self, place: Path) -> None:
-        with self._mounting:
-            if os.path.ismount(place):
-                return
-            try:
-                mount(place.with_name("image"), place, "erofs", READ_ONLY)
-            except OSError as error:
-                raise NotMountable(self._directory, error) from error
-
-    def _hide(self, place: Path) -> None:
-        if os.path.ismount(place):
-            try:
-                unmount(place)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOENT):  # somebody else did
-                    raise
 
 
 class _Nothing:

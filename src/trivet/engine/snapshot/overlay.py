@@ -1,9 +1,11 @@
 """Root file systems as overlays: every layer unpacked once, a directory of its own for each instance.
 
 DIRECTORY/
-├── layer/<chain id>/              one layer, unpacked or as an EROFS file (layer.py)
+├── layer/<chain id>/              one layer, unpacked or packed (layer.py)
+├── stack/<chain id>/              packed layers as one file system, by the topmost of them (stack.py)
 ├── layer/empty/fs                 the lower directory of an image without layers
 ├── instance/<id>/{upper,work}     what an instance wrote; without `work`, a copy of everything it has
+│                 layers           what it needs: `layer/<chain id>` and `stack/<chain id>`, a line each
 └── making/<random>                being unpacked or deleted; whatever is found here at start-up is rubbish
 """
 
@@ -13,6 +15,7 @@ import os
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +25,7 @@ from trivet.engine.snapshot.layer import Kind, Layers, make_root
 from trivet.engine.snapshot.making import Making, disk_usage
 from trivet.engine.snapshot.pack import Packer
 from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
+from trivet.engine.snapshot.stack import Stacks
 from trivet.engine.snapshot.stream import Budget
 from trivet.engine.snapshot.walk import locate, merged
 from trivet.isolation.plan import Root
@@ -44,6 +48,7 @@ class OverlaySnapshotter:
         self._instances = directory / "instance"
         self._making = Making(directory / "making")
         self.layers = Layers(directory / "layer", self._making, content, budget or Budget(), kind)
+        self.stacks = Stacks(directory / "stack", self._making, self.layers)
         self._lock = threading.Lock()  # what exists; held for moments
         self._work = threading.Lock()  # making layers; held for seconds, taken before the other
         self._instances.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -51,17 +56,25 @@ class OverlaySnapshotter:
         for name in ("fs", "under"):
             make_root(self._empty / name)
 
-    def prepare(self, image: Layered, report: Report = silent) -> None:
-        """Unpack the layers that aren't there yet, bottom first."""
-        chains = chain_ids(layer.diff_id for layer in image.layers)
-        if all(self.layers.ready(chain) for chain in chains):
-            return
-        with self._work:
-            below: list[Path] = []
-            for chain, layer in zip(chains, image.layers, strict=True):
-                if not self.layers.ready(chain):
-                    self.layers.make(chain, layer, below, report, self._lock)
-                below.insert(0, self.layers.fs(chain))
+    def prepare(self, image: Layered, report: Report = silent, *, part: bool = False) -> None:
+        """Unpack the layers that aren't there yet, bottom first, and stack them."""
+        chains = _chains(image)
+        missing = not all(self.layers.ready(chain) for chain in chains)
+        if missing:
+            self._unpack(image, chains, report)
+        if not part and (missing or not self.stacks.ready(chains)):
+            with self._work:
+                self.stacks.make(chains, self._lock)
+
+    def show_all(self) -> None:
+        """Mount what a start of the host unmounted."""
+        self.layers.show_all()
+        self.stacks.show_all()
+
+    def hide_all(self) -> None:
+        """Unmount everything. Who uses it keeps it."""
+        self.stacks.hide_all()
+        self.layers.hide_all()
 
     def create(self, instance: str, image: Layered) -> Root:
         """Make an instance's upper and work directories over an image."""
@@ -71,7 +84,7 @@ class OverlaySnapshotter:
             with self._lock:
                 # Somebody may have pruned since `prepare`; once the instance names its layers nobody can.
                 if all(Path(lower).is_dir() for lower in lowers):
-                    self._make_instance(instance, lowers)
+                    self._make_instance(instance, lowers, _chains(image))
                     return self.root(instance, image)
 
     def root(self, instance: str, image: Layered) -> Root:
@@ -87,9 +100,8 @@ class OverlaySnapshotter:
         )
 
     def lowers(self, image: Layered) -> tuple[str, ...]:
-        """List the directories of an image's layers, topmost first, whether unpacked or not."""
-        chains = chain_ids(layer.diff_id for layer in image.layers)
-        return tuple(str(self.layers.fs(chain)) for chain in reversed(chains)) or (str(self._empty / "fs"),)
+        """List the directories that show an image's layers, topmost first, whether unpacked or not."""
+        return tuple(map(str, self.stacks.lowers(_chains(image)))) or (str(self._empty / "fs"),)
 
     def view(self, image: Layered) -> tuple[str, ...]:
         """List what to stack, topmost first, for a look at an image without an instance: overlayfs wants two."""
@@ -104,7 +116,7 @@ class OverlaySnapshotter:
         found = locate(self.lowers(image), path)
         if len(found) < 2:
             return found[0] if found else self._empty / "fs"
-        home = self.layers.fs(chain_ids(layer.diff_id for layer in image.layers)[-1]).parent
+        home = self.layers.fs(_chains(image)[-1]).parent
         merged_copy = home / f"merged-{digests.of(path.encode())[7:19]}"
         with self._work:
             if not merged_copy.is_dir():
@@ -137,20 +149,44 @@ class OverlaySnapshotter:
         self._making.discard(Path(root.upper).parent)
 
     def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
-        """Delete layers that no image of `keep` has, and what a crash left."""
-        needed = {EMPTY}
-        for image in keep:
-            needed |= {chain.partition(":")[2] for chain in chain_ids(layer.diff_id for layer in image.layers)}
+        """Delete layers and stacks that no image of `keep` has, and what a crash left."""
+        needed = {f"layer/{EMPTY}"}
         with self._work, self._lock:
+            for image in keep:
+                needed |= self._needs(_chains(image))
             for instance in self.instances():
                 with suppress(FileNotFoundError):  # removed just now
-                    needed.update((self._instances / instance / "layers").read_text().split())
-            useless = [path for path in self.layers.entries() if path.name not in needed]
-            useless += self._making.leftovers()
-            freed = sum(disk_usage(path) for path in useless)
-            for path in useless if not dry_run else ():
-                self.layers.discard(path)
+                    lines = (self._instances / instance / "layers").read_text().split()
+                    needed |= {line if "/" in line else f"layer/{line}" for line in lines}  # older engines' lines
+            stacks = [path for path in self.stacks.entries() if f"stack/{path.name}" not in needed]
+            layers = [path for path in self.layers.entries() if f"layer/{path.name}" not in needed]
+            rubbish = self._making.leftovers()
+            freed = sum(disk_usage(path) for path in (*stacks, *layers, *rubbish))
+            if not dry_run:
+                for path in stacks:
+                    self.stacks.discard(path)
+                for path in layers:
+                    self.layers.discard(path)
+                for path in rubbish:
+                    self._making.discard(path)
         return freed
+
+    def _needs(self, chains: list[str]) -> set[str]:
+        """Name the layers and stacks of an image."""
+        return {f"layer/{chain.partition(':')[2]}" for chain in chains} | {
+            f"stack/{name}" for name in self.stacks.names(chains)
+        }
+
+    def _stacked(self, chains: list[str]) -> list[Path]:
+        self.stacks.make(chains, self._lock)
+        return self.stacks.lowers(chains)
+
+    def _unpack(self, image: Layered, chains: list[str], report: Report) -> None:
+        with self._work:
+            for index, (chain, layer) in enumerate(zip(chains, image.layers, strict=True)):
+                if not self.layers.ready(chain):
+                    below = partial(self._stacked, chains[:index]) if index else None
+                    self.layers.make(chain, layer, below, report, self._lock)
 
     def _home(self, instance: str) -> Path:
         home = self._instances / instance
@@ -169,7 +205,7 @@ class OverlaySnapshotter:
                 extract(file, draft / "fs", whiteouts=False)
             (draft / "fs").rename(target)
 
-    def _make_instance(self, instance: str, lowers: tuple[str, ...]) -> None:
+    def _make_instance(self, instance: str, lowers: tuple[str, ...], chains: list[str]) -> None:
         home = self._instances / instance
         if home.exists():
             raise AlreadyExists(f"instance {instance} already has a writable layer")
@@ -179,5 +215,9 @@ class OverlaySnapshotter:
             else:
                 make_root(draft / "upper", like=Path(lowers[0]))
                 (draft / "work").mkdir(mode=0o700)
-            (draft / "layers").write_text("".join(f"{Path(lower).parent.name}\n" for lower in lowers))
+            (draft / "layers").write_text("".join(f"{name}\n" for name in sorted(self._needs(chains))))
             draft.rename(home)
+
+
+def _chains(image: Layered) -> list[str]:
+    return chain_ids(layer.diff_id for layer in image.layers)

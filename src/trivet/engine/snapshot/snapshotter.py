@@ -46,9 +46,10 @@ class Snapshotter(Protocol):
 
     form: Literal["mount", "drive"]
 
-    def prepare(self, image: Layered, report: Report = silent) -> None:
+    def prepare(self, image: Layered, report: Report = silent, *, part: bool = False) -> None:
         """Unpack what isn't unpacked yet. Idempotent; concurrent calls do the work once.
 
+        With `part` further layers of the image are still to come: what takes all of them is left for later.
         Raises `Corrupt` for a damaged or hostile layer, `Exhausted` when the disk is full; either
         way nothing half-made is left.
         """
