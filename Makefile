@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 # What the engine runs, and why. A reason is a comment to the shell: `\# ...`; a bare # would end the list for make.
 RUN_PACKAGES := \
 	qemu-system-x86  `\# the vm level; brings virtiofsd` \
+	qemu-utils       `\# disk images of other formats, thin disks` \
 	nftables         `\# published ports, masquerading` \
 	erofs-utils      `\# an image as a VM's read-only drive` \
 	e2fsprogs        `\# a VM's writable drive` \

@@ -140,7 +140,7 @@ def record_it(images: Images, raw: bytes, reference: str) -> None:
     digest = images.content.add(raw)
     parsed = manifests.parse(raw, subject=reference)
     assert isinstance(parsed, manifests.Manifest)
-    record, _ = adopt.describe(images.content, digest, adopt.Found(digest, parsed), subject=reference)
+    record = adopt.describe(images.content, digest, adopt.Found(digest, parsed), subject=reference)
     images.catalog.add(record, [Name(reference=reference, digest=digest, manifest=digest)])
 
 

@@ -25,6 +25,21 @@ async def upload(request: web.Request, directory: Path) -> AsyncIterator[BinaryI
         yield cast(BinaryIO, file)
 
 
+async def store(request: web.Request, path: Path) -> None:
+    """Write the request's body to a new file; what is zeros becomes holes."""
+    with path.open("xb") as file:
+        async for chunk in request.content.iter_chunked(CHUNK):
+            await asyncio.to_thread(_write_sparse, file, chunk)
+        file.truncate()
+
+
+def _write_sparse(file: BinaryIO, chunk: bytes) -> None:
+    if chunk.count(0) == len(chunk):
+        file.seek(len(chunk), os.SEEK_CUR)
+    else:
+        file.write(chunk)
+
+
 async def chunks(
     request: web.Request, pieces: AsyncIterator[bytes], headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:

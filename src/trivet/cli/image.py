@@ -6,9 +6,9 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 from trivet.base.error import NotFound
-from trivet.cli import value
+from trivet.cli import disk, value
 from trivet.cli.archive import input_, output_, result_of, write_out
-from trivet.cli.command import Command, flag, option
+from trivet.cli.command import Command, flag, option, under
 from trivet.cli.context import Context
 from trivet.cli.instance import each
 from trivet.cli.option import FILE, FILTER, IMAGE, repeated
@@ -34,7 +34,7 @@ def images(context: Context, args: Namespace) -> int:
     columns: list[Column[tuple[str, Image]]] = [
         Column("NAME", lambda pair: pair[0]),
         Column("ID", lambda pair: short(pair[1].id, args)),
-        Column("PLATFORM", lambda pair: pair[1].platform),
+        Column("PLATFORM", lambda pair: pair[1].platform + " (disk)" * (pair[1].kind == "disk")),
         Column("CREATED", lambda pair: age(pair[1].created)),
         Column("SIZE", lambda pair: human_size(pair[1].size)),
     ]
@@ -69,7 +69,9 @@ def load(context: Context, args: Namespace) -> int:
 
 
 def import_(context: Context, args: Namespace) -> int:
-    """Make an image of the tar of a root file system."""
+    """Make an image of the tar of a root file system, or of a disk image."""
+    if form := disk.format_of(args):
+        return disk.import_disk(context, args, form)
     with input_(None if args.archive == "-" else args.archive) as source:
         transfer = Transfer(choose(quiet=args.quiet), args.archive, "reading")
         steps = context.client.images.import_(
@@ -199,10 +201,22 @@ COMMANDS = {
             option("-m", "--message", metavar="TEXT", default="", help="comment for the history"),
             SILENT,
             *JSON,
-            option("archive", metavar="FILE", help="tar of a root file system, - for standard input", complete=FILE),
+            *under(
+                "disk images",
+                option("--format", choices=("tar", *disk.FORMATS), default="", help="of FILE (default: its name says)"),
+                option("--platform", metavar="OS/ARCH", default="", help="what it is for (default: this machine)"),
+                option("--firmware", choices=("bios", "uefi"), default="", help="what starts it"),
+            ),
+            option(
+                "archive",
+                metavar="FILE",
+                complete=FILE,
+                help="tar of a root file system, or a disk; - for standard input",
+            ),
             option("reference", metavar="NAME[:TAG]", nargs="?", default="", help="name to give it"),
         ),
-        examples=(("trivet import rootfs.tar.zst base:1", ""),),
+        about="A file called .qcow2, .raw, .vmdk, .vhd, .vhdx or .vdi is the disk of a machine.",
+        examples=(("trivet import rootfs.tar.zst base:1", ""), ("trivet image import disk.qcow2 debian-disk:12", "")),
     ),
     "tag": Command(
         tag,

@@ -12,6 +12,7 @@ from trivet.client.schema import BuildRequest, Image, ImageDetail, Progress, Rem
 from trivet.client.transport import Transport, filters, segment
 
 TAR = "application/x-tar"
+BYTES = "application/octet-stream"
 
 
 class Images:
@@ -67,6 +68,19 @@ class Images:
         """Make an image of one layer from the tar of a root file system."""
         query = {"reference": reference, "change": list(changes), "message": message}
         return self._transport.progress("POST", "/v1/images/import", query, archive, Content_Type=TAR)
+
+    def import_disk(
+        self, file: Body, reference: str = "", *, format: str, platform: str = "", firmware: str = "", name: str = ""
+    ) -> Iterator[Progress]:
+        """Make an image of a disk image file of `format`, called `name` in messages."""
+        query = {"reference": reference, "format": format, "platform": platform, "firmware": firmware, "file": name}
+        return self._transport.progress("POST", "/v1/images/import", query, file, Content_Type=BYTES)
+
+    def export_disk(self, ref: str, *, format: str, compress: bool = False) -> Response:
+        """Read a disk image as a file of `format`."""
+        return self._transport.request(
+            "GET", f"/v1/images/{segment(ref)}/disk", {"format": format, "compress": compress}
+        )
 
     def build(self, context: Body, request: BuildRequest) -> Iterator[Progress]:
         """Build from a tar of the context; the result has id and names."""

@@ -340,7 +340,10 @@ class TopRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """An image in the list: `id` is the digest of its configuration, `digest` of its manifest."""
+    """An image in the list: `id` is the digest of its configuration, `digest` of its manifest.
+
+    Of a disk image `virtual_size` is what a machine sees, `size` what is stored (bytes).
+    """
 
     id: str
     digest: str
@@ -349,6 +352,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     platform: str
     labels: dict[str, str] = {}
+    kind: Literal["files", "disk"] = "files"
+    virtual_size: int = 0
 
 
 class ImageDetail(msgspec.Struct, frozen=True, kw_only=True):
@@ -364,6 +369,8 @@ class ImageDetail(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any]
     history: list[dict[str, Any]]
     attestations: list[dict[str, Any]] = []
+    kind: Literal["files", "disk"] = "files"
+    virtual_size: int = 0
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from trivet.client.schema import (
 )
 from trivet.engine import inventory, keeping
 from trivet.engine.backup import Backups
+from trivet.engine.disk_image import DiskImages
 from trivet.engine.event import Events
 from trivet.engine.image import detail, lookup
 from trivet.engine.image.lookup import Listed
@@ -50,6 +51,7 @@ class Engine:
         self.spool = spool
         self.instances = Instances(context)
         self.backups = Backups(self)
+        self.disks = DiskImages(self)
 
     @property
     def events(self) -> Events:

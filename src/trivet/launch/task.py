@@ -7,6 +7,7 @@ import os
 import selectors
 import signal
 import time
+from collections.abc import Callable
 from typing import IO
 
 import msgspec
@@ -18,6 +19,7 @@ from trivet.launch.operation import Operation, encode
 
 STOP_GRACE = 2.0
 ERROR_LIMIT = 64 << 10  # the last words are kept, however much a hostile program says
+TICK = 0.2
 QUIET = 2.0  # how long output that a task's orphans hold open is listened to
 
 
@@ -35,16 +37,18 @@ def run(
     input: bytes | int | None = None,
     output: int | None = None,
     timeout: float | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Completed:
     """Carry out a plan without a monitor and wait for its end.
 
     `input` is bytes, a descriptor, or None for /dev/null. `output` is a descriptor that gets standard
-    output, which is collected otherwise; standard error is always collected. Raises `LaunchError` when
-    an operation failed, `LaunchTimeout` after killing what took too long.
+    output, which is collected otherwise; standard error is always collected. `check` is called several times a
+    second; what it raises ends the task. Raises `LaunchError` when an operation failed, `LaunchTimeout` after
+    killing what took too long.
     """
     with contextlib.ExitStack() as stack:
         task = _Task(operations, stack, input, output)
-        task.communicate(None if timeout is None else time.monotonic() + timeout)
+        task.communicate(None if timeout is None else time.monotonic() + timeout, check)
         return task.finish()
 
 
@@ -89,15 +93,18 @@ class _Task:
         self._selector.register(end, selectors.EVENT_READ, number)
         return keep(theirs, writing)
 
-    def communicate(self, deadline: float | None) -> None:
+    def communicate(self, deadline: float | None, check: Callable[[], None] | None) -> None:
         """Move bytes until every pipe has ended, or until what the task left behind is quiet for a moment."""
         while self._selector.get_map():
             quiet = None if self._ended in self._selector.get_map() else QUIET
             left = None if deadline is None else max(deadline - time.monotonic(), 0)
-            ready = self._selector.select(min((t for t in (quiet, left) if t is not None), default=None))
+            tick = TICK if check and quiet is None else None
+            ready = self._selector.select(min((t for t in (quiet, left, tick) if t is not None), default=None))
+            if check:
+                check()
             if not ready and quiet is not None:
                 return
-            if not ready:
+            if not ready and deadline is not None and time.monotonic() >= deadline:
                 raise LaunchTimeout("a task of the launcher did not end in time")
             for key, events in ready:
                 self._move(key, events)

@@ -33,7 +33,8 @@ async def rows(engine: Engine, wanted: Filters) -> list[dict[str, Any]]:
     return [
         _row(each)
         for each in found
-        if all(
+        if each.kind == "files"
+        and all(
             nanoseconds(each.created) > bound if key == "since" else nanoseconds(each.created) < bound
             for key, bound in bounds
         )

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from trivet.api.native.route import NDJSON, Route, answer, filters, flag, nothing, ref, required
 from trivet.api.stream import progress
-from trivet.api.transfer import download, upload
+from trivet.api.transfer import download, store, upload
 from trivet.base.error import InvalidArgument
 from trivet.client.schema import Image, ImageDetail, Progress, Removed
 from trivet.engine.engine import Engine
@@ -48,10 +48,30 @@ async def load(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def import_(engine: Engine, request: web.Request) -> web.StreamResponse:
     reference = request.query.get("reference", "")
+    if form := request.query.get("format", ""):
+        return await _import_disk(engine, request, reference, form)
     changes, message = request.query.getall("change", []), request.query.get("message", "")
     engine.check_image_name(reference)  # before a long upload, not after it
     async with upload(request, engine.spool) as file:
         return await progress(request, lambda report: engine.import_image(file, reference, changes, message, report))
+
+
+async def _import_disk(engine: Engine, request: web.Request, reference: str, form: str) -> web.StreamResponse:
+    platform, firmware = request.query.get("platform", ""), request.query.get("firmware", "")
+    engine.disks.check(reference, form, platform, firmware)
+    with engine.disks.room() as room:
+        path = room / "upload"
+        await store(request, path)
+        name = request.query.get("file", "")
+        return await progress(
+            request,
+            lambda report: engine.disks.import_(path, name, form, reference, platform, firmware, report),
+        )
+
+
+async def export(engine: Engine, request: web.Request) -> web.StreamResponse:
+    write = await engine.disks.export(ref(request), required(request, "format"), compress=flag(request, "compress"))
+    return await download(request, write, "application/octet-stream")
 
 
 async def save(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -79,15 +99,20 @@ ROUTES = (
         "POST",
         "/v1/images/import",
         import_,
-        "Make an image from a root file system's tar",
+        "Make an image from a root file system's tar, or with format from a disk image file",
         None,
         Progress,
-        ("reference", "change", "message"),
+        ("reference", "change", "message", "format", "platform", "firmware", "file"),
         NDJSON,
     ),
     Route("GET", "/v1/images/save", save, "Save images as a tar", None, None, ("name", "format"), "application/x-tar"),
     Route("GET", ONE, inspect, "Inspect an image", None, ImageDetail),
     Route("GET", ONE + "/sbom", bill, "Tell which packages an image holds, as SPDX 2.3", None, dict[str, Any]),
+    Route(
+        *("GET", ONE + "/disk", export, "Write a disk image as a file of a format"),
+        query=("format", "compress"),
+        stream="application/octet-stream",
+    ),
     Route("DELETE", ONE, remove, "Remove an image or one of its names", None, Removed, ("force",)),
     Route("GET", "/v1/content/{ref}/why", why, "Tell what keeps a blob", None, list[str]),
     Route("POST", ONE + "/tag", tag, "Give an image a further name", query=("target",)),

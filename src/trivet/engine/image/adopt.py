@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from trivet.base.error import Corrupt, Unsupported
+from trivet.engine.disk import index, model
 from trivet.engine.image.model import ImageRecord, WrongPlatform
 from trivet.oci import config as configs
 from trivet.oci import manifest as manifests
@@ -72,12 +73,12 @@ def resolve(
 
 
 def check_kind(manifest: Manifest, *, subject: str) -> None:
-    """Refuse artifacts. Raises `NotAnImage`."""
-    if manifest.config.media_type not in CONFIGS:
+    """Refuse artifacts that are no disk image either. Raises `NotAnImage`."""
+    if manifest.config.media_type not in CONFIGS and not model.is_disk(manifest):
         raise NotAnImage(subject, (manifest.artifact_type or manifest.config.media_type)[:100])
 
 
-def describe(content: ContentStore, digest: str, found: Found, *, subject: str) -> tuple[ImageRecord, Image]:
+def describe(content: ContentStore, digest: str, found: Found, *, subject: str) -> ImageRecord:
     """Build the record of an image all of whose parts are in the store. `digest` is what it was asked for by.
 
     Raises `MissingContent`, `NotAnImage`, `Corrupt`.
@@ -89,8 +90,31 @@ def describe(content: ContentStore, digest: str, found: Found, *, subject: str) 
             raise MissingContent(subject, part.digest)
         if content.size(part.digest) != part.size:
             raise Corrupt(f"image {subject} is corrupt: {part.digest} does not have the size its manifest says")
+    if model.is_disk(manifest):
+        return _disk(content, digest, found, subject)
     image = configs.parse(content.read(manifest.config.digest, limit=configs.LIMIT), subject=subject)
-    return record_of(image, manifest, digest=digest, chosen=found.digest, subject=subject), image
+    return record_of(image, manifest, digest=digest, chosen=found.digest, subject=subject)
+
+
+def _disk(content: ContentStore, digest: str, found: Found, subject: str) -> ImageRecord:
+    """Build the record of a disk image, whose index is held against its packs."""
+    manifest = found.manifest
+    index.read(content, manifest, subject)
+    disk = index.read_config(content, manifest, subject)
+    layers = tuple(
+        Layer(digest=each.digest, size=each.size, media_type=each.media_type, diff_id=each.digest)
+        for each in manifest.layers
+    )
+    return ImageRecord(
+        id=manifest.config.digest,
+        digest=digest,
+        manifest=found.digest,
+        layers=layers,
+        size=manifest.config.size + sum(layer.size for layer in layers),
+        platform=f"{disk.os}/{disk.architecture}",
+        created=(manifest.annotations or {}).get("org.opencontainers.image.created", "")[:40],
+        disk=disk,
+    )
 
 
 def record_of(image: Image, manifest: Manifest, *, digest: str, chosen: str, subject: str) -> ImageRecord:

@@ -33,7 +33,7 @@ def create(
         chosen = _chosen(drafts)
         own = adopt.Found(manifests[chosen].digest, stored[chosen])
         top = manifests[0].digest if len(manifests) == 1 else store_index(images, manifests, lease)
-        record, _ = adopt.describe(images.content, top, own, subject=", ".join(names) or "being built")
+        record = adopt.describe(images.content, top, own, subject=", ".join(names) or "being built")
         record = msgspec.structs.replace(record, origin=BUILT)
         return images.catalog.add(record, [Name(reference=name, digest=top, manifest=own.digest) for name in names])
 

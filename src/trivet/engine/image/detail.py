@@ -35,11 +35,13 @@ def view(record: ImageRecord) -> Row:
         size=record.size,
         platform=record.platform,
         labels=record.labels,
+        kind="disk" if record.disk else "files",
+        virtual_size=record.disk.virtual_size if record.disk else 0,
     )
 
 
-def inspect(content: ContentStore, record: ImageRecord, image: Image) -> ImageDetail:
-    """Show an image with its configuration as stored."""
+def inspect(content: ContentStore, record: ImageRecord, image: Image | None) -> ImageDetail:
+    """Show an image with its configuration as stored; a disk image has no `image`."""
     raw: dict[str, Any] = msgspec.json.decode(content.read(record.id, limit=configs.LIMIT))
     layers = [{"digest": each.digest, "size": each.size, "diff_id": each.diff_id} for each in record.layers]
     return ImageDetail(
@@ -52,13 +54,15 @@ def inspect(content: ContentStore, record: ImageRecord, image: Image) -> ImageDe
         layers=layers,
         config=raw,
         history=history(record, image),
+        kind="disk" if record.disk else "files",
+        virtual_size=record.disk.virtual_size if record.disk else 0,
     )
 
 
-def history(record: ImageRecord, image: Image) -> list[dict[str, Any]]:
+def history(record: ImageRecord, image: Image | None) -> list[dict[str, Any]]:
     """List an image's steps, newest first; a step has the digest and size of its layer, if it made one."""
     rows, layers = [], iter(record.layers)
-    for step in image.history or ():
+    for step in (image.history if image else None) or ():
         layer = None if step.empty_layer else next(layers, None)
         rows.append(
             {

@@ -11,6 +11,9 @@ from typing import Any
 import msgspec
 
 from trivet.client import schema
+from trivet.engine.disk.base import Bases
+from trivet.engine.disk.disk import Disks
+from trivet.engine.disk.model import IsDisk
 from trivet.engine.image import (
     assemble,
     attestation,
@@ -72,6 +75,7 @@ class Images:
         self.catalog = Catalog(records)
         self.partials = Partials(content)
         self.fetching = Locks()
+        self.disks = Disks(self, Bases(content.root.with_name("disk"), content))
         self.users: Callable[[str], Sequence[str]] = lambda key: ()
         self.holders: builtins.list[Callable[[], Iterable[collect.Root]]] = []
         self.unpacked: builtins.list[Callable[[], Iterable[Layered]]] = []
@@ -96,14 +100,21 @@ class Images:
         return self.catalog.find(ref)[0]
 
     def usable(self, ref: str) -> ImageRecord:
-        """Find an image to be run or built upon. Raises `ImageNotFound`; `ImageRefused` if the policy forbids it."""
+        """Find an image to be run or built upon.
+
+        Raises `ImageNotFound`; `IsDisk`; `ImageRefused` if the policy forbids it.
+        """
         record = self.find(ref)
+        if record.disk:
+            raise IsDisk(ref)
         if not ref.startswith(bootstrap.SCHEME):
             self.trust.use(*self.catalog.find(ref), ref)
         return record
 
     def config(self, record: ImageRecord) -> Image:
-        """Read an image's configuration."""
+        """Read an image's configuration. Raises `IsDisk`."""
+        if record.disk:
+            raise IsDisk(detail.title(record), "read the files of")
         return configs.parse(self.content.read(record.id, limit=configs.LIMIT), subject=detail.title(record))
 
     def view(self, record: ImageRecord) -> schema.Image:
@@ -113,12 +124,14 @@ class Images:
     def inspect(self, ref: str) -> schema.ImageDetail:
         """Show everything about an image."""
         record = self.find(ref)
-        shown = detail.inspect(self.content, record, self.config(record))
+        shown = detail.inspect(self.content, record, None if record.disk else self.config(record))
         return msgspec.structs.replace(shown, attestations=self._attestations(record))
 
     def bill(self, ref: str) -> dict[str, Any]:
         """Tell which packages an image holds, as SPDX 2.3: the bill attached to it, or else one made now."""
         record, name = self.catalog.find(ref)
+        if record.disk:
+            raise IsDisk(ref, "list the packages of")
         manifest = name.manifest if name else record.manifest
         attached = [each for each in self.attestations.of(manifest) if each.kind == attestation.SPDX]
         title = name.familiar if name else record.id
@@ -128,7 +141,7 @@ class Images:
     def history(self, ref: str) -> builtins.list[dict[str, Any]]:
         """List how an image came about, newest first, with the size of each step's layer."""
         record = self.find(ref)
-        return detail.history(record, self.config(record))
+        return detail.history(record, None if record.disk else self.config(record))
 
     def tag(self, ref: str, target: str) -> ImageRecord:
         """Give an image a further name, taking it from another image that may have it."""
@@ -190,6 +203,8 @@ class Images:
 
         With `part` these aren't all of them yet.
         """
+        if isinstance(image, ImageRecord) and image.disk:
+            return
         offered = image.config.platform if isinstance(image, Draft) else platforms.parse(image.platform)
         if "mount" in self.snapshotters and platforms.runs_here(offered):
             self.snapshotters["mount"].prepare(image, relay(report), part=part)

@@ -147,7 +147,7 @@ def _oci_image(content: ContentStore, descriptor: Descriptor) -> _Ready:
     if not content.exists(descriptor.digest):
         raise adopt.MissingContent(subject, descriptor.digest)
     found = adopt.resolve(content, descriptor.digest, platforms.host(), subject=subject, fits=content.exists)
-    record, _ = adopt.describe(content, descriptor.digest, found, subject=subject)
+    record = adopt.describe(content, descriptor.digest, found, subject=subject)
     names = [Name(reference=name, digest=descriptor.digest, manifest=found.digest)] if name else []
     return _Ready(record, names)
 

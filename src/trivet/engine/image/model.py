@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from trivet.base.error import Conflict, NotFound, Unsupported
+from trivet.engine.disk.model import Disk
 from trivet.oci import reference as references
 from trivet.oci.digest import Digest
 from trivet.oci.layer import Layer
@@ -36,7 +37,8 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `digest` and `manifest` are as in `Name`, for the image as it first came. `size` counts the
     configuration and the layers as stored, in bytes. An image without names was replaced by a newer one.
-    `origin` is as in `trust`: "" is a registry.
+    `origin` is as in `trust`: "" is a registry. With `disk` it is a disk image, and its layers are that one's
+    index and packs.
     """
 
     id: Digest
@@ -49,6 +51,7 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[Name, ...] = ()
     labels: dict[str, str] = {}
     origin: str = ""
+    disk: Disk | None = None
 
 
 class ImageNotFound(NotFound):

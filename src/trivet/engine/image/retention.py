@@ -71,7 +71,7 @@ def prune(images: Images, *, every: bool, dry_run: bool) -> Removed:
         for record in going:
             images.catalog.delete(record.id)
     names = [name for record in going for name in detail.names(record)]
-    freed = sweep(images) + images.partials.drop()
+    freed = sweep(images) + images.partials.drop() + images.disks.bases.prune(_running(images))
     return Removed(untagged=names, deleted=[record.id for record in going], freed=freed)
 
 
@@ -83,7 +83,8 @@ def sweep(images: Images) -> int:
     known = {digest for record in images.catalog.all() for digest in _digests(images, record)}
     images.trust.forget(known)
     images.attestations.forget(known)
-    return freed + sum(snapshotter.prune(keep) for snapshotter in images.snapshotters.values())
+    bases = images.disks.bases.prune([record.id for record in images.catalog.all() if record.disk])
+    return freed + bases + sum(snapshotter.prune(keep) for snapshotter in images.snapshotters.values())
 
 
 def _digests(images: Images, record: ImageRecord) -> set[str]:
@@ -147,6 +148,11 @@ def _drop(images: Images, record: ImageRecord) -> None:
         images.catalog.delete(record.id)
 
 
+def _running(images: Images) -> list[str]:
+    """List the disk images that machines are made of; the others' bases can be made again."""
+    return [record.id for record in images.catalog.all() if record.disk and images.users(record.id)]
+
+
 def _unpacked(images: Images) -> Iterator[Layered]:
     for source in images.unpacked:
         yield from source()
@@ -159,6 +165,6 @@ def _preview(images: Images, going: list[ImageRecord]) -> Removed:
     freed = collect.collect(images.content, kept, dry_run=True).freed
     keep = [*(record for record in images.catalog.all() if record.id not in gone), *_unpacked(images)]
     freed += sum(snapshotter.prune(keep, dry_run=True) for snapshotter in images.snapshotters.values())
-    freed += images.partials.drop(dry_run=True)
+    freed += images.partials.drop(dry_run=True) + images.disks.bases.prune(_running(images), dry_run=True)
     names = [name for record in going for name in detail.names(record)]
     return Removed(untagged=names, deleted=sorted(gone), freed=freed)

@@ -90,6 +90,8 @@ def _annotations(name: Name) -> dict[str, str]:
 def _docker_manifest(found: list[tuple[ImageRecord, Name | None]]) -> bytes:
     rows: dict[str, dict[str, Any]] = {}
     for record, name in found:
+        if record.disk:  # `docker load` could do nothing with it
+            continue
         layers = [str(layout.blob(layer.digest)) for layer in record.layers]
         fresh = {"Config": str(layout.blob(record.id)), "RepoTags": [], "Layers": layers}
         row = rows.setdefault(record.id, fresh)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trivet.base.error import Corrupt, Denied, NotFound, Unauthenticated, Unavailable
 from trivet.client.schema import Progress
+from trivet.engine.disk.model import is_disk
 from trivet.engine.image import adopt
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageRecord, Name, WrongPlatform
@@ -58,6 +59,9 @@ async def _pull_from(
             digest, found = await fetch.manifests(wanted)
             adopt.check_kind(found.manifest, subject=subject)
             await images.trust.admit(registry, place.path, reference, (digest, found.digest))
+            if is_disk(found.manifest):
+                await fetch.disk(found.manifest)
+                return await asyncio.to_thread(_name, images, reference, digest, found)
             image = await fetch.config(found.manifest)
             if not platforms.matches(wanted, image.platform):
                 raise WrongPlatform(subject, str(image.platform), str(wanted))
@@ -65,9 +69,14 @@ async def _pull_from(
             piles = [Draft(config=image, layers=expected.layers[: index + 1]) for index in range(len(expected.layers))]
             steps = [partial(images.unpack, pile, report, part=pile is not piles[-1]) for pile in piles]
             await fetch.layers(found.manifest, steps)
-        record, _ = adopt.describe(images.content, digest, found, subject=subject)
-        name = Name(reference=str(reference), digest=digest, manifest=found.digest)
-        return images.catalog.add(record, [name])
+        return _name(images, reference, digest, found)
+
+
+def _name(images: Images, reference: Reference, digest: str, found: adopt.Found) -> ImageRecord:
+    """Record what is here completely under the name it was asked for by."""
+    record = adopt.describe(images.content, digest, found, subject=reference.familiar)
+    name = Name(reference=str(reference), digest=digest, manifest=found.digest)
+    return images.catalog.add(record, [name])
 
 
 class _Fetch:
@@ -110,6 +119,11 @@ class _Fetch:
         await self._blob(manifest.config)
         raw = await asyncio.to_thread(self._content.read, manifest.config.digest, limit=configs.LIMIT)
         return configs.parse(raw, subject=subject)
+
+    async def disk(self, manifest: Manifest) -> None:
+        """Fetch all of a disk image; it is put together when it is first used."""
+        await self._blob(manifest.config)
+        await self.layers(manifest, [lambda: None] * len(manifest.layers))
 
     async def layers(self, manifest: Manifest, unpack: Sequence[Callable[[], None]]) -> None:
         """Fetch the layers, each once, a few at a time; call each layer's `unpack` when it and those below are there.
