@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,19 @@ def test_a_pipe_will_do(daemon: Daemon, raw: Path) -> None:
     daemon.ok("image", "import", "-q", "--format", "raw", "-", "piped:1", input=raw.read_bytes())
     done = daemon.trivet("image", "export", "-q", "--format", "raw", "piped:1")
     assert done.stdout == raw.read_bytes()
+
+
+def test_an_appliance_comes_and_goes(daemon: Daemon, disk: str, raw: Path, tmp_path: Path) -> None:
+    """An image goes out as OVA, and comes back from it and from the OVF and its files in a directory."""
+    daemon.ok("image", "export", "-q", disk, tmp_path / "box.ova")
+    with tarfile.open(tmp_path / "box.ova") as archive:
+        archive.extractall(tmp_path / "open")
+    for name, path in (("ova:1", tmp_path / "box.ova"), ("ovf:1", tmp_path / "open" / "test-disk.ovf")):
+        result = json.loads(daemon.ok("image", "import", "-q", "--json", path, name))
+        assert (result["name"], result["machine"]["firmware"]) == (name, "uefi")
+        back = tmp_path / "back.raw"
+        daemon.ok("image", "export", "-q", name, back)
+        assert back.read_bytes() == raw.read_bytes()
+    (tmp_path / "open" / "test-disk-disk1.vmdk").unlink()
+    done = daemon.trivet("image", "import", "-q", tmp_path / "open" / "test-disk.ovf", "lost:1")
+    assert b"is missing" in done.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from argparse import Namespace
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from trivet.cli.archive import input_, output_, result_of
@@ -13,9 +15,10 @@ from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
 from trivet.cli.option import FILE, IMAGE
 from trivet.cli.progress import Transfer, choose, follow
-from trivet.client.connection import Response
+from trivet.client.archive import tar_writer
+from trivet.client.connection import Body, Response, Writer
 
-FORMATS = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi")
+FORMATS = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "ova")
 SUFFIXES = {f".{name}": name for name in FORMATS}
 MAGIC = {b"QFI\xfb": "qcow2", b"KDMV": "vmdk", b"vhdxfile": "vhdx", b"conectix": "vhd"}
 
@@ -28,6 +31,8 @@ def format_of(args: Namespace) -> str:
     if args.format:
         return "" if args.format == "tar" else str(args.format)
     suffix = Path(args.archive).suffix.lower()
+    if suffix == ".ovf":
+        return "ova"
     if suffix in (".img", ".iso"):
         raise Misuse(f"{args.archive}: {suffix} does not say what is in it", hint="--format raw, qcow2, ... says it")
     form = SUFFIXES.get(suffix, "")
@@ -49,10 +54,14 @@ def import_disk(context: Context, args: Namespace, form: str) -> int:
     """Make an image of a disk image file."""
     if args.change or args.message:
         raise Misuse("--change and --message are for root file systems: a disk image has no configuration to change")
-    with input_(None if args.archive == "-" else args.archive) as source:
+    with ExitStack() as stack:
         transfer = Transfer(choose(quiet=args.quiet), args.archive, "reading")
+        if args.archive.lower().endswith(".ovf"):
+            body: Body = partial(_beside, Path(args.archive))
+        else:
+            body = transfer.sender(stack.enter_context(input_(None if args.archive == "-" else args.archive)))
         steps = context.client.images.import_disk(
-            transfer.sender(source),
+            body,
             args.reference,
             format=form,
             platform=args.platform,
@@ -62,6 +71,19 @@ def import_disk(context: Context, args: Namespace, form: str) -> int:
         result = follow(steps, display=transfer)
     result_of(args, result, "id")
     return 0
+
+
+def _beside(description: Path, writer: Writer) -> None:
+    """Pack an OVF description and those files beside it that it mentions, as an OVA has them."""
+    text = description.read_text(errors="replace")
+    names = [description.name, description.with_suffix(".mf").name]
+    names += [
+        each.name for each in sorted(description.parent.iterdir()) if each.name in text and each.name not in names
+    ]
+    with tar_writer(writer) as archive:
+        for each in map(description.with_name, names):
+            if each.is_file() and not each.is_symlink():
+                archive.add(each, each.name)
 
 
 def export(context: Context, args: Namespace) -> int:

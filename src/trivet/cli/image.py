@@ -215,7 +215,8 @@ COMMANDS = {
             ),
             option("reference", metavar="NAME[:TAG]", nargs="?", default="", help="name to give it"),
         ),
-        about="A file called .qcow2, .raw, .vmdk, .vhd, .vhdx or .vdi is the disk of a machine.",
+        about="A file called .qcow2, .raw, .vmdk, .vhd, .vhdx or .vdi is the disk of a machine,\n"
+        "one called .ova or .ovf has several perhaps: NAME:TAG, NAME-disk2:TAG, ...",
         examples=(("trivet import rootfs.tar.zst base:1", ""), ("trivet image import disk.qcow2 debian-disk:12", "")),
     ),
     "tag": Command(

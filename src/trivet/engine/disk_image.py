@@ -9,13 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from trivet.engine.disk import disk, model
+import msgspec
+
+from trivet.engine.disk import appliance, disk, model
 from trivet.engine.image import detail
+from trivet.engine.image.model import ImageRecord
 from trivet.engine.image.progress import Report, late, silent
 from trivet.oci import reference as references
 
 if TYPE_CHECKING:
     from trivet.engine.engine import Engine
+
+OVA = "ova"
 
 
 class DiskImages:
@@ -27,7 +32,7 @@ class DiskImages:
 
     def check(self, reference: str, form: str, platform: str = "", firmware: str = "") -> None:
         """Raise what is wrong with a wish to import, before a long upload."""
-        disk.describe("", Path(), form, platform, firmware)
+        disk.describe("", Path(), "raw" if form == OVA else form, platform, firmware)
         if reference:
             references.parse(reference)
 
@@ -39,14 +44,34 @@ class DiskImages:
         self, path: Path, name: str, form: str, reference: str, platform: str, firmware: str, report: Report = silent
     ) -> dict[str, Any]:
         """Make an image of a disk image file, called `name` in messages."""
+        if form == OVA:
+            return await self._appliance(path, name, reference, platform, firmware, report)
         source = disk.describe(name, path, form, platform, firmware)
         record = await asyncio.to_thread(self._disks.import_, source, reference, late(report))
-        shown = detail.title(record)
+        return self._made(record, reference)
+
+    async def _appliance(
+        self, path: Path, name: str, reference: str, platform: str, firmware: str, report: Report
+    ) -> dict[str, Any]:
+        """Make images of the disks of an OVA."""
+        told = disk.describe(name, path, "raw", platform, firmware)
+        wish = appliance.Wish(
+            path=path, name=told.name, platform=told.platform, firmware=told.firmware, reference=reference
+        )
+        machine, records = await asyncio.to_thread(appliance.import_, self._disks, wish, late(report))
+        made = [self._made(record, appliance.name_of(reference, number)) for number, record in enumerate(records, 1)]
+        first = made[0] if made else {"name": "", "id": "", "digest": ""}
+        return {**first, "disks": made, "machine": msgspec.to_builtins(machine)}
+
+    def _made(self, record: ImageRecord, reference: str) -> dict[str, Any]:
+        shown = references.parse(reference).tagged().familiar if reference else detail.title(record)
         self._engine.events.emit("image", "import", record.id, shown)
         return {"name": shown, "id": record.id, "digest": record.digest}
 
     async def export(self, ref: str, form: str, *, compress: bool) -> Callable[[BinaryIO], None]:
         """Prepare to write a disk image as a file; what is returned does it."""
-        wanted = model.format_of(form)
         await asyncio.to_thread(self._disks.find, ref)
+        if form == OVA:
+            return partial(appliance.export, self._disks, ref)
+        wanted = model.format_of(form)
         return partial(self._disks.export, ref, wanted, compress=compress)
