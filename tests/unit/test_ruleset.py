@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from trivet.client.schema import Port
+from trivet.engine.network import guard
 from trivet.engine.network.model import Endpoint, Form, NetworkRecord
 from trivet.engine.network.ruleset import Element, element, table
 
@@ -57,7 +59,19 @@ CASES = {
 def test_table(case: str) -> None:
     """The table is what it was when somebody last read it."""
     networks, endpoints, closed = CASES[case]
-    text = table("trivet", networks, endpoints, closed).render()
+    same(case, table("trivet", networks, endpoints, closed).render())
+
+
+def test_guard() -> None:
+    """So is the one that says who instances may be; each of its elements is the same in both forms."""
+    one = msgspec.structs.replace(WEB, device="tv0123456789", mac="02:74:ac:18:00:02", address6="fd00::2")
+    same("guard", guard.table("trivet", [FRONT, HOST], [one, PROCESS]).render())
+    sizes = {"guarded": 16, "own_mac": 24, "own_address": 20, "own_address6": 32, "own_target": 32}
+    for mark in guard.marks(one, FRONT):
+        assert len(mark.key) == sizes[mark.set]
+
+
+def same(case: str, text: str) -> None:
     golden = GOLDEN / f"{case}.nft"
     if os.environ.get("TRIVET_REGENERATE"):
         golden.parent.mkdir(exist_ok=True)

@@ -43,14 +43,14 @@ _BATCH_BEGIN, _BATCH_END = 16, 17
 _GETCHAIN, _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 4, 1, 3, 4, 5
 _HOOK_NUMBER, _FORWARD, _DROP = 1, 2, 0
 _GETTABLE, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 1, 12, 13, 14
-_FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}
+_FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 _TABLE_NAME = 1
 _ELEMENTS_TABLE, _ELEMENTS_SET, _ELEMENTS = 1, 2, 3
 _ELEMENT, _KEY, _DATA, _VALUE = 1, 1, 2, 1
 _POSITION = re.compile(r"/dev/stdin:(\d+):\d+-\d+: Error: (.*)")
 _TIMEOUT = 20
 
-Part = ipaddress.IPv4Address | ipaddress.IPv6Address | int
+Part = ipaddress.IPv4Address | ipaddress.IPv6Address | int | bytes
 
 
 class RulesetError(Internal):
@@ -62,7 +62,10 @@ class RulesetError(Internal):
 
 
 class Set(msgspec.Struct, frozen=True, kw_only=True):
-    """A named set, or a map when `value` is given; `elements` are in nft's syntax."""
+    """A named set, or a map when `value` is given; `elements` are in nft's syntax.
+
+    A key is of types ("ipv4_addr . inet_service") or, with an @ in it, of expressions ("iifname . @th,64,128").
+    """
 
     name: str
     key: str
@@ -97,13 +100,14 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join([*lines, "}", ""])
 
 
-def replace(table: Table) -> None:
-    """Load a table in place of what has its name, in one transaction.
+def replace(*tables: Table) -> None:
+    """Load tables in place of what has their names, all in one transaction.
 
     Raises `RulesetError` naming the rule, `Unsupported` when nft is not installed, `Denied` without CAP_NET_ADMIN.
     """
-    name = f"{table.family} {table.name}"
-    _run(table.name, f"table {name}\ndelete table {name}\n{table.render()}")
+    names = [f"{table.family} {table.name}" for table in tables]
+    gone = "".join(f"table {name}\ndelete table {name}\n" for name in names)
+    _run(" and ".join(names), gone + "".join(table.render() for table in tables))
 
 
 def remove(name: str, family: str = "inet") -> None:
@@ -118,8 +122,11 @@ def exists(name: str, family: str = "inet") -> bool:
 
 
 def join(*parts: Part) -> bytes:
-    """Pack a key or value: addresses and ports (u16, network order); of several, each is padded to four bytes."""
-    packed = [part.to_bytes(2, "big") if isinstance(part, int) else part.packed for part in parts]
+    """Pack a key or value: addresses, ports (u16, network order), bytes; of several, each is padded to four bytes."""
+    packed = [
+        part if isinstance(part, bytes) else part.to_bytes(2, "big") if isinstance(part, int) else part.packed
+        for part in parts
+    ]
     if len(packed) == 1:
         return packed[0]
     return b"".join(item + bytes(-len(item) % 4) for item in packed)
@@ -131,16 +138,21 @@ def add_element(table: str, name: str, key: bytes, value: bytes = b"", family: s
 
 
 def exchange_elements(
-    table: str, old: Sequence[tuple[str, bytes]], new: Sequence[tuple[str, bytes, bytes]], family: str = "inet"
+    table: str,
+    old: Sequence[tuple[str, bytes]],
+    new: Sequence[tuple[str, bytes, bytes]],
+    family: str = "inet",
+    *,
+    exclusive: bool = True,
 ) -> None:
     """Delete (map, key) pairs and add (map, key, value) in one transaction: no packet sees anything in between.
 
-    Raises FileNotFoundError when one of the old isn't there, FileExistsError when one of the new is: nothing is done.
+    Raises FileNotFoundError when one of the old isn't there, and when `exclusive` FileExistsError when one of the new
+    is: nothing is done then.
     """
+    flags = CREATE | EXCLUSIVE if exclusive else CREATE
     gone = [_message(_DELSETELEM, 0, family, table, name, _element(key)) for name, key in old]
-    come = [
-        _message(_NEWSETELEM, CREATE | EXCLUSIVE, family, table, name, _element(key, value)) for name, key, value in new
-    ]
+    come = [_message(_NEWSETELEM, flags, family, table, name, _element(key, value)) for name, key, value in new]
     _batch(table, [*gone, *come])
 
 
@@ -212,7 +224,8 @@ def _keys(answer: bytes) -> Iterator[bytes]:
 def _render_set(item: Set) -> list[str]:
     kind, types = ("map", f"{item.key} : {item.value}") if item.value else ("set", item.key)
     elements = [f"\t\telements = {{ {', '.join(item.elements)} }}"] if item.elements else []
-    return [f"\t{kind} {item.name} {{", f"\t\ttype {types}", *elements, "\t}"]
+    word = "typeof" if "@" in item.key else "type"
+    return [f"\t{kind} {item.name} {{", f"\t\t{word} {types}", *elements, "\t}"]
 
 
 def _run(table: str, script: str) -> None:

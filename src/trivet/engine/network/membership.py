@@ -106,6 +106,7 @@ def detach(networks: Networks, instance: str) -> None:
     namespace.remove(path(networks, instance))  # takes what is in it along, in the background
     for endpoint in members:
         networks.ledger.save(msgspec.structs.replace(endpoint, device=""))
+    networks.guard.drop([(endpoint, networks.ledger.network(endpoint.network)) for endpoint in members])
 
 
 def path(networks: Networks, instance: str) -> Path:
@@ -128,6 +129,10 @@ def default_routes(pairs: Sequence[Pair]) -> dict[str, frozenset[int]]:
 def _attach(
     networks: Networks, record: NetworkRecord, endpoint: Endpoint, ways: dict[str, frozenset[int]]
 ) -> Attachment:
+    try:
+        networks.guard.add(endpoint, record)  # before there is an interface that could send
+    except FileNotFoundError:
+        networks.load()
     return networks.drivers[record.driver].attach(record, endpoint, ways.get(record.id, frozenset()))
 
 
@@ -158,6 +163,7 @@ def _leave(networks: Networks, instance: str, stays: set[str]) -> None:
 def _forget(networks: Networks, record: NetworkRecord, endpoint: Endpoint) -> None:
     networks.drivers[record.driver].detach(endpoint)
     networks.ledger.free(endpoint)
+    networks.guard.drop([(endpoint, record)])
 
 
 def _reserve(

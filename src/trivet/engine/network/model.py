@@ -20,9 +20,10 @@ COMMUNICATION = "com.docker.network.bridge.enable_icc"
 BINDING = "com.docker.network.bridge.host_binding_ipv4"
 BRIDGE_NAME = "com.docker.network.bridge.name"
 MTU = "com.docker.network.driver.mtu"
+SOURCE_CHECK = "trivet.source_check"
 PARENT, MACVLAN_MODE, IPVLAN_MODE = "parent", "macvlan_mode", "ipvlan_mode"
 OPTIONS = {
-    BRIDGE: (MASQUERADE, COMMUNICATION, BINDING, BRIDGE_NAME, MTU),
+    BRIDGE: (MASQUERADE, COMMUNICATION, BINDING, BRIDGE_NAME, MTU, SOURCE_CHECK),
     MACVLAN: (PARENT, MACVLAN_MODE, MTU),
     IPVLAN: (PARENT, IPVLAN_MODE, MTU),
 }
@@ -92,6 +93,11 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     def apart(self) -> bool:
         """Whether members can't reach one another (inter-container communication is off)."""
         return self.options.get(COMMUNICATION, "true") in FALSE
+
+    @property
+    def guarded(self) -> bool:
+        """Whether members may send only from their own addresses; on macvlan and ipvlan nobody looks."""
+        return self.driver not in (MACVLAN, IPVLAN) and self.options.get(SOURCE_CHECK, "true") not in FALSE
 
     @property
     def binding(self) -> str:

@@ -20,7 +20,7 @@ import msgspec
 
 from trivet.base.error import Conflict, TrivetError
 from trivet.client.schema import EndpointRequest, Finding, Network, NetworkRequest, Port, PortRequest
-from trivet.engine.network import forwarding, membership, names, publication, publish, repair
+from trivet.engine.network import forwarding, guard, membership, names, publication, publish, repair
 from trivet.engine.network.bridge import Bridge
 from trivet.engine.network.design import alone, design
 from trivet.engine.network.driver import Driver
@@ -68,6 +68,7 @@ class Networks:
     def __init__(self, records: Records, engine_id: str, run_directory: Path) -> None:
         self.engine_id = engine_id
         self.table = publish.TABLE_PREFIX if engine_id == DEFAULT_ENGINE else f"trivet_{short(engine_id)}"
+        self.guard = guard.Guard(self.table)
         self.namespaces = run_directory / "netns"
         self.ledger = Ledger(records)
         self.nameserver = Nameserver(
@@ -280,12 +281,14 @@ class Networks:
             forwarding.enable()
             if any(record.bridged and record.subnet6 for record in self.ledger.networks()):
                 forwarding.enable(6)
-            nftables.replace(self.ruleset())
+            nftables.replace(*self.tables())
+            self.guard.forget()
 
-    def ruleset(self) -> nftables.Table:
-        """Compute the engine's table; `ruleset().render()` shows it."""
+    def tables(self) -> tuple[nftables.Table, nftables.Table]:
+        """Compute the engine's tables: which packets pass, and who instances may be. `render` shows one."""
         closed = {version: forwarding.closed(version) for version in (4, 6)}
-        return table(self.table, self.ledger.networks(), self.ledger.endpoints(), closed)
+        networks, endpoints = self.ledger.networks(), self.ledger.endpoints()
+        return table(self.table, networks, endpoints, closed), guard.table(self.table, networks, endpoints)
 
     def restore(self, running: Sequence[str] | None = None) -> None:
         """Make the host fit the records again. With `running`, all other instances are disconnected."""

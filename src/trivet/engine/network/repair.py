@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trivet.client.schema import Finding
-from trivet.engine.network import forwarding, namespace
+from trivet.engine.network import forwarding, guard, namespace
 from trivet.engine.network.design import alone, moved, rival
 from trivet.engine.network.model import NetworkRecord
 from trivet.engine.network.publish import TABLE_PREFIX, listener
@@ -59,6 +59,7 @@ def remove_all(networks: Networks) -> None:
             networks.drivers[record.driver].remove(record)
         networks.nameserver.stop()
         nftables.remove(networks.table)
+        nftables.remove(networks.table, guard.FAMILY)
         if not any(name.startswith(TABLE_PREFIX) for name in nftables.tables()):
             forwarding.restore()
 
@@ -104,9 +105,12 @@ def _problems(networks: Networks) -> Iterator[Finding]:
     if any(record.bridged and record.subnet6 for record in networks.ledger.networks()) and not forwarding.enabled(6):
         yield Finding(object="host", problem="net.ipv6.conf.all.forwarding is off", repair="turn it on")
     yield from _firewall_problems(networks)
-    if not nftables.exists(networks.table):
-        yield Finding(object=f"nftables table {networks.table}", problem="it is not loaded", repair="load it")
-    else:
+    for family in ("inet", guard.FAMILY):
+        if not nftables.exists(networks.table, family):
+            yield Finding(
+                object=f"nftables table {family} {networks.table}", problem="it is not loaded", repair="load it"
+            )
+    if nftables.exists(networks.table):
         yield from _port_problems(networks)
     if problem := networks.nameserver.check():
         yield Finding(object="DNS server", problem=problem, repair="start it")
