@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ class Images:
         self.disks = Disks(self, Bases(content.root.with_name("disk"), content))
         self.users: Callable[[str], Sequence[str]] = lambda key: ()
         self.holders: builtins.list[Callable[[], Iterable[collect.Root]]] = []
-        self.unpacked: builtins.list[Callable[[], Iterable[Layered]]] = []
+        self._arriving: builtins.list[Draft] = []
+        self.unpacked: builtins.list[Callable[[], Iterable[Layered]]] = [lambda: tuple(self._arriving)]
 
     def recover(self) -> None:
         """At start-up, before anything else: drop what an engine that died was working on."""
@@ -198,16 +200,26 @@ class Images:
         self.unpack(record, report)
         return record
 
-    def unpack(self, image: ImageRecord | Draft, report: Report = silent, *, part: bool = False) -> None:
-        """Unpack an image's layers now rather than for its first instance; nothing for another machine's image.
+    def unpack(self, image: ImageRecord | Draft, report: Report = silent) -> None:
+        """Unpack an image's layers now rather than for its first instance; nothing for another machine's image."""
+        if snapshotter := self.unpacks(image):
+            snapshotter.prepare(image, relay(report))
 
-        With `part` these aren't all of them yet.
-        """
+    def unpacks(self, image: ImageRecord | Draft) -> Snapshotter | None:
+        """Find who unpacks an image ahead of its first instance; None for another machine's image."""
         if isinstance(image, ImageRecord) and image.disk:
-            return
+            return None
         offered = image.config.platform if isinstance(image, Draft) else platforms.parse(image.platform)
-        if "mount" in self.snapshotters and platforms.runs_here(offered):
-            self.snapshotters["mount"].prepare(image, relay(report), part=part)
+        return self.snapshotters.get("mount") if platforms.runs_here(offered) else None
+
+    @contextmanager
+    def arriving(self, image: Draft) -> Iterator[None]:
+        """Keep what is unpacked of an image that has no record yet."""
+        self._arriving.append(image)
+        try:
+            yield
+        finally:
+            self._arriving.remove(image)
 
     def draft(self, ref: str, platform: str = "") -> Draft:
         """Start a new image from one we have. Raises `WrongPlatform` if it is for another than `platform`."""

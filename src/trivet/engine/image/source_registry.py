@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from trivet.engine.image import adopt
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageRecord, Name, WrongPlatform
 from trivet.engine.image.progress import Meter, Report
+from trivet.engine.image.unpack import unpack
 from trivet.oci import config as configs
 from trivet.oci import digest as digests
 from trivet.oci import manifest as manifests
@@ -66,10 +67,9 @@ async def _pull_from(
             if not platforms.matches(wanted, image.platform):
                 raise WrongPlatform(subject, str(image.platform), str(wanted))
             expected = adopt.record_of(image, found.manifest, digest=digest, chosen=found.digest, subject=subject)
-            piles = [Draft(config=image, layers=expected.layers[: index + 1]) for index in range(len(expected.layers))]
-            steps = [partial(images.unpack, pile, report, part=pile is not piles[-1]) for pile in piles]
-            await fetch.layers(found.manifest, steps)
-        return _name(images, reference, digest, found)
+            with images.arriving(draft := Draft(config=image, layers=expected.layers)):
+                await fetch.layers(found.manifest, draft)
+                return _name(images, reference, digest, found)
 
 
 def _name(images: Images, reference: Reference, digest: str, found: adopt.Found) -> ImageRecord:
@@ -123,21 +123,18 @@ class _Fetch:
     async def disk(self, manifest: Manifest) -> None:
         """Fetch all of a disk image; it is put together when it is first used."""
         await self._blob(manifest.config)
-        await self.layers(manifest, [lambda: None] * len(manifest.layers))
+        await self.layers(manifest)
 
-    async def layers(self, manifest: Manifest, unpack: Sequence[Callable[[], None]]) -> None:
-        """Fetch the layers, each once, a few at a time; call each layer's `unpack` when it and those below are there.
+    async def layers(self, manifest: Manifest, image: Draft | None = None) -> None:
+        """Fetch the layers, each once, a few at a time, and unpack each of `image` when it is here.
 
-        The first failure ends the others.
+        The first failure ends all.
         """
         tasks = {each.digest: asyncio.create_task(self._blob(each)) for each in manifest.layers}
-
-        async def unpacking() -> None:
-            for layer, ready in zip(manifest.layers, unpack, strict=True):
-                await tasks[layer.digest]
-                await asyncio.to_thread(ready)
-
-        everything = [*tasks.values(), asyncio.create_task(unpacking())]
+        everything = list(tasks.values())
+        if image:
+            blobs = [tasks[each.digest] for each in manifest.layers]
+            everything.append(asyncio.create_task(unpack(self._images, image, blobs, self._report)))
         try:
             await asyncio.gather(*everything)
         finally:

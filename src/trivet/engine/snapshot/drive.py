@@ -71,15 +71,15 @@ class DriveSnapshotter:
         for each in (directory, self._images, self._instances):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def prepare(self, image: Layered, report: Report = silent, *, part: bool = False) -> None:
+    def prepare(self, image: Layered, report: Report = silent) -> None:
         """Make the image's EROFS file if it isn't there."""
         target = self._image(image)
         if target.exists():
             return
         with self._work:
             if not target.exists():
-                self._overlay.prepare(image, report, part=True)
-                if not part and not self._link_image(image, target):
+                self._overlay.prepare(image, report)
+                if not self._link_image(image, target):
                     report("drive", "making the drive", 0, 0)
                     self._make_image(image, target)
 
@@ -152,7 +152,6 @@ class DriveSnapshotter:
     def _pack(self, image: Layered, view: Path, file: Path) -> None:
         program = _find("mkfs.erofs")
         view.mkdir()
-        self._overlay.prepare(image)
         done = spawn.run(make_image(program, self._overlay.view(image), view, file))
         if done.code:
             self._fail(f"drive {file.name[:12]}", file, done.error_output + done.output)

@@ -38,6 +38,7 @@ _DEVICE = struct.Struct("<64sII56x")
 _DEVICE_TABLE = 8  # of what a kernel has to know (feature_incompat)
 _INODE = struct.Struct("<HHHHQIIIIqII16x")
 _DIRENT = struct.Struct("<QHBB")
+_ZEROS = bytes(BLOCK)
 _TABLE_AT = 1024 + _DEVICE.size  # behind the superblock
 _PLAIN, _INLINE = 0, 2
 _EXTENDED = 1
@@ -93,7 +94,7 @@ class ErofsWriter:
             raise BudgetExceeded("blocks of 4096 bytes", 1 << 32)
         if entry.sparse is None:
             reader.copy(entry.size, self._file.write)
-            self._file.write(bytes(end - start - entry.size))
+            self._file.write(_ZEROS[: end - start - entry.size])
         else:
             for offset, length in entry.sparse:
                 self._file.seek(start + offset)

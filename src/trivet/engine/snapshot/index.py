@@ -136,8 +136,7 @@ class Indexer:
             raise MalformedLayer(entry.name, f"its type is {entry.type!r}")
         made = Inode(mode=kind)
         if entry.type == tar.FILE:
-            with explaining_full(Path(os.fsdecode(entry.name))):
-                made.block, made.size = self._writer.store(entry, reader), entry.size
+            made.block, made.size = self._writer.store(entry, reader), entry.size
         elif entry.type == tar.SYMLINK:
             if not 0 < len(entry.link) <= _MAXIMUM_LINK or b"\0" in entry.link:
                 raise MalformedLayer(entry.name, "its target is empty or too long")

@@ -124,14 +124,19 @@ class Layers:
             point.show(draft, [draft / "device"])
             point.hide(draft)
 
+    def pack(self, chain: str, layer: Layer, report: Report, keep: threading.Lock, *, lowest: bool) -> bool:
+        """Make a layer whatever is below it; False for one with so many files that it has to be unpacked."""
+        with suppress(TooMany):
+            self._make(chain, layer, None if lowest else _unseen, report, keep, Kind.EROFS)
+            return True
+        return False
+
     def make(self, chain: str, layer: Layer, below: Below | None, report: Report, keep: threading.Lock) -> None:
         """Unpack a layer; `keep` is held while it gets its name.
 
         `below` finds the directories under it, topmost first, if they have to be looked at; None for the lowest.
         """
-        try:
-            self._make(chain, layer, below, report, keep, self._kind)
-        except TooMany:
+        if self._kind != Kind.EROFS or not self.pack(chain, layer, report, keep, lowest=below is None):
             self._make(chain, layer, below, report, keep, Kind.OVERLAY)
 
     def _make(
@@ -173,6 +178,10 @@ class _Nothing:
 
     def read(self, size: int, /) -> bytes:
         return b""
+
+
+def _unseen() -> list[Path]:
+    raise AssertionError("a packed layer doesn't look at what is below it")
 
 
 def drop_idle_whiteouts(layer: Path, below: list[Path]) -> None:

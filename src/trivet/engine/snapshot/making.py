@@ -19,30 +19,36 @@ class Making:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._busy = set[str]()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
     def draft(self) -> Iterator[Path]:
         """Hand out an empty directory, mode 0700; what is still there when the block ends is deleted."""
         path = self._directory / secrets.token_hex(8)
-        path.mkdir(mode=0o700)
+        self._busy.add(path.name)
         try:
+            path.mkdir(mode=0o700)
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+            self._busy.discard(path.name)
 
     def discard(self, path: Path) -> None:
         """Delete a file or directory, out of sight at once; fine if it isn't there."""
         grave = self._directory / secrets.token_hex(8)
+        self._busy.add(grave.name)
         try:
             path.rename(grave)
+            delete(grave)
         except FileNotFoundError:
             return
-        delete(grave)
+        finally:
+            self._busy.discard(grave.name)
 
     def leftovers(self) -> list[Path]:
-        """List what is here: rubbish, if nobody is at work."""
-        return [Path(entry.path) for entry in os.scandir(self._directory)]
+        """List the rubbish: what is here and nobody of this process works on."""
+        return [Path(entry.path) for entry in os.scandir(self._directory) if entry.name not in self._busy]
 
 
 def delete(path: Path) -> None:

@@ -15,7 +15,6 @@ import os
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +26,7 @@ from trivet.engine.snapshot.pack import Packer
 from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
 from trivet.engine.snapshot.stack import Stacks
 from trivet.engine.snapshot.stream import Budget
+from trivet.engine.snapshot.turn import Turns
 from trivet.engine.snapshot.walk import locate, merged
 from trivet.isolation.plan import Root
 from trivet.oci import digest as digests
@@ -50,21 +50,38 @@ class OverlaySnapshotter:
         self.layers = Layers(directory / "layer", self._making, content, budget or Budget(), kind)
         self.stacks = Stacks(directory / "stack", self._making, self.layers)
         self._lock = threading.Lock()  # what exists; held for moments
-        self._work = threading.Lock()  # making layers; held for seconds, taken before the other
+        self._turns = Turns()  # making one thing; held for seconds, taken before the other
         self._instances.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._empty = directory / "layer" / EMPTY
         for name in ("fs", "under"):
             make_root(self._empty / name)
 
-    def prepare(self, image: Layered, report: Report = silent, *, part: bool = False) -> None:
+    def prepare(self, image: Layered, report: Report = silent) -> None:
         """Unpack the layers that aren't there yet, bottom first, and stack them."""
         chains = _chains(image)
-        missing = not all(self.layers.ready(chain) for chain in chains)
-        if missing:
-            self._unpack(image, chains, report)
-        if not part and (missing or not self.stacks.ready(chains)):
-            with self._work:
+        missing = False
+        for index, layer in enumerate(image.layers):
+            if not self.layers.ready(chains[index]):
+                self._make(chains[: index + 1], layer, report)
+                missing = True
+        if chains and (missing or not self.stacks.ready(chains)):
+            with self._turns.hold(f"stack {chains[-1]}"):
                 self.stacks.make(chains, self._lock)
+
+    @property
+    def apart(self) -> bool:
+        """Tell whether a layer is unpacked without a look at those below."""
+        return self.kind == Kind.EROFS
+
+    def unpack(self, image: Layered, report: Report = silent) -> None:
+        """Unpack the topmost layer, unless that takes a look at those below and they lie apart."""
+        chains, layer = _chains(image), image.layers[-1]
+        if not self.apart:
+            self._make(chains, layer, report)
+            return
+        with self._turns.hold(chains[-1]):
+            if not self.layers.ready(chains[-1]):
+                self.layers.pack(chains[-1], layer, report, self._lock, lowest=len(chains) == 1)
 
     def show_all(self) -> None:
         """Mount what a start of the host unmounted."""
@@ -79,7 +96,8 @@ class OverlaySnapshotter:
     def create(self, instance: str, image: Layered) -> Root:
         """Make an instance's upper and work directories over an image."""
         while True:
-            self.prepare(image)
+            with suppress(FileNotFoundError):  # pruned while it was looked at
+                self.prepare(image)
             lowers = self.lowers(image)
             with self._lock:
                 # Somebody may have pruned since `prepare`; once the instance names its layers nobody can.
@@ -118,7 +136,7 @@ class OverlaySnapshotter:
             return found[0] if found else self._empty / "fs"
         home = self.layers.fs(_chains(image)[-1]).parent
         merged_copy = home / f"merged-{digests.of(path.encode())[7:19]}"
-        with self._work:
+        with self._turns.hold(str(merged_copy)):
             if not merged_copy.is_dir():
                 self._merge(found, merged_copy)
         return merged_copy
@@ -151,7 +169,7 @@ class OverlaySnapshotter:
     def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
         """Delete layers and stacks that no image of `keep` has, and what a crash left."""
         needed = {f"layer/{EMPTY}"}
-        with self._work, self._lock:
+        with self._lock:
             for image in keep:
                 needed |= self._needs(_chains(image))
             for instance in self.instances():
@@ -177,16 +195,16 @@ class OverlaySnapshotter:
             f"stack/{name}" for name in self.stacks.names(chains)
         }
 
-    def _stacked(self, chains: list[str]) -> list[Path]:
-        self.stacks.make(chains, self._lock)
-        return self.stacks.lowers(chains)
+    def _make(self, chains: list[str], layer: Layer, report: Report) -> None:
+        """Unpack the last of a stack of layers, unless it is there."""
 
-    def _unpack(self, image: Layered, chains: list[str], report: Report) -> None:
-        with self._work:
-            for index, (chain, layer) in enumerate(zip(chains, image.layers, strict=True)):
-                if not self.layers.ready(chain):
-                    below = partial(self._stacked, chains[:index]) if index else None
-                    self.layers.make(chain, layer, below, report, self._lock)
+        def lowers() -> list[Path]:
+            self.stacks.make(chains[:-1], self._lock)
+            return self.stacks.lowers(chains[:-1])
+
+        with self._turns.hold(chains[-1]):
+            if not self.layers.ready(chains[-1]):
+                self.layers.make(chains[-1], layer, lowers if len(chains) > 1 else None, report, self._lock)
 
     def _home(self, instance: str) -> Path:
         home = self._instances / instance

@@ -46,10 +46,9 @@ class Snapshotter(Protocol):
 
     form: Literal["mount", "drive"]
 
-    def prepare(self, image: Layered, report: Report = silent, *, part: bool = False) -> None:
+    def prepare(self, image: Layered, report: Report = silent) -> None:
         """Unpack what isn't unpacked yet. Idempotent; concurrent calls do the work once.
 
-        With `part` further layers of the image are still to come: what takes all of them is left for later.
         Raises `Corrupt` for a damaged or hostile layer, `Exhausted` when the disk is full; either
         way nothing half-made is left.
         """
@@ -77,6 +76,18 @@ class Snapshotter(Protocol):
 
         Instances' images must be among `keep`.
         """
+
+
+@runtime_checkable
+class Gradual(Snapshotter, Protocol):
+    """A snapshotter that can begin before all layers of an image have come; if they lie `apart`, in any order."""
+
+    @property
+    def apart(self) -> bool:
+        """Tell whether a layer is unpacked without a look at those below."""
+
+    def unpack(self, image: Layered, report: Report = silent) -> None:
+        """Unpack the topmost layer; unless they lie apart, those below are there. What is left over `prepare` does."""
 
 
 @runtime_checkable

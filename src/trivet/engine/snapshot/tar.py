@@ -7,6 +7,7 @@ four encodings (GNU 'S', PAX 0.0, 0.1 and 1.0). Paths are bytes, as the kernel s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -80,7 +81,7 @@ class Reader:
                 text = self._text(header).rstrip(b"\0")
                 pending[b"path" if kind == _LONG_NAME else b"linkpath"] = text
             else:
-                yield self._entry(header, {**self._globals, **pending}, xattrs)
+                yield self._entry(header, {**self._globals, **pending} if pending else self._globals, xattrs)
                 pending, xattrs = {}, {}
 
     def copy(self, size: int, write: Callable[[memoryview], object]) -> None:
@@ -120,7 +121,8 @@ class Reader:
         return bytes(parts)
 
     def _skip(self) -> None:
-        self.copy(self._left, lambda piece: None)
+        if self._left:
+            self.copy(self._left, _nowhere)
         size, self._padding = self._padding, 0
         while size:
             size -= len(self._some(size))
@@ -234,6 +236,10 @@ class Reader:
                 return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
+def _nowhere(piece: memoryview) -> None:
+    """Drop it."""
+
+
 def _check_map(entry: Entry) -> None:
     end = 0
     for offset, length in entry.sparse or []:
@@ -273,12 +279,13 @@ def _path(header: bytes) -> bytes:
     return prefix + b"/" + name if prefix else name
 
 
+@lru_cache(1024)  # the same owners, modes and times over and over
 def _number(field: bytes) -> int:
     """Read an octal field, or GNU's base-256 form of large and negative numbers."""
     if field[0] & 0x80:
         value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-    digits = _string(field).strip(b" ")
+    digits = field.partition(b"\0")[0].strip(b" ")
     try:
         return int(digits, 8) if digits else 0
     except ValueError:
