@@ -29,6 +29,13 @@ def test_users_with_a_device(daemon: Daemon, busybox: str) -> None:
         assert (int(shown.split()[1]) > 0) == own
 
 
+def test_a_device_by_another_name_among_its_own_users(daemon: Daemon, busybox: str) -> None:
+    """Also with users of one's own, where no node can be made, a device has the name that was asked for."""
+    options = ["--userns", "private", "--device", "/dev/zero:/dev/deep/other", "--device", "/dev/net/tun"]
+    script = "stat -c %t:%T /dev/deep/other /dev/net/tun; head -c 4 /dev/deep/other | wc -c"
+    assert daemon.ok("run", "--rm", *options, busybox, "sh", "-c", script).split() == ["1:5", "a:c8", "4"]
+
+
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [

@@ -85,3 +85,54 @@ def test_the_network_of_one_and_the_processes_of_another(daemon: Daemon, busybox
     daemon.ok("rm", "-f", f"{name}-x")
     options = ["--network", f"container:{name}", "--pid", f"container:{name}"]
     assert daemon.ok("run", "--rm", *options, busybox, "echo", "both") == "both"
+
+
+def test_another_s_shared_memory(daemon: Daemon, busybox: str) -> None:
+    """What is shareable has /dev/shm and queues for those who join it, until the last of them ends."""
+    word = f"memory-{os.urandom(3).hex()}"
+    join = ["--ipc", f"container:{word}"]
+    look = "cat /dev/shm/file; readlink /proc/self/ns/ipc; stat -c %u:%g:%a /dev/shm"
+    daemon.ok("run", "-d", "--name", word, "--ipc", "shareable", "--shm-size", "1m", busybox, "sleep", "600")
+    daemon.ok("exec", word, "sh", "-c", "echo seen >/dev/shm/file")
+    assert daemon.ok("run", "--rm", *join, busybox, "sh", "-c", look) == daemon.ok("exec", word, "sh", "-c", look)
+    seen, _, mode = daemon.ok("exec", word, "sh", "-c", look).split()
+    assert (seen, mode) == ("seen", "0:0:1777")
+    full = daemon.trivet("run", "--rm", *join, busybox, "dd", "if=/dev/zero", "of=/dev/shm/big", "bs=64k", "count=40")
+    assert b"No space left" in full.stderr
+    assert daemon.trivet("run", "--rm", *join, busybox, "sh", "-c", "cp /bin/busybox /dev/shm/x; /dev/shm/x").returncode
+    daemon.ok("rename", word, f"{word}-x")
+    daemon.ok("run", "-d", "--name", f"{word}-b", "--ipc", f"container:{word}-x", busybox, "sleep", "600")
+    daemon.ok("restart", "-t", "0", f"{word}-x")
+    assert daemon.trivet("exec", f"{word}-x", "ls", "/dev/shm/file").returncode
+    assert daemon.ok("exec", f"{word}-b", "cat", "/dev/shm/file") == "seen"
+    daemon.ok("restart", "-t", "0", f"{word}-b")
+    assert daemon.trivet("exec", f"{word}-b", "ls", "/dev/shm/file").returncode
+    daemon.ok("rm", "-f", f"{word}-b", f"{word}-x")
+    assert str(daemon.run) + "/i/" not in Path("/proc/self/mountinfo").read_text().replace("/user", "")
+
+
+def test_memory_that_is_not_for_others(daemon: Daemon, busybox: str, name: str) -> None:
+    """What isn't shareable can't be joined, and says so; with none there is no shared memory at all."""
+    done = daemon.trivet("run", "--rm", "--ipc", f"container:{name}", busybox, "true")
+    assert done.returncode == 125
+    assert "it is not shareable" in done.stderr.decode()
+    assert "--ipc shareable" in done.stderr.decode()
+    assert daemon.trivet("run", "--rm", "--ipc", "none", busybox, "ls", "-d", "/dev/shm").returncode == 1
+    assert daemon.ok("run", "--rm", "--ipc", "none", busybox, "readlink", "/proc/self/ns/ipc") != str(
+        Path("/proc/self/ns/ipc").readlink()
+    )
+    here = str(Path("/proc/self/ns/ipc").readlink())
+    daemon.ok("run", "-d", "--name", f"{name}-h", "--ipc", "host", busybox, "sleep", "600")
+    joined = daemon.ok("run", "--rm", "--ipc", f"container:{name}-h", busybox, "readlink", "/proc/self/ns/ipc")
+    daemon.ok("rm", "-f", f"{name}-h")
+    assert joined == here
+
+
+def test_the_memory_of_one_and_the_processes_of_another(daemon: Daemon, busybox: str, name: str) -> None:
+    """Both can be of one instance, but not of two with different users."""
+    daemon.ok("run", "-d", "--name", f"{name}-m", "--ipc", "shareable", busybox, "sleep", "600")
+    one, other = f"container:{name}-m", f"container:{name}"
+    assert daemon.ok("run", "--rm", "--ipc", one, "--pid", one, "--network", one, busybox, "echo", "all") == "all"
+    done = daemon.trivet("run", "--rm", "--ipc", one, "--pid", other, busybox, "true")
+    assert "with other users" in done.stderr.decode()
+    daemon.ok("rm", "-f", f"{name}-m")

@@ -9,6 +9,7 @@ from trivet.cli import value
 from trivet.cli.command import Option, flag, option, under
 from trivet.cli.device import device
 from trivet.cli.endpoint import network
+from trivet.cli.link import link
 from trivet.cli.mount import mount, tmpfs, volume
 from trivet.cli.port import publish
 from trivet.cli.terminal import DETACH_KEYS, keys
@@ -118,7 +119,12 @@ SHARED = (
         ),
         repeated("--device", metavar="SRC[:DST[:rwm]]", type=device, help="give a device; users are the host's then"),
         option("--pid", metavar="MODE", default="", help="processes it sees: private, host or container:INSTANCE"),
-        option("--ipc", choices=("private", "host"), default="", help="shared memory and queues (default: private)"),
+        option(
+            "--ipc",
+            metavar="MODE",
+            default="",
+            help="shared memory and queues: private, shareable, none, host or container:INSTANCE (default: private)",
+        ),
         option("--uts", choices=("private", "host"), default="", help="host name (default: private)"),
         repeated("--cap-add", metavar="CAP", help="add a capability, or ALL"),
         repeated("--cap-drop", metavar="CAP", help="drop a capability, or ALL"),
@@ -143,6 +149,8 @@ SHARED = (
             "gw-priority=N",
             complete=NETWORK,
         ),
+        repeated("--expose", metavar="PORT[/udp]", help="say that a port is for others, for -P and to look at"),
+        repeated("--link", metavar="INSTANCE[:ALIAS]", type=link, help="know another instance by a name of one's own"),
         repeated(
             "-p",
             "--publish",

@@ -47,6 +47,8 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         mounts=[*args.volume, *args.mount, *args.tmpfs],
         ports=[port for ports in args.publish for port in ports],
         publish_all=args.publish_all,
+        exposed=args.expose,
+        links=args.link,
         networks=endpoint.wanted(args),
         dns=args.dns,
         dns_search=args.dns_search,

@@ -87,6 +87,17 @@ class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
     access: str = "rwm"
 
 
+class LinkRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`--link INSTANCE[:ALIAS]`: another instance on one of the networks is known by `alias`, too.
+
+    The engine puts the id in the place of a name, which goes to `name`.
+    """
+
+    instance: str
+    alias: str
+    name: str = ""
+
+
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """`--restart`: no, always, unless-stopped, on-failure[:retries]."""
 
@@ -114,11 +125,13 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     mounts: list[MountRequest] = []
     ports: list[PortRequest] = []
     publish_all: bool = False
+    exposed: list[str] = []  # "80/tcp": ports others may use, for -P and to look at
     networks: list[EndpointRequest] = []
     dns: list[str] = []
     dns_search: list[str] = []
     dns_options: list[str] = []
     extra_hosts: list[str] = []
+    links: list[LinkRequest] = []
     memory: int = 0
     memory_swap: int = 0
     memory_reservation: int = 0
@@ -136,7 +149,7 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     privileged: bool = False
     userns: Literal["", "private", "host"] = ""
     pid: str = ""  # "", "private", "host", "container:NAME"
-    ipc: str = ""  # "", "private", "host"
+    ipc: str = ""  # "", "private", "shareable", "none" (no shared memory), "host", "container:NAME"
     uts: str = ""  # "", "private", "host"
     seccomp: str = "default"
     no_new_privileges: bool = True

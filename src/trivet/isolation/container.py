@@ -34,7 +34,7 @@ class ContainerDriver(Local):
     def specification(self, plan: Plan) -> Spec:
         """Describe the instance in the runtime's words."""
         devices = tuple(_host_devices()) if plan.security.privileged else ()
-        devices += tuple(_given(each) for each in plan.devices)
+        devices += () if plan.owner else tuple(_given(each) for each in plan.devices)
         return specification.contained(plan, devices=devices)
 
     def added(self, plan: Plan, program: Program) -> tuple[Process, Linux]:

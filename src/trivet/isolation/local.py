@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from trivet.base.error import Conflict, InvalidArgument
-from trivet.isolation import specification
+from trivet.isolation import memory, specification
 from trivet.isolation.driver import Exit, ProcessRow, Stats, Status
 from trivet.isolation.failure import exit_code, explain
 from trivet.isolation.owner import inside, let_go, making, own
@@ -84,6 +84,8 @@ class Local:
         Path(plan.directory, "root").mkdir(exist_ok=True)
         if owner := own(plan):
             let_go(owner)
+        if _keeps_memory(plan):
+            memory.keep(plan)
         group(plan).create(resources(_linux(self.specification(plan)).resources))
 
     def start(self, plan: Plan) -> Channel:
@@ -197,6 +199,8 @@ class Local:
         life.clear(directory, group(plan))
         if plan.owner and not plan.owner.borrowed:
             let_go(plan.owner)
+        if _keeps_memory(plan):
+            memory.drop(plan)
         shutil.rmtree(directory, ignore_errors=True)
 
     def _plan(self, plan: Plan) -> list[Operation]:
@@ -284,6 +288,11 @@ def how_ended(ending: Ending | Failure | None, plan: Plan) -> Exit | None:
             error = explain(step, ending.errno, ending.text, f"instance {plan.name}")
             return Exit(code=exit_code(error), error=error.message)
     return None
+
+
+def _keeps_memory(plan: Plan) -> bool:
+    """Tell whether the instance's shared memory is kept for others, by itself."""
+    return plan.memory.startswith(f"{plan.directory}/")
 
 
 def _linux(spec: Spec) -> Linux:

@@ -145,10 +145,14 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """A device node of the host, at `path` inside; `access` of r, w and m is what the program may do with it."""
+    """A device node of the host, at `path` inside; `access` of r, w and m is what the program may do with it.
+
+    `source` is where the host has it, "" at `path` too.
+    """
 
     kind: Literal["c", "b"]
     path: str
+    source: str = ""
     major: int
     minor: int
     mode: int = 0o660
@@ -189,6 +193,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a driver needs to know about one instance.
 
+    `memory` is a place on the host where /dev/shm is kept for others to share, "" when it is the instance's own; it
+    is another instance's unless it is in `directory`. With `shm_size` 0 there is no /dev/shm.
     `directory` (run directory, mode 0700) holds monitor.sock, pid, exit; it is on tmpfs and its
     absence means "not started since boot". `cgroup` is the path below every controller's mount.
     """
@@ -210,6 +216,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rlimits: tuple[Rlimit, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     shm_size: int = 64 << 20
+    memory: str = ""
     init: bool = False
     owner: Owner | None = None
     shared: tuple[Shared, ...] = ()

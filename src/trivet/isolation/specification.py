@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trivet.isolation.plan import Attachment, Limits, Mount, Owner, Plan, Program, Security
+from trivet.isolation.plan import Attachment, Device, Limits, Mount, Owner, Plan, Program, Security
 from trivet.kernel import capability
 from trivet.launch.operation import AddAddress, AddRoute, LinkUp, Operation, Sysctl
 from trivet.oci import runtime as oci
@@ -38,7 +38,12 @@ def contained(
         process=process(plan.program, plan.security, plan),
         root=oci.Root(path="root", readonly=plan.root.read_only),
         hostname=plan.hostname if "uts" in own else "",
-        mounts=(*_system(plan, privileged), *_files(plan), *(_mount(mount, plan.owner) for mount in plan.mounts)),
+        mounts=(
+            *_system(plan, privileged),
+            *(_device(each) for each in plan.devices if plan.owner),
+            *_files(plan),
+            *(_mount(mount, plan.owner) for mount in plan.mounts),
+        ),
         linux=oci.Linux(
             namespaces=(*(oci.Namespace(type=kind) for kind in own), *_joined(plan), *network, *_user(plan)),
             devices=devices,
@@ -164,6 +169,12 @@ def _given(plan: Plan) -> tuple[oci.DeviceRule, ...]:
     )
 
 
+def _device(wish: Device) -> oci.Mount:
+    """Show a device of the host where nobody can make one: in a user namespace (user_namespaces(7))."""
+    options = ("bind", "rprivate", "nosuid", "noexec")
+    return oci.Mount(destination=wish.path, type="bind", source=wish.source or wish.path, options=options)
+
+
 def _joined(plan: Plan) -> tuple[oci.Namespace, ...]:
     return tuple(oci.Namespace(type=each.kind, path=each.path) for each in plan.shared if each.path)
 
@@ -187,12 +198,17 @@ def _system(plan: Plan, privileged: bool) -> tuple[oci.Mount, ...]:
 
 
 def _memory(plan: Plan, safe: tuple[str, ...]) -> tuple[oci.Mount, ...]:
-    """Show shared memory and message queues: the instance's own, or the host's."""
-    if any(each.kind == "ipc" and not each.path for each in plan.shared):
+    """Show shared memory and message queues: the instance's own, or the host's; no memory where none is wanted."""
+    queues = _special("/dev/mqueue", "mqueue", *safe)
+    if plan.memory:
+        shown = oci.Mount(destination="/dev/shm", type="bind", source=plan.memory, options=("bind", "rprivate", *safe))
+    elif not plan.shm_size:
+        return (queues,)
+    elif any(each.kind == "ipc" and not each.path for each in plan.shared):
         shown = _mount(Mount(kind="bind", source="/dev/shm", target="/dev/shm"))
     else:
         shown = _special("/dev/shm", "tmpfs", *safe, "mode=1777", f"size={plan.shm_size}")
-    return shown, _special("/dev/mqueue", "mqueue", *safe)
+    return shown, queues
 
 
 def _sysfs(plan: Plan, words: tuple[str, ...]) -> oci.Mount:

@@ -9,15 +9,16 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from trivet.api.docker import creation, view
+from trivet.api.docker import creation, link, mount, view
 from trivet.api.docker.error import NameTaken
 from trivet.api.docker.route import Filters, Route, answer, body, filters, flag, name, nothing, whole
-from trivet.base.error import InvalidArgument, NotFound, TrivetError
+from trivet.base.error import Conflict, InvalidArgument, NotFound, TrivetError
 from trivet.client.schema import MountRequest, Network
 from trivet.engine.engine import Engine
 from trivet.engine.instance.status import Word
 
 CONDITIONS = {"": "exited", "not-running": "exited", "next-exit": "next-exit", "removed": "gone"}
+JOIN = "container:"
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
@@ -31,7 +32,8 @@ async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
     wish = await body(request, creation.Creation)
     wanted = request.query.get("name", "").lstrip("/")
     _check_name(engine, wanted)
-    more = [mount for text in wish.host_config.volumes_from or () for mount in await _volumes_of(engine, text)]
+    _check_others(engine, wish.host_config)
+    more = [each for text in wish.host_config.volumes_from or () for each in await _volumes_of(engine, text)]
     made = await engine.instances.create(creation.request(wish, wanted, request.query.get("platform", ""), more))
     return answer({"Id": made.id, "Warnings": [*made.warnings, *creation.warnings(wish)]}, 201)
 
@@ -43,19 +45,33 @@ def _check_name(engine: Engine, wanted: str) -> None:
         raise NameTaken(wanted, owner)
 
 
+def _check_others(engine: Engine, wish: creation.HostConfig) -> None:
+    """Make sure that containers something is shared with are there: dockerd has a status of its own for that."""
+    places = [(text.partition(":")[0], "") for text in wish.volumes_from or () if text]
+    places += [(text[len(JOIN) :], "") for text in (wish.ipc_mode, wish.pid_mode) if text.startswith(JOIN)]
+    names = (each.instance for each in link.requests("", wish.links or ()))
+    places += [(each, f"could not get container for {each}: ") for each in names]
+    for ref, before in places:
+        try:
+            engine.instances.key(ref)
+        except NotFound:
+            raise InvalidArgument(f"{before}No such container: {ref}") from None
+
+
 async def _volumes_of(engine: Engine, text: str) -> list[MountRequest]:
-    """List the mounts of another container as requests of one's own (`--volumes-from NAME[:ro]`)."""
+    """List the mounts of another container as requests of one's own (`--volumes-from NAME[:MODE]`)."""
     ref, _, mode = text.partition(":")
+    read_only = mount.shared_mode(text, mode)
     other = await engine.instances.inspect(ref)
     return [
         MountRequest(
-            kind="volume" if mount.name else "bind",
-            source=mount.name or mount.source,
-            target=mount.target,
-            read_only=mount.read_only or mode == "ro",
+            kind="volume" if each.name else "bind",
+            source=each.name or each.source,
+            target=each.target,
+            read_only=each.read_only or read_only,
         )
-        for mount in other.mounts
-        if mount.kind != "tmpfs"
+        for each in other.mounts
+        if each.kind != "tmpfs"
     ]
 
 
@@ -181,8 +197,16 @@ async def wait(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
     if flag(request, "link"):
-        raise InvalidArgument("links are not supported")
+        raise Conflict("Conflict, cannot remove the default link name of the container")
     await engine.instances.remove(name(request), force=flag(request, "force"), volumes=flag(request, "v"))
+    return nothing()
+
+
+async def unlink(engine: Engine, request: web.Request) -> web.StreamResponse:
+    """Take away a link, which has a name of its own: CONTAINER/ALIAS."""
+    if not flag(request, "link"):
+        raise NotFound(f"No such container: {name(request)}/{request.match_info['alias']}")
+    await engine.instances.unlink(name(request), request.match_info["alias"])
     return nothing()
 
 
@@ -219,4 +243,5 @@ ROUTES = (
     Route("POST", ONE + "/update", update),
     Route("POST", ONE + "/wait", wait, ("condition",)),
     Route("DELETE", ONE, remove, ("v", "force", "link")),
+    Route("DELETE", ONE + "/{alias}", unlink, ("link",)),
 )

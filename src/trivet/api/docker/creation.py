@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from trivet.api.docker import endpoint, health, mount
+from trivet.api.docker import endpoint, health, link, mount
 from trivet.base.error import InvalidArgument, Unsupported
 from trivet.client.schema import (
     DeviceRequest,
@@ -28,6 +28,7 @@ RUNTIMES: dict[str, LevelName] = {
     "process": "process",
     "vm": "vm",
 }
+_Users = Literal["", "private", "host"]
 LOG_DRIVERS = ("", "json-file", "local", "none")
 
 
@@ -151,9 +152,6 @@ class Creation(msgspec.Struct, frozen=True, rename="pascal"):
 REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
     # field of HostConfig, what is fine, what to say of anything else
     ("device_requests", ([],), "devices of drivers (--gpus) cannot be given to instances"),
-    ("links", ([],), "links are not supported: put both on a network of their own, where names are found"),
-    ("ipc_mode", ("", "private", "shareable", "none", "host"), "IPC namespaces of others cannot be shared"),
-    ("userns_mode", ("", "host"), "user namespaces cannot be chosen"),
     ("volume_driver", ("", "local"), "the only volume driver is local"),
 )
 
@@ -166,6 +164,7 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
             raise Unsupported(words)
     if not wish.image:
         raise InvalidArgument("no image specified")
+    endpoints = wish.networking_config.endpoints_config or {}
     return InstanceRequest(
         image=wish.image,
         isolation=_level(host.runtime, labels),
@@ -182,11 +181,13 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         mounts=mount.requests(host.binds, host.mounts, host.tmpfs, wish.volumes, more),
         ports=_ports(wish),
         publish_all=host.publish_all_ports,
-        networks=endpoint.requests(host.network_mode, wish.networking_config.endpoints_config or {}, wish.mac_address),
+        exposed=[_exposed(key) for key in wish.exposed_ports or {}],
+        networks=endpoint.requests(host.network_mode, endpoints, wish.mac_address),
         dns=host.dns or [],
         dns_search=host.dns_search or [],
         dns_options=host.dns_options or [],
         extra_hosts=host.extra_hosts or [],
+        links=link.requests(host.network_mode, [*(host.links or ()), *endpoint.links(endpoints)]),
         memory=host.memory or 0,
         memory_swap=host.memory_swap or 0,
         memory_reservation=host.memory_reservation or 0,
@@ -198,14 +199,14 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         rlimits=[RlimitRequest(limit.name, limit.soft, limit.hard) for limit in host.ulimits or ()],
         sysctls=host.sysctls or {},
         read_only=host.readonly_rootfs,
-        pid=host.pid_mode,
-        ipc="host" if host.ipc_mode == "host" else "",
-        uts=host.uts_mode,
+        pid=_mode("PID", host.pid_mode, ("private", "host")),
+        ipc=_mode("IPC", host.ipc_mode, ("private", "shareable", "none", "host")),
+        uts=_mode("UTS", host.uts_mode, ("private", "host"), joined=False),
         devices=[each.request() for each in host.devices or ()],
         cap_add=host.cap_add or [],
         cap_drop=host.cap_drop or [],
         privileged=host.privileged,
-        userns="host" if host.userns_mode == "host" else "",
+        userns=msgspec.convert(_mode("user namespace", host.userns_mode, ("private", "host"), joined=False), _Users),
         init=bool(host.init),
         labels=labels,
         stop_signal=wish.stop_signal,
@@ -250,6 +251,14 @@ def cpus(nano: int | None, quota: int | None, period: int | None) -> float:
     return nano / 1e9 if nano else max(quota or 0, 0) / (period or 100_000)
 
 
+def _mode(kind: str, text: str, words: tuple[str, ...], *, joined: bool = True) -> str:
+    """Check how a namespace is chosen. Raises `InvalidArgument`."""
+    other = text.removeprefix("container:")
+    if text and text not in words and not (joined and other and other != text):
+        raise InvalidArgument(f"invalid {kind} mode: {text}")
+    return text
+
+
 def _level(runtime: str, labels: dict[str, str]) -> LevelName:
     wanted = runtime or labels.get(LABEL, "")
     if wanted not in RUNTIMES:
@@ -275,9 +284,12 @@ def _ports(wish: Creation) -> list[PortRequest]:
             if not host.isdigit():
                 raise InvalidArgument(f'invalid port specification: "{host}"')
             found.append(_published(number, protocol, int(host), place.host_ip or ""))
-    if wish.host_config.publish_all_ports:
-        found += [_published(*_port(key), 0, "") for key in wish.exposed_ports or {} if key not in bindings]
     return found
+
+
+def _exposed(key: str) -> str:
+    number, protocol = _port(key)
+    return f"{number}/{protocol}"
 
 
 def _published(number: int, protocol: str, host_port: int, address: str) -> PortRequest:

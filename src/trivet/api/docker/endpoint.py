@@ -29,6 +29,7 @@ class Endpoint(msgspec.Struct, frozen=True, rename="pascal"):
     ipam_config: IpamConfig | None = msgspec.field(default=None, name="IPAMConfig")
     driver_opts: dict[str, str] | None = None
     gw_priority: int = 0
+    links: list[str] | None = None
 
     def request(self, network: str, mac: str = "") -> EndpointRequest:
         """Translate."""
@@ -56,6 +57,11 @@ def requests(mode: str, endpoints: Mapping[str, Endpoint | None], mac: str) -> l
         raise InvalidArgument("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
     names = [*([first] if first else []), *(name for name in wanted if name != first)]
     return [wanted.get(name, Endpoint()).request(name, "" if number else mac) for number, name in enumerate(names)]
+
+
+def links(endpoints: Mapping[str, Endpoint | None]) -> list[str]:
+    """List the links wished for on whatever network."""
+    return [text for each in endpoints.values() if each for text in each.links or ()]
 
 
 def shown(instance: Instance, networks: Mapping[str, Network]) -> dict[str, Any]:
@@ -89,7 +95,7 @@ def _shown(instance: Instance, use: NetworkUse, network: Network | None, up: boo
     user_made = use.network not in PLAIN
     return {
         "IPAMConfig": {key: value for key, value in fixed.items() if value} or ({} if wish and user_made else None),
-        "Links": None,
+        "Links": [f"{each.name}:{each.alias}" for each in instance.request.links] or None if user_made else None,
         "Aliases": use.aliases or None,
         "MacAddress": use.mac if up else "",
         "DriverOpts": None,

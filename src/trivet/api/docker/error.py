@@ -12,8 +12,10 @@ from trivet.api.problem import as_trivet_error
 from trivet.base.error import AlreadyExists, Kind, NotFound, TrivetError, Unavailable
 from trivet.engine.image.model import ImageInUse, ImageNotFound
 from trivet.engine.instance.copy import PathMissing
+from trivet.engine.instance.link import LinkedNotRunning
 from trivet.engine.instance.plan import NoCommand
 from trivet.engine.instance.session import NoSuchSession
+from trivet.engine.instance.shared import NotRunning, NotShareable
 from trivet.engine.instance.status import Word, WrongStatus
 from trivet.engine.network.model import NetworkInUse, NoSuchNetwork, PortTaken
 from trivet.engine.volume.model import NoSuchVolume, VolumeInUse
@@ -31,6 +33,12 @@ STATUS = {
     Kind.UNAVAILABLE: 503,
     Kind.UNSUPPORTED: 501,
 }
+IN_SETTING_UP = (
+    PortTaken,
+    NotRunning,
+    NotShareable,
+    LinkedNotRunning,
+)  # dockerd has one status for all that fails in a start
 EXECUTION = {127: "executable file not found in $PATH", 126: "permission denied"}  # the words the CLI looks for
 
 
@@ -59,7 +67,7 @@ def text(error: TrivetError) -> str:
 def _status(error: TrivetError) -> int:
     if error.exit_code:
         return 400
-    return 500 if isinstance(error, PortTaken) else STATUS.get(error.kind, 500)
+    return 500 if isinstance(error, IN_SETTING_UP) else STATUS.get(error.kind, 500)
 
 
 def _image(error: ImageNotFound) -> str:
@@ -100,10 +108,16 @@ def _reference(error: references.MalformedReference) -> str:
     return "invalid reference format" + (": repository name must be lowercase" if lower else "")
 
 
+def _joining(error: NotRunning) -> str:
+    words = f"container {error.key} is not running"
+    return f"can't join IPC of container {error.key}: {words}" if error.what == "ipc" else words
+
+
 def _tail(error: TrivetError) -> str:
     return error.message.rpartition(": ")[2]
 
 
+SHAREABLE = "non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
 WORDS = (
     _row(ImageNotFound, _image),
     _row(NoCommand, lambda error: "no command specified"),
@@ -113,6 +127,11 @@ WORDS = (
     _row(NoSuchVolume, lambda error: f"get {_tail(error)}: no such volume"),
     _row(NoSuchSession, lambda error: f"No such exec instance: {_tail(error)}"),
     _row(WrongStatus, _status_words),
+    _row(NotShareable, lambda error: f"can't join IPC of container {error.key}: {SHAREABLE}"),
+    _row(NotRunning, _joining),
+    _row(
+        LinkedNotRunning, lambda error: "Cannot link to a non running container: /{1} AS /{0}/{2}".format(*error.words)
+    ),
     _row(VolumeInUse, lambda error: f"remove: {error.message}"),
     _row(NetworkInUse, lambda error: f"error while removing network: {error.message}: it has active endpoints"),
     _row(ImageInUse, lambda error: f"conflict: unable to delete (must be forced) - {error.message}"),

@@ -68,6 +68,20 @@ def requests(
     return found
 
 
+def shared_mode(text: str, mode: str) -> bool:
+    """Tell whether mounts taken over from another container are read-only (`--volumes-from NAME:ro,z`).
+
+    Raises `InvalidArgument`.
+    """
+    if not text:
+        raise InvalidArgument("volumes-from specification cannot be an empty string")
+    words = mode.split(",") if mode else []
+    known = ("ro", "rw", *WITHOUT_EFFECT)
+    if not all(words.count(word) == 1 and word and word in known for word in words) or {"ro", "rw"} <= set(words):
+        raise InvalidArgument(f"invalid mode: {mode}")
+    return "ro" in words
+
+
 def size(text: str) -> int:
     """Read `64m` as bytes. Raises `InvalidArgument`."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([bkmgt]?)(?:i?b)?", text.lower())

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from trivet.api.docker import link
 from trivet.api.docker.endpoint import Endpoint, identity, split
 from trivet.api.docker.route import Route, answer, body, filters, name, nothing
 from trivet.base.error import Conflict, InvalidArgument, TrivetError, Unsupported
@@ -161,8 +162,11 @@ async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
 async def connect(engine: Engine, request: web.Request) -> web.StreamResponse:
     wish = await body(request, Member)
     network = await engine.inspect_network(name(request))
-    endpoint = (wish.endpoint_config or Endpoint()).request(network.name)
-    await engine.instances.connect(wish.container, endpoint)
+    endpoint = wish.endpoint_config or Endpoint()
+    links = link.requests("", endpoint.links or ())
+    await engine.instances.connect(wish.container, endpoint.request(network.name))
+    if links:
+        await engine.instances.link(wish.container, links)
     return nothing(200)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trivet.api.docker import endpoint, health
+from trivet.api.docker import endpoint, health, link
 from trivet.api.docker.duration import human, moment, seconds, since
 from trivet.client.schema import ImageDetail, Instance, MountRequest, MountUse, Network
 
@@ -20,15 +20,7 @@ def row(instance: Instance, networks: dict[str, Network]) -> dict[str, Any]:
         "ImageID": instance.image_id,
         "Command": " ".join(instance.command),
         "Created": seconds(instance.created),
-        "Ports": [
-            {
-                "IP": port.host_address or "0.0.0.0",
-                "PrivatePort": port.container_port,
-                "PublicPort": port.host_port,
-                "Type": port.protocol,
-            }
-            for port in instance.ports
-        ],
+        "Ports": _ports(instance),
         "Labels": instance.labels,
         "State": instance.status,
         "Status": status(instance),
@@ -39,6 +31,30 @@ def row(instance: Instance, networks: dict[str, Network]) -> dict[str, Any]:
     if instance.size >= 0:
         shown |= {"SizeRw": instance.size, "SizeRootFs": instance.size}
     return shown
+
+
+def _ports(instance: Instance) -> list[dict[str, Any]]:
+    """List published ports, then those that are only exposed, of what runs."""
+    shown: list[dict[str, Any]] = [
+        {
+            "IP": port.host_address or "0.0.0.0",
+            "PrivatePort": port.container_port,
+            "PublicPort": port.host_port,
+            "Type": port.protocol,
+        }
+        for port in instance.ports
+    ]
+    for text in _only_exposed(instance):
+        number, _, protocol = text.partition("/")
+        shown.append({"PrivatePort": int(number), "Type": protocol})
+    return shown
+
+
+def _only_exposed(instance: Instance) -> list[str]:
+    if instance.status not in ("running", "paused"):
+        return []
+    published = {f"{port.container_port}/{port.protocol}" for port in instance.ports}
+    return [text for text in instance.request.exposed if text not in published]
 
 
 def status(instance: Instance) -> str:
@@ -113,7 +129,8 @@ def _config(instance: Instance, image: dict[str, Any]) -> dict[str, Any]:
     keys = {item.partition("=")[0] for item in request.env}
     inherited = [item for item in image.get("Env") or () if item.partition("=")[0] not in keys]
     taken = request.entrypoint is not None
-    exposed: dict[str, Any] = {f"{port.container_port}/{port.protocol}": {} for port in request.ports}
+    published = (f"{port.container_port}/{port.protocol}" for port in request.ports)
+    exposed: dict[str, Any] = {key: {} for key in (*request.exposed, *published)}
     return {
         "Hostname": request.hostname or instance.id[:12],
         "Domainname": "",
@@ -173,18 +190,18 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         "DnsSearch": request.dns_search,
         "ExtraHosts": request.extra_hosts or None,
         "GroupAdd": request.groups or None,
-        "IpcMode": "private",
+        "IpcMode": request.ipc or "private",
         "Cgroup": "",
-        "Links": None,
+        "Links": link.shown(instance.name, request.links),
         "OomScoreAdj": 0,
-        "PidMode": "host" if instance.isolation == "process" else "",
+        "PidMode": "host" if instance.isolation == "process" else request.pid,
         "Privileged": request.privileged,
         "PublishAllPorts": request.publish_all,
         "ReadonlyRootfs": request.read_only,
         "SecurityOpt": _security(instance),
         "Tmpfs": {mount.target: "" for mount in request.mounts if mount.kind == "tmpfs"} or None,
-        "UTSMode": "",
-        "UsernsMode": "host" if request.userns == "host" else "",
+        "UTSMode": request.uts,
+        "UsernsMode": request.userns,
         "ShmSize": request.shm_size,
         "Sysctls": request.sysctls or None,
         "Runtime": "runc" if instance.isolation == "container" else instance.isolation,
@@ -237,10 +254,11 @@ def _mount(mount: MountUse) -> dict[str, Any]:
 
 
 def _network_settings(instance: Instance, networks: dict[str, Network]) -> dict[str, Any]:
-    ports: dict[str, list[dict[str, str]]] = {}
+    ports: dict[str, list[dict[str, str]] | None] = dict.fromkeys(_only_exposed(instance))
     for port in instance.ports:
+        key = f"{port.container_port}/{port.protocol}"
         place = {"HostIp": port.host_address or "0.0.0.0", "HostPort": str(port.host_port)}
-        ports.setdefault(f"{port.container_port}/{port.protocol}", []).append(place)
+        ports[key] = [*(ports.get(key) or ()), place]
     uses = endpoint.shown(instance, networks)
     first = uses.get("bridge") or {}
     return {

@@ -1,15 +1,17 @@
-"""Networks of an instance that exists: one more, or one less, running or not."""
+"""Networks and links of an instance that exists: one more, or one less, running or not."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
 from trivet.base.error import Conflict, Unsupported
-from trivet.client.schema import EndpointRequest
+from trivet.client.schema import EndpointRequest, LinkRequest
 from trivet.engine.instance.attachment import DEFAULT, OTHER, choose
 from trivet.engine.instance.context import Context
+from trivet.engine.instance.link import NoSuchLink, found
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.neighbour import refresh
 from trivet.engine.instance.status import Word
@@ -61,6 +63,27 @@ async def disconnect(context: Context, key: str, reference: str) -> None:
     ports = tuple(context.networks.ports(record.id)) if _runs(record) else record.ports
     await _record(context, record.change(request=request, plan=plan, ports=ports))
     _tell(context, "disconnect", record, network.id, network.name)
+
+
+async def link(context: Context, key: str, wishes: Sequence[LinkRequest]) -> None:
+    """Let an instance know others by names of its own, in place of earlier ones. The caller holds its lock."""
+    record = context.table.find(key)
+    new = [found(context, wish) for wish in wishes]
+    aliases = {wish.alias for wish in new}
+    await _relink(context, record, [*(each for each in record.request.links if each.alias not in aliases), *new])
+
+
+async def unlink(context: Context, key: str, alias: str) -> None:
+    """Take such a name away. The caller holds the instance's lock. Raises `NoSuchLink`."""
+    record = context.table.find(key)
+    left = [each for each in record.request.links if each.alias != alias]
+    if len(left) == len(record.request.links):
+        raise NoSuchLink(record.name, alias)
+    await _relink(context, record, left)
+
+
+async def _relink(context: Context, record: InstanceRecord, links: list[LinkRequest]) -> None:
+    await _record(context, record.change(request=msgspec.structs.replace(record.request, links=links)))
 
 
 async def _record(context: Context, record: InstanceRecord) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from typing import Literal
 
 import msgspec
 
@@ -14,6 +16,7 @@ from trivet.base.identity import check_name, new_id, new_name
 from trivet.base.thread import in_thread
 from trivet.client.schema import Created, EndpointRequest, InstanceRequest, PortRequest
 from trivet.engine.image.model import ImageRecord
+from trivet.engine.instance import link, shared
 from trivet.engine.instance.attachment import OTHER, choose, other
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.device import resolve as resolve_devices
@@ -22,7 +25,6 @@ from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.mount import Mounts, resolve
 from trivet.engine.instance.owner import separate
 from trivet.engine.instance.plan import make_plan
-from trivet.engine.instance.shared import resolve as resolve_shared
 from trivet.isolation.driver import Ability, Driver
 from trivet.oci.config import Config
 
@@ -86,7 +88,8 @@ def _make(
         request,
         settings,
         owner=owner,
-        shared=resolve_shared(request),
+        shared=shared.resolve(request),
+        memory=shared.memory(request, place.run),
         devices=resolve_devices(request.devices, request.isolation),
         key=key,
         name=name,
@@ -113,9 +116,10 @@ def _make(
 
 def _named(context: Context, request: InstanceRequest) -> InstanceRequest:
     """Replace prefixes and ids by what lasts: names of networks, the id of another instance."""
+    request = link.named(context, shared.named(context, request))
     if reference := other(request):
-        shared = EndpointRequest(network=f"{OTHER}{context.table.find(reference).id}")
-        return msgspec.structs.replace(request, networks=[shared, *request.networks[1:]])
+        theirs = EndpointRequest(network=f"{OTHER}{context.table.find(reference).id}")
+        return msgspec.structs.replace(request, networks=[theirs, *request.networks[1:]])
     wishes = [
         msgspec.structs.replace(wish, network=context.networks.find(wish.network).name) for wish in request.networks
     ]
@@ -134,16 +138,23 @@ def _drop_volumes(context: Context, mounts: Mounts) -> None:
 
 
 def publish_exposed(request: InstanceRequest, image: Config) -> InstanceRequest:
-    """With -P, ask for a free host port for every port the image exposes and nobody asked for."""
+    """Add the ports the image exposes; with -P, ask for a free host port for each that nobody asked for."""
+    ports = dict.fromkeys(port for text in (*request.exposed, *(image.exposed_ports or {})) for port in _exposed(text))
+    request = msgspec.structs.replace(request, exposed=[f"{number}/{protocol}" for number, protocol in ports])
     if not request.publish_all:
         return request
     asked = {(port.container_port, port.protocol) for port in request.ports}
-    more = []
-    for text in image.exposed_ports or {}:
-        number, _, protocol = text.partition("/")
-        if number.isdigit() and protocol in ("", "tcp", "udp") and (int(number), protocol or "tcp") not in asked:
-            more.append(PortRequest(container_port=int(number), protocol="udp" if protocol == "udp" else "tcp"))
+    more = [PortRequest(container_port=port[0], protocol=port[1]) for port in ports if port not in asked]
     return msgspec.structs.replace(request, ports=[*request.ports, *more])
+
+
+def _exposed(text: str) -> Iterator[tuple[int, Literal["tcp", "udp"]]]:
+    """Read `80`, `80/udp` or `80-90/tcp`; what is no port is passed over, as an image may say anything."""
+    span, _, protocol = text.partition("/")
+    low, _, high = span.partition("-")
+    if low.isdigit() and (high or low).isdigit() and protocol in ("", "tcp", "udp"):
+        for number in range(max(int(low[:6]), 1), min(int((high or low)[:6]), 65535) + 1):
+            yield number, "udp" if protocol == "udp" else "tcp"
 
 
 def warnings(request: InstanceRequest, ability: Ability) -> list[str]:

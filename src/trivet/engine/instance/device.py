@@ -55,6 +55,7 @@ def _node(path: Path, source: Path, target: str, access: str) -> Device | None:
     return Device(
         kind="c" if stat.S_ISCHR(status.st_mode) else "b",
         path=target if below == "." else f"{target.rstrip('/')}/{below}",
+        source=str(path),
         major=os.major(status.st_rdev),
         minor=os.minor(status.st_rdev),
         mode=stat.S_IMODE(status.st_mode),

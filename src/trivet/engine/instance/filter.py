@@ -26,9 +26,7 @@ MATCH: dict[str, Callable[[InstanceRecord, str], bool]] = {
     "network": lambda record, value: any(use.network == value for use in record.plan.attachments),
     "until": lambda record, value: record.created <= parse_time(value),
     "publish": lambda record, value: any(_port(value, str(port.host_port), port.protocol) for port in record.ports),
-    "expose": lambda record, value: any(
-        _port(value, str(port.container_port), port.protocol) for port in record.request.ports
-    ),
+    "expose": lambda record, value: any(_port(value, *port.split("/")) for port in _exposed(record)),
     "exited": lambda record, value: record.word == Word.EXITED and str(record.exit_code) == value,
 }
 
@@ -79,6 +77,11 @@ def _port(wanted: str, number: str, protocol: str) -> bool:
     if not low.isdigit() or not (high or low).isdigit():
         raise InvalidArgument(f"{wanted!r} is not a port", hint="80, 80/tcp or 80-90")
     return kind in ("", protocol) and int(low) <= int(number) <= int(high or low)
+
+
+def _exposed(record: InstanceRecord) -> list[str]:
+    request = record.request
+    return [*request.exposed, *(f"{port.container_port}/{port.protocol}" for port in request.ports)]
 
 
 def _label(labels: dict[str, str], wanted: str) -> bool:

@@ -15,6 +15,7 @@ from trivet.client.schema import (
     ExitStatus,
     Instance,
     InstanceRequest,
+    LinkRequest,
     PathStat,
     PortRequest,
     StatsSample,
@@ -22,7 +23,19 @@ from trivet.client.schema import (
     TopRow,
 )
 from trivet.engine.image.model import ImageNotFound
-from trivet.engine.instance import connection, copy, create, log, measure, publishing, remove, start, stop, update, wait
+from trivet.engine.instance import (
+    connection,
+    copy,
+    create,
+    log,
+    measure,
+    publishing,
+    remove,
+    start,
+    stop,
+    update,
+    wait,
+)
 from trivet.engine.instance import exec as execution
 from trivet.engine.instance import filter as filtering
 from trivet.engine.instance.context import Context
@@ -159,6 +172,18 @@ class Instances:
         key = self.key(ref)
         async with self.context.locks.hold(key, "disconnecting"):
             await connection.disconnect(self.context, key, network)
+
+    async def link(self, ref: str, links: Sequence[LinkRequest]) -> None:
+        """Let an instance know others by names of its own, running or not."""
+        key = self.key(ref)
+        async with self.context.locks.hold(key, "linking"):
+            await connection.link(self.context, key, links)
+
+    async def unlink(self, ref: str, alias: str) -> None:
+        """Take such a name away."""
+        key = self.key(ref)
+        async with self.context.locks.hold(key, "unlinking"):
+            await connection.unlink(self.context, key, alias)
 
     async def attach(self, key: str, streams: Attach, begin: bool) -> Stream:
         """Attach to an instance that runs, or start it attached."""

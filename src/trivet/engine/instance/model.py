@@ -17,6 +17,7 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     `wanted` is False once somebody asked it to stop: restart policies then leave it alone.
     One that is `removing` has lost some of what it had: the next engine goes on with that.
     `check` is how its health is found out, `health` what was found since it was started.
+    `linked` names the variables that are there because of links.
     `origin` says how a machine began: forked, or booted and why.
     `image` is the name it was asked for by, `image_id` the digest of its configuration.
     """
@@ -44,6 +45,7 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     removing: bool = False
     check: HealthCheck | None = None
     health: Health | None = None
+    linked: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     anonymous_volumes: tuple[str, ...] = ()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from trivet.engine.instance import link
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.isolation.plan import File
@@ -25,7 +26,7 @@ def describe(context: Context, record: InstanceRecord) -> tuple[File, ...]:
         dns=request.dns,
         dns_search=request.dns_search,
         dns_options=request.dns_options,
-        extra_hosts=request.extra_hosts,
+        extra_hosts=[*request.extra_hosts, *link.hosts(context, record)],
     )
 
 

@@ -30,6 +30,7 @@ from trivet.kernel.capability import ALL, DEFAULT
 from trivet.oci.config import Config
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SHARED_MEMORY = 64 << 20
 PIDS = 4096  # what an instance gets when nothing is asked for: a fork bomb must end somewhere
 
 
@@ -67,6 +68,7 @@ def make_plan(
     owner: Owner | None = None,
     shared: tuple[Shared, ...] = (),
     devices: tuple[Device, ...] = (),
+    memory: str = "",
 ) -> Plan:
     """Fold everything known about an instance into the record its level works from."""
     level = Level(request.isolation)
@@ -89,7 +91,8 @@ def make_plan(
         limits=limits(request),
         rlimits=tuple(Rlimit(limit.name.upper(), limit.soft, limit.hard) for limit in request.rlimits),
         sysctls=tuple(sorted(request.sysctls.items())),
-        shm_size=request.shm_size,
+        shm_size=0 if request.ipc == "none" else request.shm_size or SHARED_MEMORY,
+        memory=memory,
         init=request.init,
         owner=owner,
         shared=shared,

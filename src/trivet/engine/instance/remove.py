@@ -23,7 +23,8 @@ async def remove(context: Context, key: str, *, volumes: bool = False) -> None:
     context.table.delete(record.id)
     context.freed.discard(record.id)
     if volumes:
-        for volume in record.anonymous_volumes:
+        others = {volume for each in context.table.all() for volume in each.volumes}
+        for volume in set(record.anonymous_volumes) - others:  # what was taken over from it stays
             await asyncio.to_thread(context.volumes.remove, volume)
     context.emit("remove", record)
 

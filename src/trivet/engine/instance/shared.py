@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -14,9 +15,41 @@ from trivet.isolation.plan import Plan, Shared
 
 if TYPE_CHECKING:
     from trivet.engine.instance.context import Context
+    from trivet.engine.instance.model import InstanceRecord
 
 KINDS: tuple[Literal["pid", "ipc", "uts"], ...] = ("pid", "ipc", "uts")
+JOINED: tuple[Literal["pid", "ipc"], ...] = ("pid", "ipc")
 OTHER = "container:"
+OWN = ("", "private")
+WORDS = {
+    "pid": "host, container:NAME",
+    "ipc": "private, shareable, none, host, container:NAME",
+    "uts": "host",
+}
+
+
+class NotShareable(Conflict):
+    """An instance whose shared memory is its own."""
+
+    def __init__(self, name: str, key: str) -> None:
+        super().__init__(
+            f"cannot join the shared memory of instance {name}: it is not shareable",
+            hint=f"run {name} with --ipc shareable",
+        )
+        self.key = key
+
+
+class NotRunning(Conflict):
+    """An instance whose namespace isn't there to be joined."""
+
+    def __init__(self, kind: str, name: str, key: str) -> None:
+        super().__init__(
+            f"cannot join the {THINGS[kind]} of instance {name}: it is not running", hint=f"trivet start {name}"
+        )
+        self.key, self.what = key, kind
+
+
+THINGS = {"pid": "processes", "ipc": "shared memory"}
 
 
 def resolve(request: InstanceRequest) -> tuple[Shared, ...]:
@@ -24,10 +57,10 @@ def resolve(request: InstanceRequest) -> tuple[Shared, ...]:
     found = []
     for kind in KINDS:
         wish: str = getattr(request, kind)
-        if wish in ("", "private", "shareable"):
+        if wish in OWN or (kind == "ipc" and wish in ("shareable", "none") and request.isolation != "process"):
             continue
-        if wish != "host" and not (kind == "pid" and wish.startswith(OTHER)):
-            raise InvalidArgument(f"cannot share {kind} {wish!r}: host" + (", container:NAME" if kind == "pid" else ""))
+        if wish != "host" and not (kind in JOINED and wish.startswith(OTHER)):
+            raise InvalidArgument(f"cannot share {kind} {wish!r}: {WORDS[kind]}")
         if request.isolation == "vm":
             raise Unsupported(f"cannot share {kind} {wish} with a machine: it has a kernel of its own")
         if request.isolation == "process" and wish != "host":
@@ -43,17 +76,47 @@ def of_host(request: InstanceRequest) -> bool:
     return "host" in (request.pid, request.ipc, request.uts)
 
 
+def named(context: Context, request: InstanceRequest) -> InstanceRequest:
+    """Replace names of others by their ids, which last. Raises `NotFound`."""
+    wishes = {kind: getattr(request, kind) for kind in JOINED}
+    ids = {
+        kind: f"{OTHER}{context.table.find(wish.removeprefix(OTHER)).id}"
+        for kind, wish in wishes.items()
+        if wish.startswith(OTHER)
+    }
+    return msgspec.structs.replace(request, **ids)
+
+
+def memory(request: InstanceRequest, directory: Path) -> str:
+    """Tell where shared memory is kept for others to share; "" where it isn't."""
+    return str(directory / "shm") if request.isolation == "container" and request.ipc == "shareable" else ""
+
+
 def join(context: Context, request: InstanceRequest, plan: Plan) -> Plan:
-    """Look up the process namespace of another instance, whose users are shared, too. Raises `Conflict`."""
-    if not request.pid.startswith(OTHER):
-        return plan
-    record = context.table.find(request.pid.removeprefix(OTHER))
+    """Look up namespaces of other instances, whose users are shared, too. Raises `Conflict`."""
+    owners = []
+    for kind in JOINED:
+        wish: str = getattr(request, kind)
+        if not wish.startswith(OTHER):
+            continue
+        record = _donor(context, kind, wish.removeprefix(OTHER))
+        owners.append(borrow(record.plan.owner))
+        hosts = any(each.kind == kind and not each.path for each in record.plan.shared)
+        path = "" if hosts else f"/proc/{record.pid}/ns/{kind}"
+        theirs = tuple(Shared(kind=kind, path=path) if each.kind == kind else each for each in plan.shared)
+        more = {"memory": record.plan.memory} if kind == "ipc" else {}
+        plan = msgspec.structs.replace(plan, shared=theirs, owner=owners[-1], **more)
+    if len(owners) == 2 and owners[0] != owners[1]:
+        raise Conflict("cannot join the processes of one instance and the shared memory of one with other users")
+    return plan
+
+
+def _donor(context: Context, kind: str, reference: str) -> InstanceRecord:
+    record = context.table.find(reference)
     if record.word not in (Word.RUNNING, Word.PAUSED):
-        problem = f"cannot join the processes of instance {record.name}: it is not running"
-        raise Conflict(problem, hint=f"trivet start {record.name}")
+        raise NotRunning(kind, record.name, record.id)
     if record.request.isolation != "container":
-        raise Unsupported(f"cannot join the processes of instance {record.name}: it is not at level container")
-    theirs = tuple(
-        Shared(kind="pid", path=f"/proc/{record.pid}/ns/pid") if each.kind == "pid" else each for each in plan.shared
-    )
-    return msgspec.structs.replace(plan, shared=theirs, owner=borrow(record.plan.owner))
+        raise Unsupported(f"cannot join the {THINGS[kind]} of instance {record.name}: it is not at level container")
+    if kind == "ipc" and not record.plan.memory and record.request.ipc != "host":
+        raise NotShareable(record.name, record.id)
+    return record

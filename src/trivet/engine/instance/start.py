@@ -12,7 +12,7 @@ from trivet.base.error import TrivetError
 from trivet.base.thread import in_thread
 from trivet.client.schema import EndpointRequest, Port
 from trivet.client.schema_health import Health
-from trivet.engine.instance import shared
+from trivet.engine.instance import link, shared
 from trivet.engine.instance.attachment import other, share
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
@@ -76,7 +76,8 @@ def _set_up(
     undo.push_async_callback(asyncio.to_thread, networks.detach, record.id)
     undo.push_async_callback(asyncio.to_thread, networks.unpublish, record.id)
     plan, ports = _connect(context, record)
-    record = record.change(plan=plan, ports=ports, wanted=True)
+    plan, linked = link.tell(context, record, plan) if record.request.links else (plan, record.linked)
+    record = record.change(plan=plan, ports=ports, linked=linked, wanted=True)
     context.table.update(record.id, record)
     undo.push_async_callback(asyncio.to_thread, driver.release, plan)
     driver.prepare(plan)
