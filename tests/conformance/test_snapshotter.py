@@ -276,7 +276,7 @@ def test_prune_keeps_what_instances_need(store: Store) -> None:
 def test_a_half_made_layer_is_made_again(store: Store) -> None:
     """What a crash left in the middle is not taken for the real thing, and prune removes it."""
     image = store.draft(LOWER)
-    for making in store.root.glob("*/making"):
+    for making in (path for name in ("overlay", "drive") for path in store.root.glob(f"{name}/making")):
         (making / "0123456789abcdef" / "fs").mkdir(parents=True)
     root = store.snapshotter.create("one", image)
     assert "a" in inside(root, "ls").split()
@@ -426,3 +426,16 @@ def test_a_directory_of_an_image_can_be_copied_from(store: Store) -> None:
     assert store.overlay.directory(image, "/var/lib/app") == store.overlay.directory(image, "/var/lib/app")
     assert list(store.overlay.directory(image, "/nowhere").iterdir()) == []
     assert list(store.overlay.directory(image, "/../../../etc").iterdir()) == []
+
+
+def test_layers_come_in_any_order(store: Store) -> None:
+    """Layers unpacked topmost first, and side by side, make the image that those in order make."""
+    idle = tar({"dir/.wh.x": b"", "fresh/.wh.gone": b"", "fresh/f": b"", "kept/.wh.z": b""})
+    image = store.draft(LOWER, UPPER, idle)
+    piles = [Draft(config=image.config, layers=image.layers[: index + 1]) for index in range(3)]
+    for pile in (piles[2], piles[0], piles[2], piles[1]):
+        store.overlay.unpack(pile)
+    assert inside(store.snapshotter.create("one", image), "find . | sort").split() == [
+        *(".", "./b", "./dir", "./dir/new", "./fresh", "./fresh/f", "./kept")
+    ]
+    assert store.trash() == []

@@ -1,8 +1,4 @@
-"""Unpacking an image while it arrives: each layer when its blob is here.
-
-Layers that are packed don't look at one another, so that several are unpacked at a time; those that become trees of
-files follow the ones below.
-"""
+"""Unpacking an image while it arrives: each layer when its blob is here, several at a time, in whatever order."""
 
 from __future__ import annotations
 
@@ -25,12 +21,10 @@ async def unpack(images: Images, image: Draft, blobs: Sequence[asyncio.Task[None
     snapshotter = images.unpacks(image)
     if not isinstance(snapshotter, Gradual):
         return
-    slots = asyncio.Semaphore(WINDOW if snapshotter.apart else 1)
+    slots = asyncio.Semaphore(WINDOW)
     piles = [Draft(config=image.config, layers=image.layers[: index + 1]) for index in range(len(blobs))]
 
     async def one(index: int) -> None:
-        if not snapshotter.apart and index:
-            await asyncio.wait([tasks[index - 1]])
         await asyncio.wait([blobs[index]])
         blobs[index].result()
         async with slots:

@@ -2,6 +2,7 @@
 
 DIRECTORY/<chain id>/
 ├── fs         the layer's files, as overlayfs wants a lower directory; nothing where the layer is packed:
+├── unsettled  there while whiteouts in `fs` may hide nothing: what is below wasn't looked at yet
 ├── image      its contents, all in one file; of a lowest layer a whole EROFS image
 └── tree       its files without their contents (kept.py). Older engines' layers lack it: theirs is mounted at `fs`
 """
@@ -66,7 +67,7 @@ class Layers:
 
     def ready(self, chain: str) -> bool:
         """Tell whether a layer is there, shown or not."""
-        return self.fs(chain).is_dir()
+        return self.fs(chain).is_dir() and not self._unsettled(chain).exists()
 
     def packed(self, chain: str) -> bool:
         """Tell whether a layer is there as a file of contents and a tree, to be stacked."""
@@ -124,24 +125,29 @@ class Layers:
             point.show(draft, [draft / "device"])
             point.hide(draft)
 
-    def pack(self, chain: str, layer: Layer, report: Report, keep: threading.Lock, *, lowest: bool) -> bool:
-        """Make a layer whatever is below it; False for one with so many files that it has to be unpacked."""
+    def begin(self, chain: str, layer: Layer, report: Report, keep: threading.Lock, *, lowest: bool) -> None:
+        """Do of `make` what can be done without a look at what is below; one with too many files is left for it."""
         with suppress(TooMany):
-            self._make(chain, layer, None if lowest else _unseen, report, keep, Kind.EROFS)
-            return True
-        return False
+            self._make(chain, layer, report, keep, self._kind, lowest)
 
     def make(self, chain: str, layer: Layer, below: Below | None, report: Report, keep: threading.Lock) -> None:
-        """Unpack a layer; `keep` is held while it gets its name.
+        """Unpack a layer, or finish what was begun; `keep` is held while it gets its name.
 
         `below` finds the directories under it, topmost first, if they have to be looked at; None for the lowest.
         """
-        if self._kind != Kind.EROFS or not self.pack(chain, layer, report, keep, lowest=below is None):
-            self._make(chain, layer, below, report, keep, Kind.OVERLAY)
+        if not self.fs(chain).is_dir():
+            try:
+                self._make(chain, layer, report, keep, self._kind, below is None)
+            except TooMany:
+                self._make(chain, layer, report, keep, Kind.OVERLAY, below is None)
+        if below and self._unsettled(chain).exists():
+            drop_idle_whiteouts(self.fs(chain), below())
+            self._unsettled(chain).unlink()
 
-    def _make(
-        self, chain: str, layer: Layer, below: Below | None, report: Report, keep: threading.Lock, kind: Kind
-    ) -> None:
+    def _unsettled(self, chain: str) -> Path:
+        return self.fs(chain).with_name("unsettled")
+
+    def _make(self, chain: str, layer: Layer, report: Report, keep: threading.Lock, kind: Kind, lowest: bool) -> None:
         """Unpack into a directory nobody knows, check the tar's digest, then give it its name."""
         short = digests.short(layer.digest)
         subject = f"layer {short}"
@@ -150,11 +156,12 @@ class Layers:
             stream.watch(lambda done: report(short, "unpacking", done, layer.size))
             try:
                 if kind == Kind.EROFS:
-                    kept.keep(
-                        draft / "tree", *index(stream, draft / "image", budget=self._budget, lowest=below is None)
-                    )
+                    kept.keep(draft / "tree", *index(stream, draft / "image", budget=self._budget, lowest=lowest))
                 elif extract(stream, draft / "fs", budget=self._budget):
-                    drop_idle_whiteouts(draft / "fs", below() if below else [])
+                    if lowest:
+                        drop_idle_whiteouts(draft / "fs", [])
+                    else:
+                        (draft / "unsettled").touch()
             except (MalformedTar, MalformedLayer) as error:
                 raise UnusableLayer(short, error) from error
             if stream.diff_id != layer.diff_id:
@@ -178,10 +185,6 @@ class _Nothing:
 
     def read(self, size: int, /) -> bytes:
         return b""
-
-
-def _unseen() -> list[Path]:
-    raise AssertionError("a packed layer doesn't look at what is below it")
 
 
 def drop_idle_whiteouts(layer: Path, below: list[Path]) -> None:

@@ -68,20 +68,12 @@ class OverlaySnapshotter:
             with self._turns.hold(f"stack {chains[-1]}"):
                 self.stacks.make(chains, self._lock)
 
-    @property
-    def apart(self) -> bool:
-        """Tell whether a layer is unpacked without a look at those below."""
-        return self.kind == Kind.EROFS
-
     def unpack(self, image: Layered, report: Report = silent) -> None:
-        """Unpack the topmost layer, unless that takes a look at those below and they lie apart."""
-        chains, layer = _chains(image), image.layers[-1]
-        if not self.apart:
-            self._make(chains, layer, report)
-            return
+        """Unpack the topmost layer as far as that goes without those below."""
+        chains = _chains(image)
         with self._turns.hold(chains[-1]):
-            if not self.layers.ready(chains[-1]):
-                self.layers.pack(chains[-1], layer, report, self._lock, lowest=len(chains) == 1)
+            if not self.layers.fs(chains[-1]).is_dir():
+                self.layers.begin(chains[-1], image.layers[-1], report, self._lock, lowest=len(chains) == 1)
 
     def show_all(self) -> None:
         """Mount what a start of the host unmounted."""

@@ -80,14 +80,10 @@ class Snapshotter(Protocol):
 
 @runtime_checkable
 class Gradual(Snapshotter, Protocol):
-    """A snapshotter that can begin before all layers of an image have come; if they lie `apart`, in any order."""
-
-    @property
-    def apart(self) -> bool:
-        """Tell whether a layer is unpacked without a look at those below."""
+    """A snapshotter that can begin before all layers of an image have come, with whichever came first."""
 
     def unpack(self, image: Layered, report: Report = silent) -> None:
-        """Unpack the topmost layer; unless they lie apart, those below are there. What is left over `prepare` does."""
+        """Unpack the topmost layer, whether those below are there or not; what is left over `prepare` does."""
 
 
 @runtime_checkable
