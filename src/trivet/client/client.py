@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from trivet.client.address import default_socket, parse_address
+from trivet.client.artifact import Artifacts
 from trivet.client.image import Images
 from trivet.client.instance import Instances
 from trivet.client.network import Networks
@@ -50,6 +51,11 @@ class Client:
     def images(self) -> Images:
         """Images: pull, push, build, load, save, tag, remove, ..."""
         return Images(self.transport)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """Artifacts: push, attach, pull, referrers."""
+        return Artifacts(self.transport)
 
     @cached_property
     def volumes(self) -> Volumes:

@@ -386,6 +386,17 @@ class ImageDetail(msgspec.Struct, frozen=True, kw_only=True):
     virtual_size: int = 0
 
 
+class Referrer(msgspec.Struct, frozen=True, kw_only=True):
+    """What refers to a manifest in a registry: signatures, bills of materials, reports."""
+
+    subject: str
+    digest: str
+    artifact_type: str
+    media_type: str
+    size: int
+    annotations: dict[str, str] = {}
+
+
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
     """What a removal or a prune took away, and the bytes it freed."""
 

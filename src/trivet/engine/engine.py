@@ -22,6 +22,7 @@ from trivet.client.schema import (
     VolumeRequest,
 )
 from trivet.engine import inventory, keeping
+from trivet.engine.artifact import Artifacts
 from trivet.engine.backup import Backups
 from trivet.engine.disk_image import DiskImages
 from trivet.engine.event import Events
@@ -52,6 +53,7 @@ class Engine:
         self.instances = Instances(context)
         self.backups = Backups(self)
         self.disks = DiskImages(self)
+        self.artifacts = Artifacts(self)
 
     @property
     def events(self) -> Events:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 import aiohttp
@@ -13,6 +14,7 @@ from trivet.oci import digest as digests
 from trivet.oci import manifest as manifests
 from trivet.oci.descriptor import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from trivet.oci.manifest import Index
+from trivet.registry import referrer
 from trivet.registry.answer import body_of, expect
 from trivet.registry.auth import Credentials
 from trivet.registry.error import NotInRegistry, RegistryUnavailable
@@ -21,6 +23,8 @@ from trivet.store.content import Ingest
 
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))
 CHUNK = 1 << 20
+MOST_PAGES = 100
+_NEXT = re.compile(r"<[^>]*\?([^>\s]+)>\s*;\s*rel=\"?next")  # of the address only the query: the host stays the same
 RESUMES = 5  # times a blob may break off without a byte of progress
 
 Count = Callable[[int], None]
@@ -104,12 +108,21 @@ class RegistryClient:
 
     async def referrers(self, repository: str, digest: str) -> tuple[Descriptor, ...]:
         """List what refers to a manifest: by the referrers API, or the tag that stands in for it."""
-        async with self._transport.get(repository, f"referrers/{digest}") as answer:
-            if answer.status == 200:
+        found, path = list[Descriptor](), f"referrers/{digest}"
+        for _ in range(MOST_PAGES):
+            async with self._transport.get(repository, path) as answer:
+                if answer.status != 200:
+                    break
                 raw = await body_of(answer, self.domain, manifests.LIMIT)
-                return _listed(raw, f"referrers of {digest}")
+                found += _listed(raw, f"referrers of {digest}")
+                following = _NEXT.search(answer.headers.get("Link", ""))
+            if following is None:
+                return tuple(found)
+            path = f"referrers/{digest}?{following[1]}"
+        if found:
+            return tuple(found)
         try:
-            raw = (await self.manifest(repository, digest.replace(":", "-"))).raw
+            raw = (await self.manifest(repository, referrer.tag_of(digest))).raw
         except NotInRegistry:
             return ()
         return _listed(raw, f"referrers of {digest}")

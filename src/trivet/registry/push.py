@@ -18,6 +18,7 @@ from yarl import URL
 from trivet.base.error import TrivetError
 from trivet.oci import digest as digests
 from trivet.oci.descriptor import Descriptor
+from trivet.registry import referrer
 from trivet.registry.answer import expect, reason_of
 from trivet.registry.auth import Credentials
 from trivet.registry.error import RegistryUnavailable, UploadRefused
@@ -98,15 +99,21 @@ class Pusher:
             return True
 
     async def manifest(self, raw: bytes, media_type: str, identifier: str) -> str:
-        """Store a manifest or index, under a tag or its digest; return the digest."""
+        """Store a manifest or index, under a tag or its digest; return the digest.
+
+        One with a subject is also found by who asks for the subject's referrers, whatever the registry is.
+        """
         promised = identifier if ":" in identifier else digests.of(raw)
         url = await self._transport.url(self.repository, f"manifests/{identifier}")
         headers = {"Content-Type": media_type}
         async with self._transport.request("PUT", self.repository, url, headers, raw) as answer:
             await self.expect(answer, f"manifest {identifier} of {self.repository}", {201})
             told = answer.headers.get("Docker-Content-Digest", promised)
+            known = answer.headers.get("OCI-Subject", "")
         if told.startswith("sha256:") and promised.startswith("sha256:") and told != promised:
             raise UploadRefused(self.domain, f"manifest {identifier}", f"it stored {told} instead of {promised}")
+        if not known and (note := referrer.noted(raw, media_type, promised)):
+            await referrer.note(self._transport, self.domain, self.repository, note)
         return promised
 
     async def expect(self, answer: aiohttp.ClientResponse, what: str, good: set[int]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from trivet.api.native import archive, build, image, instance, network, outcome, registry, system, volume
+from trivet.api.native import archive, artifact, build, image, instance, network, outcome, registry, system, volume
 from trivet.api.native.openapi import document
 from trivet.api.native.route import Handler, answer
 from trivet.api.problem import response
@@ -23,6 +23,7 @@ ROUTES = (
     *outcome.ROUTES,
     *archive.ROUTES,
     *image.ROUTES,
+    *artifact.ROUTES,
     *build.ROUTES,
     *volume.ROUTES,
     *network.ROUTES,
