@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,23 @@ def machine(driver: VmDriver, root_image: Path, tmp_path: Path, run_directory: P
         yield harness
     finally:
         harness.close()
+
+
+@pytest.fixture
+def make(root_image: Path, tmp_path: Path, run_directory: Path) -> Iterator[Callable[[VmDriver], Harness]]:
+    """Machines that aren't started yet, as many as asked for."""
+    made: list[Harness] = []
+
+    def another(driver: VmDriver) -> Harness:
+        number = str(len(made))
+        (tmp_path / number).mkdir()
+        (run_directory / number).mkdir()
+        made.append(Harness(driver, root_image, tmp_path / number, run_directory / number))
+        return made[-1]
+
+    yield another
+    for each in made:
+        each.close()
 
 
 @pytest.fixture

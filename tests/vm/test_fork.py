@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,23 +41,6 @@ def cache(driver: VmDriver, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own(cache: Path) -> VmDriver:
     """A driver with templates of its own."""
     return VmDriver(cache)
-
-
-@pytest.fixture
-def make(root_image: Path, tmp_path: Path, run_directory: Path) -> Iterator[Callable[[VmDriver], Harness]]:
-    """Machines that aren't started yet, as many as asked for."""
-    made: list[Harness] = []
-
-    def another(driver: VmDriver) -> Harness:
-        number = str(len(made))
-        (tmp_path / number).mkdir()
-        (run_directory / number).mkdir()
-        made.append(Harness(driver, root_image, tmp_path / number, run_directory / number))
-        return made[-1]
-
-    yield another
-    for each in made:
-        each.close()
 
 
 def template_sum(own: VmDriver, harness: Harness) -> int:

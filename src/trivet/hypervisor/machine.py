@@ -44,7 +44,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """Everything QEMU is told. `memory` is in bytes, rounded up to a MiB; `qmp` is the socket of its monitor.
 
-    With `memory_file` the memory is that file. An `incoming` one waits for the state to begin in, and to be resumed.
+    With `memory_file` the memory is that file. An `incoming` one waits for the state to begin in, and to be resumed;
+    that of a `copy` is of a machine that ran, and says nothing of the machine it is for.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     slot: Slot | None = None
     memory_file: Memory | None = None
     incoming: bool = False
+    copy: bool = False
     board: str = "q35"
 
     @property
@@ -88,6 +90,7 @@ def command_line(machine: Machine) -> tuple[str, ...]:
         *("-kernel", machine.kernel, "-initrd", machine.initramfs, "-append", kernel_command_line(machine)),
         *_monitor(machine),
         *(("-incoming", "defer", "-S") if machine.incoming else ()),
+        *(("-global", "migration.send-configuration=off") if machine.copy else ()),
         *(word for device in machine.devices for word in device.arguments()),
     )
 

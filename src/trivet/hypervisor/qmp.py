@@ -98,6 +98,13 @@ class Qmp:
         socket.send_fds(self._socket, [request], [descriptor])
         self._answer("getfd")
 
+    def lend(self, descriptor: int) -> int:
+        """Hand a descriptor over, to be opened as /dev/fdset/NUMBER, whose number this is (command add-fd)."""
+        request = msgspec.json.encode({"execute": "add-fd"}) + b"\n"
+        self._socket.settimeout(self._left())
+        socket.send_fds(self._socket, [request], [descriptor])
+        return int(self._answer("add-fd")["fdset-id"])
+
     def save(self, descriptor: int) -> None:
         """Stop the machine and write its state, but not the memory it shares with a file."""
         self._ignore_shared()

@@ -12,7 +12,6 @@ memory. The files outlive the engine; the memfds don't, but forks that run keep 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import platform
@@ -26,25 +25,20 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import TrivetError
-from trivet.hypervisor import growth, memory, program
+from trivet.hypervisor import growth, program, stored
 from trivet.hypervisor.device.balloon import Balloon
 from trivet.hypervisor.device.drive import Placeholder
 from trivet.hypervisor.device.generation import Generation
 from trivet.hypervisor.device.serial import Console, Port
 from trivet.hypervisor.device.slot import Slot
 from trivet.hypervisor.machine import Acceleration, Machine, Memory, command_line
+from trivet.hypervisor.stored import Template
 
 KEPT = 8  # templates on disk
+MEMORY_NAME = "trivet-memory"  # of the file, as others see it in /proc
 SLOT = "port0"  # not "slot", which is a property of the port itself
 LOADED = 4  # and of those in memory
 _STALE = 600.0  # seconds after which what is still being made was given up
-
-
-class Template(msgspec.Struct, frozen=True):
-    """Descriptors of a template's sealed memory and state."""
-
-    memory: int
-    state: int
 
 
 class Templates:
@@ -71,14 +65,14 @@ class Templates:
         try:
             yield held
         finally:
-            _close(held)
+            held.close()
 
     def forget(self, machine: Machine, reason: str) -> None:
         """Drop a template that a machine could not begin with; the second one in a row is not made any more."""
         key = digest(shape_of(machine))
         with self._guard(key), self._lock:
             if key in self._loaded:
-                _close(self._loaded.pop(key))
+                self._loaded.pop(key).close()
             shutil.rmtree(self._directory / key, ignore_errors=True)
             if key in self._doubted:
                 self._failed[key] = reason
@@ -96,7 +90,7 @@ class Templates:
         if not dry_run:
             with self._lock:
                 for key in list(self._loaded):
-                    _close(self._loaded.pop(key))
+                    self._loaded.pop(key).close()
                 self._failed.clear()
             for place in places:
                 shutil.rmtree(place, ignore_errors=True)
@@ -121,7 +115,7 @@ class Templates:
         with self._lock:
             self._loaded[key] = made
             while len(self._loaded) > LOADED:
-                _close(self._loaded.pop(next(iter(self._loaded))))
+                self._loaded.pop(next(iter(self._loaded))).close()
             return Template(os.dup(made.memory), os.dup(made.state))
 
     def _make(self, key: str, shape: Machine, patience: float) -> Template:
@@ -140,22 +134,14 @@ class Templates:
     # --- on disk ------------------------------------------------------------------------------------
 
     def _load(self, key: str) -> Template | None:
-        place, opened = self._directory / key, []
+        place = self._directory / key
         try:
-            for name in ("memory", "state"):
-                with (place / name).open("rb") as file:
-                    opened.append(memory.make(f"trivet-{name}"))
-                    memory.copy(file.fileno(), opened[-1])
-                memory.seal(opened[-1])
-            if (place / "sums").read_text() != _sums(Template(*opened)):
-                raise OSError(errno.EIO, "it isn't what was written", place)
+            found = stored.load(place)
             os.utime(place)
         except OSError:
-            for descriptor in opened:
-                os.close(descriptor)
             shutil.rmtree(place, ignore_errors=True)  # perhaps incomplete or damaged: better made anew
             return None
-        return Template(*opened)
+        return found
 
     def _save(self, key: str, made: Template) -> None:
         """Write a template out; a disk that is full only means that the next engine makes it anew."""
@@ -164,18 +150,14 @@ class Templates:
             with tempfile.TemporaryDirectory(prefix=".new-", dir=self._directory) as scratch:
                 ready = Path(scratch, key)
                 ready.mkdir()
-                for name, descriptor in (("memory", made.memory), ("state", made.state)):
-                    with (ready / name).open("wb") as file:
-                        memory.copy(descriptor, file.fileno())
-                        os.fsync(file.fileno())
-                (ready / "sums").write_text(_sums(made))
+                stored.store(made, ready)
                 if not self._directory.joinpath(key).exists():
                     ready.rename(self._directory / key)
             self._bound()
         except OSError:  # also when another engine was faster
             pass
         finally:
-            _close(made)
+            made.close()
 
     def _places(self) -> list[Path]:
         found = [path for path in self._directory.glob("[!.]*") if path.is_dir()]
@@ -228,12 +210,3 @@ def _used(place: Path) -> float:
 
 def _size(place: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in place.glob("*"))
-
-
-def _sums(template: Template) -> str:
-    return f"{memory.checksum(template.memory)} {memory.checksum(template.state)}\n"
-
-
-def _close(template: Template) -> None:
-    os.close(template.memory)
-    os.close(template.state)

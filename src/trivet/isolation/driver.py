@@ -15,6 +15,8 @@ lacks raises `Unsupported` naming the level.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -155,6 +157,34 @@ class Forking(Protocol):
 
     def prune_templates(self, *, dry_run: bool) -> tuple[list[str], int]:
         """Remove it; instances that run go on. Names, and bytes freed."""
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that ran, to be gone on from: descriptors of its memory and state, and what it fits to."""
+
+    memory: int
+    state: int
+    key: str
+
+
+@runtime_checkable
+class Saving(Protocol):
+    """A level that can save a running instance, memory and all, and let it, or copies of it, go on from there."""
+
+    def check_saving(self, plan: Plan) -> None:
+        """Raise `Unsupported` for an instance that can't be saved."""
+
+    def save(self, plan: Plan, place: Path, *, go_on: bool) -> float:
+        """Save memory and writable root (file `drive`) into a new directory; seconds the instance stood still.
+
+        Unless it shall `go_on` the instance is ended at that moment. When it fails the instance goes on.
+        """
+
+    def saved(self, place: Path) -> AbstractContextManager[Saved]:
+        """Load what was saved. Raises `Corrupt`."""
+
+    def restore(self, plan: Plan, saved: Saved, was: Plan) -> Channel:
+        """Begin as what was saved of `was`, told in what the plan differs; the program goes on at `Channel.go()`."""
 
 
 @runtime_checkable

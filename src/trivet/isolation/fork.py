@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,11 +18,11 @@ from trivet.base.error import Internal, TrivetError
 from trivet.hypervisor import memory
 from trivet.hypervisor.device.share import Share
 from trivet.hypervisor.qmp import Qmp, QmpRefused, QmpUnavailable
-from trivet.hypervisor.template import Templates
+from trivet.hypervisor.template import MEMORY_NAME, Templates
 from trivet.isolation import guest, machine
 from trivet.isolation.plan import Plan
 
-FORKED, BOOTED = "forked", "booted"
+FORKED, BOOTED, RESTORED = "forked", "booted", "restored"
 _STEP = 0.002
 _PATIENCE = 60.0
 ORIGIN = "origin"
@@ -42,15 +42,15 @@ def prepared(templates: Templates, plan: Plan, host: machine.Host, patience: flo
             raise CannotFork(str(error)) from error
         contents, shares = template.memory, bool(guest.shared(plan))
         if shares:  # a file server has to see what the guest writes, so this one gets a copy of its own
-            contents = memory.make("trivet-memory")
+            contents = memory.make(MEMORY_NAME)
             undo.callback(os.close, contents)
             memory.copy(template.memory, contents)
         origin = machine.Origin(memory=memory.path_of(contents), state=memory.path_of(template.state), writable=shares)
         yield msgspec.structs.replace(host, origin=origin)
 
 
-def wake(plan: Plan, share: Share | None) -> Callable[[Callable[[], bool]], None]:
-    """Return what lets QEMU, once it listens, begin in its template's state."""
+def wake(plan: Plan, share: Share | None, silent: Sequence[str] = ()) -> Callable[[Callable[[], bool]], None]:
+    """Return what lets QEMU, once it listens, begin in its template's state; network cards named `silent` stay off."""
 
     def load(reported: Callable[[], bool]) -> None:
         connection = _connect(Path(plan.directory, machine.QMP), reported)
@@ -61,6 +61,8 @@ def wake(plan: Plan, share: Share | None) -> Callable[[Callable[[], bool]], None
                 qmp.load(machine.STATE_DESCRIPTOR)
                 if share:
                     qmp.execute("device_add", **share.late())
+                for name in silent:
+                    qmp.execute("set_link", name=name, up=False)
                 qmp.resume()
         except (QmpUnavailable, QmpRefused) as error:
             raise CannotFork(error.message) from error

@@ -69,12 +69,14 @@ TAP_DESCRIPTOR = 52  # and up to 63, for interfaces that are opened and not name
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """What a forked machine begins with: paths of its template's memory and state, and whether it may share the former.
 
-    A machine that shares its memory with a file server has a copy of its own, `writable`.
+    A machine that shares its memory with a file server has a copy of its own, `writable`. With `changes` it is a copy
+    of a machine whose program runs, to be told in what they differ: operations, for the agent.
     """
 
     memory: str
     state: str
     writable: bool = False
+    changes: tuple[Operation, ...] | None = None
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,8 +155,8 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
         ),
         Relay(
             child_fd=AGENT_DESCRIPTOR,
-            payload=encode(guest.launch(plan, forked=host.origin is not None)),
-            fork=int(host.origin is not None),
+            payload=_payload(plan, host.origin),
+            fork=_begins(host.origin),
         ),
         Spawn(flags=FLAGS["mount"] | FLAGS["pid"], stdin=int(plan.program.stdin), cgroup=unified),
         *(WriteFile(write.path, write.value.encode()) for write in joins),
@@ -170,6 +172,17 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
 _PERIOD = 100_000
 
 
+def _payload(plan: Plan, origin: Origin | None) -> bytes:
+    """Encode what the agent does first: start the program, or in a copy, where it runs, only what changes."""
+    if origin is None or origin.changes is None:
+        return encode(guest.launch(plan, forked=origin is not None))
+    return encode(list(origin.changes)) if origin.changes else b""
+
+
+def _begins(origin: Origin | None) -> int:
+    return 0 if origin is None else 1 if origin.changes is None else 2
+
+
 def _forked(made: Machine, origin: Origin) -> Machine:
     """Give a machine what its template has, so that it can begin with its state."""
     shape = shape_of(made)
@@ -181,6 +194,7 @@ def _forked(made: Machine, origin: Origin) -> Machine:
         share=msgspec.structs.replace(made.share, slot=SLOT) if made.share else None,
         memory_file=Memory(path=f"/proc/self/fd/{MEMORY_DESCRIPTOR}", shared=origin.writable),
         incoming=True,
+        copy=origin.changes is not None,
     )
 
 

@@ -17,16 +17,18 @@ import os
 import shutil
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument, TrivetError
+from trivet.hypervisor import memory
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.qmp import Qmp
 from trivet.hypervisor.template import Templates
-from trivet.isolation import boot, fork, gauge, guest, machine, provision
-from trivet.isolation.driver import Ability, ProcessRow, Stats, Status
+from trivet.isolation import boot, change, fork, gauge, guest, machine, provision, saving
+from trivet.isolation.driver import Ability, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
 from trivet.isolation.plan import Level, Plan, Program
@@ -49,7 +51,7 @@ _LEFT = ("monitor.sock", "pid", "exit", "paused", machine.CONSOLE, machine.QMP, 
 
 
 class VmDriver:
-    """The driver of the vm level; also Pausable and Forking. `cache` keeps kernel, initramfs and what was probed."""
+    """The driver of the vm level; also Pausable, Forking, Saving. `cache` keeps kernel, initramfs, what was probed."""
 
     level = Level.VM
 
@@ -197,6 +199,40 @@ class VmDriver:
             qmp.resume()
             _marker(plan).unlink(missing_ok=True)
 
+    def check_saving(self, plan: Plan) -> None:
+        """Raise `Unsupported` for an instance that can't be saved."""
+        saving.check(plan)
+
+    def save(self, plan: Plan, place: Path, *, go_on: bool) -> float:
+        """Save memory, devices and drive into a new directory; seconds the machine stood still."""
+        self._running(plan)
+        key = saving.key_of(plan, provision.acquire(self.cache, plan, template=True))
+        return saving.save(plan, self.status(plan).pid, key, place, go_on=go_on)
+
+    def saved(self, place: Path) -> AbstractContextManager[Saved]:
+        """Load what was saved."""
+        return saving.opened(place)
+
+    def restore(self, plan: Plan, saved: Saved, was: Plan) -> Channel:
+        """Begin as what was saved; no packet leaves a copy before it knows who it is."""
+        host = provision.acquire(self.cache, plan, template=True)
+        if len(change.taps(plan)) != len(change.taps(was)) or saving.key_of(plan, host) != saved.key:
+            raise saving.SavedByAnother(plan)
+        with self._turns:
+            self._clear(plan)
+            files = [memory.path_of(each) for each in (saved.memory, saved.state)]
+            origin = machine.Origin(memory=files[0], state=files[1], changes=change.changes(plan, was))
+            fork.note(plan, fork.RESTORED)
+            channel = self._launch(plan, msgspec.structs.replace(host, origin=origin), _PATIENCE[host.acceleration])
+        try:
+            with Qmp(Path(plan.directory, machine.QMP)) as qmp:
+                for name in _cards(plan):
+                    qmp.execute("set_link", name=name, up=True)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
     def release(self, plan: Plan) -> None:
         """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""
         life.clear(Path(plan.directory), group(plan))
@@ -235,7 +271,8 @@ class VmDriver:
 
     def _launch(self, plan: Plan, host: machine.Host, patience: float) -> Channel:
         steps, forked = self._plan(plan, host), host.origin is not None
-        meanwhile = fork.wake(plan, machine.machine(plan, host).share) if forked else None
+        silent = _cards(plan) if host.origin and host.origin.changes else ()
+        meanwhile = fork.wake(plan, machine.machine(plan, host).share, silent) if forked else None
         try:
             return spawn(steps, directory=Path(plan.directory), timeout=patience, meanwhile=meanwhile)
         except LaunchError as error:
@@ -297,6 +334,10 @@ def _machine_log(plan: Plan) -> str:
         return Path(plan.directory, "machine.log").read_text(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+def _cards(plan: Plan) -> tuple[str, ...]:
+    return tuple(f"net{number}" for number in range(len(change.taps(plan))))
 
 
 def _marker(plan: Plan) -> Path:

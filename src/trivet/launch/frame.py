@@ -28,8 +28,10 @@ class Type(IntEnum):
     EXEC = 0x07  # monitor of a VM only: an encoded plan; the connection becomes that session's
     CREDIT = 0x08  # u32 bytes the receiver has consumed (relay only; each session starts with WINDOW)
     CLOSE = 0x09  # the client of this session is gone: kill it (relay only)
-    CALL = 0x0A  # agent only, and a forked one: say HELLO again, the first one went to the template's maker
+    CALL = 0x0A  # agent only, and a forked one: say HELLO again, the first one went to the template's maker; or ADOPTED
     HOST = 0x0B  # agent only, before START: u64 time in ns, 32 random bytes
+    HOLD = 0x0C  # monitor of a VM only: say nothing more, so that the machine can be saved, until RELEASE
+    RELEASE = 0x0D  # also when who said HOLD has gone
 
     HELLO = 0x41  # JSON object: {"version": 1, "state": "created|running", "pid": N}
     READY = 0x42  # set up; waits for GO
@@ -38,6 +40,8 @@ class Type(IntEnum):
     STDOUT = 0x45
     STDERR = 0x46
     REST = 0x48  # agent only, the last thing it says: everything is written out, the machine can be switched off
+    HELD = 0x49  # nothing is under way any more
+    ADOPTED = 0x4A  # agent only, to CALL where the machine was saved: u32 bytes of input that are still unread
     EXIT = 0x47  # u32 code, u32 signal, u64 time in ns, u32 flags (1: out of memory)
 
 

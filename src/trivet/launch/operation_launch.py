@@ -27,8 +27,9 @@ class Relay(Operation, frozen=True):
 
     The child (QEMU) gets the other end as descriptor `child_fd`. On the agent's HELLO the monitor
     sends START with `payload` (an encoded plan); session 0's output, exit and errors are the
-    instance's own, and EXEC frames of clients open further sessions. The agent of a `fork` has said
-    its HELLO in the template already, and is called to say it again.
+    instance's own, and EXEC frames of clients open further sessions. The agent of a `fork` (1) has said
+    its HELLO in the template already, and is called to say it again. With 2 the machine is a copy of a saved one:
+    its program goes on at GO, after `payload` (if there is any) was carried out as a session beside it.
     """
 
     code = 2
@@ -123,7 +124,7 @@ class Exec(Operation, frozen=True):
 
 
 class Builtin(Operation, frozen=True):
-    """Run a function of the launcher in place of a program: archive-read PATH, archive-write PATH, stat PATH."""
+    """Run a function of the launcher in place of a program: archive-read PATH, stat PATH, nothing."""
 
     code = 63
     name: str

@@ -53,6 +53,22 @@ class AddAddress(Operation, frozen=True):
     address: str
 
 
+class LinkAddress(Operation, frozen=True):
+    """Give interface `link` another MAC address."""
+
+    code = 72
+    link: str
+    mac: str
+
+
+class DropAddress(Operation, frozen=True):
+    """Take an address in CIDR form from interface `link`; one that isn't there is fine."""
+
+    code = 73
+    link: str
+    address: str
+
+
 class AddRoute(Operation, frozen=True):
     """Add a route to `destination` (CIDR, "" is the default) via `gateway` on `link`, in place of another one there."""
 

@@ -5,6 +5,9 @@
  *      CALL     ▼
  *     a template was made of the machine here: those forked from it go on by saying HELLO when they are called
  *
+ *     HOLD ─▶ HELD ─▶ RELEASE: nothing is said in between, so that the machine can be saved where no frame is half said
+ *               └──▶ CALL ─▶ ADOPTED ─▶ HOST: in a copy that begins there, and whose program stands still until GO
+ *
  * Started with the argument "probe" it says so on the console and powers off: the guest has booted.
  */
 #include "agent_boot.h"
@@ -48,9 +51,11 @@ struct slot {
 static struct slot slots[SLOT_LIMIT];
 static struct wire wire;
 static bool finished; /* session 0 has ended and said so */
+static bool on_hold;  /* nothing is said, and nobody is listened to but the host */
 
 static const char hello[] = "{\"version\": 1, \"state\": \"created\", \"pid\": 0}";
 static const char group_events[] = "/sys/fs/cgroup/program/memory.events";
+static const char group_freeze[] = "/sys/fs/cgroup/program/cgroup.freeze";
 static const char program_link[] = "/run/program";
 
 static int64_t now_ms(void)
@@ -214,14 +219,63 @@ static void pass_input(struct slot *slot)
     }
 }
 
+/* We are a copy: programs that were added belong to clients of the original. What the program was given to read and
+ * has not read is told, as it counts against the window. */
+static void adopt(void)
+{
+    size_t unread = 0;
+    write_text(group_freeze, "1");
+    for (size_t i = 0; i < SLOT_LIMIT; i++) {
+        struct slot *slot = &slots[i];
+        if (!slot->used)
+            continue;
+        if (slot->number) {
+            session_signal(&slot->session, SIGKILL);
+            release(slot);
+            continue;
+        }
+        slot->credit = FRAME_WINDOW;
+        unread = slot->input_end - slot->input_at + slot->offered;
+    }
+    put_number(FRAME_ADOPTED, 0, (uint32_t)unread);
+}
+
+static void hold(bool on)
+{
+    on_hold = on;
+    if (on_hold)
+        put(FRAME_HELD, 0, NULL, 0);
+}
+
+static void go(struct slot *slot)
+{
+    if (slot->number == 0 && slot->session.state == SESSION_STARTED)
+        write_text(group_freeze, "0");
+    else
+        session_go(&slot->session);
+}
+
+static void on_host(const struct frame *frame)
+{
+    const unsigned char *payload = frame->payload;
+    if (frame->length != FRAME_HOST_SIZE)
+        return;
+    heed_host(frame_get32(payload) | (uint64_t)frame_get32(payload + 4) << 32, payload + 8);
+    on_hold = false;
+}
+
 static void handle(const struct frame *frame)
 {
     struct slot *slot = slot_of(frame->session);
     const unsigned char *payload = frame->payload;
-    if (frame->type == FRAME_CALL)
+    if (frame->type == FRAME_CALL && on_hold)
+        adopt();
+    else if (frame->type == FRAME_CALL)
         put(FRAME_HELLO, 0, hello, sizeof hello - 1);
-    else if (frame->type == FRAME_HOST && frame->length == FRAME_HOST_SIZE)
-        heed_host(frame_get32(payload) | (uint64_t)frame_get32(payload + 4) << 32, payload + 8);
+    else if (frame->type == FRAME_HOST)
+        on_host(frame);
+    else if (frame->type == FRAME_HOLD || frame->type == FRAME_RELEASE)
+        hold(frame->type == FRAME_HOLD);
     if (frame->type == FRAME_START || frame->type == FRAME_EXEC) {
         if (!slot)
             start(frame->session, payload, frame->length);
@@ -230,7 +284,7 @@ static void handle(const struct frame *frame)
     if (!slot)
         return; /* it has ended, and the other side will hear of it */
     if (frame->type == FRAME_GO)
-        session_go(&slot->session);
+        go(slot);
     else if (frame->type == FRAME_STDIN)
         take_input(slot, payload, frame->length);
     else if (frame->type == FRAME_RESIZE && frame->length >= 4)
@@ -319,9 +373,9 @@ static void settle(struct slot *slot)
 static void watch_slot(const struct slot *slot, struct pollfd polls[POLLS])
 {
     const struct session *session = &slot->session;
-    bool room = slot->used && has_room(slot);
-    polls[0] = (struct pollfd){ .fd = slot->used ? session->report : -1, .events = POLLIN };
-    polls[1] = (struct pollfd){ .fd = slot->used && session_has_input(session) ? session->input : -1, .events = POLLOUT };
+    bool used = slot->used && !on_hold, room = used && has_room(slot);
+    polls[0] = (struct pollfd){ .fd = used ? session->report : -1, .events = POLLIN };
+    polls[1] = (struct pollfd){ .fd = used && session_has_input(session) ? session->input : -1, .events = POLLOUT };
     polls[2] = (struct pollfd){ .fd = room ? session->output : -1, .events = POLLIN };
     polls[3] = (struct pollfd){ .fd = room ? session->error : -1, .events = POLLIN };
 }
@@ -343,7 +397,7 @@ static void serve_slot(struct slot *slot, const struct pollfd polls[POLLS])
 static int patience(void)
 {
     for (size_t i = 0; i < SLOT_LIMIT; i++)
-        if (slots[i].used && slots[i].session.reaped)
+        if (slots[i].used && slots[i].session.reaped && !on_hold)
             return DRAIN_MS / 8;
     return -1;
 }
@@ -352,7 +406,7 @@ static void serve(int signals)
 {
     static struct pollfd polls[2 + SLOT_LIMIT * POLLS];
     polls[0] = (struct pollfd){ .fd = wire.fd, .events = POLLIN | (wire_backlog(&wire) ? POLLOUT : 0) };
-    polls[1] = (struct pollfd){ .fd = signals, .events = POLLIN };
+    polls[1] = (struct pollfd){ .fd = on_hold ? -1 : signals, .events = POLLIN };
     for (size_t i = 0; i < SLOT_LIMIT; i++)
         watch_slot(&slots[i], polls + 2 + i * POLLS);
     if (poll(polls, 2 + SLOT_LIMIT * POLLS, patience()) < 0 && errno != EINTR)
@@ -362,12 +416,12 @@ static void serve(int signals)
     else if (polls[0].revents & POLLHUP)
         power_off("the monitor has gone");
     for (size_t i = 0; i < SLOT_LIMIT; i++)
-        if (slots[i].used)
+        if (slots[i].used && !on_hold)
             serve_slot(&slots[i], polls + 2 + i * POLLS);
-    if (polls[1].revents)
+    if (polls[1].revents && !on_hold)
         reap(signals);
     for (size_t i = 0; i < SLOT_LIMIT; i++)
-        if (slots[i].used)
+        if (slots[i].used && !on_hold)
             settle(&slots[i]);
     if (wire_flush(&wire) < 0)
         power_off("the port is broken");

@@ -55,6 +55,15 @@ ssize_t read_text(const char *path, char *text, size_t size)
     return length;
 }
 
+void write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)!write(fd, text, strlen(text));
+    close(fd);
+}
+
 /* The list names every module after those it needs; a loaded one only takes memory in the initramfs. */
 static void load_modules(void)
 {

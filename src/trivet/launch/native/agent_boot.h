@@ -23,6 +23,9 @@ void link_process(const char *path, pid_t pid);
 /* Read a small file as text. -1: errno. */
 ssize_t read_text(const char *path, char *text, size_t size);
 
+/* Write a setting of the kernel's; one that can't be written is left as it is. */
+void write_text(const char *path, const char *text);
+
 /* Write everything out and switch the machine off; words for the console say why, unless it was its time. */
 _Noreturn void power_off(const char *why);
 

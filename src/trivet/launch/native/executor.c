@@ -79,6 +79,8 @@ static const struct operation operations[] = {
     { 69, "Affinity", "s", operate_affinity },
     { 70, "MemoryPolicy", "is", operate_memory_policy },
     { 71, "Find", "ll", operate_find },
+    { 72, "LinkAddress", "ss", operate_link_address },
+    { 73, "DropAddress", "ss", operate_drop_address },
 };
 
 enum { OPERATION_COUNT = sizeof operations / sizeof *operations };

@@ -170,6 +170,8 @@ DECLARE_OPERATION(operate_hostname);
 DECLARE_OPERATION(operate_link_up);
 DECLARE_OPERATION(operate_add_address);
 DECLARE_OPERATION(operate_add_route);
+DECLARE_OPERATION(operate_link_address);
+DECLARE_OPERATION(operate_drop_address);
 DECLARE_OPERATION(operate_sysctl);
 DECLARE_OPERATION(operate_rlimit);
 DECLARE_OPERATION(operate_keyring);

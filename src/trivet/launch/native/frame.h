@@ -18,6 +18,8 @@ enum frame_type {
     FRAME_CLOSE = 0x09,
     FRAME_CALL = 0x0a,
     FRAME_HOST = 0x0b,
+    FRAME_HOLD = 0x0c,
+    FRAME_RELEASE = 0x0d,
     FRAME_HELLO = 0x41,
     FRAME_READY = 0x42,
     FRAME_STARTED = 0x43,
@@ -26,6 +28,8 @@ enum frame_type {
     FRAME_STDERR = 0x46,
     FRAME_EXIT = 0x47,
     FRAME_REST = 0x48,
+    FRAME_HELD = 0x49,
+    FRAME_ADOPTED = 0x4a,
 };
 
 enum { ATTACH_STDIN = 1, ATTACH_STDOUT = 2, ATTACH_STDERR = 4 };

@@ -185,6 +185,49 @@ int operate_link_up(struct executor *executor, struct cursor *fields)
     return finish(executor, fd, result, "bring up", link);
 }
 
+int operate_link_address(struct executor *executor, struct cursor *fields)
+{
+    const char *link = take_text(fields), *text = take_text(fields);
+    unsigned char mac[6];
+    if (!parse_mac(text, mac))
+        return refuse(executor, EINVAL, "not a MAC address: %s", text);
+    int fd = netlink_open();
+    if (fd < 0)
+        return -1;
+    int index = index_of(fd, link), result = -1;
+    if (index >= 0) {
+        struct message message;
+        struct ifinfomsg info = { .ifi_family = AF_UNSPEC, .ifi_index = index };
+        begin(&message, RTM_NEWLINK, 0, &info, sizeof info);
+        add(&message, IFLA_ADDRESS, mac, sizeof mac);
+        result = exchange(fd, &message);
+    }
+    return finish(executor, fd, result, "MAC address", link);
+}
+
+int operate_drop_address(struct executor *executor, struct cursor *fields)
+{
+    const char *link = take_text(fields), *address = take_text(fields);
+    struct subnet subnet;
+    if (!parse_subnet(address, &subnet))
+        return refuse(executor, EINVAL, "not an address: %s", address);
+    int fd = netlink_open();
+    if (fd < 0)
+        return -1;
+    int index = index_of(fd, link), result = -1;
+    if (index >= 0) {
+        struct message message;
+        struct ifaddrmsg info = { .ifa_family = (unsigned char)subnet.family, .ifa_prefixlen = subnet.prefix,
+                                  .ifa_index = (unsigned)index };
+        begin(&message, RTM_DELADDR, 0, &info, sizeof info);
+        add(&message, IFA_LOCAL, subnet.address, subnet.size);
+        result = exchange(fd, &message);
+        if (result < 0 && errno == EADDRNOTAVAIL) /* somebody inside was faster */
+            result = 0;
+    }
+    return finish(executor, fd, result, "drop the address", link);
+}
+
 int operate_add_address(struct executor *executor, struct cursor *fields)
 {
     const char *link = take_text(fields), *address = take_text(fields);

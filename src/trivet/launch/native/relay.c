@@ -3,6 +3,10 @@
  * A lane is one session in the guest. In both directions at most FRAME_WINDOW bytes are under way on it:
  * input leaves a client's socket only against the agent's CREDIT, and the agent gets CREDIT for output
  * once nobody who listens has much queued. So a client that stalls stops its own lane, not its neighbours'.
+ *
+ * A client may HOLD the conversation while it saves the machine: then nothing is under way in either direction until
+ * it says RELEASE, or has gone. A machine that begins as a copy of a saved one is CALLed to go on from there; what it
+ * has to change, as it isn't the original, is done by a session of its own before the program goes on.
  */
 #include "monitor.h"
 
@@ -16,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LANE_LIMIT = 128, POWER_OFF_MS = 5000, NOTES_LIMIT = 1 << 20, NEVER = 0 };
+enum { LANE_LIMIT = 128, POWER_OFF_MS = 5000, NOTES_LIMIT = 1 << 20, NEVER = 0, BEGINS_COPY = 2 };
 
 struct lane {
     bool used;
@@ -24,12 +28,16 @@ struct lane {
     uint32_t credit; /* input bytes the agent still takes */
     uint32_t owed;   /* output bytes taken from the agent and not credited yet */
     bool ready, begun; /* READY and STARTED were said: a guest can't say them twice */
+    bool left;         /* its client has gone while the conversation was held */
 };
 
 struct relay {
     struct wire wire;
-    struct bytes payload; /* session 0's plan */
+    struct bytes payload; /* session 0's plan; a copy's changes */
     bool started;
+    bool copy;          /* of a machine whose program runs */
+    uint16_t changing;  /* the session that makes a copy's changes */
+    const struct client *holder;
     struct lane lanes[LANE_LIMIT];
     uint16_t last_number;
     int64_t deadline; /* when QEMU is killed, monotonic ms; NEVER while nothing asks for it */
@@ -64,7 +72,7 @@ int relay_open(struct monitor *monitor, const struct plan *plan)
         return 0;
     monitor->executor->given_number = (int)take_integer(&fields);
     relay.payload = take_bytes(&fields);
-    bool fork = take_integer(&fields);
+    int64_t begins = take_integer(&fields);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return -1;
     fcntl(pair[0], F_SETFL, O_RDWR | O_NONBLOCK);
@@ -72,7 +80,8 @@ int relay_open(struct monitor *monitor, const struct plan *plan)
     monitor->executor->given = pair[1];
     relay.notes = openat(monitor->directory, "machine.log", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     monitor->relay = &relay;
-    if (fork && wire_put(&relay.wire, FRAME_CALL, 0, NULL, 0) < 0)
+    relay.copy = begins == BEGINS_COPY;
+    if (begins && wire_put(&relay.wire, FRAME_CALL, 0, NULL, 0) < 0)
         return -1;
     return lane_add(&relay, 0) ? 0 : -1;
 }
@@ -133,6 +142,8 @@ static int open_session(struct monitor *monitor, struct client *client, const st
 
 bool relay_accepts(const struct relay *relay, const struct client *client, const struct frame *frame)
 {
+    if (relay->holder)
+        return client == relay->holder || frame->type == FRAME_ATTACH;
     if (frame->type != FRAME_STDIN)
         return true;
     const struct lane *lane = lane_of(relay, client->session);
@@ -150,11 +161,44 @@ static void mind_kill(struct monitor *monitor, const struct client *client, cons
         monitor->relay->deadline = monotonic_ms() + POWER_OFF_MS;
 }
 
+static int hold(struct monitor *monitor, struct client *client)
+{
+    if (monitor->state != SESSION_STARTED || monitor->ending_type) {
+        refuse_exec(client, ESRCH, "the instance is not running");
+        return 0;
+    }
+    monitor->relay->holder = client;
+    return wire_put(&monitor->relay->wire, FRAME_HOLD, 0, NULL, 0);
+}
+
+static void let_go(struct relay *relay)
+{
+    relay->holder = NULL;
+    wire_put(&relay->wire, FRAME_RELEASE, 0, NULL, 0);
+    for (size_t i = 0; i < LANE_LIMIT; i++)
+        if (relay->lanes[i].used && relay->lanes[i].left)
+            wire_put(&relay->wire, FRAME_CLOSE, relay->lanes[i].number, NULL, 0);
+}
+
+/* A copy's program has begun long ago, and only stands still. */
+static int go(struct monitor *monitor, const struct lane *lane, const struct frame *frame)
+{
+    if (!lane->number && monitor->relay->copy && monitor->state == SESSION_WAITING)
+        monitor_state(monitor, SESSION_STARTED, monitor->session.pid);
+    return pass(monitor->relay, lane->number, frame);
+}
+
 int relay_ask(struct monitor *monitor, struct client *client, const struct frame *frame)
 {
     struct lane *lane = lane_of(monitor->relay, client->session);
     if (frame->type == FRAME_EXEC)
         return open_session(monitor, client, frame);
+    if (frame->type == FRAME_HOLD)
+        return hold(monitor, client);
+    if (frame->type == FRAME_RELEASE && client == monitor->relay->holder) {
+        let_go(monitor->relay);
+        return 0;
+    }
     if (!client->attached)
         return -1;
     if (!lane)
@@ -169,6 +213,7 @@ int relay_ask(struct monitor *monitor, struct client *client, const struct frame
         mind_kill(monitor, client, frame);
         return pass(monitor->relay, lane->number, frame);
     case FRAME_GO:
+        return go(monitor, lane, frame);
     case FRAME_RESIZE:
         return pass(monitor->relay, lane->number, frame);
     default:
@@ -178,8 +223,16 @@ int relay_ask(struct monitor *monitor, struct client *client, const struct frame
 
 void relay_close_client(struct monitor *monitor, const struct client *client)
 {
-    if (monitor->relay && client->session && lane_of(monitor->relay, client->session))
-        wire_put(&monitor->relay->wire, FRAME_CLOSE, client->session, NULL, 0);
+    struct relay *relay = monitor->relay;
+    if (!relay)
+        return;
+    if (client == relay->holder)
+        let_go(relay);
+    struct lane *lane = client->session ? lane_of(relay, client->session) : NULL;
+    if (lane && relay->holder)
+        lane->left = true;
+    else if (lane)
+        wire_put(&relay->wire, FRAME_CLOSE, client->session, NULL, 0);
 }
 
 /* --- from the agent --------------------------------------------------------------------------------- */
@@ -241,6 +294,27 @@ static int on_credit(struct lane *lane, const struct frame *frame)
     return 0;
 }
 
+/* The changes are made, or can't be: then this copy must not go on as the original. */
+static int on_change(struct monitor *monitor, struct lane *lane, const struct frame *frame)
+{
+    struct relay *relay = monitor->relay;
+    if (frame->type == FRAME_READY)
+        return wire_put(&relay->wire, FRAME_GO, lane->number, NULL, 0);
+    if (frame->type == FRAME_STARTED)
+        return 0;
+    lane->used = false;
+    relay->changing = 0;
+    if (frame->type == FRAME_EXIT && frame->length == FRAME_EXIT_SIZE && !frame_get32(frame->payload)) {
+        monitor_state(monitor, SESSION_WAITING, 0);
+        return 0;
+    }
+    if (frame->type == FRAME_FAILED)
+        end_program(monitor, frame);
+    else
+        ending_failure(monitor, 0, EIO, "the copy cannot be told who it is");
+    return -1;
+}
+
 static int on_progress(struct monitor *monitor, struct lane *lane, const struct frame *frame)
 {
     bool *said = frame->type == FRAME_READY ? &lane->ready : &lane->begun;
@@ -265,8 +339,36 @@ static int on_end(struct monitor *monitor, struct lane *lane, const struct frame
     return 0;
 }
 
+static int tell_host(struct relay *relay);
+
+/* A copy tells how much it was given that its program has not read: that is no room for more. */
+static int on_adopted(struct monitor *monitor, const struct frame *frame)
+{
+    struct relay *relay = monitor->relay;
+    struct lane *lane = lane_of(relay, 0);
+    uint32_t unread = frame->length == 4 ? frame_get32(frame->payload) : UINT32_MAX;
+    if (!relay->copy || relay->started || unread > FRAME_WINDOW || !lane || tell_host(relay) < 0)
+        return -1;
+    relay->started = lane->ready = lane->begun = true;
+    lane->credit = FRAME_WINDOW - unread;
+    if (!relay->payload.length) {
+        monitor_state(monitor, SESSION_WAITING, 0);
+        return 0;
+    }
+    relay->changing = free_number(relay);
+    if (!lane_add(relay, relay->changing))
+        return -1;
+    return wire_put(&relay->wire, FRAME_EXEC, relay->changing, relay->payload.data, relay->payload.length);
+}
+
+static int on_held(const struct relay *relay)
+{
+    struct client *holder = (struct client *)relay->holder;
+    return holder ? wire_put(&holder->wire, FRAME_HELD, 0, NULL, 0) : 0; /* it has gone meanwhile */
+}
+
 /* What a guest can't know, or shares with those forked from the same template: the time, and what is random. */
-static int begin(struct relay *relay)
+static int tell_host(struct relay *relay)
 {
     unsigned char payload[FRAME_HOST_SIZE];
     struct timespec now;
@@ -277,6 +379,13 @@ static int begin(struct relay *relay)
     if (getrandom(payload + 8, FRAME_SEED_SIZE, 0) != FRAME_SEED_SIZE
         || wire_put(&relay->wire, FRAME_HOST, 0, payload, sizeof payload) < 0)
         return -1;
+    return 0;
+}
+
+static int begin(struct relay *relay)
+{
+    if (tell_host(relay) < 0)
+        return -1;
     return wire_put(&relay->wire, FRAME_START, 0, relay->payload.data, relay->payload.length);
 }
 
@@ -286,7 +395,7 @@ static int on_agent(struct monitor *monitor, const struct frame *frame)
     struct relay *relay = monitor->relay;
     struct lane *lane = lane_of(relay, frame->session);
     if (frame->type == FRAME_HELLO) {
-        int again = relay->started ? -1 : 0;
+        int again = relay->started || relay->copy ? -1 : 0;
         relay->started = true;
         return again ? again : begin(relay);
     }
@@ -296,8 +405,15 @@ static int on_agent(struct monitor *monitor, const struct frame *frame)
         session_signal(&monitor->session, SIGKILL);
         return 0;
     }
+    if (frame->type == FRAME_ADOPTED)
+        return on_adopted(monitor, frame);
+    if (frame->type == FRAME_HELD)
+        return on_held(relay);
     if (!lane)
         return 0;
+    if (relay->changing && lane->number == relay->changing && frame->type != FRAME_STDOUT
+        && frame->type != FRAME_STDERR && frame->type != FRAME_CREDIT)
+        return on_change(monitor, lane, frame);
     switch (frame->type) {
     case FRAME_STDOUT:
     case FRAME_STDERR:
@@ -360,7 +476,7 @@ void relay_advance(struct monitor *monitor)
         struct lane *lane = &relay->lanes[i];
         if (wire_backlog(&relay->wire) > BACKLOG_LIMIT) /* an agent that sends and never reads gets no credit */
             break;
-        if (!lane->used || !lane->owed || !hub_has_room(&monitor->hub, lane->number))
+        if (relay->holder || !lane->used || !lane->owed || !hub_has_room(&monitor->hub, lane->number))
             continue;
         frame_set32(payload, lane->owed);
         wire_put(&relay->wire, FRAME_CREDIT, lane->number, payload, sizeof payload);
