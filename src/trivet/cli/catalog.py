@@ -38,6 +38,7 @@ STORE, COMPOSE, ENGINE = "volumes and networks", "applications", "engine"
 
 NOUNS = {
     "instance": "what runs, or did, or will",
+    "snapshot": "instances as they once were",
     "lint": "what is dangerous",
     "image": "what instances are made from",
     "artifact": "files in registries",
@@ -48,6 +49,9 @@ NOUNS = {
     "compose": "applications of several services, from compose files",
     "system": "the engine itself",
 }
+
+MEANT = {"snapshot": "create"}
+"""What a noun means that is followed by none of its verbs: `trivet snapshot db`."""
 
 ENTRIES = (
     Entry(RUN, "run", "instance run", "run", "run", "create an instance, start it and stay with it"),
@@ -64,6 +68,13 @@ ENTRIES = (
     Entry(RUN, "update", "instance update", "outcome", "update", "change limits, restart policy and ports"),
     Entry(RUN, "rm", "instance rm", "instance", "rm", "remove instances"),
     Entry(RUN, "", "instance prune", "instance", "prune", "remove all instances that don't run"),
+    Entry(RUN, "", "snapshot create", "checkpoint", "snapshot", "save what an instance is, and let it go on"),
+    Entry(RUN, "", "snapshot ls", "checkpoint", "ls", "list snapshots of instances"),
+    Entry(RUN, "", "snapshot revert", "checkpoint", "revert", "let an instance be what a snapshot says"),
+    Entry(RUN, "", "snapshot rm", "checkpoint", "rm", "remove snapshots of an instance"),
+    Entry(RUN, "checkpoint", "instance checkpoint", "checkpoint", "checkpoint", "save an instance and end it"),
+    Entry(RUN, "restore", "instance restore", "checkpoint", "restore", "let an instance go on that was saved"),
+    Entry(RUN, "clone", "instance clone", "checkpoint", "clone", "make copies of an instance, running if it runs"),
     Entry(LOOK, "ps", "instance ls", "instance", "ls", "list instances"),
     Entry(LOOK, "inspect", "", "system", "inspect", "show everything about an object, as JSON"),
     Entry(LOOK, "", "instance inspect", "instance", "inspect", "show everything about instances, as JSON"),

@@ -8,7 +8,7 @@ from argparse import ArgumentTypeError
 from typing import NamedTuple
 
 from trivet.base.error import TrivetError
-from trivet.cli.catalog import BY_WORDS, NOUNS, Entry
+from trivet.cli.catalog import BY_WORDS, MEANT, NOUNS, Entry
 from trivet.cli.command import FAILED, MISUSED, Misuse, Parser, build_parser
 from trivet.cli.context import Context
 
@@ -48,6 +48,8 @@ def find(words: list[str]) -> tuple[Entry | None, str, list[str]]:
         if len(words) == 1 or words[1] in ("-h", "--help"):
             return None, words[0], words
         spelling, rest = f"{words[0]} {words[1]}", words[2:]
+        if spelling not in BY_WORDS and words[0] in MEANT:
+            spelling, rest = f"{words[0]} {MEANT[words[0]]}", words[1:]
     else:
         spelling, rest = words[0], words[1:]
     if spelling in BY_WORDS:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from trivet.client.address import default_socket, parse_address
 from trivet.client.artifact import Artifacts
+from trivet.client.checkpoint import Checkpoints
 from trivet.client.image import Images
 from trivet.client.instance import Instances
 from trivet.client.network import Networks
@@ -46,6 +47,11 @@ class Client:
     def instances(self) -> Instances:
         """Instances: create, start, attach, exec, logs, stop, remove, ..."""
         return Instances(self.transport)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """Snapshots and clones of instances."""
+        return Checkpoints(self.transport)
 
     @cached_property
     def images(self) -> Images:

@@ -24,6 +24,7 @@ from trivet.client.schema import (
 from trivet.engine import inventory, keeping
 from trivet.engine.artifact import Artifacts
 from trivet.engine.backup import Backups
+from trivet.engine.checkpoint.checkpoint import Checkpoints
 from trivet.engine.disk_image import DiskImages
 from trivet.engine.event import Events
 from trivet.engine.image import detail, lookup
@@ -54,6 +55,7 @@ class Engine:
         self.backups = Backups(self)
         self.disks = DiskImages(self)
         self.artifacts = Artifacts(self)
+        self.checkpoints = Checkpoints(context)
 
     @property
     def events(self) -> Events:

@@ -50,7 +50,7 @@ def _links(plan: Plan, was: Plan) -> list[Operation]:
         steps += [
             LinkAddress(before.mac, now.mac),
             *(DropAddress(now.mac, address.address) for address in before.addresses),
-            *specification.interface(now.mac, now),
+            *specification.interface(before.name, now),
         ]
     return steps
 

@@ -7,7 +7,19 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from trivet.api.native import archive, artifact, build, image, instance, network, outcome, registry, system, volume
+from trivet.api.native import (
+    archive,
+    artifact,
+    build,
+    checkpoint,
+    image,
+    instance,
+    network,
+    outcome,
+    registry,
+    system,
+    volume,
+)
 from trivet.api.native.openapi import document
 from trivet.api.native.route import Handler, answer
 from trivet.api.problem import response
@@ -20,6 +32,7 @@ log = logging.getLogger(__name__)
 ROUTES = (
     *system.ROUTES,
     *instance.ROUTES,
+    *checkpoint.ROUTES,
     *outcome.ROUTES,
     *archive.ROUTES,
     *image.ROUTES,

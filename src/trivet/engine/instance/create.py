@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Literal
 
@@ -28,6 +28,8 @@ from trivet.engine.instance.plan import make_plan
 from trivet.isolation.driver import Ability, Driver
 from trivet.oci.config import Config
 
+Fill = Callable[[InstanceRecord], None]
+
 
 class LevelMissing(Unsupported):
     """The machine lacks something the isolation level needs."""
@@ -39,15 +41,20 @@ class LevelMissing(Unsupported):
         )
 
 
-async def create(context: Context, request: InstanceRequest, dry_run: bool = False) -> Created:
+async def create(
+    context: Context, request: InstanceRequest, dry_run: bool = False, *, fill: Fill | None = None
+) -> Created:
     """Make an instance that can be started; with `dry_run` undo it all and return its plan instead.
 
-    The image must be in the store already. Raises what its parts raise, and leaves nothing then.
+    The image must be in the store already. `fill` may put there what the instance shall have written already.
+    Raises what its parts raise, and leaves nothing then.
     """
     name = check_name("instance", request.name) if request.name else new_name()
     driver = context.drivers[request.isolation]
     async with AsyncExitStack() as undo:
         record, warnings = await in_thread(_make, context, request, name, driver, undo)
+        if fill:
+            await in_thread(fill, record)
         if dry_run:
             operations = await asyncio.to_thread(driver.operations, record.plan)
             return Created(id="", warnings=warnings, plan=msgspec.to_builtins(record.plan), operations=operations)

@@ -18,7 +18,8 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     One that is `removing` has lost some of what it had: the next engine goes on with that.
     `check` is how its health is found out, `health` what was found since it was started.
     `linked` names the variables that are there because of links.
-    `origin` says how a machine began: forked, or booted and why.
+    `origin` says how a machine began: forked, restored, or booted and why.
+    `checkpoint` is the snapshot that was taken last, or gone back to.
     `image` is the name it was asked for by, `image_id` the digest of its configuration.
     """
 
@@ -32,6 +33,7 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     wanted: bool = False
     acceleration: str = "native"
     origin: str = ""
+    checkpoint: str = ""
     created: int = 0
     started: int = 0
     finished: int = 0

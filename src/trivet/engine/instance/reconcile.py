@@ -8,6 +8,7 @@ import shutil
 
 from trivet.base.clock import now_ns
 from trivet.base.error import TrivetError
+from trivet.engine.checkpoint.revert import repair
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import finish, free
 from trivet.engine.instance.model import InstanceRecord
@@ -49,6 +50,7 @@ async def _settle(context: Context, record: InstanceRecord) -> None:
         return
     driver = context.driver(record)
     status = await asyncio.to_thread(driver.status, record.plan)
+    await asyncio.to_thread(repair, record, running=status.word in ("running", "paused"))
     if status.word in ("running", "paused"):
         await _adopt(context, record, status.pid, status.word)
     elif record.word in (Word.RUNNING, Word.PAUSED) or (status.exit and record.wanted):

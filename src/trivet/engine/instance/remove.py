@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 
+from trivet.engine.checkpoint import model
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import free
 from trivet.engine.instance.model import InstanceRecord
@@ -36,3 +37,5 @@ def _sweep(context: Context, record: InstanceRecord) -> None:
     place = context.place(record.id)
     shutil.rmtree(place.run, ignore_errors=True)
     shutil.rmtree(place.state, ignore_errors=True)
+    for name in [each.id for each in model.of_instance(context, record.id)]:
+        model.table(context).delete(name)

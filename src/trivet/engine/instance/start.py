@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -26,9 +27,15 @@ from trivet.isolation.driver import Forking
 from trivet.isolation.plan import Plan
 from trivet.launch.channel import Channel
 
+Begin = Callable[[Plan], Channel]
 
-async def start(context: Context, key: str, attach: Attach | None = None) -> Stream | None:
+
+async def start(
+    context: Context, key: str, attach: Attach | None = None, *, begin: Begin | None = None
+) -> Stream | None:
     """Start an instance; returns a stream attached from its first byte on when `attach` asks for one.
+
+    With `begin` it begins otherwise than its level does: where it, or another one, was saved.
 
     The caller holds the instance's lock. Raises the level's error when the program cannot be set up
     or executed; the record then says so, and the instance can be started again.
@@ -38,7 +45,7 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
     check("start", record.name, record.word)
     async with AsyncExitStack() as undo:
         try:
-            record, channels = await in_thread(_set_up, context, record, attach is not None, undo)
+            record, channels = await in_thread(_set_up, context, record, begin, attach is not None, undo)
             watch, client, pid = await _run(record, attach, channels, undo)
         except (TrivetError, OSError) as error:
             context.table.update(record.id, record.change(wanted=False, ports=(), error=str(error)))
@@ -65,7 +72,7 @@ async def start(context: Context, key: str, attach: Attach | None = None) -> Str
 
 
 def _set_up(
-    context: Context, record: InstanceRecord, attached: bool, undo: AsyncExitStack
+    context: Context, record: InstanceRecord, begin: Begin | None, attached: bool, undo: AsyncExitStack
 ) -> tuple[InstanceRecord, list[Channel]]:
     """Do all that precedes the program's first instruction; blocking.
 
@@ -81,7 +88,7 @@ def _set_up(
     context.table.update(record.id, record)
     undo.push_async_callback(asyncio.to_thread, driver.release, plan)
     driver.prepare(plan)
-    channels = [driver.start(plan)]
+    channels = [begin(plan) if begin else driver.start(plan)]
     try:
         return record, [*channels, driver.attach(plan)] if attached else channels
     except BaseException:

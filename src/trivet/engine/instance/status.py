@@ -33,12 +33,21 @@ ALLOWED: dict[str, frozenset[Word]] = {
     "exec in": frozenset({Word.RUNNING}),
     "attach to": frozenset({Word.RUNNING, Word.PAUSED}),
     "measure": frozenset({Word.RUNNING, Word.PAUSED}),
+    "take a snapshot of": frozenset({Word.CREATED, Word.RUNNING, Word.EXITED}),
+    "checkpoint": frozenset({Word.RUNNING}),
+    "revert": frozenset({Word.CREATED, Word.RUNNING, Word.PAUSED, Word.EXITED}),
+    "restore": frozenset({Word.CREATED, Word.EXITED}),
+    "clone": frozenset({Word.CREATED, Word.RUNNING, Word.EXITED}),
     "remove": frozenset({Word.CREATED, Word.EXITED}),
 }
 
 HINTS = {
     ("remove", Word.RUNNING): "stop it first, or use rm -f",
     ("remove", Word.RESTARTING): "stop it first, or use rm -f",
+    ("take a snapshot of", Word.PAUSED): "trivet unpause {name}",
+    ("clone", Word.PAUSED): "trivet unpause {name}",
+    ("checkpoint", Word.EXITED): "trivet snapshot {name} keeps what it has written",
+    ("restore", Word.RUNNING): "trivet snapshot revert {name}",
     ("exec in", Word.PAUSED): "trivet unpause {name}",
     ("exec in", Word.CREATED): "trivet start {name}",
     ("exec in", Word.EXITED): "trivet start {name}",

@@ -51,6 +51,17 @@ def standing_still(context: Context, records: Iterable[InstanceRecord]) -> Itera
 
 
 @contextmanager
+def recorded_still(context: Context, record: InstanceRecord) -> Iterator[None]:
+    """Record that an instance stands still, if it does, while the block runs: its level stops it by itself."""
+    table = context.records.table(KIND, Still)
+    table.put(record.id, Still(record.id))
+    try:
+        yield
+    finally:
+        table.delete(record.id)
+
+
+@contextmanager
 def users_still(context: Context, volume: str, loop: asyncio.AbstractEventLoop) -> Iterator[float]:
     """Freeze all who use a volume while the block runs, in a thread; waits for what is being done to them."""
     stack = AsyncExitStack()

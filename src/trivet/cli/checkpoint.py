@@ -1,0 +1,161 @@
+"""Snapshots of instances, with what they have in memory, and clones."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from trivet.cli import value
+from trivet.cli.command import Command, flag, option
+from trivet.cli.context import Context
+from trivet.cli.instance import each
+from trivet.cli.option import INSTANCE, REF
+from trivet.cli.output import FORMAT, JSON, Column, age, human_size, show, write_json
+from trivet.cli.patience import patience
+from trivet.client.schema_checkpoint import Checkpoint, CloneRequest
+
+
+def take(context: Context, args: Namespace) -> int:
+    """Take a snapshot of an instance that goes on."""
+    with patience(f"taking a snapshot of {args.instance}"):
+        made = context.client.checkpoints.take(args.instance, args.name or "")
+    return _say(args, made, f"{made.name} ({_kept(made)})")
+
+
+def checkpoint(context: Context, args: Namespace) -> int:
+    """Save an instance and end it."""
+    with patience(f"saving {args.instance}"):
+        made = context.client.checkpoints.take(args.instance, args.name or "", end=not args.leave_running)
+    return _say(args, made, made.name)
+
+
+def revert(context: Context, args: Namespace) -> int:
+    """Go back to a snapshot."""
+    with patience(f"reverting {args.instance}"):
+        made = context.client.checkpoints.revert(args.instance, args.name or "")
+    return _say(args, made, made.name)
+
+
+def restore(context: Context, args: Namespace) -> int:
+    """Let a saved instance go on."""
+    with patience(f"restoring {args.instance}"):
+        made = context.client.checkpoints.revert(args.instance, args.name or "", idle=True)
+    return _say(args, made, made.name)
+
+
+def _say(args: Namespace, made: Checkpoint, text: str) -> int:
+    if args.json:
+        write_json(made)
+    else:
+        print(text)
+    return 0
+
+
+def _kept(made: Checkpoint) -> str:
+    if not made.memory:
+        return "without memory: it does not run"
+    return f"with memory: it stood still for {1000 * made.pause:.0f} ms"
+
+
+def list_(context: Context, args: Namespace) -> int:
+    """List snapshots as the trees they are."""
+    rows = context.client.checkpoints.list(args.instance or "")
+    ordered = [row for name in dict.fromkeys(row.instance for row in rows) for row in _tree(rows, name)]
+    depths = _depths(rows)
+    columns: list[Column[Checkpoint]] = [
+        Column("INSTANCE", lambda row: row.instance),
+        Column("SNAPSHOT", lambda row: "  " * depths[row.instance, row.name] + _marked(row)),
+        Column("MEMORY", lambda row: "yes" if row.memory else "no"),
+        Column("CREATED", lambda row: age(row.created)),
+        Column("PAUSE", lambda row: f"{1000 * row.pause:.0f} ms" if row.memory else ""),
+        Column("SIZE", lambda row: human_size(row.size)),
+    ]
+    show(ordered, columns, args, lambda row: row.name)
+    return 0
+
+
+def _marked(row: Checkpoint) -> str:
+    return f"{row.name} *" if row.current else row.name
+
+
+def _tree(rows: list[Checkpoint], instance: str, parent: str = "") -> list[Checkpoint]:
+    """Order the snapshots of an instance: each before those taken after it."""
+    found = [row for row in rows if (row.instance, row.parent) == (instance, parent)]
+    return [each for row in found for each in (row, *_tree(rows, instance, row.name))]
+
+
+def _depths(rows: list[Checkpoint]) -> dict[tuple[str, str], int]:
+    depths: dict[tuple[str, str], int] = {}
+    for row in rows:  # oldest first, so parents come before
+        depths[row.instance, row.name] = depths.get((row.instance, row.parent), -1) + 1
+    return depths
+
+
+def remove(context: Context, args: Namespace) -> int:
+    """Remove snapshots."""
+    return each(context, args, args.names, lambda name: context.client.checkpoints.remove(args.instance, name))
+
+
+def clone(context: Context, args: Namespace) -> int:
+    """Multiply an instance."""
+    wish = CloneRequest(count=args.count, name=args.name, publish=args.publish)
+    with patience(f"cloning {args.instance}"):
+        made = context.client.checkpoints.clone(args.instance, wish)
+    if args.json:
+        write_json(made)
+    else:
+        print("\n".join(made.names))
+    return 0
+
+
+NAME = option("name", metavar="SNAPSHOT", nargs="?", help="its name (default: the next number)")
+WHICH = option("name", metavar="SNAPSHOT", nargs="?", help="which (default: the newest)")
+ABOUT = (
+    "At level vm a running instance is saved with what it has in memory. At the other levels, and where it doesn't "
+    "run, what it has written is saved."
+)
+
+COMMANDS = {
+    "snapshot": Command(
+        take,
+        (*JSON, REF, NAME),
+        about=ABOUT,
+        examples=(("trivet snapshot db before-upgrade", ""), ("trivet snapshot create db", "")),
+    ),
+    "ls": Command(
+        list_,
+        (*FORMAT, option("instance", metavar="INSTANCE", nargs="?", help="only of this one", complete=INSTANCE)),
+        about="A star marks the snapshot that the instance goes on from.",
+        examples=(("trivet snapshot ls db", ""),),
+    ),
+    "revert": Command(
+        revert,
+        (*JSON, REF, WHICH),
+        about="What it has written and had in memory since then is lost, unless another snapshot has it.",
+        examples=(("trivet snapshot revert db before-upgrade", ""),),
+    ),
+    "rm": Command(
+        remove,
+        (*JSON, REF, option("names", metavar="SNAPSHOT", nargs="+", help="its name")),
+        examples=(("trivet snapshot rm db before-upgrade", ""),),
+    ),
+    "checkpoint": Command(
+        checkpoint,
+        (flag("-R", "--leave-running", help="let it go on, as `snapshot` does"), *JSON, REF, NAME),
+        about="The instance is saved with what it has in memory, and ends at that moment. Only at level vm.",
+        examples=(("trivet checkpoint db", "`trivet restore db` lets it go on, also after the host was restarted"),),
+    ),
+    "restore": Command(restore, (*JSON, REF, WHICH), examples=(("trivet restore db", ""),)),
+    "clone": Command(
+        clone,
+        (
+            option("--count", metavar="N", type=value.natural, default=1, help="how many (default: 1)"),
+            option("--name", metavar="PATTERN", default="", help="name, {} is the number (default: INSTANCE-{})"),
+            flag("-P", "--publish", help="publish its ports on free host ports (default: not at all)"),
+            *JSON,
+            REF,
+        ),
+        about="Each clone has a disk, addresses and ids of its own. One that runs goes on where the original is, "
+        "with what that has in memory: level vm.",
+        examples=(("trivet clone db --count 3", "db-1, db-2, db-3"), ("trivet clone db --name test-{}", "")),
+    ),
+}

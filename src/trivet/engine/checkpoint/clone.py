@@ -1,0 +1,145 @@
+"""Multiplying an instance: copies that go on from the same moment, with names, addresses and disks of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from trivet.base.error import AlreadyExists, InvalidArgument, Unsupported
+from trivet.base.identity import check_name, new_id
+from trivet.base.thread import in_thread
+from trivet.client.schema import EndpointRequest, InstanceRequest
+from trivet.client.schema_checkpoint import Cloned, CloneRequest
+from trivet.engine.checkpoint import model, take
+from trivet.engine.instance import create, remove, start, stop
+from trivet.engine.instance.attachment import OTHER
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.status import Word, check
+from trivet.engine.snapshot.duplicate import duplicate
+from trivet.engine.snapshot.making import delete
+from trivet.isolation.driver import Saved, Saving
+
+MOST = 1000
+
+
+async def clone(context: Context, key: str, wish: CloneRequest) -> Cloned:
+    """Make copies of an instance, running if it runs. All or nothing.
+
+    Raises `NoMemory`, `Unsupported` for volumes, `AlreadyExists` for a name, and what create and start raise.
+    """
+    if not 1 <= wish.count <= MOST:
+        raise InvalidArgument(f"cannot make {wish.count} clones: from 1 to {MOST} at a time are possible")
+    record = context.table.find(key)
+    names = _names(context, record, wish)
+    place = model.home(context, key) / f".clone-{new_id()[:16]}"
+    async with AsyncExitStack() as after:
+        after.push_async_callback(asyncio.to_thread, shutil.rmtree, place, True)
+        async with context.locks.hold(key, "cloning"):
+            record = context.table.find(key)
+            check("clone", record.name, record.word)
+            _check_volumes(record)
+            pause = await in_thread(take.save, context, record, place, go_on=True)
+        memory = await in_thread(_load, context, record, place, after)
+        async with AsyncExitStack() as undo:
+            ids = [await _one(context, record, name, place, memory, wish, undo) for name in names]
+            undo.pop_all()
+    context.emit("clone", record, clones=" ".join(names))
+    return Cloned(ids=ids, names=names, pause=pause)
+
+
+async def _one(
+    context: Context,
+    record: InstanceRecord,
+    name: str,
+    place: Path,
+    memory: Saved | None,
+    wish: CloneRequest,
+    undo: AsyncExitStack,
+) -> str:
+    made = await create.create(context, request_of(record, name, publish=wish.publish), fill=_filling(place))
+    undo.push_async_callback(_remove, context, made.id)
+    clone = context.table.find(made.id)
+    request = msgspec.structs.replace(clone.request, image=record.request.image)
+    context.table.update(clone.id, clone.change(image=record.image, request=request))
+    if memory is not None:
+        driver = context.driver(record)
+        assert isinstance(driver, Saving)
+        begin = driver.restore
+        async with context.locks.hold(clone.id, "starting"):
+            await start.start(context, clone.id, begin=lambda plan: begin(plan, memory, record.plan))
+    return clone.id
+
+
+def request_of(record: InstanceRecord, name: str, *, publish: bool) -> InstanceRequest:
+    """Ask for the same under another name; what can be had only once is left out."""
+    request = record.request
+    networks = [_endpoint(wish) for wish in request.networks]
+    ports = [msgspec.structs.replace(port, host_port=0) for port in request.ports] if publish else []
+    return msgspec.structs.replace(
+        request,
+        name=name,
+        image=record.image_id,
+        hostname=name if request.hostname else "",
+        networks=networks,
+        ports=ports,
+        publish_all=request.publish_all and publish,
+    )
+
+
+def _endpoint(wish: EndpointRequest) -> EndpointRequest:
+    if wish.network.startswith(OTHER):
+        raise Unsupported(f"cannot clone an instance that shares network {wish.network}")
+    return EndpointRequest(network=wish.network, priority=wish.priority)
+
+
+def _filling(place: Path) -> Callable[[InstanceRecord], None]:
+    def fill(clone: InstanceRecord) -> None:
+        upper = Path(clone.plan.root.upper)
+        delete(upper)
+        duplicate(take.written(clone, place), upper)
+
+    return fill
+
+
+def _load(context: Context, record: InstanceRecord, place: Path, after: AsyncExitStack) -> Saved | None:
+    driver = context.driver(record)
+    if record.word is not Word.RUNNING or not isinstance(driver, Saving):
+        return None
+    return after.enter_context(driver.saved(place))
+
+
+def _check_volumes(record: InstanceRecord) -> None:
+    if record.volumes:
+        raise Unsupported(
+            f"cannot clone instance {record.name}: it would share volume {record.volumes[0]} with its clones",
+            hint=f"trivet volume clone {record.volumes[0]} NEW, and run another instance with that",
+        )
+
+
+def _names(context: Context, record: InstanceRecord, wish: CloneRequest) -> list[str]:
+    pattern = wish.name or f"{record.name}-{{}}"
+    if "{}" not in pattern and wish.count > 1:
+        pattern += "-{}"
+    if "{}" not in pattern:
+        chosen = [pattern]
+    else:
+        numbered = (pattern.replace("{}", str(number)) for number in itertools.count(1))
+        chosen = list(itertools.islice((name for name in numbered if context.table.by_name(name) is None), wish.count))
+    for name in chosen:
+        if context.table.by_name(check_name("instance", name)) is not None:
+            raise AlreadyExists(f"instance {name} already exists")
+    return chosen
+
+
+async def _remove(context: Context, key: str) -> None:
+    async with context.locks.hold(key, "removing"):
+        await stop.stop(context, key, grace=0)
+        if context.table.get(key) is not None:
+            await remove.remove(context, key, volumes=True)
