@@ -148,6 +148,33 @@ def answers(port: int) -> bool:
     return False
 
 
+def test_why(nets: Nets) -> None:
+    """The command says who is reached and which rule decides it, by names as people use them; so does its exit code."""
+    nets.network("why-a", "--ipv6")
+    nets.network("why-b", "--internal")
+    nets.run("why1", "--network", "why-a", "-p", "127.0.0.1:8195:80")
+    nets.run("why2", "--network", "why-a", "--network", "why-b")
+    nets.run("why3", "--network", "why-b")
+    for words, passes, said in (
+        (("why1", "why2:5432"), True, "network why-a is theirs both"),
+        (("-6", "why1", "why2:53", "udp"), True, "reaches instance why2"),
+        (("why3", "why2:1"), True, "network why-b is theirs both"),
+        (("why3", "why1:80"), False, "network why-b is internal"),
+        (("world", "why1:80"), False, "it is published: ask 127.0.0.1:8195 of the host"),
+        (("host", "host:8195"), True, "reaches instance why1"),
+        (("host", "127.0.0.1:8194"), True, "reaches the host itself"),
+        (("why1", "world:443"), True, "masquerade"),
+        (("why3", "world:443"), False, "drop"),
+        (("-6", "why1", "why3:80"), False, "has no IPv6 address"),
+    ):
+        done = nets.daemon.trivet("network", "why", *words)
+        assert (done.returncode, said in done.stdout.decode()) == (0 if passes else 1, True), (words, done)
+    assert "no such instance" in refused(nets, "network", "why", "why1", "nobody:80").lower()
+    assert "is not WHERE:PORT" in refused(nets, "network", "why", "why1", "why2")
+    nets.daemon.ok("stop", "-t", "0", "why2")
+    assert "why2 is not running" in refused(nets, "network", "why", "why1", "why2:80")
+
+
 def test_shared_network(nets: Nets) -> None:
     """`container:ID` is the other's network with its addresses and names, as long as it runs."""
     nets.run("sha", command=("httpd", "-f", "-h", "/etc"))

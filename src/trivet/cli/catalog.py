@@ -131,6 +131,7 @@ ENTRIES = (
     Entry(STORE, "", "network inspect", "network", "inspect", "show everything about networks, as JSON"),
     Entry(STORE, "", "network connect", "network", "connect", "put an instance on a network, running or not"),
     Entry(STORE, "", "network disconnect", "network", "disconnect", "take an instance from a network"),
+    Entry(STORE, "", "network why", "why", "why", "tell which rule lets a packet pass, or drops it"),
     Entry(STORE, "", "network rm", "network", "rm", "remove networks"),
     Entry(STORE, "", "network prune", "network", "prune", "remove networks nothing uses"),
     Entry(COMPOSE, "", "compose up", "compose.command", "up", "make an application as its files say"),

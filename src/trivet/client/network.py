@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trivet.client.schema import ConnectRequest, EndpointRequest, Network, NetworkRequest
-from trivet.client.transport import Transport, filters, segment
+from trivet.client.schema_path import Way
+from trivet.client.transport import Query, Transport, filters, segment
 
 
 class Networks:
@@ -35,6 +36,11 @@ class Networks:
         """Take an instance from a network, running or not."""
         wish = ConnectRequest(instance=instance)
         self._transport.call("POST", f"/v1/networks/{segment(ref)}/disconnect", body=wish)
+
+    def why(self, source: str, target: str, port: int, protocol: str = "tcp", *, ipv6: bool = False) -> Way:
+        """Tell what becomes of a connection between instances, `host`, `world` and addresses."""
+        query: Query = {"source": source, "target": target, "port": port, "protocol": protocol, "ipv6": ipv6}
+        return self._transport.fetch(Way, "GET", "/v1/network-path", query)
 
     def remove(self, ref: str) -> None:
         """Remove a network. Raises `Conflict` while an instance is attached."""

@@ -21,6 +21,7 @@ from trivet.client.schema import (
     Volume,
     VolumeRequest,
 )
+from trivet.client.schema_path import Way
 from trivet.engine import inventory, keeping
 from trivet.engine.artifact import Artifacts
 from trivet.engine.backup import Backups
@@ -34,6 +35,7 @@ from trivet.engine.image.progress import Report
 from trivet.engine.instance import commit
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.instance import Instances
+from trivet.engine.network import why
 from trivet.oci import digest as digests
 from trivet.oci import reference as references
 from trivet.oci.reference import Reference
@@ -216,6 +218,11 @@ class Engine:
         network = await asyncio.to_thread(self.context.networks.find, ref)
         await asyncio.to_thread(self.context.networks.remove, ref)
         self.events.emit("network", "remove", network.id, network.name)
+
+    async def why_network(self, source: str, target: str, port: int, protocol: str, version: int) -> Way:
+        """Tell what becomes of a connection; `source` and `target` are instances, host, world, or an address."""
+        source, target = (self.instances.speaker(each) for each in (source, target))
+        return await asyncio.to_thread(why.why, self.context.networks, source, target, port, protocol, version)
 
     # the whole
 

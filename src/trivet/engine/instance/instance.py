@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from trivet.base.error import TrivetError
+from trivet.base.error import Conflict, TrivetError
 from trivet.base.identity import check_name
 from trivet.client.schema import (
     Created,
@@ -38,12 +39,14 @@ from trivet.engine.instance import (
 )
 from trivet.engine.instance import exec as execution
 from trivet.engine.instance import filter as filtering
+from trivet.engine.instance.attachment import OTHER
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.expectation import Expectation, disappoint
 from trivet.engine.instance.model import InstanceRecord, view
 from trivet.engine.instance.session import Sessions
 from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.stream import Attach, Stream
+from trivet.engine.network.why import HOST, WORLD
 from trivet.engine.snapshot import diff
 from trivet.launch.frame import Type
 
@@ -61,6 +64,19 @@ class Instances:
     def key(self, ref: str) -> str:
         """Find an instance's id by name, id or prefix."""
         return self.context.table.find(ref).id
+
+    def speaker(self, word: str) -> str:
+        """Find the instance whose network a word means; host, world and addresses are themselves."""
+        try:
+            if word in (HOST, WORLD) or ipaddress.ip_address(word):
+                return word
+        except ValueError:
+            pass
+        record = self.context.table.find(word)
+        if record.word not in (Word.RUNNING, Word.PAUSED):
+            raise Conflict(f"instance {record.name} is not running", hint=f"trivet start {record.name}")
+        first = record.plan.attachments[0].network if record.plan.attachments else ""
+        return self.key(first.removeprefix(OTHER)) if first.startswith(OTHER) else record.id
 
     def named(self, name: str) -> str:
         """Find the id of the instance with exactly this name; "" when there is none."""

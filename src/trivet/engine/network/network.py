@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -45,9 +46,10 @@ from trivet.engine.network.model import (
 )
 from trivet.engine.network.nameserver import Nameserver, serves
 from trivet.engine.network.none import Nothing
+from trivet.engine.network.path import Map
 from trivet.engine.network.ruleset import table
 from trivet.isolation.plan import Attachment, File, Owner
-from trivet.kernel import nftables
+from trivet.kernel import nftables, rtnetlink
 from trivet.resolver.door import ADDRESS
 from trivet.store.record import Records
 
@@ -289,6 +291,23 @@ class Networks:
         closed = {version: forwarding.closed(version) for version in (4, 6)}
         networks, endpoints = self.ledger.networks(), self.ledger.endpoints()
         return table(self.table, networks, endpoints, closed), guard.table(self.table, networks, endpoints)
+
+    def map(self) -> Map:
+        """Gather what `path.trace` wants to know."""
+        names_by_index = {link.index: link.name for link in rtnetlink.links()}
+        families = (socket.AF_INET, socket.AF_INET6)
+        return Map(
+            networks=self.ledger.networks(),
+            endpoints=self.ledger.endpoints(),
+            closed={version: forwarding.closed(version) for version in (4, 6)},
+            own=frozenset(each.ip for family in families for each in rtnetlink.addresses(family=family)),
+            ways=[
+                (route.destination, names_by_index[route.interface])
+                for family in families
+                for route in rtnetlink.routes(family)
+                if route.interface in names_by_index
+            ],
+        )
 
     def restore(self, running: Sequence[str] | None = None) -> None:
         """Make the host fit the records again. With `running`, all other instances are disconnected."""

@@ -4,7 +4,7 @@
             on_tcp_at, on_udp_at  address . port   → address . port    published on one
             on_tcp_here ...       the same four    → port              of an instance on the host's own network
             on6_tcp ...           all of them for IPv6
-    chain   guard       loopback addresses come from and go to loopback only
+    chain   guard       loopback addresses come from and go to loopback only, internal networks to themselves
             incoming    ports asked from outside and by instances   ┐ both look into the maps
             outgoing    ports asked by programs of the host         ┘
             leaving     what leaves a network gets the host's address
@@ -108,7 +108,7 @@ def table(
             ),
         ),
         chains=(
-            Chain(name="guard", hook="type filter hook prerouting priority raw", rules=_guard()),
+            Chain(name="guard", hook="type filter hook prerouting priority raw", rules=_guard(bridges)),
             Chain(name="published", rules=tuple(_all_published())),
             Chain(name="incoming", hook="type nat hook prerouting priority dstnat", rules=_to_published()),
             Chain(name="outgoing", hook="type nat hook output priority -100", rules=_to_published()),
@@ -138,10 +138,19 @@ def _map(version: int, protocol: str, here: str, at: str, elements: list[Element
     )
 
 
-def _guard() -> tuple[str, ...]:
+def _guard(bridges: list[NetworkRecord]) -> tuple[str, ...]:
     # Before address translation: a neighbour that sends to 127.0.0.1 over the wire would otherwise be led to what is
     # published there, and route_localnet would let an instance reach every service on the host's loopback.
-    return ('iifname != "lo" ip daddr 127.0.0.0/8 drop', 'iifname != "lo" ip saddr 127.0.0.0/8 drop')
+    loopback = ('iifname != "lo" ip daddr 127.0.0.0/8 drop', 'iifname != "lo" ip saddr 127.0.0.0/8 drop')
+    inner = (inside(network, version) for network in bridges if network.internal for version, _, _ in network.ranges())
+    return (*loopback, *inner)
+
+
+def inside(network: NetworkRecord, version: int) -> str:
+    """Write the rule that keeps packets of an internal network in it, whatever route an instance has made itself."""
+    if version == 4:
+        return f'iifname "{network.interface}" ip daddr != {{ {network.subnet}, 224.0.0.0/4, 255.255.255.255 }} drop'
+    return f'iifname "{network.interface}" ip6 daddr != {{ {network.subnet6}, fe80::/10, ff00::/8 }} drop'
 
 
 def _all_published() -> Iterator[str]:

@@ -1,0 +1,223 @@
+"""Every packet, asked and sent: what `path.trace` says of it is what happens to it.
+
+    a (IPv4 and IPv6): a1 a2 ab    b: b1 ab    c (internal): c1 c2    d (kept apart): d1 d2
+    the host    neighbour and third, each on a wire of its own to the host
+
+Everybody answers on the same ports, so a packet that gets through is answered, by somebody who says who it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.kernel.test_network import HOST, NEIGHBOUR, Place, World
+
+from trivet.client.schema import EndpointRequest, NetworkRequest
+from trivet.client.schema_path import Way
+from trivet.engine.network import path
+
+pytestmark = [pytest.mark.needs("root", "nft", "nsenter", "ip"), pytest.mark.usefixtures("own_network")]
+
+HOST6, NEIGHBOUR6 = "2001:db8:1::1", "2001:db8:1::2"
+THIRD = "203.0.113.2"
+SERVER = """
+import selectors, socket, sys
+name, chosen = sys.argv[1], selectors.DefaultSelector()
+for family, everywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+    for kind, ports in ((socket.SOCK_STREAM, (80, 81, 8080, 8081, 8083, 8084)), (socket.SOCK_DGRAM, (80,))):
+        for port in ports:
+            server = socket.socket(family, kind)
+            if family == socket.AF_INET6:
+                server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind((everywhere, port))
+            if kind == socket.SOCK_STREAM:
+                server.listen(100)
+            chosen.register(server, selectors.EVENT_READ)
+print("ready", flush=True)
+while True:
+    for key, _ in chosen.select():
+        server = key.fileobj
+        if server.type == socket.SOCK_STREAM:
+            connection, _ = server.accept()
+            connection.sendall(name.encode())
+            connection.close()
+        else:
+            _, peer = server.recvfrom(100)
+            server.sendto(name.encode(), peer)
+"""
+CLIENT = """
+import json, selectors, socket, sys, time
+chosen, answers = selectors.DefaultSelector(), {}
+for number, (protocol, address, port) in enumerate(json.load(sys.stdin)):
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    client = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    client.setblocking(False)
+    try:
+        client.connect((address, port))
+    except BlockingIOError:
+        pass
+    except OSError:
+        continue
+    if protocol == "udp":
+        try:
+            client.send(b"?")
+        except OSError:
+            continue
+    chosen.register(client, selectors.EVENT_READ, number)
+end = time.monotonic() + WAIT
+while chosen.get_map() and time.monotonic() < end:
+    for key, _ in chosen.select(0.1):
+        try:
+            answers[key.data] = key.fileobj.recv(100).decode()
+        except OSError:
+            pass
+        chosen.unregister(key.fileobj)
+json.dump(answers, sys.stdout)
+"""
+PORTS = (("tcp", 80), ("tcp", 81), ("udp", 80))
+Question = tuple[str, str, int]
+
+
+class Matrix(World):
+    """A world in which everybody answers."""
+
+    def __init__(self, stack: contextlib.ExitStack, base: Path) -> None:
+        super().__init__(stack, base)
+        self.places: dict[str, Place] = {"": self.host, "lan": self.neighbour}
+        self.places["lan2"] = self.outsider("third", "lan2", "203.0.113.1", THIRD)
+        self.places["lan2"].sh(  # sends what is for 127.0.0.1 over the wire
+            "sysctl -qw net.ipv4.conf.eth0.route_localnet=1; ip link set lo down; ip addr flush dev lo;"
+            f"ip route add 127.0.0.1 via 203.0.113.1 src {THIRD}"
+        )
+        self._six()
+        shapes: dict[str, dict[str, Any]] = {
+            "a": {"ipv6": True},
+            "b": {},
+            "c": {"internal": True},
+            "d": {"options": {"com.docker.network.bridge.enable_icc": "false"}},
+        }
+        for name, shape in shapes.items():
+            self.networks.create(NetworkRequest(name=name, **shape))
+        for name in ("a1", "a2", "b1", "c1", "c2", "d1", "d2"):
+            self.places[name] = self.quiet(name, EndpointRequest(network=name[0]))
+        for name in ("c1", "c2"):
+            self.places[name].sh(f"ip route add default via {self.networks.find('c').gateway}")
+        self.places["ab"] = self.quiet("ab", EndpointRequest(network="a"), EndpointRequest(network="b"))
+        self.publish("a1", 8080)
+        self.publish("a2", 8082, protocol="udp")
+        self.publish("b1", 8081, address="127.0.0.1")
+        self.publish("d1", 8083, 81)
+        self.publish("ab", 8084, address=HOST)
+        for place in self.places.values():  # the host's own only now: a port that it has can't be published
+            self._serve(place)
+
+    def _six(self) -> None:
+        self.host.sh(f"ip addr add {HOST6}/64 dev lan nodad")
+        self.neighbour.sh(
+            f"sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ip addr add {NEIGHBOUR6}/64 dev eth0 nodad;"
+            f"ip route add default via {HOST6}"
+        )
+
+    def _serve(self, place: Place) -> None:
+        command = [*place._enter, sys.executable, "-c", SERVER, place.name]
+        process = self._stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+        self._stack.callback(process.kill)
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+
+    def questions(self, source: str) -> list[Question]:
+        """Everything that is worth asking of a place."""
+        addresses = [HOST, THIRD, NEIGHBOUR]
+        endpoints = self.networks.ledger.endpoints()
+        addresses += [each.address for each in endpoints] + [each.address6 for each in endpoints if each.address6]
+        asked = [(protocol, address, port) for address in addresses for protocol, port in PORTS if address != HOST]
+        local = [HOST, HOST6, self.networks.find("a").gateway, self.networks.find("c").gateway]
+        local += ["127.0.0.1"] if source in ("", "lan2", "b1") else []
+        asked += [("tcp", address, port) for address in local for port in (80, 8080, 8081, 8083, 8084)]
+        asked += [("udp", address, 8082) for address in local if address != "127.0.0.1"]
+        own = self.places[source].address
+        return [each for each in asked if each[1] != own and not (source == "lan2" and ":" in each[1])]
+
+    def ask(self, asked: dict[str, list[Question]]) -> dict[str, list[str]]:
+        """Let every place ask its questions, all at once; who answered each, "" is nobody."""
+        script = CLIENT.replace("WAIT", "2")
+        asking = {
+            source: subprocess.Popen(
+                [*self.places[source]._enter, sys.executable, "-c", script],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for source in asked
+        }
+        for source, process in asking.items():
+            assert process.stdin
+            process.stdin.write(json.dumps(asked[source]))
+            process.stdin.close()
+            process.stdin = None
+        found = {source: json.loads(process.communicate(timeout=60)[0]) for source, process in asking.items()}
+        return {
+            source: [found[source].get(str(number), "") for number in range(len(asked[source]))] for source in asked
+        }
+
+    def told(self, source: str, question: Question) -> Way:
+        """What is said about a packet."""
+        protocol, address, port = question
+        packet = path.Packet(
+            source=source,
+            address=ipaddress.ip_address(address),
+            port=port,
+            protocol=protocol,
+            outside=source.startswith("lan"),
+        )
+        return path.trace(self.networks.map(), packet)
+
+
+@pytest.fixture
+def matrix(short_path: Path) -> Iterator[Matrix]:
+    with contextlib.ExitStack() as stack:
+        yield Matrix(stack, short_path)
+
+
+def differences(matrix: Matrix, *, wall: bool = False) -> list[str]:
+    """Where what is said and what happens are two things; with a `wall` nothing is forwarded."""
+    found, outside = [], {"neighbour", "third"}
+    asked = {source: matrix.questions(source) for source in matrix.places}
+    answered = matrix.ask(asked)
+    for source, place in matrix.places.items():
+        for question, answer in zip(asked[source], answered[source], strict=True):
+            told = matrix.told(source, question)
+            expected = "" if wall and told.forwarded else told.reaches
+            if ("outside" if answer in outside else answer) != expected:
+                found.append(f"{place.name} → {question}: {answer or 'nothing'}, said was {told}")
+    return found
+
+
+def test_what_is_said_is_what_happens(matrix: Matrix) -> None:
+    """For every source and destination the answer comes from whom `trace` names, and each rule it names is loaded."""
+    assert "\n".join(differences(matrix)) == ""
+    text = matrix.networks.tables()[0].render()
+    for source in matrix.places:
+        for question in matrix.questions(source):
+            for step in matrix.told(source, question).steps:
+                _, _, rest = text.partition(f"\tchain {step.chain} {{\n")
+                assert f"\t\t{step.rule}\n" in rest.partition("\t}\n")[0], step
+
+
+def test_the_wall_of_the_host_stands(matrix: Matrix) -> None:
+    """A host whose own chains drop what is forwarded forwards nothing, published or not; the rest is as before."""
+    switch = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    if switch.exists():  # frames between two ports of a bridge are then asked about too
+        assert switch.read_text() == "1\n"
+    script = "add table inet wall; add chain inet wall f { type filter hook forward priority -10; policy drop; }"
+    subprocess.run(["nft", script], check=True)
+    assert "\n".join(differences(matrix, wall=True)) == ""
