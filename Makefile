@@ -17,6 +17,9 @@ RUN_PACKAGES := \
 	e2fsprogs        `\# a VM's writable drive` \
 	mmdebstrap       `\# pull bootstrap:debian/...` \
 	iproute2         `\# a look at links and addresses when something is wrong` \
+	qemu-utils ovmf  `\# disks and UEFI of machines with a system of their own` \
+	swtpm            `\# their TPM` \
+	fdisk dosfstools mtools grub-common `\# a disk that boots, made of a directory` \
 	kmod             `\# loading a kernel module the host has but has not loaded` \
 	ca-certificates  `\# registries over TLS`
 # What building it needs.

@@ -33,6 +33,7 @@ class Entry(NamedTuple):
         return commands[self.key]
 
 
+MACHINE = "machines"
 RUN, LOOK, INSIDE, IMAGES = "run", "look", "go inside", "images"
 STORE, COMPOSE, ENGINE = "volumes and networks", "applications", "engine"
 
@@ -40,6 +41,7 @@ NOUNS = {
     "instance": "what runs, or did, or will",
     "snapshot": "instances as they once were",
     "lint": "what is dangerous",
+    "vm": "machines with an operating system of their own",
     "image": "what instances are made from",
     "artifact": "files in registries",
     "builder": "what builds remember",
@@ -157,6 +159,17 @@ ENTRIES = (
     Entry(COMPOSE, "", "compose push", "compose.command", "push", "push the images of services"),
     Entry(COMPOSE, "", "compose images", "compose.command", "images", "list the images of an application"),
     Entry(COMPOSE, "", "compose watch", "compose.command", "watch", "sync, rebuild or restart when files change"),
+    Entry(MACHINE, "", "vm create", "vm.create", "create", "make a machine from a disk image, an ISO or the network"),
+    Entry(MACHINE, "", "vm start", "vm.life", "start", "switch machines on"),
+    Entry(MACHINE, "", "vm stop", "vm.life", "stop", "press the power button, pull the plug after a grace"),
+    Entry(MACHINE, "", "vm reboot", "vm.life", "reboot", "have machines reboot"),
+    Entry(MACHINE, "", "vm rm", "vm.life", "rm", "remove machines and their disks"),
+    Entry(MACHINE, "", "vm ls", "vm.life", "ls", "list machines"),
+    Entry(MACHINE, "", "vm info", "vm.life", "info", "show what a machine is made of, and what its guest says"),
+    Entry(MACHINE, "", "vm console", "vm.screen", "console", "connect to a machine's serial console"),
+    Entry(MACHINE, "", "vm screenshot", "vm.screen", "screenshot", "take a picture of a machine's screen"),
+    Entry(MACHINE, "", "vm send-key", "vm.screen", "send-key", "press keys on a machine's keyboard"),
+    Entry(MACHINE, "", "vm type", "vm.screen", "type", "type a text on a machine's keyboard"),
     Entry(
         ENGINE, "info", "system info", "system", "info", "describe the engine, the machine and what each level can do"
     ),

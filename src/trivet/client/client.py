@@ -20,6 +20,7 @@ from trivet.client.artifact import Artifacts
 from trivet.client.checkpoint import Checkpoints
 from trivet.client.image import Images
 from trivet.client.instance import Instances
+from trivet.client.machine import Machines
 from trivet.client.network import Networks
 from trivet.client.registry import Registries
 from trivet.client.system import System
@@ -52,6 +53,11 @@ class Client:
     def checkpoints(self) -> Checkpoints:
         """Snapshots and clones of instances."""
         return Checkpoints(self.transport)
+
+    @cached_property
+    def machines(self) -> Machines:
+        """Machines with an operating system of their own: what only they can do."""
+        return Machines(self.transport)
 
     @cached_property
     def images(self) -> Images:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from trivet.client.schema_health import Health, HealthCheck
+from trivet.client.schema_machine import MachineRequest
 
 LevelName = Literal["process", "container", "vm"]
 
@@ -165,6 +166,7 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     platform: str = ""
     log_size: int = 64 << 20
     log_files: int = 1
+    machine: MachineRequest | None = None  # one with an operating system of its own; `image` is what its disk begins as
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True):

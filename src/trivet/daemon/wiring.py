@@ -31,6 +31,7 @@ from trivet.engine.instance.reconcile import reconcile, restart
 from trivet.engine.instance.steward import steward
 from trivet.engine.network.model import DEFAULT_ENGINE
 from trivet.engine.network.network import Networks
+from trivet.engine.snapshot.disk import DiskSnapshotter
 from trivet.engine.snapshot.drive import DriveSnapshotter
 from trivet.engine.snapshot.layer import Kind
 from trivet.engine.snapshot.overlay import OverlaySnapshotter
@@ -39,6 +40,7 @@ from trivet.engine.volume.snapshot import Snapshots
 from trivet.engine.volume.volume import Volumes
 from trivet.isolation.container import ContainerDriver
 from trivet.isolation.process import ProcessDriver
+from trivet.isolation.system import SystemDriver
 from trivet.isolation.vm import VmDriver
 from trivet.kernel.cgroup import Group, detect
 from trivet.launch.spawn import launcher_descriptor
@@ -99,6 +101,7 @@ def _context(settings: Settings, records: Records) -> Context:
     content = ContentStore(settings.root / "content")
     overlay = OverlaySnapshotter(settings.root / "snapshot" / "overlay", content, kind=settings.snapshotter)
     drive = DriveSnapshotter(settings.root / "snapshot" / "drive", overlay)
+    disks = DiskSnapshotter(settings.root / "snapshot" / "disk")
     snapshotters: dict[str, Snapshotter] = {"mount": overlay, "drive": drive}
     images = Images(content, records, snapshotters, Leases(records), settings.policy)
     volumes = Volumes(records, settings.root / "volume")
@@ -111,9 +114,12 @@ def _context(settings: Settings, records: Records) -> Context:
         records=records,
         table=table,
         owners=Owners(lambda: (record.plan.owner for record in table.all()), int(key[:8], 16)),
+        machine=SystemDriver(settings.cache_dir),
         drivers={"process": ProcessDriver(), "container": ContainerDriver(), "vm": VmDriver(settings.cache_dir)},
         overlay=overlay,
-        snapshotters=snapshotters,
+        disks=disks,
+        cache_dir=settings.cache_dir,
+        snapshotters={**snapshotters, "disk": disks},
         images=images,
         networks=Networks(records, DEFAULT_ENGINE if settings.root == DEFAULT_ROOT else key, settings.run_dir),
         volumes=volumes,

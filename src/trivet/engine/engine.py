@@ -35,6 +35,7 @@ from trivet.engine.image.progress import Report
 from trivet.engine.instance import commit
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.instance import Instances
+from trivet.engine.machine.machine import Machines
 from trivet.engine.network import why
 from trivet.oci import digest as digests
 from trivet.oci import reference as references
@@ -54,6 +55,7 @@ class Engine:
         self.id = engine_id
         self.spool = spool
         self.instances = Instances(context)
+        self.machines = Machines(context)
         self.backups = Backups(self)
         self.disks = DiskImages(self)
         self.artifacts = Artifacts(self)

@@ -60,7 +60,7 @@ def obtain(cache: Path) -> Kernel:
     except NoKernel:
         if os.geteuid() != 0:
             raise
-    _run(["apt-get", "update", "-q"], Path("/"))
+    run(["apt-get", "update", "-q"], Path("/"))
     return _install(cache / "kernel", _package())
 
 
@@ -82,7 +82,7 @@ def _package() -> str:
     """Resolve the meta package to the package that holds the kernel."""
     machine = platform.machine()
     meta = f"linux-image-cloud-{_ARCHITECTURES.get(machine, machine)}"
-    found = _DEPENDENCY.search(_run(["apt-cache", "depends", meta], Path("/")))
+    found = _DEPENDENCY.search(run(["apt-cache", "depends", meta], Path("/")))
     if found is None:
         raise NoKernel(f"apt does not know the package {meta}", "apt-get update")
     return found[1]
@@ -103,7 +103,7 @@ def _install(store: Path, package: str) -> Kernel:
 
 def _download(package: str, scratch: Path) -> Path:
     scratch.chmod(0o755)  # apt downloads as user _apt where it can
-    _run(["apt-get", "download", "-q", package], scratch)
+    run(["apt-get", "download", "-q", package], scratch)
     found = next(scratch.glob("*.deb"), None)
     if found is None:
         raise NoKernel(f"apt-get download {package} left no file", "apt-get update")
@@ -112,7 +112,7 @@ def _download(package: str, scratch: Path) -> Path:
 
 def _unpack(deb: Path, scratch: Path) -> Path:
     tree, ready = scratch / "tree", scratch / "ready"
-    _run(["dpkg-deb", "-x", str(deb), str(tree)], scratch)
+    run(["dpkg-deb", "-x", str(deb), str(tree)], scratch)
     image = next(tree.glob("boot/vmlinuz-*"), None)
     if image is None:
         raise Corrupt(f"kernel package {deb.name} has no boot/vmlinuz")
@@ -131,7 +131,8 @@ def _module_trees(tree: Path) -> list[Path]:
     return [*tree.glob("lib/modules/*"), *tree.glob("usr/lib/modules/*")]
 
 
-def _run(argv: list[str], directory: Path) -> str:
+def run(argv: list[str], directory: Path) -> str:
+    """Run a program that talks to the mirror, or unpacks what came from it; return what it says. Raises `NoKernel`."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
         done = subprocess.run(

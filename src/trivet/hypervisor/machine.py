@@ -21,6 +21,7 @@ from trivet.hypervisor.device.share import Share
 from trivet.hypervisor.device.slot import Slot
 
 MEBIBYTE = 1 << 20
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 TRANSLATION_BUFFER = 64  # MiB for translated code under emulation; QEMU's default is a quarter of the host's memory
 
 
@@ -83,7 +84,7 @@ def command_line(machine: Machine) -> tuple[str, ...]:
         machine.program,
         *("-name", machine.name.replace(",", ",,")),
         *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot"),
-        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-sandbox", SANDBOX),
         *_board(machine),
         *("-smp", str(machine.cpus)),
         *_memory(machine),

@@ -27,6 +27,7 @@ class Tool(msgspec.Struct, frozen=True):
 
 QEMU = Tool("qemu-system-x86_64", "qemu-system-x86")
 VIRTIOFSD = Tool("virtiofsd", "qemu-system-common")
+SWTPM = Tool("swtpm", "swtpm")
 
 
 def missing() -> tuple[str, ...]:

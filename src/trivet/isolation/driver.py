@@ -33,7 +33,7 @@ class Ability(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     level: Level
-    root: Literal["mount", "drive"]
+    root: Literal["mount", "drive", "disk"]
     network: Literal["host", "netns", "tap"]
     acceleration: str
     unshared: tuple[str, ...]

@@ -80,7 +80,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """What this machine offers a guest: programs, kernel, acceleration, CPUs."""
+    """What this machine offers a guest: programs, kernel, acceleration, CPUs; UEFI's program and swtpm if asked for."""
 
     qemu: str
     virtiofsd: str
@@ -89,6 +89,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     initramfs: str
     cpus: int
     origin: Origin | None = None
+    firmware: str = ""
+    swtpm: str = ""
 
 
 def memory(plan: Plan) -> int:
@@ -98,7 +100,11 @@ def memory(plan: Plan) -> int:
 
 def resources(plan: Plan) -> Resources:
     """Limit QEMU itself: its guest's memory and what comes on top, and the CPU time that was promised."""
-    limit = memory(plan) + OVERHEAD
+    return limited(plan, memory(plan) + OVERHEAD)
+
+
+def limited(plan: Plan, limit: int) -> Resources:
+    """Limit a process that is a machine to so much memory, and to the CPU time that was promised."""
     return Resources(
         memory=limit,
         swap=limit,
@@ -163,8 +169,8 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
         Propagation("/", PROPAGATION["rslave"]),
         *_staging(plan, host),
         *_origin(host.origin),
-        *(Give(use.path, 1, number) for number, use in _opened(plan)),
-        *_rights(plan),
+        *(Give(use.path, 1, number) for number, use in opened(plan)),
+        *privileges(plan),
         Exec(command_line(machine(plan, host))),
     ]
 
@@ -198,7 +204,7 @@ def _forked(made: Machine, origin: Origin) -> Machine:
     )
 
 
-def _opened(plan: Plan) -> list[tuple[int, Attachment]]:
+def opened(plan: Plan) -> list[tuple[int, Attachment]]:
     """List the interfaces that QEMU gets opened, by the descriptor."""
     uses = [a for a in plan.attachments if a.kind != "none"]
     return [(TAP_DESCRIPTOR + number, use) for number, use in enumerate(uses) if use.path]
@@ -253,7 +259,7 @@ def _staged(mount: Mount, target: str) -> Bind:
     )
 
 
-def _rights(plan: Plan) -> list[Operation]:
+def privileges(plan: Plan) -> list[Operation]:
     """Leave QEMU no capability but, with a network interface, the one that opens its tap device."""
     names = ("CAP_NET_ADMIN",) if any(a.kind == "tap" and not a.path for a in plan.attachments) else ()
     mask = capability.mask(names)

@@ -12,6 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from trivet.isolation.hardware import Hardware
+
 
 class Level(StrEnum):
     """How far an instance is kept apart from the host."""
@@ -58,9 +60,10 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     form `mount`: overlay of `lowers` (topmost first) under `upper`, with `work`; `copied`: `upper` alone, which
     began as a copy of them.
     form `drive`: `lowers` holds one read-only EROFS image file, `upper` is a raw ext4 image file.
+    form `disk`: `upper` is a qcow2 image over the raw one that `lowers` holds, if any.
     """
 
-    form: Literal["mount", "drive"]
+    form: Literal["mount", "drive", "disk"]
     lowers: tuple[str, ...]
     upper: str
     work: str = ""
@@ -197,6 +200,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     is another instance's unless it is in `directory`. With `shm_size` 0 there is no /dev/shm.
     `directory` (run directory, mode 0700) holds monitor.sock, pid, exit; it is on tmpfs and its
     absence means "not started since boot". `cgroup` is the path below every controller's mount.
+    `hardware` is a machine's that has an operating system of its own.
     """
 
     id: str
@@ -222,3 +226,4 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     shared: tuple[Shared, ...] = ()
     devices: tuple[Device, ...] = ()
     stop_signal: str = "TERM"
+    hardware: Hardware | None = None

@@ -16,11 +16,17 @@ from trivet.base.error import Unsupported
 from trivet.guest import initramfs, kernel
 from trivet.hypervisor import probe, program
 from trivet.hypervisor.machine import Acceleration
-from trivet.isolation import guest
+from trivet.isolation import firmware, guest
+from trivet.isolation.hardware import Hardware
 from trivet.isolation.machine import Host, Origin
 from trivet.isolation.plan import Plan
 
 AGENT = Path(kernel.__file__).parents[1] / "launch/bin/trivet-agent"
+
+
+def probed(cache: Path) -> Acceleration:
+    """Tell how guests run here as far as is known without taking time: emulated, where the kernel offers nothing."""
+    return acceleration(cache) if program.kvm_device() and not lacks()[0] else Acceleration.EMULATION
 
 
 def lacks() -> tuple[tuple[str, ...], str]:
@@ -65,6 +71,26 @@ def acquire(cache: Path, plan: Plan, *, template: bool = False) -> Host:
     )
 
 
+def computer(cache: Path, hardware: Hardware) -> Host:
+    """Find what a machine with an operating system of its own needs. Raises `Unsupported` naming what is missing."""
+    missing, hint = lacks()
+    if missing:
+        raise Unsupported(f"level vm lacks {', '.join(missing)}", hint=hint or None)
+    swtpm = program.SWTPM.find()
+    if hardware.tpm and swtpm is None:
+        raise Unsupported("cannot give a machine a TPM: swtpm is not installed", hint="apt-get install swtpm")
+    return Host(
+        qemu=_path(program.QEMU),
+        virtiofsd="",
+        acceleration=probed(cache),
+        kernel="",
+        initramfs="",
+        cpus=os.cpu_count() or 1,
+        firmware=firmware.code(secure=hardware.secure_boot) if hardware.firmware == "uefi" else "",
+        swtpm=swtpm or "",
+    )
+
+
 def imagined() -> Host:
     """Describe a host without looking, for printing a plan: one that has a template for it."""
     return Host(
@@ -75,6 +101,8 @@ def imagined() -> Host:
         initramfs="INITRAMFS",
         cpus=os.cpu_count() or 1,
         origin=Origin(memory="TEMPLATE/memory", state="TEMPLATE/state"),
+        firmware="FIRMWARE",
+        swtpm=program.SWTPM.name,
     )
 
 

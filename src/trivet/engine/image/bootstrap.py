@@ -88,12 +88,12 @@ def make(images: Images, reference: str, wanted: Platform, report: Report) -> Im
         )
     if not platforms.runs_here(wanted):
         raise WrongPlatform(name, str(wanted), str(platforms.host()), hint="bootstrap on a machine of that kind")
-    sources = _sources(distribution, suite)
-    epoch = _epoch(each for source in sources for each in source.suites)
+    sources = sources_of(distribution, suite)
+    epoch = epoch_of(each for source in sources for each in source.suites)
     report(Progress(id="bootstrap", status=f"making {name} from this machine's package sources"))
     draft = scratch(wanted)
     with images.leases.hold(f"bootstrap of {name}") as lease, _root(images, draft) as (root, keep):
-        _run(_command(suite, wanted, sources, root), name, epoch, report)
+        install(_command(suite, wanted, sources, root), name, epoch, report)
         report(Progress(id="bootstrap", status="packing"))
         layer = images.layer(root, epoch=epoch, lease=lease)
         if layer is None:
@@ -124,7 +124,7 @@ def _root(images: Images, draft: Draft) -> Iterator[tuple[Root, Callable[[Layer]
         snapshotter.remove(key)
 
 
-def _sources(distribution: str, suite: str) -> list[apt.Source]:
+def sources_of(distribution: str, suite: str) -> list[apt.Source]:
     """Take the machine's sources for its own suite and ask them for the wanted one."""
     system = _system()
     own = system.get("VERSION_CODENAME", "")
@@ -146,7 +146,8 @@ def _system() -> dict[str, str]:
     return {key: value.strip("\"'") for key, equals, value in (line.partition("=") for line in lines) if equals}
 
 
-def _epoch(suites: Iterable[str]) -> int:
+def epoch_of(suites: Iterable[str]) -> int:
+    """Tell the time that all that is made has: the suite's release, or SOURCE_DATE_EPOCH."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
     return int(text) if text.isdigit() else apt.release_time(suites) or int(time.time())
 
@@ -159,13 +160,13 @@ def _command(suite: str, wanted: Platform, sources: list[apt.Source], root: Root
     command += [f"--aptopt={setting}" for setting in apt.settings()]
     if any(uri.startswith("https:") for source in sources for uri in source.uris):
         command.append("--include=ca-certificates")
-    command += [f"--customize-hook={hook}" for hook in (*HOOKS, *_key_hooks(sources))]
+    command += [f"--customize-hook={hook}" for hook in (*HOOKS, *key_hooks(sources))]
     file = Path(root.upper).with_name("trivet.sources")
     file.write_text("\n".join(source.deb822() for source in sources))
     return [*command, suite, root.upper, str(file)]
 
 
-def _key_hooks(sources: list[apt.Source]) -> list[str]:
+def key_hooks(sources: list[apt.Source]) -> list[str]:
     """Bring keys into the image that its own packages don't: those the sources name, or else all trusted ones."""
     named = [source.options.get("Signed-By", "") for source in sources]
     paths = {path for text in named if "\n" not in text for path in text.split() if path.startswith("/")}
@@ -175,7 +176,7 @@ def _key_hooks(sources: list[apt.Source]) -> list[str]:
     return [f"upload {shlex.quote(path)} {shlex.quote(path)}" for path in foreign]
 
 
-def _run(command: list[str], name: str, epoch: int, report: Report) -> None:
+def install(command: list[str], name: str, epoch: int, report: Report) -> None:
     """Run mmdebstrap; its own words are progress, and the reason if it fails."""
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch), "LC_ALL": "C.UTF-8"}
     process = subprocess.Popen(

@@ -19,6 +19,7 @@ from trivet.engine.instance.plan import Place
 from trivet.engine.instance.watch import Watch
 from trivet.engine.network.network import Networks
 from trivet.engine.operation import Locks
+from trivet.engine.snapshot.disk import DiskSnapshotter
 from trivet.engine.snapshot.overlay import OverlaySnapshotter
 from trivet.engine.snapshot.snapshotter import Snapshotter
 from trivet.engine.volume.snapshot import Snapshots
@@ -41,6 +42,8 @@ class BuildCache(Protocol):
 class Context:
     """One engine's instances and everything around them. `watches` holds the running ones, by id;
     what is put into `started` is taken over by the steward. `overlay` is the snapshotter of form `mount`.
+    `machine` drives those with an operating system of their own, whose roots `disks` holds.
+    `cache_dir` is for what can be made again.
     `expectations` are the clients that wait for an instance to start, by its id. `freed` have nothing any more that
     only a running instance needs, by their ids."""
 
@@ -50,7 +53,10 @@ class Context:
     records: Records
     table: Table[InstanceRecord]
     drivers: Mapping[str, Driver]
+    machine: Driver
     overlay: OverlaySnapshotter
+    disks: DiskSnapshotter
+    cache_dir: Path
     snapshotters: Mapping[str, Snapshotter]
     images: Images
     networks: Networks
@@ -76,7 +82,7 @@ class Context:
 
     def driver(self, record: InstanceRecord) -> Driver:
         """Return the driver of the instance's level."""
-        return self.drivers[record.request.isolation]
+        return self.machine if record.plan.hardware else self.drivers[record.request.isolation]
 
     def pausable(self, record: InstanceRecord) -> Pausable:
         """Return the driver if it can freeze instances. Raises `Unsupported`."""

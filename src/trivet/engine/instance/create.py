@@ -25,6 +25,7 @@ from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.mount import Mounts, resolve
 from trivet.engine.instance.owner import separate
 from trivet.engine.instance.plan import make_plan
+from trivet.engine.machine import create as machine
 from trivet.isolation.driver import Ability, Driver
 from trivet.oci.config import Config
 
@@ -50,9 +51,9 @@ async def create(
     Raises what its parts raise, and leaves nothing then.
     """
     name = check_name("instance", request.name) if request.name else new_name()
-    driver = context.drivers[request.isolation]
-    async with AsyncExitStack() as undo:
-        record, warnings = await in_thread(_make, context, request, name, driver, undo)
+    driver = context.machine if request.machine else context.drivers[request.isolation]
+    async with AsyncExitStack() as held, AsyncExitStack() as undo:
+        record, warnings = await in_thread(_make, context, request, name, driver, undo, held)
         if fill:
             await in_thread(fill, record)
         if dry_run:
@@ -67,12 +68,14 @@ async def create(
 
 
 def _make(
-    context: Context, request: InstanceRequest, name: str, driver: Driver, undo: AsyncExitStack
+    context: Context, request: InstanceRequest, name: str, driver: Driver, undo: AsyncExitStack, held: AsyncExitStack
 ) -> tuple[InstanceRecord, list[str]]:
-    """Make the parts; blocking."""
+    """Make the parts; blocking. What is `held` must not go before the record is there."""
     ability = driver.ability()
     if ability.missing:
         raise LevelMissing(ability)
+    if request.machine:
+        return machine.make(context, _named(context, request), name, ability, undo, held)
     key = new_id()
     place = context.place(key)
     image = context.images.usable(request.image)

@@ -24,6 +24,7 @@ from trivet.client.schema import (
     TopRow,
 )
 from trivet.engine.image.model import ImageNotFound
+from trivet.engine.image.progress import silent
 from trivet.engine.instance import (
     connection,
     copy,
@@ -46,6 +47,7 @@ from trivet.engine.instance.model import InstanceRecord, view
 from trivet.engine.instance.session import Sessions
 from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.stream import Attach, Stream
+from trivet.engine.machine import image as machine_image
 from trivet.engine.network.why import HOST, WORLD
 from trivet.engine.snapshot import diff
 from trivet.launch.frame import Type
@@ -90,6 +92,10 @@ class Instances:
 
     async def _have_image(self, request: InstanceRequest) -> None:
         images = self.context.images
+        if request.machine:
+            if request.image:
+                await machine_image.obtain(images, request.image, self.context.cache_dir, silent)
+            return
         if request.pull != "always":
             try:
                 images.find(request.image)

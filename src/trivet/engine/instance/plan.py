@@ -10,6 +10,7 @@ import msgspec
 
 from trivet.base.error import InvalidArgument
 from trivet.client.schema import InstanceRequest
+from trivet.isolation.hardware import Hardware
 from trivet.isolation.plan import (
     Attachment,
     Device,
@@ -69,6 +70,7 @@ def make_plan(
     shared: tuple[Shared, ...] = (),
     devices: tuple[Device, ...] = (),
     memory: str = "",
+    hardware: Hardware | None = None,
 ) -> Plan:
     """Fold everything known about an instance into the record its level works from."""
     level = Level(request.isolation)
@@ -98,6 +100,7 @@ def make_plan(
         shared=shared,
         devices=devices,
         stop_signal=request.stop_signal or image.stop_signal or "TERM",
+        hardware=hardware,
     )
 
 

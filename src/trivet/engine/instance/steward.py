@@ -64,8 +64,10 @@ async def _finish(context: Context, key: str, end: Exit) -> InstanceRecord | Non
 async def _explained(context: Context, key: str, end: Exit | None) -> Exit:
     """Add what only the level knows about a program that was killed: perhaps its machine was, or had a panic."""
     record = context.table.get(key)
-    if end is None or record is None or end.signal != signal.SIGKILL:
+    if end is None or record is None:
         return end or await _lost(context, key)
+    if end.signal != signal.SIGKILL and not (end.code and record.plan.hardware):
+        return end
     status = await asyncio.to_thread(context.driver(record).status, record.plan)
     return status.exit or end
 

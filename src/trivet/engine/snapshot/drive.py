@@ -57,7 +57,7 @@ class DriveFailed(Internal):
 class DriveSnapshotter:
     """The snapshotter of the vm level; `size` is the virtual size of an instance's writable drive, in bytes."""
 
-    form: Literal["mount", "drive"] = "drive"
+    form: Literal["mount", "drive", "disk"] = "drive"
 
     def __init__(self, directory: Path, overlay: OverlaySnapshotter, size: int = 10 << 30) -> None:
         self._directory = directory

@@ -39,7 +39,7 @@ EMPTY = "empty"
 class OverlaySnapshotter:
     """The snapshotter of the process and container levels."""
 
-    form: Literal["mount", "drive"] = "mount"
+    form: Literal["mount", "drive", "disk"] = "mount"
 
     def __init__(
         self, directory: Path, content: ContentStore, budget: Budget | None = None, kind: Kind = Kind.OVERLAY

@@ -44,7 +44,7 @@ class Layered(Protocol):
 class Snapshotter(Protocol):
     """What each form of root file system must do."""
 
-    form: Literal["mount", "drive"]
+    form: Literal["mount", "drive", "disk"]
 
     def prepare(self, image: Layered, report: Report = silent) -> None:
         """Unpack what isn't unpacked yet. Idempotent; concurrent calls do the work once.

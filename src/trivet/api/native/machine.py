@@ -1,0 +1,56 @@
+"""Routes of machines with an operating system of their own: what only they can do."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from trivet.api.native.route import NDJSON, Route, answer, body, flag, nothing, ref, required
+from trivet.api.stream import progress
+from trivet.client.schema import Progress
+from trivet.client.schema_machine import KeysRequest, MachineInfo, PointRequest
+from trivet.engine.engine import Engine
+
+
+async def obtain(engine: Engine, request: web.Request) -> web.StreamResponse:
+    reference = required(request, "reference")
+    return await progress(request, lambda report: engine.machines.obtain(reference, report))
+
+
+async def info(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(await engine.machines.info(ref(request)))
+
+
+async def reboot(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.machines.reboot(ref(request), hard=flag(request, "force"))
+    return nothing()
+
+
+async def screenshot(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return web.Response(body=await engine.machines.screenshot(ref(request)), content_type="image/png")
+
+
+async def keys(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wish = await body(request, KeysRequest)
+    if wish.keys:
+        await engine.machines.press(ref(request), wish.keys)
+    if wish.text:
+        await engine.machines.type(ref(request), wish.text)
+    return nothing()
+
+
+async def point(engine: Engine, request: web.Request) -> web.StreamResponse:
+    wish = await body(request, PointRequest)
+    await engine.machines.point(ref(request), wish.x, wish.y, wish.button, wish.down)
+    return nothing()
+
+
+ONE = "/v1/machines/{ref}"
+IMAGES = "/v1/machine-images"
+ROUTES = (
+    Route("POST", IMAGES, obtain, "Have a disk image here, made or fetched", None, Progress, ("reference",), NDJSON),
+    Route("GET", ONE, info, "Tell what is known of a machine", None, MachineInfo),
+    Route("POST", ONE + "/reboot", reboot, "Reboot a machine", query=("force",)),
+    Route("GET", ONE + "/screenshot", screenshot, "Take a picture of a machine's screen", stream="image/png"),
+    Route("POST", ONE + "/keys", keys, "Press keys, then type a text", KeysRequest),
+    Route("POST", ONE + "/pointer", point, "Move the pointer and click", PointRequest),
+)

@@ -1,0 +1,1 @@
+"""`trivet vm`: machines with an operating system of their own."""

@@ -1,0 +1,47 @@
+"""Machines with an operating system of their own, as the client sees them: what only they can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trivet.client.schema import Progress
+from trivet.client.schema_machine import KeysRequest, MachineInfo, PointRequest
+from trivet.client.transport import Transport, segment
+
+_IMAGES = "/v1/machine-images"
+
+
+class Machines:
+    """`/v1/machines` and `/v1/machine-images`. `ref` is a name, an id or a unique prefix of one."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def obtain(self, reference: str) -> Iterator[Progress]:
+        """Have a disk image here, made or fetched; the result has its `name` and `id`."""
+        return self._transport.progress("POST", _IMAGES, {"reference": reference})
+
+    def get(self, ref: str) -> MachineInfo:
+        """Read what is known of a machine."""
+        return self._transport.fetch(MachineInfo, "GET", _path(ref))
+
+    def reboot(self, ref: str, *, force: bool = False) -> None:
+        """Have the guest reboot; with `force` press the reset button."""
+        self._transport.call("POST", f"{_path(ref)}/reboot", {"force": force})
+
+    def screenshot(self, ref: str) -> bytes:
+        """Take a picture of the screen, as PNG."""
+        with self._transport.request("GET", f"{_path(ref)}/screenshot") as response:
+            return response.read()
+
+    def press(self, ref: str, *keys: str, text: str = "") -> None:
+        """Press chords of keys, then type a text."""
+        self._transport.call("POST", f"{_path(ref)}/keys", body=KeysRequest(keys=list(keys), text=text))
+
+    def point(self, ref: str, x: int, y: int, button: str = "", down: bool | None = None) -> None:
+        """Move the pointer, and click if there is a button."""
+        self._transport.call("POST", f"{_path(ref)}/pointer", body=PointRequest(x=x, y=y, button=button, down=down))
+
+
+def _path(ref: str) -> str:
+    return f"/v1/machines/{segment(ref)}"

@@ -1,0 +1,95 @@
+"""The wire shapes of machines with an operating system of their own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Boot = Literal["disk", "cdrom", "network"]
+
+
+class DiskRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A further, empty disk: `size` bytes, `iops` and `rate` (bytes a second) are limits, 0 is none."""
+
+    name: str
+    size: int
+    iops: int = 0
+    rate: int = 0
+
+
+class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What `trivet vm create` says beyond what every instance can have.
+
+    `disk` is the size of the root disk in bytes (0: the image's, at least 10 GiB). `password` is a hash as in
+    shadow(5). `cdroms`, `kernel` and `initrd` are paths of the engine's host.
+    """
+
+    disk: int = 0
+    disks: list[DiskRequest] = []
+    iops: int = 0
+    rate: int = 0
+    firmware: Literal["bios", "uefi"] = "bios"
+    secure_boot: bool = False
+    tpm: bool = False
+    watchdog: Literal["", "reset", "poweroff", "pause"] = ""
+    cdroms: list[str] = []
+    boot: list[Boot] = []
+    kernel: str = ""
+    initrd: str = ""
+    parameters: str = ""
+    cloud_init: bool = True
+    user: str = ""
+    password: str = ""
+    ssh_keys: list[str] = []
+    packages: list[str] = []
+    user_data: str = ""
+    network_config: str = ""
+
+
+class DiskInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk of a machine: how large it is for the guest, and what it takes here, in bytes."""
+
+    name: str
+    size: int
+    used: int
+    path: str
+    iops: int = 0
+    rate: int = 0
+
+
+class MachineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a machine; `agent` says whether its guest agent answers, and what it says then."""
+
+    name: str
+    status: str
+    image: str
+    firmware: str
+    secure_boot: bool
+    tpm: bool
+    cpus: int
+    memory: int
+    disks: list[DiskInfo]
+    cdroms: list[str]
+    run_state: str = ""
+    agent: bool = False
+    hostname: str = ""
+    system: str = ""
+    addresses: list[str] = []
+    display: str = ""
+
+
+class KeysRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys to press: chords such as ctrl-alt-delete, one after the other, and then a text."""
+
+    keys: list[str] = []
+    text: str = ""
+
+
+class PointRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the pointer goes, 0 to 32767 across and down; `down` None is a click."""
+
+    x: int
+    y: int
+    button: str = ""
+    down: bool | None = None

@@ -1,0 +1,178 @@
+"""Making a machine with an operating system of its own: an instance whose root is a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from trivet.base.clock import now_ns
+from trivet.base.error import InvalidArgument, Unsupported
+from trivet.base.identity import new_id
+from trivet.client.schema import InstanceRequest
+from trivet.client.schema_machine import MachineRequest
+from trivet.engine.disk.base import DiskTooSmall
+from trivet.engine.disk.model import SECTOR
+from trivet.engine.instance.attachment import choose
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.plan import make_plan
+from trivet.engine.machine import cloud
+from trivet.engine.machine.image import using
+from trivet.engine.snapshot.disk import ROOT, create
+from trivet.isolation import computer, firmware
+from trivet.isolation.driver import Ability
+from trivet.isolation.hardware import Cdrom, Direct, Disk, Hardware, Seed
+from trivet.isolation.plan import Root
+from trivet.oci.config import Config
+
+SMALLEST = 10 << 30
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,14}")
+_REFUSED = (
+    "read_only",
+    "init",
+    "privileged",
+    "cap_add",
+    "cap_drop",
+    "devices",
+    "sysctls",
+    "rlimits",
+    "pid",
+    "ipc",
+    "uts",
+)
+
+
+def make(
+    context: Context, request: InstanceRequest, name: str, ability: Ability, undo: AsyncExitStack, held: AsyncExitStack
+) -> tuple[InstanceRecord, list[str]]:
+    """Make the parts; blocking. The image must be here already, and is `held` until the record is there."""
+    wish = request.machine or MachineRequest()
+    _check(request, wish)
+    request = msgspec.structs.replace(
+        request, terminal=True, stdin=True, hostname=request.hostname or name.replace("_", "-")
+    )
+    key = new_id()
+    place = context.place(key)
+    image, base = held.enter_context(using(context.images, request.image))
+    seed = cloud.seed(wish)
+    undo.push_async_callback(asyncio.to_thread, shutil.rmtree, place.state, True)
+    place.files.mkdir(parents=True, mode=0o700)
+    size = _size(wish, base, request.image)
+    root = context.disks.make(key, base, size, lambda home: _furnish(home, wish))
+    undo.push_async_callback(asyncio.to_thread, context.disks.remove, key)
+    plan = make_plan(
+        request,
+        Config(cmd=(wish.firmware,)),
+        key=key,
+        name=name,
+        place=place,
+        root=root,
+        attachments=choose(request, ability, context.networks),
+        hardware=_hardware(wish, root, context.disks.home(key), seed, size),
+    )
+    record = InstanceRecord(
+        id=key,
+        name=name,
+        request=request,
+        image=request.image,
+        image_id=image.id if image else "",
+        plan=plan,
+        acceleration=ability.acceleration,
+        created=now_ns(),
+    )
+    return record, _warnings(wish, ability)
+
+
+def _check(request: InstanceRequest, wish: MachineRequest) -> None:
+    if request.isolation != "vm":
+        raise Unsupported(f"a machine with a system of its own is not possible at level {request.isolation}")
+    defaults = InstanceRequest(image="")
+    for field in _REFUSED:
+        if getattr(request, field) != getattr(defaults, field):
+            raise Unsupported(f"{field} means nothing to a machine with a system of its own")
+    if request.mounts:
+        raise Unsupported(
+            "volumes can't be mounted in a machine with a system of its own", hint="give it a disk: --add-disk data:10g"
+        )
+    if wish.secure_boot and wish.firmware != "uefi":
+        raise InvalidArgument("Secure Boot takes UEFI", hint="--firmware uefi --secure-boot")
+    if not (request.image or wish.cdroms or wish.kernel or "network" in wish.boot):
+        raise InvalidArgument(
+            "the machine has nothing to boot", hint="--image debian/12, --cdrom FILE or --boot network"
+        )
+    for path in (*wish.cdroms, wish.kernel, wish.initrd):
+        if path and not (path.startswith("/") and Path(path).is_file()):
+            raise InvalidArgument(f"{path} is no file of the engine's host, by its absolute path")
+    names = [disk.name for disk in wish.disks]
+    for disk in wish.disks:
+        check_disk(disk.name, disk.size, [ROOT.partition(".")[0], "seed", *names])
+
+
+def check_disk(name: str, size: int, taken: list[str]) -> None:
+    """Refuse a disk that can't be. Raises `InvalidArgument`."""
+    if not _NAME.fullmatch(name):
+        raise InvalidArgument(f"invalid disk name {name!r}", hint="use lower-case letters, digits and '-', at most 15")
+    if taken.count(name) > 1 or name in ("root", "seed"):
+        raise InvalidArgument(f"a disk named {name} is there already")
+    if size < 1 << 20 or size % 512:
+        raise InvalidArgument(f"disk {name} of {size} bytes is no disk: at least 1 MiB, in sectors of 512 bytes")
+
+
+def _size(wish: MachineRequest, base: Path | None, name: str) -> int:
+    least = base.stat().st_size if base else 0
+    size = wish.disk or max(least, SMALLEST)
+    if size < least:
+        raise DiskTooSmall(name, size, least)
+    return -(-size // SECTOR) * SECTOR
+
+
+def _furnish(home: Path, wish: MachineRequest) -> None:
+    """Make what firmware and TPM remember things in, and the further disks."""
+    if wish.firmware == "uefi":
+        firmware.provide(home / computer.VARIABLES, secure=wish.secure_boot)
+    if wish.tpm:
+        (home / "tpm").mkdir(mode=0o700)
+    for disk in wish.disks:
+        create(home / f"{disk.name}.qcow2", disk.size)
+
+
+def _hardware(wish: MachineRequest, root: Root, home: Path, seed: Seed | None, size: int) -> Hardware:
+    first = Disk(
+        name="root",
+        path=root.upper,
+        size=size,
+        base=root.lowers[0] if root.lowers else "",
+        iops=wish.iops,
+        rate=wish.rate,
+    )
+    further = (
+        Disk(name=each.name, path=str(home / f"{each.name}.qcow2"), size=each.size, iops=each.iops, rate=each.rate)
+        for each in wish.disks
+    )
+    order = [*wish.boot, *(each for each in Hardware(home="").boot if each not in wish.boot)]
+    return Hardware(
+        home=str(home),
+        firmware=wish.firmware,
+        secure_boot=wish.secure_boot,
+        tpm=wish.tpm,
+        disks=(first, *further),
+        cdroms=tuple(Cdrom(path=path) for path in wish.cdroms),
+        seed=seed,
+        direct=Direct(kernel=wish.kernel, initrd=wish.initrd, parameters=wish.parameters) if wish.kernel else None,
+        boot=tuple(order),
+        watchdog=wish.watchdog,
+    )
+
+
+def _warnings(wish: MachineRequest, ability: Ability) -> list[str]:
+    found = []
+    if ability.acceleration == "emulation":
+        found.append("no hardware virtualization here: the machine is emulated, its processor is slow")
+    if wish.cloud_init and not (wish.ssh_keys or wish.password or wish.user_data) and not wish.cdroms:
+        found.append("nobody will be able to log in: neither --ssh-key, --password nor --user-data was given")
+    return found

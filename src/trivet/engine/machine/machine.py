@@ -1,0 +1,147 @@
+"""Machines, as the doors see them: what only those with an operating system of their own can do.
+
+All that every instance can do (start, stop, logs, exec, ports, ...) is `Instances`' with them as with others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trivet.base.error import TrivetError, Unsupported
+from trivet.client.schema_machine import DiskInfo, MachineInfo
+from trivet.engine.image.progress import Report
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.status import Word, check
+from trivet.engine.machine import image, inside, keyboard, screen
+from trivet.engine.snapshot.making import disk_usage
+from trivet.isolation import computer
+from trivet.isolation.errand import agent_of
+from trivet.isolation.plan import Plan
+
+T = TypeVar("T")
+
+
+class NoMachine(Unsupported):
+    """An instance that has no operating system of its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"instance {name} is no machine with a system of its own", hint="trivet vm ls lists those that are"
+        )
+
+
+class Machines:
+    """All machines of one engine; `ref` is a name, an id or a unique prefix of one."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def find(self, ref: str) -> InstanceRecord:
+        """Find a machine. Raises `NotFound`, `NoMachine`."""
+        record = self._context.table.find(ref)
+        if record.plan.hardware is None:
+            raise NoMachine(record.name)
+        return record
+
+    async def obtain(self, reference: str, report: Report) -> dict[str, Any]:
+        """Have a disk image here: made from packages, or fetched, if it isn't."""
+        record = await image.obtain(self._context.images, reference, self._context.cache_dir, report)
+        return {"name": image.named(reference), "id": record.id}
+
+    async def info(self, ref: str) -> MachineInfo:
+        """Tell what is known of a machine, and what its guest says itself."""
+        return await asyncio.to_thread(self._info, self.find(ref))
+
+    async def reboot(self, ref: str, *, hard: bool) -> None:
+        """Have the guest reboot: by its agent, else by ctrl-alt-delete; `hard` presses the reset button."""
+        record = await self._running(ref, "signal", _reset if hard else _reboot)
+        self._context.emit("reboot", record)
+
+    async def screenshot(self, ref: str) -> bytes:
+        """Take a picture of the screen, as PNG."""
+        found: list[bytes] = []
+        await self._running(ref, "attach to", lambda plan: found.append(screen.picture(plan)))
+        return found[0]
+
+    async def press(self, ref: str, chords: list[str]) -> None:
+        """Press keys, one chord after the other."""
+        wanted = [keyboard.chord(words) for words in chords]
+        await self._running(ref, "attach to", lambda plan: screen.press(plan, wanted))
+
+    async def type(self, ref: str, text: str) -> None:
+        """Type a text on a US keyboard."""
+        wanted = keyboard.text(text)
+        await self._running(ref, "attach to", lambda plan: screen.press(plan, wanted))
+
+    async def point(self, ref: str, x: int, y: int, button: str, down: bool | None) -> None:
+        """Move the pointer, press and release a button."""
+        await self._running(ref, "attach to", lambda plan: screen.point(plan, x, y, button, down))
+
+    async def _running(self, ref: str, action: str, do: Callable[[Plan], object]) -> InstanceRecord:
+        record = self.find(ref)
+        check(action, record.name, record.word)
+        await asyncio.to_thread(do, record.plan)
+        return record
+
+    def _info(self, record: InstanceRecord) -> MachineInfo:
+        plan, parts = record.plan, computer.hardware(record.plan)
+        alive = record.word in (Word.RUNNING, Word.PAUSED)
+        state = _state(plan) if alive else ""
+        guest = inside.ask(plan) if state == "running" else None
+        return MachineInfo(
+            name=record.name,
+            status=record.word,
+            image=record.image,
+            firmware=parts.firmware,
+            secure_boot=parts.secure_boot,
+            tpm=parts.tpm,
+            cpus=computer.cpus(plan),
+            memory=computer.memory(plan),
+            disks=_disks(plan),
+            cdroms=[each.path for each in parts.cdroms],
+            run_state=state,
+            agent=guest is not None,
+            hostname=guest.hostname if guest else "",
+            system=guest.system if guest else "",
+            addresses=list(guest.addresses) if guest else [],
+            display=f"{plan.directory}/{computer.SCREEN}" if alive else "",
+        )
+
+
+def _disks(plan: Plan) -> list[DiskInfo]:
+    return [
+        DiskInfo(
+            name=each.name,
+            size=each.size,
+            used=disk_usage(Path(each.path)),
+            path=each.path,
+            iops=each.iops,
+            rate=each.rate,
+        )
+        for each in computer.hardware(plan).disks
+    ]
+
+
+def _state(plan: Plan) -> str:
+    try:
+        with screen.control(plan) as qmp:
+            return qmp.status()
+    except TrivetError:
+        return ""
+
+
+def _reset(plan: Plan) -> None:
+    with screen.control(plan) as qmp:
+        qmp.reset()
+
+
+def _reboot(plan: Plan) -> None:
+    agent = agent_of(plan, 3.0)
+    if agent.answers():
+        agent.tell("guest-shutdown", mode="reboot")
+    else:
+        screen.press(plan, [keyboard.chord("ctrl-alt-delete")])

@@ -1,0 +1,61 @@
+"""A machine's screen, keyboard and mouse, by QMP."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from trivet.base.error import InvalidArgument
+from trivet.hypervisor.qmp import Qmp
+from trivet.isolation import computer
+from trivet.isolation.plan import Plan
+
+_PACE = 0.03  # seconds between keys: a BIOS keyboard buffer holds sixteen
+_LIMIT = 4096
+BUTTONS = ("left", "middle", "right", "wheel-up", "wheel-down")
+RANGE = 0x7FFF
+"""Places on the screen go from 0 to this, across and down."""
+
+
+def control(plan: Plan, patience: float = 10.0) -> Qmp:
+    """Reach a machine's QEMU."""
+    return Qmp(Path(plan.directory, computer.QMP), patience=patience)
+
+
+def picture(plan: Plan) -> bytes:
+    """Take a picture of the screen, as PNG."""
+    file = Path(plan.directory, f"screen-{secrets.token_hex(4)}.png")
+    try:
+        with control(plan) as qmp:
+            qmp.execute("screendump", filename=str(file), format="png")
+        return file.read_bytes()
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def press(plan: Plan, chords: Iterable[list[str]]) -> None:
+    """Press keys, one chord after the other."""
+    wanted = list(chords)
+    if len(wanted) > _LIMIT:
+        raise InvalidArgument(f"more than {_LIMIT} keys at once")
+    with control(plan, patience=30 + len(wanted) * 2 * _PACE) as qmp:
+        for keys in wanted:
+            qmp.execute("send-key", keys=[{"type": "qcode", "data": key} for key in keys], **{"hold-time": 10})
+            time.sleep(_PACE)
+
+
+def point(plan: Plan, x: int, y: int, button: str = "", down: bool | None = None) -> None:
+    """Move the pointer, and press or release a button there (None: both).
+
+    Raises `InvalidArgument` for a place that isn't on the screen.
+    """
+    if not (0 <= x <= RANGE and 0 <= y <= RANGE) or (button and button not in BUTTONS):
+        raise InvalidArgument(f"no such place or button: {x}, {y}, {button or 'none'}")
+    moves = [{"type": "abs", "data": {"axis": axis, "value": value}} for axis, value in (("x", x), ("y", y))]
+    clicks = [True, False] if down is None else [down]
+    with control(plan) as qmp:
+        qmp.execute("input-send-event", events=moves)
+        for each in clicks if button else ():
+            qmp.execute("input-send-event", events=[{"type": "btn", "data": {"button": button, "down": each}}])

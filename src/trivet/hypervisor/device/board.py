@@ -1,0 +1,95 @@
+"""What a whole machine has besides disks and networks: firmware, TPM, display, input, watchdog, agent, spare slots."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from trivet.hypervisor.device.device import option
+
+
+class Firmware(msgspec.Struct, frozen=True, kw_only=True):
+    """UEFI: the program, shared, and the machine's own variables."""
+
+    code: str
+    variables: str
+
+    def arguments(self) -> list[str]:
+        return [
+            "-blockdev",
+            option("driver=file", node_name="firmware", filename=self.code, read_only=True),
+            "-blockdev",
+            option("driver=file", node_name="variables", filename=self.variables),
+        ]
+
+
+class Tpm(msgspec.Struct, frozen=True, kw_only=True):
+    """A TPM 2.0 that swtpm is, on its control socket."""
+
+    socket: str
+
+    def arguments(self) -> list[str]:
+        return [
+            *("-chardev", option("socket", id="tpm", path=self.socket)),
+            *("-tpmdev", option("emulator", id="tpm0", chardev="tpm")),
+            *("-device", option("tpm-crb", tpmdev="tpm0")),
+        ]
+
+
+class Display(msgspec.Struct, frozen=True, kw_only=True):
+    """A graphics card whose picture is shown by VNC on a unix socket, and a tablet that points where it is told to."""
+
+    socket: str
+
+    def arguments(self) -> list[str]:
+        return [
+            *("-display", f"vnc=unix:{self.socket.replace(',', ',,')}"),
+            *("-device", "VGA"),
+            *("-device", option("qemu-xhci", id="usb")),
+            *("-device", option("usb-tablet", bus="usb.0")),
+        ]
+
+
+class Serial(msgspec.Struct, frozen=True):
+    """The serial console on QEMU's own terminal: the monitor reads, keeps and passes on what is said there."""
+
+    def arguments(self) -> list[str]:
+        return ["-chardev", option("stdio", id="console", signal=False), "-serial", "chardev:console"]
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """The port on which the distribution's guest agent listens, and its socket on the host."""
+
+    socket: str
+
+    def arguments(self) -> list[str]:
+        return [
+            *("-device", option("virtio-serial-pci", id="serial")),
+            *("-chardev", option("socket", id="agent", path=self.socket, server=True, wait=False)),
+            *("-device", option("virtserialport", chardev="agent", name="org.qemu.guest_agent.0")),
+        ]
+
+
+class Watchdog(msgspec.Struct, frozen=True, kw_only=True):
+    """A watchdog that acts when the guest, having once begun to, stops patting it."""
+
+    action: Literal["reset", "poweroff", "pause"]
+
+    def arguments(self) -> list[str]:
+        return ["-device", "i6300esb", "-action", f"watchdog={self.action}"]
+
+
+class Slots(msgspec.Struct, frozen=True, kw_only=True):
+    """Spare slots into which disks and networks are plugged while the machine runs."""
+
+    count: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name the slots."""
+        return tuple(f"slot{number}" for number in range(1, self.count + 1))
+
+    def arguments(self) -> list[str]:
+        ports = (option("pcie-root-port", id=name, chassis=place) for place, name in enumerate(self.names, start=1))
+        return [word for port in ports for word in ("-device", port)]

@@ -1,0 +1,86 @@
+"""A machine with an operating system of its own as a record, and the QEMU command line it means: pure.
+
+Unlike a `Machine` it has firmware that looks for something to boot, a screen, and goes on when its guest reboots.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from trivet.hypervisor.device.balloon import Balloon
+from trivet.hypervisor.device.board import Agent, Display, Firmware, Serial, Slots, Tpm, Watchdog
+from trivet.hypervisor.device.device import Device, option
+from trivet.hypervisor.device.disk import Cdrom, Disk
+from trivet.hypervisor.device.generation import Generation
+from trivet.hypervisor.device.nic import Nic
+from trivet.hypervisor.device.rng import Rng
+from trivet.hypervisor.machine import MEBIBYTE, SANDBOX, TRANSLATION_BUFFER, Acceleration
+
+SLOTS = Slots(count=6)
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel to start in place of firmware's choice; host paths."""
+
+    kernel: str
+    initrd: str
+    parameters: str
+
+
+class System(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything QEMU is told; `memory` in bytes."""
+
+    name: str
+    uuid: str
+    program: str
+    acceleration: Acceleration
+    memory: int
+    cpus: int
+    qmp: str
+    agent: Agent
+    display: Display
+    firmware: Firmware | None = None
+    tpm: Tpm | None = None
+    watchdog: Watchdog | None = None
+    disks: tuple[Disk, ...] = ()
+    cdroms: tuple[Cdrom, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    start: Start | None = None
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """List the devices in the order the guest's bus has them."""
+        common: list[Device | None] = [Serial(), self.firmware, self.tpm, self.display, self.agent, Rng(), Balloon()]
+        own: list[Device | None] = [Generation(), self.watchdog, SLOTS, *self.disks, *self.cdroms, *self.nics]
+        return tuple(device for device in (*common, *own) if device is not None)
+
+
+def command_line(system: System) -> tuple[str, ...]:
+    """Translate a machine to QEMU's argv."""
+    return (
+        system.program,
+        *("-name", system.name.replace(",", ",,"), "-uuid", system.uuid),
+        *("-nodefaults", "-no-user-config", "-sandbox", SANDBOX),
+        *_board(system),
+        *("-smp", str(system.cpus), "-m", f"{-(-system.memory // MEBIBYTE)}M"),
+        *("-boot", "strict=on"),
+        *("-chardev", option("socket", id="qmp", path=system.qmp, server=True, wait=False)),
+        *("-mon", "chardev=qmp,mode=control"),
+        *_start(system.start),
+        *(word for device in system.devices for word in device.arguments()),
+    )
+
+
+def _board(system: System) -> list[str]:
+    firmware = {"pflash0": "firmware", "pflash1": "variables"} if system.firmware else {}
+    board = option("q35", vmport=False, smm=system.firmware is not None, **firmware)
+    if system.acceleration is Acceleration.KVM:
+        return ["-machine", board, "-accel", "kvm", "-cpu", "host"]
+    return ["-machine", board, "-accel", option("tcg", thread="multi", tb_size=TRANSLATION_BUFFER * 4), "-cpu", "max"]
+
+
+def _start(start: Start | None) -> list[str]:
+    if start is None:
+        return []
+    initrd = ["-initrd", start.initrd] if start.initrd else []
+    return ["-kernel", start.kernel, *initrd, "-append", start.parameters]

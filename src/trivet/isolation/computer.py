@@ -1,0 +1,177 @@
+"""From the plan of a machine with an operating system of its own to QEMU's record and the launcher's steps.
+
+launcher   Monitor · Spawn (own mount and pid namespace, a terminal that is the serial console)
+child      cgroups · swtpm · rights dropped · Wait · QEMU
+"""
+
+from __future__ import annotations
+
+import math
+
+from trivet.base.error import InvalidArgument
+from trivet.hypervisor.device.board import Agent, Display, Firmware, Tpm, Watchdog
+from trivet.hypervisor.device.disk import Cdrom, Disk
+from trivet.hypervisor.device.nic import Nic
+from trivet.hypervisor.machine import MEBIBYTE, Acceleration
+from trivet.hypervisor.system import Start, System, command_line
+from trivet.isolation.hardware import Disk as PlannedDisk
+from trivet.isolation.hardware import Hardware
+from trivet.isolation.machine import DEFAULT_CPUS, OVERHEAD, TAP_DESCRIPTOR, Host, limited, opened, privileges
+from trivet.isolation.plan import Attachment, Plan
+from trivet.kernel.cgroup_record import Resources, Write
+from trivet.launch.operation import (
+    Background,
+    Exec,
+    Give,
+    Monitor,
+    Operation,
+    Propagation,
+    Spawn,
+    Wait,
+    WriteFile,
+)
+from trivet.runtime.mount import PROPAGATION
+from trivet.runtime.namespace import FLAGS
+
+DEFAULT_MEMORY = 1024 * MEBIBYTE
+QMP, AGENT, SCREEN, TPM, SEED = "qmp.sock", "agent.sock", "screen.sock", "tpm.sock", "seed.img"
+VARIABLES = "variables.fd"
+ROWS, COLUMNS = 25, 80
+
+
+def hardware(plan: Plan) -> Hardware:
+    """Give the part of the plan that only such a machine has."""
+    if plan.hardware is None:
+        raise InvalidArgument(f"instance {plan.name} is no machine of its own")
+    return plan.hardware
+
+
+def memory(plan: Plan) -> int:
+    """Choose the guest's memory."""
+    return plan.limits.memory or DEFAULT_MEMORY
+
+
+def resources(plan: Plan) -> Resources:
+    """Limit QEMU: its guest's memory and what comes on top, and the CPU time that was promised."""
+    return limited(plan, memory(plan) + 2 * OVERHEAD)
+
+
+def disk(planned: PlannedDisk, boot: int = 0, port: str = "") -> Disk:
+    """Translate a disk, at its place in the boot order."""
+    return Disk(
+        name=planned.name,
+        path=planned.path,
+        format=planned.format,
+        base=planned.base,
+        base_format=planned.base_format,
+        iops=planned.iops,
+        rate=planned.rate,
+        boot=boot,
+        port=port,
+    )
+
+
+def system(plan: Plan, host: Host) -> System:
+    """Describe the machine."""
+    parts, home = hardware(plan), plan.directory
+    order = {name: 10 * (place + 1) for place, name in enumerate(parts.boot)}
+    taps = [attachment for attachment in plan.attachments if attachment.kind != "none"]
+    return System(
+        name=plan.name or plan.id,
+        uuid=uuid(plan),
+        program=host.qemu,
+        acceleration=host.acceleration,
+        memory=memory(plan),
+        cpus=cpus(plan, host),
+        qmp=f"{home}/{QMP}",
+        agent=Agent(socket=f"{home}/{AGENT}"),
+        display=Display(socket=f"{home}/{SCREEN}"),
+        firmware=_firmware(parts, host),
+        tpm=Tpm(socket=f"{home}/{TPM}") if parts.tpm else None,
+        watchdog=Watchdog(action=parts.watchdog) if parts.watchdog else None,
+        disks=(*_disks(parts, order.get("disk", 0)), *_seed(plan)),
+        cdroms=tuple(
+            Cdrom(number=number, path=each.path, boot=_nth(order.get("cdrom", 0), number))
+            for number, each in enumerate(parts.cdroms)
+        ),
+        nics=tuple(nic(use, number, _nth(order.get("network", 0), number)) for number, use in enumerate(taps)),
+        start=Start(kernel=parts.direct.kernel, initrd=parts.direct.initrd, parameters=parts.direct.parameters)
+        if parts.direct
+        else None,
+    )
+
+
+def nic(use: Attachment, number: int, boot: int = 0) -> Nic:
+    """Translate an interface."""
+    descriptor = TAP_DESCRIPTOR + number if use.path else None
+    return Nic(name=f"net{number}", tap=use.device, mac=use.mac, boot=boot, descriptor=descriptor)
+
+
+def cpus(plan: Plan, host: Host | None = None) -> int:
+    """Choose the number of processors."""
+    default = DEFAULT_CPUS[host.acceleration if host else Acceleration.EMULATION]
+    return math.ceil(plan.limits.cpus) or min(default, host.cpus if host else default)
+
+
+def uuid(plan: Plan) -> str:
+    """Give the machine the id that its firmware tells, from the instance's."""
+    digits = plan.id[:32].ljust(32, "0")
+    return "-".join((digits[:8], digits[8:12], f"4{digits[13:16]}", f"8{digits[17:20]}", digits[20:32]))
+
+
+def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap: tuple[str, ...]) -> list[Operation]:
+    """Compute what the launcher does."""
+    return [
+        Monitor(
+            directory=plan.directory,
+            log=plan.log.path,
+            log_size=plan.log.size,
+            log_files=plan.log.files,
+            reap=reap,
+        ),
+        Spawn(flags=FLAGS["mount"] | FLAGS["pid"], terminal=1, rows=ROWS, columns=COLUMNS, stdin=1, cgroup=unified),
+        *(WriteFile(write.path, write.value.encode()) for write in joins),
+        Propagation("/", PROPAGATION["rslave"]),
+        *_tpm(plan, host),
+        *(Give(use.path, 1, number) for number, use in opened(plan)),
+        *privileges(plan),
+        Wait(),
+        Exec(command_line(system(plan, host)), ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)),
+    ]
+
+
+def _disks(parts: Hardware, first: int) -> list[Disk]:
+    return [disk(each, _nth(first, number)) for number, each in enumerate(parts.disks)]
+
+
+def _seed(plan: Plan) -> list[Disk]:
+    if hardware(plan).seed is None:
+        return []
+    return [Disk(name="seed", path=f"{plan.directory}/{SEED}", format="raw", read_only=True)]
+
+
+def _nth(first: int, number: int) -> int:
+    return first and first + number
+
+
+def _firmware(parts: Hardware, host: Host) -> Firmware | None:
+    if parts.firmware != "uefi":
+        return None
+    return Firmware(code=host.firmware, variables=f"{parts.home}/{VARIABLES}")
+
+
+def _tpm(plan: Plan, host: Host) -> list[Operation]:
+    parts = hardware(plan)
+    if not parts.tpm:
+        return []
+    socket = f"{plan.directory}/{TPM}"
+    return [
+        Background(
+            argv=(
+                *(host.swtpm, "socket", "--tpm2", "--tpmstate", f"dir={parts.home}/tpm,mode=0600"),
+                *("--ctrl", f"type=unixio,path={socket}", "--flags", "startup-clear"),
+            ),
+            log=f"{plan.directory}/tpm.log",
+            ready=socket,
+        )
+    ]

@@ -1,0 +1,199 @@
+"""Machines with an operating system of their own: the vm level for what boots from a disk.
+
+plan.directory/
+├── monitor.sock, pid, exit   the monitor's (docs/launch.md); `pid` is QEMU's
+├── qmp.sock                  QEMU's control socket
+├── agent.sock                the guest agent's port
+├── screen.sock               the display, by VNC
+├── seed.img                  what cloud-init reads
+├── tpm.sock, tpm.log         swtpm's
+└── paused                    there while the machine is paused
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import msgspec
+
+from trivet.base.error import Conflict, InvalidArgument, Unsupported
+from trivet.hypervisor.qmp import Qmp
+from trivet.isolation import computer, errand, gauge, provision, seed
+from trivet.isolation.driver import Ability, ProcessRow, Stats, Status
+from trivet.isolation.failure import explain
+from trivet.isolation.local import NotRunning, group, how_ended
+from trivet.isolation.machine import Host
+from trivet.isolation.plan import Level, Plan, Program
+from trivet.launch.channel import Channel
+from trivet.launch.frame import Type
+from trivet.launch.log import tail
+from trivet.launch.operation import Operation
+from trivet.launch.spawn import LaunchError, spawn
+from trivet.runtime import life
+
+_POWER = (signal.SIGTERM, signal.SIGINT, signal.SIGPWR, signal.SIGQUIT)
+_MARKER = "paused"
+_TAIL = 5
+
+
+class SystemDriver:
+    """The driver of machines with an operating system of their own; also Pausable. `cache` is the vm level's."""
+
+    level = Level.VM
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+
+    def ability(self) -> Ability:
+        """Tell what such a machine needs and offers here."""
+        missing, hint = provision.lacks()
+        return Ability(
+            level=self.level,
+            root="disk",
+            network="tap",
+            acceleration=provision.probed(self.cache),
+            unshared=("mount", "pid", "uts", "ipc", "cgroup", "network", "kernel"),
+            missing=missing,
+            hint=hint,
+        )
+
+    def operations(self, plan: Plan) -> list[str]:
+        """Describe, in order and one line each, what `start` would do; pure."""
+        documents = [f"seed: {name}, {len(content)} bytes" for name, content in seed.documents(plan).items()]
+        return [*documents, *(operation.describe() for operation in self._plan(plan, provision.imagined()))]
+
+    def prepare(self, plan: Plan) -> None:
+        """Make the run directory, the cgroup with its limits, and what cloud-init reads. Idempotent."""
+        parts = computer.hardware(plan)
+        if plan.program.builtin:
+            raise Conflict(
+                f"cannot copy files of machine {plan.name} while it is off", hint=f"trivet vm start {plan.name}"
+            )
+        for path in (*(each.path for each in parts.disks), *(each.path for each in parts.cdroms)):
+            if not Path(path).exists():
+                raise InvalidArgument(f"cannot start machine {plan.name}: its disk {path} is not there")
+        directory = Path(plan.directory)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        group(plan).create(computer.resources(plan))
+        if parts.seed:
+            seed.write(plan, directory / computer.SEED)
+
+    def start(self, plan: Plan) -> Channel:
+        """Start the monitor; QEMU waits for `Channel.go()`."""
+        host = provision.computer(self.cache, computer.hardware(plan))
+        try:
+            return spawn(self._plan(plan, host), directory=Path(plan.directory))
+        except LaunchError as error:
+            raise explain(error.operation, error.errno, error.text, f"machine {plan.name}") from error
+
+    def attach(self, plan: Plan) -> Channel:
+        """Open a further connection to the monitor, which has the serial console."""
+        try:
+            return Channel.connect(Path(plan.directory, "monitor.sock"))
+        except OSError as error:
+            raise NotRunning(plan, self.status(plan).word) from error
+
+    def exec(self, plan: Plan, program: Program) -> Channel:
+        """Have the guest agent run a further program; it waits for `Channel.go()`."""
+        self._running(plan)
+        return errand.begin(plan, program)
+
+    def signal(self, plan: Plan, number: int) -> None:
+        """Press the power button (TERM and its like), or switch the machine off (KILL).
+
+        Raises `Unsupported` for other signals: a machine has no program to send them to.
+        """
+        process = life.observe(Path(plan.directory)).process
+        if process is None:
+            raise NotRunning(plan, self.status(plan).word)
+        if number == signal.SIGKILL:
+            process.signal(number)
+        elif number in _POWER:
+            with self.control(plan) as control:
+                control.power_down()
+        else:
+            name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+            raise Unsupported(
+                f"machine {plan.name} cannot be sent {name}: TERM presses its power button, KILL its plug"
+            )
+
+    def status(self, plan: Plan) -> Status:
+        """Read the running truth."""
+        seen = life.observe(Path(plan.directory))
+        if seen.process is not None:
+            paused = seen.word == "running" and Path(plan.directory, _MARKER).exists()
+            return Status(word="paused" if paused else seen.word, pid=seen.process.pid)
+        ended = how_ended(seen.ending, plan)
+        if ended and ended.code and not ended.error:
+            ended = msgspec.structs.replace(ended, error=_last_words(plan))
+        return Status(word=seen.word, exit=ended)
+
+    def stats(self, plan: Plan) -> Stats:
+        """Measure the machine from outside."""
+        self._running(plan, "running", "paused")
+        used = group(plan).usage()
+        received, sent = gauge.traffic(plan)
+        return Stats(
+            cpu=used.cpu,
+            memory=used.memory,
+            memory_limit=computer.memory(plan),
+            pids=used.pids,
+            read=used.read,
+            written=used.written,
+            received=received,
+            sent=sent,
+        )
+
+    def processes(self, plan: Plan) -> list[ProcessRow]:
+        """List the processes inside, by their pids there, as the guest agent says."""
+        with self.exec(plan, Program(argv=("/proc",), builtin="processes")) as channel:
+            channel.attach(stdin=False)
+            channel.go()
+            text = b""
+            while (frame := channel.receive(30)) is not None and frame.type is not Type.EXIT:
+                text += frame.payload if frame.type is Type.STDOUT else b""
+        now = time.time()
+        return [gauge.row(line, now) for line in text.decode(errors="replace").splitlines() if line]
+
+    def pause(self, plan: Plan) -> None:
+        """Stop the machine's virtual CPUs."""
+        self._running(plan)
+        with self.control(plan) as control:
+            Path(plan.directory, _MARKER).touch()
+            control.pause()
+
+    def resume(self, plan: Plan) -> None:
+        """Let them run again."""
+        if self.status(plan).word != "paused":
+            raise Conflict(f"machine {plan.name} is not paused")
+        with self.control(plan) as control:
+            control.resume()
+            Path(plan.directory, _MARKER).unlink(missing_ok=True)
+
+    def release(self, plan: Plan) -> None:
+        """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""
+        life.clear(Path(plan.directory), group(plan))
+        shutil.rmtree(plan.directory, ignore_errors=True)
+
+    def control(self, plan: Plan) -> Qmp:
+        """Reach QEMU."""
+        return Qmp(Path(plan.directory, computer.QMP))
+
+    def _running(self, plan: Plan, *words: str) -> None:
+        word = self.status(plan).word
+        if word not in (words or ("running",)):
+            raise NotRunning(plan, word)
+
+    def _plan(self, plan: Plan, host: Host) -> list[Operation]:
+        home = group(plan)
+        return computer.launch(plan, host, home.joins, home.unified, home.reap)
+
+
+def _last_words(plan: Plan) -> str:
+    """Find what QEMU complained about: it speaks on the terminal that is the serial console."""
+    found = (record.content.decode(errors="replace").strip() for record in tail(Path(plan.log.path), _TAIL))
+    said = [text for text in found if text.startswith("qemu-system-")]
+    return f"the machine ended: {said[-1]}" if said else ""

@@ -1,0 +1,64 @@
+"""The smallest system that a machine of its own can run: Debian's kernel, busybox as /init, a shell on the serial line.
+
+It says what the tests ask about when it comes up, and powers off when somebody presses the button, as systems do.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from trivet.guest import cpio, kernel
+from trivet.guest.module import MissingModule, Modules
+
+MODULES = ("virtio_pci", "virtio_blk", "vfat", "nls_ascii", "nls_cp437", "button", "evdev", "virtio_balloon")
+INIT = """#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /dev /mnt
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/ PS1='tiny# '
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
+for module in $(cat /modules/list); do insmod $module; done
+echo "tiny: up with $(ls /sys/block | tr '\\n' ' ')"
+for disk in /sys/block/vd*; do
+  echo "tiny: $(basename $disk) $(cat $disk/serial) $(cat $disk/size) $(cat $disk/ro)"
+done
+[ -e /sys/firmware/efi ] && echo tiny: uefi || echo tiny: bios
+for disk in /dev/vd*; do mount -r -t vfat $disk /mnt 2>/dev/null && cat /mnt/meta-data && echo; done
+for name in /sys/class/input/event*/device/name; do
+  grep -q 'Power Button' $name || continue
+  event=/dev/input/$(basename ${name%/device/name})
+  (head -c 1 $event >/dev/null; echo tiny: button pressed; sync; poweroff -f) &
+done
+while true; do setsid cttyhack sh; done
+"""
+
+
+def initrd(target: Path, cache: Path = Path("/var/cache/trivet")) -> tuple[Path, Path]:
+    """Make the system's initramfs; the kernel and it."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("no program busybox")
+    found = kernel.obtain(cache)
+    modules = found.modules()
+    order = modules.load_order(tuple(name for name in MODULES if _there(modules, name)))
+    entries = [
+        *(cpio.directory(name) for name in ("bin", "dev", "modules")),
+        cpio.character("dev/console", 5, 1),
+        cpio.file("bin/busybox", Path(busybox).read_bytes(), 0o755),
+        cpio.file("init", INIT.encode(), 0o755),
+        *(cpio.file(f"modules/{name}", modules.read(name)) for name in order),
+        cpio.file("modules/list", "".join(f"/modules/{name}\n" for name in order).encode()),
+    ]
+    target.write_bytes(cpio.archive(entries))
+    return found.image, target
+
+
+def _there(modules: Modules, name: str) -> bool:
+    """Tell whether the kernel has it as a module; what it has built in needs none."""
+    try:
+        modules.load_order((name,))
+    except MissingModule:
+        return False
+    return True
