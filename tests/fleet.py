@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -75,6 +77,13 @@ class Fleet:
         self.fabric.ip("addr add 10.77.0.1/24 dev fab0")
         self.fabric.ip("link set fab0 up")
 
+    def store(self) -> Store:
+        """Add a store for all hosts."""
+        store = Store(self.fabric, self._directory / "etcd")
+        self._stack.callback(store.kill)
+        store.start()
+        return store
+
     def host(self, number: int, *options: str) -> Host:
         """Add a host with a running engine that knows the image busybox:test."""
         place = Place(self._stack)
@@ -90,6 +99,53 @@ class Fleet:
         host.start()
         host.ok("import", "-q", "-c", 'CMD ["sh"]', "-", "busybox:test", input=busybox_tar())
         return host
+
+
+class Store:
+    """An etcd of one member in the fabric, which keeps its data when it is killed."""
+
+    URL = "http://10.77.0.1:{}"
+
+    def __init__(self, place: Place, directory: Path) -> None:
+        self._place, self._directory = place, directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """What an engine is told."""
+        return "etcd://10.77.0.1:2379"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        client, peer = (self.URL.format(port) for port in (2379, 2380))
+        words = [
+            *("etcd", "--data-dir", str(self._directory), "--name", "one", "--log-level", "error"),
+            *("--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer),
+            *("--initial-advertise-peer-urls", peer, "--initial-cluster", f"one={peer}"),
+        ]
+        with (self._directory.parent / "etcd.log").open("ab") as log:
+            self._process = subprocess.Popen([*self._place.words, *words], stdout=log, stderr=log)
+        eventually(lambda: '"revision"' in self.ask("/v3/kv/range", '{"key":"YQ=="}'))
+
+    def ask(self, path: str, body: str) -> str:
+        """Speak to it."""
+        ask = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], sys.argv[2].encode(), 5).read().decode())"
+        return self._place.run(sys.executable, "-c", ask, self.URL.format(2379) + path, body, check=False)
+
+    def kill(self) -> None:
+        """Kill it, as a power cut does."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def eventually(happened: Callable[[], bool], patience: float = 30) -> None:
+    """Wait until something has happened."""
+    deadline = time.monotonic() + patience
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
 
 
 class Host(Daemon):

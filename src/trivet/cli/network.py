@@ -96,7 +96,9 @@ COMMANDS = {
     "create": Command(
         create,
         (
-            option("-d", "--driver", metavar="DRIVER", default="bridge", help="bridge (default), macvlan or ipvlan"),
+            option(
+                "-d", "--driver", metavar="DRIVER", default="bridge", help="bridge (default), macvlan, ipvlan, overlay"
+            ),
             option(
                 "--subnet", metavar="CIDR", default="", help="addresses, such as 10.9.0.0/24; a free range otherwise"
             ),

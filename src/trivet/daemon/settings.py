@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 from pathlib import Path
 
 import msgspec
 
+from trivet.base.error import TrivetError
 from trivet.engine.image.trust import DEFAULT as POLICY
 from trivet.engine.snapshot.layer import Kind
+from trivet.store.etcd import Etcd, connect
 
 DEFAULT_ROOT = Path("/var/lib/trivet")
 
@@ -32,6 +35,12 @@ FIELDS = (
         "how images are kept on disk: overlay (unpacked), erofs (one file per layer, mounted), copy (anywhere)",
     ),
     ("policy", "TRIVET_POLICY", str(POLICY), "containers-policy.json(5) file: which images may be used"),
+    ("store", "TRIVET_STORE", "", "etcd://HOST:PORT[,HOST:PORT] (etcds:// for TLS): the store of a fleet of hosts"),
+    ("store-ca", "TRIVET_STORE_CA", "", "certificate authority of the store"),
+    ("store-cert", "TRIVET_STORE_CERT", "", "our certificate for the store"),
+    ("store-key", "TRIVET_STORE_KEY", "", "its key"),
+    ("store-ttl", "TRIVET_STORE_TTL", "30", "seconds until the others forget this host's instances when it is silent"),
+    ("advertise-addr", "TRIVET_ADVERTISE_ADDR", "", "address at which other hosts of the fleet reach this one"),
     ("log-level", "TRIVET_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
 
@@ -48,6 +57,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     snapshotter: Kind = Kind.OVERLAY
     policy: Path = POLICY
     uninstall: bool = False
+    store: Etcd | None = None
+    store_ttl: int = 30
+    advertise: str = ""
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
@@ -70,6 +82,10 @@ def parse(arguments: list[str] | None = None) -> Settings:
         parser.error(f"unknown log level {values.log_level}")
     if values.snapshotter not in tuple(Kind):
         parser.error(f"unknown snapshotter {values.snapshotter}: one of {', '.join(Kind)}")
+    if not values.store_ttl.isdigit() or int(values.store_ttl) < 2:
+        parser.error(f"cannot keep a lease of {values.store_ttl} seconds: 2 and more are possible")
+    if values.advertise_addr and not _is_address(values.advertise_addr):
+        parser.error(f"{values.advertise_addr!r} is not an IP address")
     return Settings(
         root=Path(values.root).absolute(),
         run_dir=run,
@@ -80,7 +96,27 @@ def parse(arguments: list[str] | None = None) -> Settings:
         policy=Path(values.policy).absolute(),
         snapshotter=Kind(values.snapshotter),
         uninstall=values.uninstall,
+        store=_store(parser, values),
+        store_ttl=int(values.store_ttl),
+        advertise=values.advertise_addr,
     )
+
+
+def _store(parser: argparse.ArgumentParser, values: argparse.Namespace) -> Etcd | None:
+    if not values.store:
+        return None
+    try:
+        return connect(values.store, authority=values.store_ca, certificate=values.store_cert, key=values.store_key)
+    except TrivetError as error:
+        parser.error(error.message)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _socket(parser: argparse.ArgumentParser, address: str, default: Path) -> Path:

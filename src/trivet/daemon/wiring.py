@@ -29,6 +29,7 @@ from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.owner import Owners
 from trivet.engine.instance.reconcile import reconcile, restart
 from trivet.engine.instance.steward import steward
+from trivet.engine.network.fleet import Fleet
 from trivet.engine.network.model import DEFAULT_ENGINE
 from trivet.engine.network.network import Networks
 from trivet.engine.snapshot.disk import DiskSnapshotter
@@ -82,12 +83,19 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     engine = Engine(context, identity(records), spool)
     await asyncio.to_thread(context.networks.ensure_default)
     again = await reconcile(context)
+    fleet = _fleet(settings, context, identity(records))
+    if fleet:
+        await asyncio.to_thread(fleet.look)
     await asyncio.to_thread(context.networks.restore, list(context.watches))
+    if fleet:
+        fleet.start()
     task = asyncio.create_task(steward(context))
     restart(context, again)
     try:
         yield Doors(native.application(engine, builder), docker.application(engine, builder.build))
     finally:
+        if fleet:
+            await asyncio.to_thread(fleet.leave)
         for watch in context.watches.values():
             watch.close()
         context.networks.nameserver.leave()
@@ -147,6 +155,15 @@ def uninstall(settings: Settings) -> None:
     for name in ("i", "netns"):
         shutil.rmtree(settings.run_dir / name, ignore_errors=True)
     records.close()
+
+
+def _fleet(settings: Settings, context: Context, host: str) -> Fleet | None:
+    """Join the fleet, if there is one."""
+    if not settings.store:
+        return None
+    fleet = Fleet(context.networks, settings.store, host, settings.advertise, settings.store_ttl)
+    context.networks.join(fleet)
+    return fleet
 
 
 def _builder(settings: Settings, context: Context) -> Builder:

@@ -13,7 +13,7 @@ from trivet.api.docker.route import Route, answer, body, filters, name, nothing
 from trivet.base.error import Conflict, InvalidArgument, TrivetError, Unsupported
 from trivet.client.schema import Instance, Network, NetworkRequest
 from trivet.engine.engine import Engine
-from trivet.engine.network.model import MTU, PREDEFINED, NotConnected
+from trivet.engine.network.model import MTU, OVERLAY, PREDEFINED, NotConnected
 
 
 class IpamRow(msgspec.Struct, frozen=True, rename="pascal"):
@@ -58,7 +58,7 @@ def shown(network: Network, instances: list[Instance]) -> dict[str, Any]:
         "Name": network.name,
         "Id": network.id,
         "Created": network.created,
-        "Scope": "local",
+        "Scope": "swarm" if network.driver == OVERLAY else "local",
         "Driver": "null" if network.driver == "none" else network.driver,
         "EnableIPv4": True,
         "EnableIPv6": bool(network.subnet6),
@@ -68,7 +68,7 @@ def shown(network: Network, instances: list[Instance]) -> dict[str, Any]:
             "Config": _ranges(network) or None,
         },
         "Internal": network.internal,
-        "Attachable": False,
+        "Attachable": network.driver == OVERLAY,
         "Ingress": False,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,

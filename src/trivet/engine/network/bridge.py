@@ -40,7 +40,7 @@ class Bridge:
     def create(self, network: NetworkRecord) -> None:
         self._create_link(network)
         for name, value in (*SYSCTLS, ("ipv6/conf/{}/disable_ipv6", "0" if network.subnet6 else "1")):
-            _write_sysctl(name.format(network.interface), value)
+            write_sysctl(name.format(network.interface), value)
         for interface in _gateways(network):
             if interface not in rtnetlink.addresses(network.interface, _FAMILIES[interface.version]):
                 rtnetlink.add_address(network.interface, interface)
@@ -147,7 +147,8 @@ def addresses(network: NetworkRecord, endpoint: Endpoint, ways: frozenset[int]) 
             yield Address(address=f"{own}/{prefix}", gateway=gateway if version in ways else "")
 
 
-def _write_sysctl(name: str, value: str) -> None:
+def write_sysctl(name: str, value: str) -> None:
+    """Set a switch below /proc/sys/net, where the kernel has it."""
     path = Path("/proc/sys/net", name)
     if path.exists():  # a kernel without IPv6
         path.write_text(value)

@@ -79,7 +79,7 @@ def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRe
         subnet6=str(subnet6 or ""),
         gateway6=str(_gateway(request.name, request.gateway6, subnet6)) if subnet6 else "",
         ip_range=_ip_range(request, subnet),
-        interface=parent or request.options.get(BRIDGE_NAME) or _interface(engine_id, request.name, identity),
+        interface=parent or request.options.get(BRIDGE_NAME) or interface(engine_id, request.name, identity),
         mtu=_mtu(request.mtu, parent),
     )
 
@@ -231,7 +231,7 @@ def _used(networks: Sequence[NetworkRecord]) -> list[ipaddress.IPv4Network]:
     return [network for network in (*routes, *own, *resolvers) if isinstance(network, ipaddress.IPv4Network)]
 
 
-def _interface(engine_id: str, name: str, identity: str) -> str:
+def interface(engine_id: str, name: str, identity: str) -> str:
     """Name the bridge: engines live side by side, so only the default one has a name to remember."""
     if engine_id == DEFAULT_ENGINE and name == BRIDGE:
         return "trivet0"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from trivet.base.error import AlreadyExists, Exhausted, InvalidArgument
 
@@ -67,12 +67,12 @@ class Pool:
         inside = [number for number in self._taken if type(subnet.network_address)(number) in self._within]
         self._next = max(inside, default=int(self._within.network_address)) + 1
 
-    def allocate(self, wanted: str = "") -> Address:
-        """Take the next free address, or the one asked for.
+    def allocate(self, wanted: str = "", elsewhere: Collection[int] = ()) -> Address:
+        """Take the next free address, or the one asked for. What is taken `elsewhere` isn't chosen.
 
         Raises `NoAddressLeft`, `AlreadyExists` when it is taken, `InvalidArgument` when it can't be one.
         """
-        number = self._check(wanted) if wanted else self._search()
+        number = self._check(wanted) if wanted else self._search(elsewhere)
         self._taken.add(number)
         return type(self.subnet.network_address)(number)
 
@@ -93,12 +93,12 @@ class Pool:
             raise AlreadyExists(f"address {address} is already in use")
         return int(address)
 
-    def _search(self) -> int:
+    def _search(self, elsewhere: Collection[int]) -> int:
         first, size = int(self._within.network_address), self._within.num_addresses
         start = self._next - first
         for step in range(size):
             number = first + (start + step) % size
-            if number not in self._taken and number not in self._reserved:
+            if number not in self._taken and number not in self._reserved and number not in elsewhere:
                 self._next = number + 1
                 return number
         raise NoAddressLeft(self.subnet)

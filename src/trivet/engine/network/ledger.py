@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 
 import msgspec
@@ -21,10 +21,15 @@ from trivet.store.record import Records
 
 
 class Ledger:
-    """Who is on which network. Methods may be called from any thread; `lock` makes several of them one step."""
+    """Who is on which network. Methods may be called from any thread; `lock` makes several of them one step.
+
+    `elsewhere` lists the addresses of a network that other hosts have, `given_back` hears of those that are free again.
+    """
 
     def __init__(self, records: Records) -> None:
         self.lock = threading.RLock()
+        self.elsewhere: Callable[[NetworkRecord], Collection[int]] = lambda network: ()
+        self.given_back: Callable[[Endpoint], None] = lambda endpoint: None
         self._networks = records.table("network", NetworkRecord)
         self._endpoints = records.table("endpoint", Endpoint)
         self._known = {endpoint.key: endpoint for endpoint in self._endpoints.all()}
@@ -86,7 +91,7 @@ class Ledger:
             given = {4: "", 6: ""}
             for version, pool in self._pools_of(network).items():
                 try:
-                    address = pool.allocate(wanted[version])
+                    address = pool.allocate(wanted[version], self.elsewhere(network))
                 except AlreadyExists as error:
                     holder = self._holder(network, wanted[version])
                     raise AlreadyExists(f"{error.message} by instance {holder}") from error
@@ -105,6 +110,11 @@ class Ledger:
 
     def free(self, endpoint: Endpoint) -> None:
         """Forget an endpoint and give its address back."""
+        self.forget(endpoint)
+        self.given_back(endpoint)
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """Forget an endpoint, whose address was not given to it after all."""
         with self.lock:
             self._endpoints.delete(endpoint.key)
             self._known.pop(endpoint.key, None)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from trivet.base.error import Conflict, InvalidArgument
+from trivet.base.error import AlreadyExists, Conflict, InvalidArgument
 from trivet.client.schema import EndpointRequest
 from trivet.engine.network import namespace
 from trivet.engine.network.bridge import device_name
 from trivet.engine.network.ipam import mac_of
-from trivet.engine.network.model import BRIDGE, NONE, Endpoint, Form, NetworkRecord, NotConnected
+from trivet.engine.network.model import BRIDGE, NONE, OVERLAY, Endpoint, Form, NetworkRecord, NotConnected
 from trivet.isolation.plan import Attachment, Owner
 from trivet.isolation.specification import network as in_place
 from trivet.launch.operation import AddRoute
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _NAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,253}[a-zA-Z0-9_])?")
 _INTERFACE = "eth{}"
+_ATTEMPTS = 16
 
 Pair = tuple[NetworkRecord, Endpoint]
 
@@ -183,7 +184,7 @@ def _reserve(
     if known:
         endpoint = msgspec.structs.replace(blank, address=known.address, address6=known.address6, mac=known.mac)
     else:
-        endpoint = networks.ledger.reserve(record, blank, wish.ip, wish.ip6)
+        endpoint = _claim(networks, record, blank, wish)
     return networks.ledger.save(
         msgspec.structs.replace(
             endpoint,
@@ -192,6 +193,26 @@ def _reserve(
             device=device_name(),
         )
     )
+
+
+def _claim(networks: Networks, record: NetworkRecord, blank: Endpoint, wish: EndpointRequest) -> Endpoint:
+    """Reserve addresses; on a network across hosts no other host may have them."""
+    for _ in range(_ATTEMPTS):
+        endpoint = networks.ledger.reserve(record, blank, wish.ip, wish.ip6)
+        if record.driver != OVERLAY:
+            return endpoint
+        try:
+            holder = networks.fleet().claim(endpoint)
+        except BaseException:
+            networks.ledger.forget(endpoint)
+            raise
+        if not holder:
+            return endpoint
+        networks.ledger.forget(endpoint)
+        if wish.ip or wish.ip6:
+            held = wish.ip or wish.ip6
+            raise AlreadyExists(f"address {held} is already in use by instance {holder} on another host")
+    raise Conflict(f"cannot give an address of network {record.name}: other hosts take them all the time")
 
 
 def _check(record: NetworkRecord, wish: EndpointRequest, real: Form | None) -> None:

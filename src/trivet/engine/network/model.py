@@ -13,7 +13,7 @@ from trivet.client.schema import Network, Port
 
 Form = Literal["netns", "tap", "host"]
 
-BRIDGE, HOST, NONE, MACVLAN, IPVLAN = "bridge", "host", "none", "macvlan", "ipvlan"
+BRIDGE, HOST, NONE, MACVLAN, IPVLAN, OVERLAY = "bridge", "host", "none", "macvlan", "ipvlan", "overlay"
 DEFAULT_ENGINE = "default"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 COMMUNICATION = "com.docker.network.bridge.enable_icc"
@@ -22,10 +22,12 @@ BRIDGE_NAME = "com.docker.network.bridge.name"
 MTU = "com.docker.network.driver.mtu"
 SOURCE_CHECK = "trivet.source_check"
 PARENT, MACVLAN_MODE, IPVLAN_MODE = "parent", "macvlan_mode", "ipvlan_mode"
+VNI = "com.docker.network.driver.overlay.vxlanid_list"
 OPTIONS = {
     BRIDGE: (MASQUERADE, COMMUNICATION, BINDING, BRIDGE_NAME, MTU, SOURCE_CHECK),
     MACVLAN: (PARENT, MACVLAN_MODE, MTU),
     IPVLAN: (PARENT, IPVLAN_MODE, MTU),
+    OVERLAY: (MASQUERADE, MTU, VNI),
 }
 FALSE = ("false", "0", "f", "F", "False", "FALSE")
 PREDEFINED = (BRIDGE, HOST, NONE)
@@ -82,7 +84,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def bridged(self) -> bool:
         """Whether the host is on it by a bridge of ours, with the gateway's address."""
-        return self.driver == BRIDGE
+        return self.driver in (BRIDGE, OVERLAY)
 
     @property
     def masquerade(self) -> bool:

@@ -38,7 +38,7 @@ _BACKOFF, _LONGEST = 0.1, 10.0
 _SOURCE = Path(program.__file__).parent
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from trivet.resolver.server import main; main()"
 
-Look = Callable[[], tuple[list[NetworkRecord], list[Endpoint]]]
+Look = Callable[[], tuple[list[NetworkRecord], list[Endpoint], list[Endpoint]]]
 
 
 class Nameserver:
@@ -210,9 +210,16 @@ def serves(network: NetworkRecord) -> bool:
 
 
 def render(
-    networks: list[NetworkRecord], endpoints: list[Endpoint], namespaces: Path, leaving: Collection[str] = ()
+    networks: list[NetworkRecord],
+    endpoints: list[Endpoint],
+    far: list[Endpoint],
+    namespaces: Path,
+    leaving: Collection[str] = (),
 ) -> bytes:
-    """Write the book (its shape is told in `resolver/book.py`); b'"servers"' is in it if anybody may ask."""
+    """Write the book (its shape is told in `resolver/book.py`); b'"servers"' is in it if anybody may ask.
+
+    Instances that are `far` are found, and ask elsewhere.
+    """
     served = {record.id: record for record in networks if serves(record)}
     ways_out = {record.id for record in networks if not record.internal}
     there = [endpoint for endpoint in endpoints if endpoint.device]
@@ -230,7 +237,7 @@ def render(
         for key, uses in instances.items()
         if any(_here(use, served) for use in uses)
     }
-    found = [use for use in there if use.instance not in leaving]
+    found = [*(use for use in there if use.instance not in leaving), *far]
     rooms = {
         key: _network(
             record,

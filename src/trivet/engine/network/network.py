@@ -16,10 +16,11 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from trivet.base.error import Conflict, TrivetError
+from trivet.base.error import Conflict, TrivetError, Unsupported
 from trivet.client.schema import EndpointRequest, Finding, Network, NetworkRequest, Port, PortRequest
 from trivet.engine.network import forwarding, guard, membership, names, publication, publish, repair
 from trivet.engine.network.bridge import Bridge
@@ -36,22 +37,28 @@ from trivet.engine.network.model import (
     MACVLAN,
     NONE,
     OPTIONS,
+    OVERLAY,
     PREDEFINED,
     Endpoint,
     Form,
     InvalidNetwork,
     NetworkInUse,
     NetworkRecord,
+    NoSuchNetwork,
     short,
 )
 from trivet.engine.network.nameserver import Nameserver, serves
 from trivet.engine.network.none import Nothing
+from trivet.engine.network.overlay import Overlay
 from trivet.engine.network.path import Map
 from trivet.engine.network.ruleset import table
 from trivet.isolation.plan import Attachment, File, Owner
 from trivet.kernel import nftables, rtnetlink
 from trivet.resolver.door import ADDRESS
 from trivet.store.record import Records
+
+if TYPE_CHECKING:
+    from trivet.engine.network.fleet import Fleet
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +69,7 @@ Names = list[str]
 Ports = list[Port]
 Uses = list[Endpoint]
 Findings = list[Finding]
+Seen = tuple[list[NetworkRecord], list[Endpoint], list[Endpoint]]
 
 
 class Networks:
@@ -73,9 +81,8 @@ class Networks:
         self.guard = guard.Guard(self.table)
         self.namespaces = run_directory / "netns"
         self.ledger = Ledger(records)
-        self.nameserver = Nameserver(
-            run_directory, self.table, lambda: (self.ledger.networks(), self.ledger.endpoints()), self.namespaces
-        )
+        self.nameserver = Nameserver(run_directory, self.table, self._look, self.namespaces)
+        self._fleet: Fleet | None = None
         on_parent = Macvlan(self.namespaces)
         self.drivers: dict[str, Driver] = {
             BRIDGE: Bridge(self.namespaces),
@@ -83,6 +90,7 @@ class Networks:
             NONE: Nothing(),
             MACVLAN: on_parent,
             IPVLAN: on_parent,
+            OVERLAY: Overlay(self.namespaces, lambda: self.fleet().tunnel()),
         }
 
     # networks
@@ -99,7 +107,24 @@ class Networks:
             possible = f"{', '.join(OPTIONS)} are possible"
             known = "it exists once already" if request.driver in self.drivers else possible
             raise InvalidNetwork(request.name, f"cannot have driver {request.driver}: {known}")
+        if request.driver == OVERLAY:
+            return self.fleet().create(request).show({})
         return self._create(request).show({})
+
+    def join(self, fleet: Fleet) -> None:
+        """Share networks with other hosts from now on."""
+        self._fleet = fleet
+        self.ledger.elsewhere = lambda network: fleet.board.elsewhere(network.id, fleet.host)
+        self.ledger.given_back = lambda endpoint: fleet.free(endpoint) if self._across(endpoint.network) else None
+
+    def fleet(self) -> Fleet:
+        """Return the fleet that this host is one of. Raises `Unsupported`."""
+        if not self._fleet:
+            raise Unsupported(
+                "networks of driver overlay need a store that all hosts share",
+                hint="trivetd --store etcd://HOST:2379",
+            )
+        return self._fleet
 
     def list(self) -> Shown:
         """List the networks with their members."""
@@ -118,17 +143,24 @@ class Networks:
                 raise Conflict(f"network {record.name} is predefined and cannot be removed")
             for member in self.ledger.members(record):
                 raise NetworkInUse(record.name, member.name)
+        if record.driver == OVERLAY:
+            self.fleet().remove(record)
+        with self.ledger.lock:
+            for member in self.ledger.members(record):  # meanwhile
+                raise NetworkInUse(record.name, member.name)
             self.ledger.drop(record)
             self.drivers[record.driver].remove(record)
             self.load()
 
     def prune(self, dry_run: bool = False) -> Names:
         """Remove the networks nobody is on, except the predefined; returns their names."""
-        with self.ledger.lock:
-            unused = [record.name for record in self.ledger.networks() if not self.ledger.members(record)]
-            removed = [name for name in unused if name not in PREDEFINED]
-            for name in () if dry_run else removed:
+        records = [record for record in self.ledger.networks() if record.name not in PREDEFINED]
+        removed = [record.name for record in records if not self._members(record)]
+        for name in () if dry_run else tuple(removed):
+            try:
                 self.remove(name)
+            except (NetworkInUse, NoSuchNetwork):  # somebody was faster
+                removed.remove(name)
         return removed
 
     # instances
@@ -207,6 +239,8 @@ class Networks:
 
     def announce(self, *, again: bool = False) -> None:
         """Tell the DNS server who is who now. A failure is logged: names are late, what was done is not undone."""
+        if self._fleet:
+            self._fleet.publish()
         try:
             self.nameserver.announce(again=again)
         except (TrivetError, OSError) as error:
@@ -317,6 +351,13 @@ class Networks:
         """Say where host and records differ, and with `repaired` restore."""
         return repair.check(self, repaired=repaired)
 
+    def away(self) -> Findings:
+        """Say what keeps this host from its fleet."""
+        if not self._fleet or not self._fleet.away:
+            return []
+        repair = "none: it is asked again every second; networks go on as they are"
+        return [Finding(object="the fleet's store", problem=self._fleet.away, repair=repair)]
+
     def remove_all(self) -> None:
         """Take everything of this engine off the host: links, namespaces, bridges, table (uninstall, tests)."""
         repair.remove_all(self)
@@ -335,7 +376,14 @@ class Networks:
         return record
 
     def _members(self, record: NetworkRecord) -> dict[str, str]:
-        return {member.name: member.address for member in self.ledger.members(record)}
+        here = {member.name: member.address for member in self.ledger.members(record)}
+        return here | (self._fleet.members(record) if self._fleet and record.driver == OVERLAY else {})
+
+    def _look(self) -> Seen:
+        return self.ledger.networks(), self.ledger.endpoints(), self._fleet.far() if self._fleet else []
+
+    def _across(self, network: str) -> bool:
+        return any(record.id == network and record.driver == OVERLAY for record in self.ledger.networks())
 
     def _named(self, instance_id: str) -> Served:
         """List the networks that an instance is on now and that have names."""
@@ -345,6 +393,8 @@ class Networks:
     def _announce(self, instance_id: str) -> None:
         """Have a door opened; the book may have said the same before there was a namespace to open it in."""
         if self._named(instance_id):
+            if self._fleet:
+                self._fleet.publish()
             self.nameserver.announce(again=True)
 
     def _embedded(self, instance_id: str) -> str:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from trivet.base.error import TrivetError
 from trivet.client.schema import Finding
 from trivet.engine.network import forwarding, guard, namespace
 from trivet.engine.network.design import alone, moved, rival
-from trivet.engine.network.model import NetworkRecord
+from trivet.engine.network.model import IPVLAN, MACVLAN, OVERLAY, NetworkRecord
 from trivet.engine.network.publish import TABLE_PREFIX, listener
 from trivet.engine.network.ruleset import element
 from trivet.kernel import nftables, rtnetlink
 
 if TYPE_CHECKING:
     from trivet.engine.network.network import Networks
+
+
+log = logging.getLogger(__name__)
 
 
 def restore(networks: Networks, running: Sequence[str] | None) -> None:
@@ -27,7 +32,7 @@ def restore(networks: Networks, running: Sequence[str] | None) -> None:
             _let_go(networks, set(running))
         for recorded in networks.ledger.networks():
             record = _settled(networks, recorded)
-            networks.drivers[record.driver].create(record)
+            _make(networks, record)
             for endpoint in networks.ledger.members(record):
                 if endpoint.device:
                     networks.drivers[record.driver].reattach(record, endpoint)
@@ -81,6 +86,19 @@ def _let_go(networks: Networks, running: set[str]) -> None:
             networks.detach(endpoint.instance)
 
 
+def _make(networks: Networks, record: NetworkRecord) -> None:
+    """Make a network; one that depends on what isn't ours (an interface, other hosts) must not keep the rest away."""
+    try:
+        networks.drivers[record.driver].create(record)
+    except (TrivetError, OSError) as error:
+        if record.driver not in (MACVLAN, IPVLAN, OVERLAY):
+            raise
+        log.warning("network %s: %s", record.name, error)
+        return
+    if record.driver == OVERLAY:
+        networks.fleet().tell(record)
+
+
 def _settled(networks: Networks, record: NetworkRecord) -> NetworkRecord:
     """Give a network another subnet if its own was taken by somebody else while its bridge wasn't there."""
     if not (record.bridged and record.chosen) or rtnetlink.link(record.interface) or not rival(record):
@@ -100,6 +118,7 @@ def _problems(networks: Networks) -> Iterator[Finding]:
             problem = f"its subnet {record.subnet} is {other}'s too: packets may go there"
             repair = f"none: remove {other}, or the network"
             yield Finding(object=f"network {record.name}", problem=problem, repair=repair)
+    yield from networks.away()
     if not forwarding.enabled():
         yield Finding(object="host", problem="net.ipv4.ip_forward is off", repair="turn it on")
     if any(record.bridged and record.subnet6 for record in networks.ledger.networks()) and not forwarding.enabled(6):

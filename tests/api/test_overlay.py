@@ -1,0 +1,218 @@
+"""Networks across hosts: engines in namespaces of their own, with a real etcd between them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pytest
+from tests.fleet import Host, Place, Store, eventually, fleet
+
+pytestmark = pytest.mark.needs("root", "nft", "nsenter", "unshare", "ip", "etcd", "busybox")
+
+RUN = ("run", "-d", "--cap-add", "NET_RAW")
+SLEEP = ("busybox:test", "sleep", "600")
+
+
+class Pair(NamedTuple):
+    """Two hosts and their store."""
+
+    one: Host
+    two: Host
+    store: Store
+    fabric: Place
+
+    def clean(self) -> None:
+        """Remove every instance and network."""
+        for host in (self.one, self.two):
+            for instance in host.client.instances.list(all=True):
+                host.ok("rm", "-f", instance.name)
+        self.one.ok("network", "prune", "-f")
+        eventually(lambda: "overlay" not in self.two.ok("network", "ls"))
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two hosts for all tests of this file."""
+    with fleet(tmp_path_factory.mktemp("fleet")) as made:
+        store = made.store()
+        options = ("--store", store.address, "--store-ttl", "3")
+        yield Pair(made.host(2, *options), made.host(3, *options), store, made.fabric)
+
+
+@pytest.fixture
+def pair(hosts: Pair) -> Iterator[Pair]:
+    """Two hosts with nothing on them."""
+    yield hosts
+    hosts.clean()
+
+
+def network(pair: Pair, name: str, *options: str) -> dict[str, Any]:
+    """Make a network on one host, and wait for it on the other; what that shows of it."""
+    pair.one.ok("network", "create", "-d", "overlay", *options, name)
+    eventually(lambda: name in pair.two.ok("network", "ls"))
+    shown: dict[str, Any] = json.loads(pair.two.ok("network", "inspect", name))[0]
+    return shown
+
+
+def reaches(host: Host, name: str, target: str) -> bool:
+    """Whether an instance reaches another by name or address."""
+    return "1 packets received" in host.sh(name, f"ping -c 1 -W 2 {target}")
+
+
+def refused(host: Host, *words: str) -> str:
+    """What a command that must fail says."""
+    done = host.trivet(*words)
+    assert done.returncode, words
+    return done.stderr.decode()
+
+
+def tunnel(host: Host) -> str:
+    """What the tunnels of a host know."""
+    return host.place.run("bridge", "fdb", "show")
+
+
+def test_two_hosts(pair: Pair) -> None:
+    """Instances on two hosts reach one another by name and address, over IPv4 and IPv6, with whole packets."""
+    shown = network(pair, "across", "--ipv6")
+    assert shown["mtu"] == 1450
+    pair.one.ok(*RUN, "--name", "left", "--network", "across", *SLEEP)
+    pair.two.ok(*RUN, "--name", "right", "--network", "name=across,alias=other", *SLEEP)
+    eventually(lambda: reaches(pair.one, "left", "right"))
+    assert reaches(pair.two, "right", "left")
+    assert reaches(pair.one, "left", "other")
+    (use,) = json.loads(pair.two.ok("inspect", "right"))[0]["networks"]
+    (own,) = json.loads(pair.one.ok("inspect", "left"))[0]["networks"]
+    assert use["addresses"][0].split("/")[0] not in own["addresses"][0]
+    assert reaches(pair.one, "left", use["addresses"][1].split("/")[0])
+    assert "1400 bytes" in pair.one.sh("left", "ping -c 1 -s 1392 right") or reaches(pair.one, "left", "-s 1392 right")
+    members = json.loads(pair.one.ok("network", "inspect", "across"))[0]["members"]
+    assert sorted(name.partition("@")[0] for name in members) == ["left", "right"]
+    assert "is in use by instance right" in refused(pair.one, "network", "rm", "across") or "left" in refused(
+        pair.one, "network", "rm", "across"
+    )
+    pair.one.ok("rm", "-f", "left")
+    assert "is in use by instance right" in refused(pair.one, "network", "rm", "across")
+    assert "OBJECT" not in pair.two.ok("system", "check")
+
+
+def test_way_out_and_ports(pair: Pair) -> None:
+    """What leaves has the address of the instance's own host, and a port published there leads to it."""
+    network(pair, "out")
+    pair.two.ok(*RUN, "--name", "web", "--network", "out", "-p", "8080:80", *SLEEP[:1], "httpd", "-f", "-h", "/etc")
+    ask = "import urllib.request as r; print(r.urlopen('http://10.77.0.3:8080/hostname', timeout=5).read().decode())"
+    eventually(lambda: bool(pair.fabric.run(sys.executable, "-c", ask, check=False).strip()))
+    answer = pair.fabric.run(sys.executable, "-c", ask)
+    assert answer.strip() == pair.two.sh("web", "hostname")
+    assert reaches(pair.two, "web", "10.77.0.1")
+
+
+def test_addresses_are_given_once(pair: Pair) -> None:
+    """Hosts that start instances at the same time never give an address twice; one that is taken is refused."""
+    network(pair, "many", "--subnet", "10.219.40.0/26")
+    with ThreadPoolExecutor(4) as workers:
+        jobs = [(host, f"{name}{number}") for number in range(4) for host, name in ((pair.one, "a"), (pair.two, "b"))]
+        list(workers.map(lambda job: job[0].ok(*RUN, "--name", job[1], "--network", "many", *SLEEP), jobs))
+    found = [use["addresses"][0] for host, name in jobs for use in json.loads(host.ok("inspect", name))[0]["networks"]]
+    assert len(set(found)) == len(jobs)
+    taken = found[0].split("/")[0]
+    assert f"address {taken} is already in use by instance a0" in refused(
+        pair.two, "run", "--rm", "--network", "many", "--ip", taken, "busybox:test", "true"
+    )
+    pair.one.ok("rm", "-f", "a0")
+    pair.two.ok("run", "--rm", "--network", "many", "--ip", taken, "busybox:test", "true")
+
+
+def test_networks_are_made_once(pair: Pair) -> None:
+    """Two hosts that make networks at the same time choose different subnets; of one name only one is made."""
+    words = ("network", "create", "-d", "overlay")
+    with ThreadPoolExecutor(4) as workers:
+        jobs = [(pair.one, "red"), (pair.two, "blue"), (pair.one, "same"), (pair.two, "same")]
+        codes = list(workers.map(lambda job: job[0].trivet(*words, job[1]).returncode, jobs))
+    assert codes[:2] == [0, 0]
+    assert sorted(codes[2:]) == [0, 1]
+    eventually(lambda: all(name in pair.two.ok("network", "ls") for name in ("red", "blue", "same")))
+    shown = json.loads(pair.two.ok("network", "inspect", "red", "blue", "same"))
+    assert len({each["subnet"] for each in shown}) == 3
+    assert len({each["options"]["com.docker.network.driver.overlay.vxlanid_list"] for each in shown}) == 3
+    assert "cannot have MTU 1500" in refused(
+        pair.one, *words, "-o", "com.docker.network.driver.mtu=1500", "big"
+    ) or "cannot have MTU 9000" in refused(pair.one, *words, "--mtu", "9000", "big")
+
+
+def test_store_away(pair: Pair) -> None:
+    """Without the store traffic goes on and known instances start; new addresses are refused until it is back."""
+    network(pair, "away")
+    for host, name in ((pair.one, "left"), (pair.two, "right")):
+        host.ok(*RUN, "--name", name, "--network", "away", *SLEEP)
+    eventually(lambda: reaches(pair.one, "left", "right"))
+    pair.store.kill()
+    try:
+        assert "the fleet's store 10.77.0.1:2379 does not answer" in refused(
+            pair.one, *RUN, "--name", "new", "--network", "away", *SLEEP
+        )
+        assert "does not answer" in refused(pair.two, "network", "create", "-d", "overlay", "new")
+        assert reaches(pair.one, "left", "right")
+        pair.two.ok("restart", "-t", "0", "right")
+        assert reaches(pair.one, "left", "right")
+        eventually(lambda: "the fleet's store" in pair.one.trivet("system", "check").stdout.decode())
+        pair.two.ok("rm", "-f", "right")
+    finally:
+        pair.store.start()
+    eventually(lambda: not reaches(pair.one, "left", "right"))
+    pair.one.trivet("rm", "-f", "new")
+    pair.one.ok(*RUN, "--name", "new", "--network", "away", *SLEEP)
+    pair.two.ok(*RUN, "--name", "right", "--network", "away", *SLEEP)
+    eventually(lambda: reaches(pair.one, "new", "right"))
+
+
+def test_host_leaves(pair: Pair) -> None:
+    """A host that fell silent is forgotten with its lease and found again; one that was stopped stays."""
+    network(pair, "leave")
+    for host, name in ((pair.one, "left"), (pair.two, "right")):
+        host.ok(*RUN, "--name", name, "--network", "leave", *SLEEP)
+    eventually(lambda: reaches(pair.one, "left", "right"))
+    assert "dst 10.77.0.3" in tunnel(pair.one)
+    pair.two.kill()
+    assert reaches(pair.one, "left", "right")
+    eventually(lambda: "dst 10.77.0.3" not in tunnel(pair.one))
+    assert "bad address" in pair.one.sh("left", "ping -c 1 -W 1 right")
+    pair.two.start()
+    eventually(lambda: reaches(pair.one, "left", "right"))
+    pair.two.stop()
+    pair.one.sh("left", "sleep 6")  # twice the lease
+    assert reaches(pair.one, "left", "right")
+    pair.two.start()
+    assert reaches(pair.one, "left", "right")
+
+
+def test_repair(pair: Pair) -> None:
+    """A tunnel deleted by hand is noticed by `system check`, and made again with all it knew."""
+    network(pair, "mend")
+    for host, name in ((pair.one, "left"), (pair.two, "right")):
+        host.ok(*RUN, "--name", name, "--network", "mend", *SLEEP)
+    eventually(lambda: reaches(pair.one, "left", "right"))
+    (name,) = [line.split("dev ")[1].split()[0] for line in tunnel(pair.one).splitlines() if "dst 10.77.0.3" in line]
+    pair.one.place.ip(f"link del {name}")
+    assert "is missing" in pair.one.trivet("system", "check").stdout.decode()
+    pair.one.ok("system", "check", "--repair")
+    assert reaches(pair.one, "left", "right")
+
+
+def test_machine(pair: Pair) -> None:
+    """A machine is on a network across hosts like a container."""
+    network(pair, "vm")
+    pair.one.ok(*RUN, "--name", "machine", "--isolation", "vm", "--network", "vm", *SLEEP, timeout=240)
+    pair.two.ok(*RUN, "--name", "right", "--network", "vm", *SLEEP)
+    eventually(lambda: reaches(pair.two, "right", "machine"))
+    assert reaches(pair.one, "machine", "right")
+
+
+def test_no_store(daemon: Host) -> None:
+    """An engine without a store says what it lacks."""
+    said = refused(daemon, "network", "create", "-d", "overlay", "nowhere")
+    assert "need a store that all hosts share" in said
+    assert "trivetd --store" in said
