@@ -38,6 +38,7 @@ TEST_PACKAGES := \
 	openssl          `\# certificates for registries over TLS` \
 	git              `\# repositories to ADD` \
 	openssh-client   `\# an agent for RUN --mount=type=ssh` \
+	etcd-server      `\# the store of several hosts` \
 	faketime         `\# a build on another day` \
 	uidmap           `\# an ordinary user's containers with several ids`
 
