@@ -7,23 +7,24 @@ import os
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trivet.cli import value
 from trivet.cli.build_call import call_of, show_call
 from trivet.cli.build_context import find_source
 from trivet.cli.build_offer import Offer
 from trivet.cli.build_progress import choose_build
-from trivet.cli.build_shell import Shell
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
 from trivet.cli.option import DIRECTORY, FILE, repeated
 from trivet.cli.output import JSON, write_json
 from trivet.cli.progress import Transfer, follow
 from trivet.cli.prune import prune_command
-from trivet.cli.request import ulimit
 from trivet.client.errand import Errands
-from trivet.client.schema import BuildRequest
+from trivet.client.schema import BuildRequest, RlimitRequest
+
+if TYPE_CHECKING:
+    from trivet.cli.build_shell import Shell
 
 
 def build(context: Context, args: Namespace) -> int:
@@ -32,12 +33,12 @@ def build(context: Context, args: Namespace) -> int:
     display = choose_build(sys.stderr, quiet=args.quiet, style=args.progress)
     transfer = Transfer(display, "[internal]", "load build context")
     source = find_source(args, transfer)
-    shell = Shell()
-    answers = {**offer.answers, **({"shell": shell.answer} if args.on_error == "shell" else {})}
+    shell = _shell(args)
+    answers = {**offer.answers, **({"shell": shell.answer} if shell else {})}
     with Errands(context.client.transport, answers) as errands:
         request = _request(args, offer, source.dockerfile, source.remote, errands.key)
         steps = context.client.images.build(lambda writer: source.produce(transfer.counting(writer)), request)
-        result = follow(shell.watch(steps, transfer), display=transfer)
+        result = follow(shell.watch(steps, transfer) if shell else steps, display=transfer)
     if request.call != "build":
         return show_call(result, as_json=args.json or args.call.endswith("json"))
     _write_files(args, result)
@@ -46,6 +47,14 @@ def build(context: Context, args: Namespace) -> int:
     elif result.get("id"):
         print(result["id"])
     return 0
+
+
+def _shell(args: Namespace) -> Shell | None:
+    if args.on_error != "shell":
+        return None
+    from trivet.cli.build_shell import Shell  # few builds need what terminals take
+
+    return Shell()
 
 
 def _request(args: Namespace, offer: Offer, dockerfile: str, remote: str, session: str) -> BuildRequest:
@@ -66,7 +75,7 @@ def _request(args: Namespace, offer: Offer, dockerfile: str, remote: str, sessio
         timestamp=_timestamp(args.timestamp),
         allow=[word for text in args.allow for word in text.split(",")],
         add_hosts=[text.replace("=", ":", 1) for text in args.add_host],
-        ulimits=[ulimit(text) for text in args.ulimit],
+        ulimits=_ulimits(args.ulimit),
         shm_size=args.shm_size,
         memory=args.memory,
         session=session,
@@ -105,6 +114,14 @@ def _arguments(items: list[str]) -> dict[str, str]:
         if equals or key in os.environ:
             found[key] = text if equals else os.environ[key]
     return found
+
+
+def _ulimits(texts: list[str]) -> list[RlimitRequest]:
+    if not texts:
+        return []
+    from trivet.cli.request import ulimit  # brings all that `run` needs
+
+    return [ulimit(text) for text in texts]
 
 
 def _timestamp(wanted: str) -> int | None:

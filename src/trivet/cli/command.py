@@ -7,7 +7,6 @@ whole tree is built for `--help`, the reference page and shell completion.
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, NoReturn
 
@@ -70,6 +69,8 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
     """Help as wide as the terminal allows, with room for long options."""
 
     def __init__(self, prog: str) -> None:
+        import shutil  # only for who reads help
+
         super().__init__(prog, max_help_position=34, width=min(shutil.get_terminal_size().columns, WIDTH))
 
     def _format_action_invocation(self, action: argparse.Action) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from argparse import ArgumentTypeError
@@ -25,7 +26,38 @@ class Call(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code. Without `arguments` it is the process's own, which ends at once."""
+    gc.disable()  # until the command's modules are there, nothing becomes garbage
+    _import_msgspec()
+    try:
+        code = _main(arguments)
+    finally:
+        gc.enable()
+    return code if arguments is not None else _leave(code)
+
+
+def _import_msgspec() -> None:
+    """Import msgspec without typing_extensions: it takes the same from typing, in half of the time."""
+    if "msgspec" in sys.modules or "typing_extensions" in sys.modules:
+        return
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # as the import system reads it: isn't there
+    try:
+        import msgspec  # noqa: F401
+    finally:
+        del sys.modules["typing_extensions"]
+
+
+def _leave(code: int) -> int:
+    """End the process without taking the interpreter apart first."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        code = BROKEN_PIPE
+    os._exit(code)
+
+
+def _main(arguments: list[str] | None) -> int:
     try:
         call = _globals(list(sys.argv[1:] if arguments is None else arguments))
         context = Context(call.host, debug=call.debug)
@@ -104,6 +136,7 @@ def _invoke(context: Context, entry: Entry, spelling: str, rest: list[str]) -> i
         parser = Parser(prog=f"trivet {spelling}", add_help=False, allow_abbrev=False)
         args = build_parser(parser, command, entry.summary).parse_args(rest)
         context.verb = entry.key
+        gc.enable()
         code = command.run(context, args)
         sys.stdout.flush()
         return code
@@ -145,7 +178,7 @@ def _help(words: list[str]) -> int:
     if words and words[0] in NOUNS and len(words) == 1:
         print(help_of_noun(words[0]), end="")
     elif words:
-        return main([*words, "--help"])
+        return _main([*words, "--help"])
     else:
         print(overview(), end="")
     return 0

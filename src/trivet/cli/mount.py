@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,8 @@ def volume(text: str) -> MountRequest:
 
 def mount(text: str) -> MountRequest:
     """Read `--mount type=bind|volume|tmpfs,source=...,target=...[,readonly]`."""
+    import csv  # here only
+
     fields: dict[str, Any] = {"type": "volume"}
     for item in next(csv.reader([text])):
         key, equals, value = item.partition("=")

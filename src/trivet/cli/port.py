@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentTypeError
-from ipaddress import ip_address
 
 from trivet.client.schema import PortRequest
 
@@ -52,6 +51,8 @@ def _range(text: str, whole: str) -> range:
 def _address(text: str, whole: str) -> str:
     if not text:
         return ""
+    from ipaddress import ip_address  # takes as long as all the rest of the module's life
+
     try:
         return str(ip_address(text.strip("[]")))
     except ValueError:

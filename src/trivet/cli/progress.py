@@ -7,16 +7,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import msgspec
 
 from trivet.cli import terminal
 from trivet.cli.control import Neutraliser, visible
 from trivet.cli.output import human_size
-from trivet.client.archive import Reader
 from trivet.client.connection import Writer
 from trivet.client.schema import Progress
+
+if TYPE_CHECKING:
+    from trivet.client.archive import Reader  # tarfile takes its time
 
 REDRAW = 0.08  # seconds between two pictures
 REPORT = 5.0  # seconds between two plain lines about the same part
