@@ -24,10 +24,11 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import Unsupported
-from trivet.hypervisor import memory
+from trivet.hypervisor import leftover, memory
 from trivet.hypervisor.qmp import Qmp, QmpRefused
 from trivet.hypervisor.stored import Template
 from trivet.hypervisor.template import MEMORY_NAME
+from trivet.hypervisor.urgency import urgent
 from trivet.kernel import pagemap
 
 _STEP = 0.002
@@ -79,6 +80,7 @@ def capture(
     Its drive goes to the empty file `target`. Returns what others can begin with, sealed, and the seconds it stood
     still. Raises what QMP does, and OSError; then the machine goes on.
     """
+    leftover.sweep(qmp)
     with contextlib.ExitStack() as undo:
         made = [memory.make(MEMORY_NAME, guest.size), memory.make("trivet-state")]
         for descriptor in made:
@@ -88,7 +90,8 @@ def capture(
             backup = meanwhile.enter_context(_backup(qmp, drive, target))
             state = meanwhile.enter_context(_lent(qmp, made[1], os.O_WRONLY))
             copy.all()
-            with quiet, contextlib.ExitStack() as stopped:
+            _flush(drive)
+            with urgent(guest.pid), quiet, contextlib.ExitStack() as stopped:
                 begun = time.monotonic()
                 qmp.pause()
                 stopped.callback(qmp.resume)
@@ -138,15 +141,16 @@ class _Copy(contextlib.ExitStack):
 @contextlib.contextmanager
 def _backup(qmp: Qmp, drive: Path, target: int) -> Iterator[Callable[[], None]]:
     """Copy a drive while it is written to; gives what is to be called at the moment that counts."""
-    name = f"save-{secrets.token_hex(4)}"
+    name = f"{leftover.PREFIX}{secrets.token_hex(4)}"
     with contextlib.ExitStack() as undo:
         qmp.execute("block-dirty-bitmap-add", node=_DRIVE, name=name)
         undo.callback(qmp.execute, "block-dirty-bitmap-remove", node=_DRIVE, name=name)
-        with drive.open("rb+") as source:
+        with drive.open("rb") as source:
             memory.copy(source.fileno(), target)
-            os.fsync(source.fileno())  # QEMU will, while nothing moves: so there had better be little to do
         path = undo.enter_context(_lent(qmp, target, os.O_RDWR))
-        qmp.execute("blockdev-add", driver="file", filename=path, discard="unmap", **{"node-name": name})
+        # What stops flushes everything. The copy is flushed by whoever wanted it, when nobody waits for that.
+        how = {"node-name": name, "discard": "unmap", "cache": {"no-flush": True}}
+        qmp.execute("blockdev-add", driver="file", filename=path, **how)
         undo.callback(qmp.execute, "blockdev-del", **{"node-name": name})
 
         def begin() -> None:
@@ -156,6 +160,12 @@ def _backup(qmp: Qmp, drive: Path, target: int) -> Iterator[Callable[[], None]]:
 
         yield begin
         _finish(qmp, name)
+
+
+def _flush(drive: Path) -> None:
+    """Have written what QEMU will write when it stops, while nothing moves: so that there is little to do."""
+    with drive.open("rb+") as file:
+        os.fdatasync(file.fileno())
 
 
 def _finish(qmp: Qmp, job: str) -> None:

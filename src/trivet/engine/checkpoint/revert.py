@@ -62,8 +62,12 @@ async def revert(context: Context, key: str, name: str, *, idle: bool) -> Instan
     return record
 
 
-def repair(record: InstanceRecord, *, running: bool) -> None:
+def repair(context: Context, record: InstanceRecord, *, running: bool) -> None:
     """Finish, or undo, what an engine was killed in the middle of. Blocking."""
+    known = {each.id.rpartition("/")[2] for each in model.of_instance(context, record.id)}
+    for place in model.home(context, record.id).glob("*"):
+        if place.name not in known:
+            delete(place)
     upper = Path(record.plan.root.upper)
     delete(_beside(upper, NEW))
     if running:

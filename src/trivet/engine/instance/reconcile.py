@@ -50,7 +50,7 @@ async def _settle(context: Context, record: InstanceRecord) -> None:
         return
     driver = context.driver(record)
     status = await asyncio.to_thread(driver.status, record.plan)
-    await asyncio.to_thread(repair, record, running=status.word in ("running", "paused"))
+    await asyncio.to_thread(repair, context, record, running=status.word in ("running", "paused"))
     if status.word in ("running", "paused"):
         await _adopt(context, record, status.pid, status.word)
     elif record.word in (Word.RUNNING, Word.PAUSED) or (status.exit and record.wanted):
