@@ -52,7 +52,7 @@ RUN_PYTEST := $(BIN)/python -m pytest
 # What failed is asked once more, alone: limits of time that fit a quiet machine are met then, and a defect stays one.
 AGAIN := (echo "· once more, alone, what failed"; $(RUN_PYTEST) tests --last-failed --last-failed-no-failures none)
 
-.PHONY: all setup system bytecode native demo test test-unified check fix bench gym reproduce clean try
+.PHONY: capacity all setup system bytecode native demo test test-unified check fix bench gym reproduce clean try
 
 all: setup
 
@@ -78,6 +78,11 @@ native: system
 ## the main job, on real input: one service at three levels
 demo: setup
 	@$(BIN)/python -m demo.demo $(ARGS)
+
+## 36 of 32 promised, and nobody hurt: docs/capacity.md
+capacity: setup
+	@bash scripts/packages $(TEST_PACKAGES)
+	@$(BIN)/python -m demo.overbooked $(ARGS)
 
 ## everything, as root
 test: setup

@@ -82,6 +82,7 @@ ENTRIES = (
     Entry(LOOK, "", "instance inspect", "instance", "inspect", "show everything about instances, as JSON"),
     Entry(LOOK, "logs", "instance logs", "log", "logs", "show what an instance wrote"),
     Entry(LOOK, "stats", "instance stats", "stat", "stats", "show what instances use, live"),
+    Entry(LOOK, "capacity", "system capacity", "capacity", "capacity", "show what is promised, used and expected"),
     Entry(LOOK, "top", "instance top", "instance", "top", "list the processes of an instance"),
     Entry(LOOK, "port", "instance port", "instance", "port", "list the published ports of an instance"),
     Entry(INSIDE, "exec", "instance exec", "session", "exec", "run a further program in an instance"),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from trivet.client.address import default_socket, parse_address
 from trivet.client.artifact import Artifacts
+from trivet.client.capacity import Capacities
 from trivet.client.checkpoint import Checkpoints
 from trivet.client.image import Images
 from trivet.client.instance import Instances
@@ -83,6 +84,11 @@ class Client:
     def registries(self) -> Registries:
         """Registries: log in and out."""
         return Registries(self.transport)
+
+    @cached_property
+    def capacity(self) -> Capacities:
+        """What was promised, is used and decided."""
+        return Capacities(self.transport)
 
     @cached_property
     def system(self) -> System:

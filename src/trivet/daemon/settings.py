@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import TrivetError
+from trivet.daemon import budget as limits
+from trivet.engine.capacity.model import Budget
 from trivet.engine.image.trust import DEFAULT as POLICY
 from trivet.engine.snapshot.layer import Kind
 from trivet.store.etcd import Etcd, connect
@@ -60,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store: Etcd | None = None
     store_ttl: int = 30
     advertise: str = ""
+    budget: Budget
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
@@ -67,6 +70,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     parser = argparse.ArgumentParser(prog="trivetd", description="The trivet engine.")
     for flag, variable, default, text in FIELDS:
         parser.add_argument(f"--{flag}", default=os.environ.get(variable, default), help=f"{text} [{variable}]")
+    limits.add(parser)
     parser.add_argument(
         "--uninstall",
         action="store_true",
@@ -86,6 +90,10 @@ def parse(arguments: list[str] | None = None) -> Settings:
         parser.error(f"cannot keep a lease of {values.store_ttl} seconds: 2 and more are possible")
     if values.advertise_addr and not _is_address(values.advertise_addr):
         parser.error(f"{values.advertise_addr!r} is not an IP address")
+    try:
+        budget = limits.budget(values)
+    except ValueError as error:
+        parser.error(str(error))
     return Settings(
         root=Path(values.root).absolute(),
         run_dir=run,
@@ -99,6 +107,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         store=_store(parser, values),
         store_ttl=int(values.store_ttl),
         advertise=values.advertise_addr,
+        budget=budget,
     )
 
 

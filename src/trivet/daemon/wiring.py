@@ -21,6 +21,7 @@ from trivet.build.kept import Kept
 from trivet.build.secret import Offered
 from trivet.build.session import Tools
 from trivet.daemon.settings import DEFAULT_ROOT, Settings
+from trivet.engine.capacity.broker import Broker
 from trivet.engine.engine import Engine
 from trivet.engine.event import Events
 from trivet.engine.image.image import Images
@@ -80,7 +81,8 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     spool.mkdir(mode=0o700, exist_ok=True)
     builder = _builder(settings, context)
     await asyncio.to_thread(builder.cleanup)
-    engine = Engine(context, identity(records), spool)
+    broker = Broker(context, settings.budget, settings.root / "capacity.log")
+    engine = Engine(context, identity(records), spool, broker)
     await asyncio.to_thread(context.networks.ensure_default)
     again = await reconcile(context)
     fleet = _fleet(settings, context, identity(records))
@@ -89,19 +91,22 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     await asyncio.to_thread(context.networks.restore, list(context.watches))
     if fleet:
         fleet.start()
-    task = asyncio.create_task(steward(context))
+    context.gates.append(broker)
+    tasks = (asyncio.create_task(steward(context)), asyncio.create_task(broker.run()))
     restart(context, again)
     try:
         yield Doors(native.application(engine, builder), docker.application(engine, builder.build))
     finally:
         if fleet:
             await asyncio.to_thread(fleet.leave)
+        tasks[1].cancel()
+        await broker.let_go()
         for watch in context.watches.values():
             watch.close()
         context.networks.nameserver.leave()
-        for left in (task, *context.tasks):
+        for left in (*tasks, *context.tasks):
             left.cancel()
-        await asyncio.gather(task, *context.tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *context.tasks, return_exceptions=True)
         records.close()
 
 

@@ -25,6 +25,7 @@ from trivet.client.schema_path import Way
 from trivet.engine import inventory, keeping
 from trivet.engine.artifact import Artifacts
 from trivet.engine.backup import Backups
+from trivet.engine.capacity.broker import Broker
 from trivet.engine.checkpoint.checkpoint import Checkpoints
 from trivet.engine.disk_image import DiskImages
 from trivet.engine.event import Events
@@ -50,8 +51,9 @@ VERSION = "0.1.0"
 class Engine:
     """One host's engine. `spool` is where uploads wait."""
 
-    def __init__(self, context: Context, engine_id: str, spool: Path) -> None:
+    def __init__(self, context: Context, engine_id: str, spool: Path, capacity: Broker) -> None:
         self.context = context
+        self.capacity = capacity
         self.id = engine_id
         self.spool = spool
         self.instances = Instances(context)

@@ -27,12 +27,12 @@ def changes(plan: Plan, was: Plan) -> tuple[Operation, ...]:
     steps = [*_links(plan, was), *_names(plan, was), *(_identity(plan) if plan.id != was.id else ())]
     if not steps:
         return ()
-    entered = [_free(step) for step in guest.enter(plan, Program(argv=("/",), builtin="nothing"))]
+    entered = [free(step) for step in guest.enter(plan, Program(argv=("/",), builtin="nothing"))]
     inside = entered.index(Root("/")) + 1
     return (*entered[:inside], *steps, *entered[inside:])
 
 
-def _free(step: Operation) -> Operation:
+def free(step: Operation) -> Operation:
     """Keep out of the program's control group, which stands still."""
     return msgspec.structs.replace(step, cgroup="") if isinstance(step, Spawn) else step
 

@@ -80,6 +80,21 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     sent: int = 0
 
 
+class Footprint(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance's memory in bytes, and how long it waited for a processor, in nanoseconds.
+
+    `held` is what it could fill without asking, `used` what it can't do without, `resident` what of the host's memory
+    it takes now; `allotted` is its bound, 0 for none. A `starved` one waits for memory.
+    """
+
+    held: int = 0
+    used: int = 0
+    resident: int = 0
+    allotted: int = 0
+    starved: bool = False
+    waited: int = 0
+
+
 class ProcessRow(msgspec.Struct, frozen=True, kw_only=True):
     """A process of an instance, as `top` shows it."""
 
@@ -193,3 +208,14 @@ class Resizable(Protocol):
 
     def resize(self, plan: Plan) -> None:
         """Apply the plan's limits to the running instance."""
+
+
+@runtime_checkable
+class Elastic(Protocol):
+    """A level whose instances can be given memory and have it taken while they run, within their limits."""
+
+    def footprint(self, plan: Plan) -> Footprint:
+        """Measure the memory. Raises `Conflict` when it is not running."""
+
+    def allot(self, plan: Plan, memory: int) -> None:
+        """Let the instance have so many bytes for now; its limit, or more, lifts the bound. What is in use stays."""

@@ -20,6 +20,7 @@ from trivet.hypervisor.device.share import Share
 from trivet.hypervisor.qmp import Qmp, QmpRefused, QmpUnavailable
 from trivet.hypervisor.template import MEMORY_NAME, Templates
 from trivet.isolation import guest, machine
+from trivet.isolation.elastic import elastic
 from trivet.isolation.plan import Plan
 
 FORKED, BOOTED, RESTORED = "forked", "booted", "restored"
@@ -40,8 +41,8 @@ def prepared(templates: Templates, plan: Plan, host: machine.Host, patience: flo
             template = undo.enter_context(templates.use(machine.machine(plan, host), patience))
         except (TrivetError, OSError) as error:
             raise CannotFork(str(error)) from error
-        contents, shares = template.memory, bool(guest.shared(plan))
-        if shares:  # a file server has to see what the guest writes, so this one gets a copy of its own
+        contents, shares = template.memory, bool(guest.shared(plan)) or elastic(plan)
+        if shares:  # a file server has to see what is written, a balloon give it back: this one gets a copy of its own
             contents = memory.make(MEMORY_NAME)
             undo.callback(os.close, contents)
             memory.copy(template.memory, contents)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from trivet.base.error import Conflict, InvalidArgument
-from trivet.isolation import memory, specification
-from trivet.isolation.driver import Exit, ProcessRow, Stats, Status
+from trivet.isolation import elastic, memory, specification
+from trivet.isolation.driver import Exit, Footprint, ProcessRow, Stats, Status
 from trivet.isolation.failure import exit_code, explain
 from trivet.isolation.owner import inside, let_go, making, own
 from trivet.isolation.plan import Level, Plan, Program, Root
@@ -192,6 +192,16 @@ class Local:
         """Apply the plan's limits to the running instance."""
         self._running(plan)
         group(plan).apply(resources(specification.resources(plan.limits, (), reset=True)))
+
+    def footprint(self, plan: Plan) -> Footprint:
+        """Measure the memory."""
+        self._running(plan)
+        return elastic.of_group(group(plan))
+
+    def allot(self, plan: Plan, memory: int) -> None:
+        """Bound the group's memory for now."""
+        self._running(plan)
+        elastic.bound_group(plan, group(plan), memory)
 
     def release(self, plan: Plan) -> None:
         """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""

@@ -27,14 +27,14 @@ from trivet.hypervisor import memory
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.qmp import Qmp
 from trivet.hypervisor.template import Templates
-from trivet.isolation import boot, change, fork, gauge, guest, machine, provision, saving
-from trivet.isolation.driver import Ability, ProcessRow, Saved, Stats, Status
+from trivet.isolation import boot, change, elastic, fork, gauge, guest, machine, provision, saving
+from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
 from trivet.isolation.plan import Level, Plan, Program
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
-from trivet.launch.operation import Operation, encode
+from trivet.launch.operation import Operation, WriteFile, encode
 from trivet.launch.spawn import LaunchError, LaunchTimeout, launch_error, spawn
 from trivet.runtime import life
 
@@ -47,6 +47,7 @@ _ATTEMPTS = 2
 _ANSWER = 30.0
 _QUICK = 5.0
 _WITHOUT_A_WORD = "machine ended"
+_LISTING = Program(argv=("/proc",), builtin="processes")
 _LEFT = ("monitor.sock", "pid", "exit", "paused", machine.CONSOLE, machine.QMP, machine.SHARE_SOCKET, fork.ORIGIN)
 
 
@@ -119,7 +120,9 @@ class VmDriver:
     def exec(self, plan: Plan, program: Program) -> Channel:
         """Set a further program up in the running guest; it waits for `Channel.go()`."""
         self._running(plan)
-        steps = guest.enter(plan, program)
+        return self._enter(plan, guest.enter(plan, program))
+
+    def _enter(self, plan: Plan, steps: list[Operation]) -> Channel:
         channel = self.attach(plan)
         try:
             channel.send(Type.EXEC, encode(steps))
@@ -165,12 +168,33 @@ class VmDriver:
 
     def processes(self, plan: Plan) -> list[ProcessRow]:
         """List the processes inside, by their pids there."""
-        with self.exec(plan, Program(argv=("/proc",), builtin="processes")) as channel:
+        self._running(plan)
+        text, now = self._listing(plan, guest.enter(plan, _LISTING)), time.time()
+        return [gauge.row(line, now) for line in text.decode(errors="replace").splitlines()]
+
+    def _listing(self, plan: Plan, steps: list[Operation]) -> bytes:
+        with self._enter(plan, steps) as channel:
             channel.attach(stdin=False)
             channel.go()
-            text = _output(channel)
-        now = time.time()
-        return [gauge.row(line, now) for line in text.decode(errors="replace").splitlines()]
+            return _output(channel)
+
+    def footprint(self, plan: Plan) -> Footprint:
+        """Measure the memory, as the guest sees it."""
+        self._running(plan)
+        return elastic.of_machine(Path(plan.directory, machine.QMP), self.status(plan).pid, group(plan))
+
+    def allot(self, plan: Plan, memory: int) -> None:
+        """Bound what the program may use before it waits, then take or give with the balloon."""
+        self._running(plan)
+        socket, limit = Path(plan.directory, machine.QMP), machine.memory(plan)
+        size, reserved = elastic.inside(socket)
+        high = elastic.program_bound(memory, limit, reserved)
+        if memory > size:  # first what can be used, then the leave to use it
+            elastic.leave(socket, min(memory, limit))
+        inside = map(change.free, guest.enter(plan, Program(argv=("/",), builtin="nothing")))  # its group may be full
+        self._listing(plan, [WriteFile(f"{guest.GROUP}/memory.high", high.encode()), *inside])
+        if memory <= size:
+            elastic.leave(socket, memory)
 
     def origin(self, plan: Plan) -> str:
         """Tell whether the machine was forked from a template, or booted and why."""

@@ -87,3 +87,15 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def waited(pids: list[int]) -> int:
+    """Add up the nanoseconds for which the threads of processes could have run, had there been a processor for them."""
+    total = 0
+    for pid in pids:
+        try:
+            for thread in Path("/proc", str(pid), "task").iterdir():
+                total += int((thread / "schedstat").read_text().split()[1])
+        except (OSError, ValueError, IndexError):  # it has ended, or the kernel doesn't count
+            continue
+    return total

@@ -11,6 +11,7 @@ from trivet.api.native import (
     archive,
     artifact,
     build,
+    capacity,
     checkpoint,
     image,
     instance,
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 ROUTES = (
     *system.ROUTES,
+    *capacity.ROUTES,
     *instance.ROUTES,
     *checkpoint.ROUTES,
     *machine.ROUTES,

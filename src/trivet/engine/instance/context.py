@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -38,6 +39,16 @@ class BuildCache(Protocol):
         """Forget everything."""
 
 
+class Gate(Protocol):
+    """Who has a say in whether an instance may start."""
+
+    def passing(self, record: InstanceRecord) -> AbstractContextManager[None]:
+        """Hold what the instance was promised while it starts. Raises `Exhausted`."""
+
+    def advise(self, record: InstanceRecord) -> str:
+        """Tell what would be said if an instance that was just made started now; "" for nothing."""
+
+
 @dataclass(frozen=True)
 class Context:
     """One engine's instances and everything around them. `watches` holds the running ones, by id;
@@ -45,7 +56,7 @@ class Context:
     `machine` drives those with an operating system of their own, whose roots `disks` holds.
     `cache_dir` is for what can be made again.
     `expectations` are the clients that wait for an instance to start, by its id. `freed` have nothing any more that
-    only a running instance needs, by their ids."""
+    only a running instance needs, by their ids. Every start passes the `gates`."""
 
     root: Path
     run: Path
@@ -71,6 +82,7 @@ class Context:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     expectations: dict[str, list[Expectation]] = field(default_factory=dict)
     freed: set[str] = field(default_factory=set)
+    gates: list[Gate] = field(default_factory=list)
 
     def place(self, key: str) -> Place:
         """Tell where instance `key` lives. The run directory is short: socket paths end at 107 bytes."""

@@ -56,6 +56,7 @@ async def create(
         record, warnings = await in_thread(_make, context, request, name, driver, undo, held)
         if fill:
             await in_thread(fill, record)
+        warnings += [word for gate in context.gates if (word := gate.advise(record))]
         if dry_run:
             operations = await asyncio.to_thread(driver.operations, record.plan)
             return Created(id="", warnings=warnings, plan=msgspec.to_builtins(record.plan), operations=operations)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 
 import msgspec
 
@@ -43,6 +43,13 @@ async def start(
     async with context.locks.hold(end_lock(key), "starting"):  # its last run may still be being freed
         record = context.table.find(key)
     check("start", record.name, record.word)
+    with ExitStack() as held:
+        for gate in context.gates:
+            held.enter_context(gate.passing(record))
+        return await _start(context, record, attach, begin)
+
+
+async def _start(context: Context, record: InstanceRecord, attach: Attach | None, begin: Begin | None) -> Stream | None:
     async with AsyncExitStack() as undo:
         try:
             record, channels = await in_thread(_set_up, context, record, begin, attach is not None, undo)

@@ -13,4 +13,5 @@ class Balloon(msgspec.Struct, frozen=True):
     reporting: bool = True
 
     def arguments(self) -> list[str]:
-        return ["-device", option("virtio-balloon-pci", free_page_reporting=self.reporting, deflate_on_oom=True)]
+        words = option("virtio-balloon-pci", id="balloon", free_page_reporting=self.reporting, deflate_on_oom=True)
+        return ["-device", words]

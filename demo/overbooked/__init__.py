@@ -1,0 +1,1 @@
+"""The reference example of over-provisioning, scaled down: 36 of 32 promised, and nobody hurt."""

@@ -1,0 +1,239 @@
+"""One engine's capacity: the face that doors and starts ask, and the memory broker's loop.
+
+    sample ──▶ forecast ──▶ plan ──▶ take, then give ──▶ journal
+       ▲                                                    │
+       └── 1 s; 0.25 s while somebody waits; 10 s while nothing is elastic
+
+All decisions are the pure functions' beside this file; here they meet the drivers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import msgspec
+
+from trivet.base.error import TrivetError
+from trivet.client.schema_capacity import Capacity, Decision, Share
+from trivet.engine.capacity import forecast, plan, sample
+from trivet.engine.capacity.admission import State
+from trivet.engine.capacity.gate import Gate
+from trivet.engine.capacity.history import INTERVAL, History
+from trivet.engine.capacity.journal import Journal
+from trivet.engine.capacity.model import Action, Budget, Host, Measure, Promise, Word
+from trivet.engine.instance.context import Context
+from trivet.engine.instance.model import InstanceRecord
+from trivet.isolation.driver import Elastic
+from trivet.isolation.plan import Level
+
+CALM, HURRIED, IDLE = 1.0, 0.25, 10.0
+WARNING = 0.05
+"""A probability of a shortage that is worth a word."""
+QUIET = 60.0
+"""Seconds between two warnings."""
+
+_FAREWELL = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Broker:
+    """Watches what runs, and moves memory between those that agreed to it. Belongs to the event loop's thread."""
+
+    def __init__(self, context: Context, budget: Budget, journal: Path) -> None:
+        self.budget = budget
+        self.journal = Journal(journal)
+        self.gate = Gate(self.journal, self._state)
+        self._context = context
+        self._history = History()
+        self._measures: dict[str, Measure] = {}
+        self._targets: dict[str, int] = {}
+        self._waited: dict[str, tuple[float, float]] = {}
+        self._host = sample.host()
+        self._warned = -QUIET
+        self._wake = asyncio.Event()
+
+    def passing(self, record: InstanceRecord) -> AbstractContextManager[None]:
+        """Let an instance start. Raises `NoCapacity`."""
+        self._wake.set()
+        return self.gate.passing(sample.promise_of(record))
+
+    def advise(self, record: InstanceRecord) -> str:
+        """Tell what would be said if an instance that was just made started now; "" for nothing."""
+        verdict = self.gate.ask(sample.promise_of(record))
+        return "" if verdict.word is Word.ADMIT else verdict.why
+
+    async def run(self) -> None:
+        """Go round until cancelled; one round's trouble doesn't end it."""
+        pause = CALM
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+                await asyncio.sleep(CALM)  # who wakes us is only about to start
+            self._wake.clear()
+            try:
+                pause = await self._round()
+            except Exception:
+                log.exception("the memory broker left out a round")
+                pause = IDLE
+
+    async def let_go(self) -> None:
+        """Bound nobody any more: an engine that ends leaves instances as it started them."""
+        records = [record for record in sample.running(self._context) if sample.promise_of(record).elastic]
+        lifted = (self._allot(record, record.plan.limits.memory) for record in records)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*lifted), _FAREWELL)
+
+    def decisions(self, ref: str, limit: int) -> list[Decision]:
+        """Return what was decided, about one instance or all, oldest first."""
+        return self.journal.read(self._context.table.find(ref).id if ref else "", limit)
+
+    async def show(self) -> Capacity:
+        """Measure, and describe everything."""
+        await self._look()
+        found = list(self._measures.values())
+        return Capacity(
+            memory=self.budget.memory,
+            reserve=self.budget.reserve,
+            memory_ratio=self.budget.memory_ratio,
+            processors=self.budget.processors,
+            processor_ratio=self.budget.processor_ratio,
+            tax=self.budget.tax,
+            room=plan.room_of(self.budget, self._host, found),
+            promised=sum(each.promise.maximum for each in found),
+            promised_processors=sum(each.promise.processors for each in found),
+            kept=sum(each.promise.minimum for each in found),
+            used=sum(each.used for each in found),
+            forecast=sum(each.peak for each in found),
+            stolen=round(sum(self._stolen(each) for each in found), 3),
+            shortage=round(self._shortage(found), 4),
+            horizon=forecast.HORIZON,
+            stalled=self._host.stalled,
+            shares=[self._share(each) for each in found],
+        )
+
+    # --- one round ----------------------------------------------------------------------------------
+
+    async def _round(self) -> float:
+        await self._look()
+        found = list(self._measures.values())
+        made = plan.plan(self.budget, self._host, found)
+        self._warn(found, made.short)
+        # What was only allowed and not used yet is free at once, if it is no longer allowed before others may have it.
+        at_once = [action for action in made.actions if action.word is Word.TAKE and self._quick(action)]
+        await asyncio.gather(*map(self._act, at_once))
+        await asyncio.gather(*(self._act(action) for action in made.actions if action not in at_once))
+        if not any(each.promise.elastic for each in found):
+            return IDLE
+        return HURRIED if any(each.starved and each.promise.elastic for each in found) else CALM
+
+    async def _look(self) -> None:
+        """Measure host and instances, and remember."""
+        records = sample.running(self._context)
+        self._host = await asyncio.to_thread(sample.host)
+        found = await asyncio.to_thread(sample.measures, self._context, records, self._measures)
+        self._history.add(time.monotonic(), {each.promise.id: each.used for each in found})
+        self._measures = {each.promise.id: self._known(each) for each in found}
+        for known in (self._targets, self._waited):
+            for gone in [key for key in known if key not in self._measures]:
+                del known[gone]
+        for each in found:
+            begin, last = self._waited.get(each.promise.id, (0.0, 0.0))
+            # Threads take what they waited for with them when they end.
+            self._waited[each.promise.id] = (begin + max(each.waited - last, 0.0), each.waited)
+
+    def _known(self, measure: Measure) -> Measure:
+        """Add the forecast, and what was last decided: a balloon takes its time to get there."""
+        maximum = measure.promise.maximum
+        key = measure.promise.id
+        measure = msgspec.structs.replace(
+            measure,
+            soon=forecast.soon(measure.used, self._history.rate(key), maximum),
+            peak=forecast.peak(self._history.of(key), INTERVAL, maximum),
+        )
+        if measure.promise.level != Level.VM:
+            return measure
+        target = self._targets.get(key, measure.allotted)
+        return msgspec.structs.replace(measure, allotted=min(target, maximum))
+
+    def _quick(self, action: Action) -> bool:
+        return self._measures[action.id].promise.level != Level.VM
+
+    async def _act(self, action: Action) -> None:
+        record = self._context.table.get(action.id)
+        if record is None or not await self._allot(record, action.after):
+            return
+        self._targets[action.id] = action.after
+        self.journal.write(
+            action.word, action.id, action.name, before=action.before, after=action.after, why=action.why
+        )
+
+    async def _allot(self, record: InstanceRecord, memory: int) -> bool:
+        driver = self._context.driver(record)
+        if not isinstance(driver, Elastic):
+            return False
+        try:
+            await asyncio.to_thread(driver.allot, record.plan, memory)
+        except (TrivetError, OSError) as error:  # it is ending, or uses what was to be taken: the next round knows
+            log.debug("cannot bound instance %s: %s", record.name, error)
+            return False
+        return True
+
+    # --- words --------------------------------------------------------------------------------------
+
+    def _warn(self, found: list[Measure], short: int) -> None:
+        """Say it before it hurts, but not every second."""
+        probability = self._shortage(found)
+        if (not short and probability < WARNING) or time.monotonic() < self._warned + QUIET:
+            return
+        self._warned = time.monotonic()
+        why = plan.warning(self.budget, self._host, found, short, probability)
+        self.journal.write(Word.WARN, "", "", after=short, why=why)
+        self._context.events.emit("system", "capacity", "", "", why=why, probability=f"{probability:.3f}")
+
+    def _shortage(self, found: list[Measure]) -> float:
+        limited = all(each.promise.maximum for each in found)
+        promised = sum(each.promise.maximum for each in found) if limited else None
+        room = plan.room_of(self.budget, self._host, found)
+        return forecast.shortage(self._history.totals(), INTERVAL, room, promised)
+
+    def _state(self, starting: tuple[Promise, ...]) -> State:
+        running = [sample.promise_of(record) for record in sample.running(self._context)]
+        found = list(self._measures.values())
+        unknown = [each.minimum for each in (*running, *starting) if each.id not in self._measures]
+        return State(
+            budget=self.budget,
+            promises=(*running, *starting),
+            room=plan.room_of(self.budget, self._host_now(), found),
+            needed=plan.needed(found) + sum(unknown),
+            shortage=self._shortage(found),
+        )
+
+    def _host_now(self) -> Host:
+        self._host = sample.host()
+        return self._host
+
+    def _stolen(self, measure: Measure) -> float:
+        return self._waited.get(measure.promise.id, (0.0, 0.0))[0]
+
+    def _share(self, measure: Measure) -> Share:
+        asked = measure.promise
+        return Share(
+            id=asked.id,
+            name=asked.name,
+            isolation=asked.level,
+            minimum=asked.minimum,
+            maximum=asked.maximum,
+            weight=asked.weight,
+            processors=asked.processors,
+            elastic=asked.elastic,
+            allotted=measure.allotted or asked.maximum,
+            used=measure.used,
+            forecast=measure.peak,
+            stolen=round(self._stolen(measure), 3),
+            starved=measure.starved,
+        )
