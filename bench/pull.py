@@ -7,6 +7,7 @@ command, daemon and kernel for both, and the most disk that was taken beyond wha
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import random
@@ -17,14 +18,15 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
 from bench.account import Account
+from bench.table import draw
 
-FILES, LAYERS, ROUNDS = 30_000, 5, 2
+FILES, LAYERS, ROUNDS = 30_000, 5, 3
 BIN = Path(sys.executable).parent
 NAME = "bench/large:1"
 Row = tuple[float, float, float, float]
@@ -156,13 +158,14 @@ def measure(command: list[str], reference: str, disk_of: Path, account: Account)
     return pulled, first, cpu, max(peak[0] - taken(disk_of), 0) / 1e6
 
 
-def main() -> None:
+def main(rounds: int = ROUNDS) -> None:
     """Make the image, measure, print a table."""
     contestants: dict[str, Callable[[Path], AbstractContextManager[list[str]]]] = {
-        "docker": docker,
         "trivet, overlay": lambda place: trivet(place, "overlay"),
         "trivet, erofs": lambda place: trivet(place, "erofs"),
     }
+    if shutil.which("dockerd"):
+        contestants["docker"] = docker
     found: dict[str, list[Row]] = {name: [] for name in contestants}
     with ExitStack() as undo:
         place = Path(undo.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp")))
@@ -173,14 +176,16 @@ def main() -> None:
         assert registry.stdout is not None
         reference = f"{registry.stdout.readline().decode().split()[-1]}/{NAME}"
         size = publish(place, reference)
-        print(f"{size / 1e6:.0f} MB in {FILES} files and {LAYERS} layers, {os.getloadavg()[0]:.1f} load")
-        for number in range(ROUNDS):
-            for name, start in contestants.items():
+        print(f"Pull: {size / 1e6:.0f} MB in {FILES} files and {LAYERS} layers", flush=True)
+        for number in range(rounds):
+            order = list(contestants)
+            for name in order[number % len(order) :] + order[: number % len(order)]:
                 home = place / f"{name.replace(', ', '-')}-{number}"
-                with disk(home) as store, accounting() as account, start(store) as command:
+                with disk(home) as store, accounting() as account, contestants[name](store) as command:
                     found[name].append(measure(command, reference, store, account))
-                print(name, *(f"{value:.2f}" for value in found[name][-1]), flush=True)
-    report(found)
+                figures = " ".join(f"{value:.2f}" for value in found[name][-1])
+                print(f"{name}: {figures}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+    print(report(found))
 
 
 def publish(place: Path, reference: str) -> int:
@@ -202,15 +207,26 @@ def publish(place: Path, reference: str) -> int:
     return size
 
 
-def report(found: dict[str, list[Row]]) -> None:
-    """Print medians, and how many times faster than docker."""
-    base = [median(column) for column in zip(*found["docker"], strict=True)]
-    print(f"\n{'':18}{'pulled':>12}{'first program':>16}{'CPU':>14}{'disk beyond':>14}")
-    for name, rows in found.items():
-        pulled, first, cpu, beyond = (median(column) for column in zip(*rows, strict=True))
-        times = ((pulled, base[0]), (first, base[1]), (cpu, base[2]))
-        print(f"{name:18}", *(f"{own:8.2f} s ×{other / own:3.1f}" for own, other in times), f"{beyond:8.0f} MB")
+def report(found: dict[str, list[Row]]) -> str:
+    """Lay out medians with the worst of twenty, and how many times less than docker's they are."""
+    base = [median(column) for column in zip(*found["docker"], strict=True)] if "docker" in found else []
+    rows = []
+    for name, measured in found.items():
+        cells = [name]
+        for number, column in enumerate(zip(*measured, strict=True)):
+            unit = "MB" if number == 3 else "s"
+            times = f" ×{base[number] / median(column):.1f}" if base and number < 3 else ""
+            cells.append(f"{median(column):.1f} ({_worst(column):.1f}) {unit}{times}")
+        rows.append(cells)
+    head = ["median (95 %), times less than docker", "pulled", "first program has run", "CPU", "disk beyond"]
+    return draw(head, rows, width=120, right=True)
+
+
+def _worst(column: Sequence[float]) -> float:
+    return sorted(column)[max(-(-len(column) * 95 // 100) - 1, 0)]
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(prog="bench.pull")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    main(parser.parse_args().rounds)

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import trivet
-from bench import crowd, harness, namespace, report
+from bench import crowd, harness, namespace, pull, report
 from bench.contestant import Contestant
 from bench.peers.docker import DockerApi, DockerCommand
 from bench.peers.oci import Runtime
@@ -26,7 +26,7 @@ from bench.peers.trivet import BIN, TrivetApi, TrivetCommand
 from bench.peers.trivet_container import TrivetContainer
 
 LOCK = Path("/run/trivet-bench.lock")
-MEASURES = ("run", "exec", "stop", "memory", "bridge", "crowd")
+MEASURES = ("run", "exec", "stop", "memory", "bridge", "crowd", "pull")
 
 
 def peers() -> list[Peer]:
@@ -93,6 +93,8 @@ def compare(arguments: argparse.Namespace, tell: harness.Tell) -> int:
     tell("")
     results = [one.result for one in contestants]
     print(report.text(results))
+    if "pull" in arguments.measures and not arguments.quick:
+        pull.main(min(arguments.rounds, pull.ROUNDS))
     print(f"Everything, samples included: {report.write(results, arguments.rounds, before, arguments.output)}")
     return 0 if any(one.present for one in contestants) else 1
 

@@ -75,7 +75,12 @@ def _columns(args: Namespace) -> list[Column[Instance]]:
         Column("STATUS", status),
         Column("PORTS", lambda row: ", ".join(port_text(port) for port in row.ports)),
     ]
-    return [*columns, Column("SIZE", lambda row: human_size(row.size))] if args.size else columns
+    return [*columns, Column("SIZE", _size)] if args.size else columns
+
+
+def _size(row: Instance) -> str:
+    limit = row.request.storage_size
+    return f"{human_size(row.size)} of {human_size(limit)}" if limit else human_size(row.size)
 
 
 def level(row: Instance) -> str:

@@ -83,6 +83,14 @@ def tmpfs(text: str) -> MountRequest:
     return _checked(MountRequest(kind="tmpfs", target=target, **fields), text)
 
 
+def storage(text: str) -> int:
+    """Read `--storage-opt size=SIZE`."""
+    key, _, rest = text.partition("=")
+    if key != "size":
+        raise ArgumentTypeError(f"{text!r}: unknown option {key!r}; known is size=")
+    return size(rest)
+
+
 def _options(words: list[str], text: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for word in words:

@@ -10,7 +10,7 @@ from trivet.cli.command import Option, flag, option, under
 from trivet.cli.device import device
 from trivet.cli.endpoint import network
 from trivet.cli.link import link
-from trivet.cli.mount import mount, tmpfs, volume
+from trivet.cli.mount import mount, storage, tmpfs, volume
 from trivet.cli.port import publish
 from trivet.cli.terminal import DETACH_KEYS, keys
 
@@ -137,6 +137,13 @@ SHARED = (
         repeated("--mount", metavar="SPEC", type=mount, help="type=bind|volume|tmpfs,source=..,target=..[,readonly]"),
         repeated("--tmpfs", metavar="DST[:size=N]", type=tmpfs, help="mount memory at a directory"),
         option("--shm-size", metavar="SIZE", type=value.size, default=64 << 20, help="size of /dev/shm (default: 64m)"),
+        option(
+            "--storage-opt",
+            metavar="size=SIZE",
+            type=storage,
+            default=0,
+            help="what the writable layer may take, 16m at least (default: no limit; of a machine 10g)",
+        ),
     ),
     *under(
         "network",

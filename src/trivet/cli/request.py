@@ -62,6 +62,7 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         cpuset=args.cpuset_cpus,
         pids_limit=args.pids_limit,
         shm_size=args.shm_size,
+        storage_size=args.storage_opt,
         rlimits=[ulimit(text) for text in args.ulimit],
         sysctls=dict(args.sysctl),
         read_only=args.read_only,

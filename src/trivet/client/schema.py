@@ -141,6 +141,7 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     cpuset: str = ""
     pids_limit: int = 0
     shm_size: int = 64 << 20
+    storage_size: int = 0  # bytes of the writable layer at most; 0: no limit, of a machine 10 GiB
     rlimits: list[RlimitRequest] = []
     sysctls: dict[str, str] = {}
     read_only: bool = False

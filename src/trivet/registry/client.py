@@ -22,7 +22,6 @@ from trivet.registry.transport import Transport
 from trivet.store.content import Ingest
 
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))
-CHUNK = 1 << 20
 MOST_PAGES = 100
 _NEXT = re.compile(r"<[^>]*\?([^>\s]+)>\s*;\s*rel=\"?next")  # of the address only the query: the host stays the same
 RESUMES = 5  # times a blob may break off without a byte of progress
@@ -133,7 +132,7 @@ class RegistryClient:
             await expect(answer, self.domain, repository, f"blob {descriptor.digest} in {repository}")
             if ingest.size and not _continues(answer, ingest.size):
                 await asyncio.to_thread(ingest.restart)
-            async for piece in answer.content.iter_chunked(CHUNK):
+            async for piece in answer.content.iter_any():  # all that came while the last piece was written
                 await asyncio.to_thread(ingest.write, piece)
                 count(ingest.size)
         if ingest.size < descriptor.size:

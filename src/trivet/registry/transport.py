@@ -30,6 +30,7 @@ SILENCE = 15.0  # seconds without a byte
 ATTEMPTS = 4
 PATIENCE = 30.0  # longest Retry-After we wait for
 REDIRECTS = 5
+BUFFER = 1 << 20  # bytes of an answer that wait for whoever takes them; twice that at most
 HOSTS = {"docker.io": "registry-1.docker.io"}
 _BUSY = frozenset({429, 502, 503, 504})
 _REDIRECT = frozenset({301, 302, 303, 307, 308})
@@ -71,7 +72,11 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, connect=CONNECT, sock_read=SILENCE)
         connector = aiohttp.TCPConnector(resolver=self._guard)
         self._session = aiohttp.ClientSession(
-            connector=connector, timeout=timeout, auto_decompress=False, headers={"User-Agent": "trivet"}
+            connector=connector,
+            timeout=timeout,
+            auto_decompress=False,
+            headers={"User-Agent": "trivet"},
+            read_bufsize=BUFFER,
         )
         return self
 

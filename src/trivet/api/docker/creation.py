@@ -101,6 +101,7 @@ class HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
     ulimits: list[Ulimit] = []
     sysctls: dict[str, str] = {}
     shm_size: int = 0
+    storage_opt: dict[str, str] | None = None
     dns: list[str] = []
     dns_search: list[str] = []
     dns_options: list[str] = []
@@ -196,6 +197,7 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         cpuset=host.cpuset_cpus,
         pids_limit=host.pids_limit or 0,
         shm_size=host.shm_size or 64 << 20,
+        storage_size=_storage(host.storage_opt or {}),
         rlimits=[RlimitRequest(limit.name, limit.soft, limit.hard) for limit in host.ulimits or ()],
         sysctls=host.sysctls or {},
         read_only=host.readonly_rootfs,
@@ -257,6 +259,13 @@ def _mode(kind: str, text: str, words: tuple[str, ...], *, joined: bool = True) 
     if text and text not in words and not (joined and other and other != text):
         raise InvalidArgument(f"invalid {kind} mode: {text}")
     return text
+
+
+def _storage(options: dict[str, str]) -> int:
+    """Read the size of the writable layer, in bytes."""
+    if unknown := set(options) - {"size"}:
+        raise InvalidArgument(f"unknown storage option {sorted(unknown)[0]}", hint="known is size")
+    return mount.size(options["size"]) if options else 0
 
 
 def _level(runtime: str, labels: dict[str, str]) -> LevelName:

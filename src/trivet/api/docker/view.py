@@ -203,6 +203,7 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         "UTSMode": request.uts,
         "UsernsMode": request.userns,
         "ShmSize": request.shm_size,
+        "StorageOpt": {"size": str(request.storage_size)} if request.storage_size else None,
         "Sysctls": request.sysctls or None,
         "Runtime": "runc" if instance.isolation == "container" else instance.isolation,
         "Isolation": "",

@@ -87,7 +87,7 @@ def _make(
     snapshotter = context.snapshotters[ability.root]
     undo.push_async_callback(asyncio.to_thread, shutil.rmtree, place.state, True)
     place.files.mkdir(parents=True, mode=0o700)
-    root = snapshotter.create(key, image)
+    root = snapshotter.create(key, image, request.storage_size)
     undo.push_async_callback(asyncio.to_thread, snapshotter.remove, key)
     mounts = resolve(request.mounts, sorted(settings.volumes or {}), context.volumes)
     undo.push_async_callback(asyncio.to_thread, _drop_volumes, context, mounts)

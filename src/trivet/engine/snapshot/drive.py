@@ -11,14 +11,14 @@ all of them, stacked by overlayfs in a mount namespace of its own: on the host n
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from trivet.base.error import AlreadyExists, Internal, Unsupported
+from trivet.base.error import AlreadyExists
+from trivet.engine.snapshot import limit
+from trivet.engine.snapshot.ext4 import fail, find, make_drive, run
 from trivet.engine.snapshot.making import Making, disk_usage
 from trivet.engine.snapshot.overlay import OverlaySnapshotter
 from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
@@ -26,32 +26,13 @@ from trivet.isolation.plan import Root
 from trivet.launch import spawn
 from trivet.launch.operation import Exec, Mount, Operation, Propagation, Unshare
 from trivet.oci.layer import chain_ids
-from trivet.store.content import StoreFull, explaining_full
+from trivet.store.content import explaining_full
 
 CLONE_NEWNS = 0x20000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 MOUNT_ATTR_RDONLY = 0x1
 
 PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
-PACKAGES = {"mkfs.erofs": "erofs-utils", "mke2fs": "e2fsprogs"}
-
-
-class ProgramMissing(Unsupported):
-    """A system program that drives are made with."""
-
-    def __init__(self, program: str) -> None:
-        super().__init__(
-            f"cannot make drives for virtual machines: {program} is not installed",
-            hint=f"apt-get install {PACKAGES[program]}",
-        )
-
-
-class DriveFailed(Internal):
-    """A drive that could not be made."""
-
-    def __init__(self, what: str, output: bytes) -> None:
-        reason = output.decode(errors="replace").strip().splitlines()
-        super().__init__(f"cannot make {what}: {reason[-1] if reason else 'the program said nothing'}")
 
 
 class DriveSnapshotter:
@@ -83,14 +64,15 @@ class DriveSnapshotter:
                     report("drive", "making the drive", 0, 0)
                     self._make_image(image, target)
 
-    def create(self, instance: str, image: Layered) -> Root:
+    def create(self, instance: str, image: Layered, size: int = 0) -> Root:
         """Make an instance's sparse ext4 file."""
+        limit.check(size)
         while True:
             self.prepare(image)
             with self._lock:
                 # Somebody may have pruned since `prepare`; once the instance names its image nobody can.
                 if self._image(image).exists():
-                    self._make_instance(instance, image)
+                    self._make_instance(instance, image, size)
                     return self.root(instance, image)
 
     def root(self, instance: str, image: Layered) -> Root:
@@ -150,29 +132,22 @@ class DriveSnapshotter:
             file.rename(target)
 
     def _pack(self, image: Layered, view: Path, file: Path) -> None:
-        program = _find("mkfs.erofs")
+        program = find("mkfs.erofs")
         view.mkdir()
         done = spawn.run(make_image(program, self._overlay.view(image), view, file))
         if done.code:
-            self._fail(f"drive {file.name[:12]}", file, done.error_output + done.output)
+            fail(f"drive {file.name[:12]}", file, done.error_output + done.output)
 
-    def _make_instance(self, instance: str, image: Layered) -> None:
+    def _make_instance(self, instance: str, image: Layered, size: int) -> None:
         home = self._instances / instance
         if home.exists():
             raise AlreadyExists(f"instance {instance} already has a drive")
         with explaining_full(home), self._making.draft() as draft:
             file = draft / "root.ext4"
-            made = subprocess.run(make_drive(_find("mke2fs"), file, self._size), capture_output=True, check=False)
-            if made.returncode:
-                self._fail(f"the drive of instance {instance[:12]}", file, made.stderr)
+            run(make_drive(file, size or self._size), f"the drive of instance {instance[:12]}", file)
             file.chmod(0o600)
             (draft / "image").write_text(self._image(image).name)
             draft.rename(home)
-
-    def _fail(self, what: str, file: Path, output: bytes) -> None:
-        if b"No space left" in output or shutil.disk_usage(self._directory).free < 1 << 20:
-            raise StoreFull(file, OSError(28, "No space left on device"))
-        raise DriveFailed(what, output)
 
 
 def make_image(program: str, layers: Iterable[str], view: Path, file: Path) -> list[Operation]:
@@ -190,16 +165,3 @@ def make_image(program: str, layers: Iterable[str], view: Path, file: Path) -> l
         ),
         Exec((program, "--quiet", "--preserve-mtime", str(file), str(view)), (PATH,)),
     ]
-
-
-def make_drive(program: str, file: Path, size: int) -> list[str]:
-    """Compose the command that makes an empty ext4 file system in a sparse file."""
-    lazy = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
-    return [program, "-q", "-F", "-t", "ext4", "-m", "0", "-E", lazy, str(file), f"{size >> 10}k"]
-
-
-def _find(program: str) -> str:
-    found = shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin")
-    if found is None:
-        raise ProgramMissing(program)
-    return found

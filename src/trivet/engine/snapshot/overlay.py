@@ -4,7 +4,8 @@ DIRECTORY/
 ├── layer/<chain id>/              one layer, unpacked or packed (layer.py)
 ├── stack/<chain id>/              packed layers as one file system, by the topmost of them (stack.py)
 ├── layer/empty/fs                 the lower directory of an image without layers
-├── instance/<id>/{upper,work}     what an instance wrote; without `work`, a copy of everything it has
+├── instance/<id>/{upper,work}     what an instance wrote; without `work`, a copy of everything it has. With a limit
+│                                  these two are in `rw` (limit.py)
 │                 layers           what it needs: `layer/<chain id>` and `stack/<chain id>`, a line each
 └── making/<random>                being unpacked or deleted; whatever is found here at start-up is rubbish
 """
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import Literal
 
 from trivet.base.error import AlreadyExists
+from trivet.engine.snapshot import limit
 from trivet.engine.snapshot.extract import extract
 from trivet.engine.snapshot.layer import Kind, Layers, make_root
+from trivet.engine.snapshot.limit import NotLimited
 from trivet.engine.snapshot.making import Making, disk_usage
 from trivet.engine.snapshot.pack import Packer
 from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
@@ -79,14 +82,20 @@ class OverlaySnapshotter:
         """Mount what a start of the host unmounted."""
         self.layers.show_all()
         self.stacks.show_all()
+        for instance in self.instances():
+            with suppress(NotLimited):  # whoever needs it is told
+                self._writable(instance)
 
     def hide_all(self) -> None:
         """Unmount everything. Who uses it keeps it."""
+        for instance in self.instances():
+            limit.hide(self._instances / instance)
         self.stacks.hide_all()
         self.layers.hide_all()
 
-    def create(self, instance: str, image: Layered) -> Root:
+    def create(self, instance: str, image: Layered, size: int = 0) -> Root:
         """Make an instance's upper and work directories over an image."""
+        limit.check(size)
         while True:
             with suppress(FileNotFoundError):  # pruned while it was looked at
                 self.prepare(image)
@@ -94,12 +103,17 @@ class OverlaySnapshotter:
             with self._lock:
                 # Somebody may have pruned since `prepare`; once the instance names its layers nobody can.
                 if all(Path(lower).is_dir() for lower in lowers):
-                    self._make_instance(instance, lowers, _chains(image))
-                    return self.root(instance, image)
+                    self._make_instance(instance, lowers, _chains(image), size)
+                    break
+        try:
+            return self.root(instance, image)
+        except NotLimited:
+            self.remove(instance)
+            raise
 
     def root(self, instance: str, image: Layered) -> Root:
         """Find an instance's root again."""
-        upper, work = (self._home(instance) / name for name in ("upper", "work"))
+        upper, work = (self._writable(instance) / name for name in ("upper", "work"))
         copied = not work.exists()
         return Root(
             form=self.form,
@@ -135,10 +149,11 @@ class OverlaySnapshotter:
 
     def usage(self, instance: str) -> int:
         """Measure the writable layer, in bytes on disk."""
-        return disk_usage(self._home(instance) / "upper")
+        return disk_usage(self._writable(instance) / "upper")
 
     def remove(self, instance: str) -> None:
         """Delete the writable layer: out of sight at once, from the disk after that."""
+        limit.hide(self._instances / instance)
         self._making.discard(self._instances / instance)
 
     def instances(self) -> set[str]:
@@ -204,6 +219,10 @@ class OverlaySnapshotter:
             raise SnapshotNotFound(instance)
         return home
 
+    def _writable(self, instance: str) -> Path:
+        home = self._home(instance)
+        return limit.show(home) if limit.is_limited(home) else home
+
     def _merge(self, directories: list[Path], target: Path, *, faithful: bool = False) -> None:
         with self._making.draft() as draft, explaining_full(target):
             with (draft / "tar").open("w+b") as file:
@@ -215,7 +234,7 @@ class OverlaySnapshotter:
                 extract(file, draft / "fs", whiteouts=False)
             (draft / "fs").rename(target)
 
-    def _make_instance(self, instance: str, lowers: tuple[str, ...], chains: list[str]) -> None:
+    def _make_instance(self, instance: str, lowers: tuple[str, ...], chains: list[str], size: int) -> None:
         home = self._instances / instance
         if home.exists():
             raise AlreadyExists(f"instance {instance} already has a writable layer")
@@ -226,6 +245,8 @@ class OverlaySnapshotter:
                 make_root(draft / "upper", like=Path(lowers[0]))
                 (draft / "work").mkdir(mode=0o700)
             (draft / "layers").write_text("".join(f"{name}\n" for name in sorted(self._needs(chains))))
+            if size:
+                limit.make(draft, [name for name in ("upper", "work") if (draft / name).exists()], size)
             draft.rename(home)
 
 

@@ -53,10 +53,10 @@ class Snapshotter(Protocol):
         way nothing half-made is left.
         """
 
-    def create(self, instance: str, image: Layered) -> Root:
-        """Make an instance's writable layer over an image, preparing the image first.
+    def create(self, instance: str, image: Layered, size: int = 0) -> Root:
+        """Make an instance's writable layer over an image, preparing the image first; of `size` bytes, if told.
 
-        Raises `AlreadyExists` if the instance has one.
+        Raises `AlreadyExists` if the instance has one, `InvalidArgument` for too small a size.
         """
 
     def root(self, instance: str, image: Layered) -> Root:
