@@ -65,11 +65,11 @@ class DiskSnapshotter:
         """Tell where an instance's disks are."""
         return self._instances / instance
 
-    def prepare(self, image: Layered, report: Report = silent, *, part: bool = False) -> None:
+    def prepare(self, image: Layered, report: Report = silent) -> None:
         """Raise `NeedsDisk`."""
         raise NeedsDisk
 
-    def create(self, instance: str, image: Layered) -> Root:
+    def create(self, instance: str, image: Layered, size: int = 0) -> Root:
         """Raise `NeedsDisk`."""
         raise NeedsDisk
 
