@@ -206,7 +206,13 @@ SHARED = (
             "--pull", choices=("missing", "always", "never"), default="missing", help="when to fetch (default: missing)"
         ),
         option("--platform", metavar="OS/ARCH", default="", help="platform to choose from an index"),
-        repeated("--log-opt", metavar="KEY=VALUE", type=value.pair, help="max-size=SIZE or max-file=N"),
+        option(
+            "--log-driver",
+            metavar="DRIVER",
+            default="json-file",
+            help="json-file and local keep the log; journald, syslog and fluentd are sent it, too; none keeps nothing",
+        ),
+        repeated("--log-opt", metavar="KEY=VALUE", type=value.pair, help="max-size=SIZE, max-file=N; see docs/log.md"),
         flag("-q", "--quiet", help="no progress of a pull"),
         flag("--dry-run", help="print the plan and the operations, do nothing"),
         flag("--json", help="print JSON where something is printed"),

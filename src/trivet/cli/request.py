@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from trivet.base.error import InvalidArgument
 from trivet.cli import endpoint, terminal, value
 from trivet.cli.command import Misuse
-from trivet.client.schema import InstanceRequest, LevelName, RestartPolicy, RlimitRequest
+from trivet.client.schema import InstanceRequest, LevelName, LogRequest, RestartPolicy, RlimitRequest
 from trivet.client.schema_health import HealthCheck
 
 _RESTART = re.compile(r"(no|always|unless-stopped|on-failure)(?::(\d+))?")
@@ -28,7 +28,6 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
     """Translate the options of `run` and `create`. Raises `Misuse` and `UnreadableFile`."""
     rows, columns = terminal.size() if args.tty else (0, 0)
     seccomp, no_new_privileges = security(args.security_opt)
-    log_size, log_files = _log(args.log_opt)
     return InstanceRequest(
         image=args.image,
         isolation=level(args, environ),
@@ -86,8 +85,7 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         auto_remove=getattr(args, "rm", False),
         pull=PULLS[args.pull],
         platform=args.platform,
-        log_size=log_size,
-        log_files=log_files,
+        **_log(args),
     )
 
 
@@ -196,17 +194,23 @@ def security(options: list[str]) -> tuple[str, bool]:
     return seccomp, no_new_privileges
 
 
-def _log(options: list[tuple[str, str]]) -> tuple[int, int]:
-    defaults = InstanceRequest(image="")
-    log_size, log_files = defaults.log_size, defaults.log_files
-    for key, text in options:
-        if key == "max-size":
-            log_size = value.size(text)
-        elif key == "max-file":
-            log_files = max(value.natural(text) - 1, 0)
-        else:
-            raise Misuse(f"--log-opt: unknown key {key!r}; known are max-size and max-file")
-    return log_size, log_files
+def _log(args: Namespace) -> dict[str, Any]:
+    try:
+        return log_of(args.log_driver, dict(args.log_opt))
+    except ArgumentTypeError as error:
+        raise Misuse(f"--log-opt: {error}") from error
+
+
+def log_of(driver: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """Choose driver and bounds of a log; the engine checks what only the driver knows. Raises ArgumentTypeError."""
+    found: dict[str, Any] = {"log": LogRequest(driver=driver, options=dict(options))}
+    for key, text in options.items():
+        match key.removeprefix("cache-"):
+            case "max-size":
+                found["log_size"] = value.size(text)
+            case "max-file":
+                found["log_files"] = max(value.natural(text) - 1, 0)
+    return found
 
 
 def _capability(text: str) -> str:

@@ -99,6 +99,14 @@ class LinkRequest(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
 
 
+class LogRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`--log-driver` and `--log-opt`: json-file and local keep the log here, journald, syslog and fluentd are sent it
+    besides, none keeps nothing."""
+
+    driver: str = "json-file"
+    options: dict[str, str] = {}
+
+
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """`--restart`: no, always, unless-stopped, on-failure[:retries]."""
 
@@ -165,6 +173,7 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     auto_remove: bool = False
     pull: Literal["missing", "always", "never"] = "missing"
     platform: str = ""
+    log: LogRequest = LogRequest()
     log_size: int = 64 << 20
     log_files: int = 1
     machine: MachineRequest | None = None  # one with an operating system of its own; `image` is what its disk begins as

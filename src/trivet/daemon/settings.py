@@ -43,6 +43,7 @@ FIELDS = (
     ("store-key", "TRIVET_STORE_KEY", "", "its key"),
     ("store-ttl", "TRIVET_STORE_TTL", "30", "seconds until the others forget this host's instances when it is silent"),
     ("advertise-addr", "TRIVET_ADVERTISE_ADDR", "", "address at which other hosts of the fleet reach this one"),
+    ("journal", "TRIVET_JOURNAL", "/run/systemd/journal/socket", "where journald listens, for --log-driver journald"),
     ("log-level", "TRIVET_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
 
@@ -58,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str
     snapshotter: Kind = Kind.OVERLAY
     policy: Path = POLICY
+    journal: str = "/run/systemd/journal/socket"
     uninstall: bool = False
     store: Etcd | None = None
     store_ttl: int = 30
@@ -102,6 +104,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         docker_listen=docker_listen,
         log_level=values.log_level,
         policy=Path(values.policy).absolute(),
+        journal=values.journal,
         snapshotter=Kind(values.snapshotter),
         uninstall=values.uninstall,
         store=_store(parser, values),

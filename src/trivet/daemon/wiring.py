@@ -29,6 +29,7 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.owner import Owners
 from trivet.engine.instance.reconcile import reconcile, restart
+from trivet.engine.instance.shipping import Shipping
 from trivet.engine.instance.steward import steward
 from trivet.engine.network.fleet import Fleet
 from trivet.engine.network.model import DEFAULT_ENGINE
@@ -89,6 +90,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     if fleet:
         await asyncio.to_thread(fleet.look)
     await asyncio.to_thread(context.networks.restore, list(context.watches))
+    await asyncio.to_thread(context.shipping.announce)
     if fleet:
         fleet.start()
     context.gates.append(broker)
@@ -104,6 +106,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
         for watch in context.watches.values():
             watch.close()
         context.networks.nameserver.leave()
+        context.shipping.leave()
         for left in (*tasks, *context.tasks):
             left.cancel()
         await asyncio.gather(*tasks, *context.tasks, return_exceptions=True)
@@ -139,6 +142,7 @@ def _context(settings: Settings, records: Records) -> Context:
         snapshots=Snapshots(volumes, content, records, images.leases),
         cache=Cache(records, content.exists, Kept(settings.root / "build" / "cache")),
         events=Events(),
+        shipping=Shipping(settings.run_dir, settings.journal, table.all),
     )
     images.users = context.users_of_image
     images.holders.append(context.snapshots.roots)
@@ -153,6 +157,7 @@ def uninstall(settings: Settings) -> None:
         if context.driver(record).status(record.plan).word in ("running", "paused"):
             raise Conflict(f"cannot uninstall: instance {record.name} is running", hint="trivet stop it first")
         context.driver(record).release(record.plan)
+    context.shipping.stop()
     context.networks.remove_all()
     context.overlay.hide_all()
     Group(detect(), context.cgroup).remove()

@@ -35,7 +35,7 @@ async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
     _check_others(engine, wish.host_config)
     more = [each for text in wish.host_config.volumes_from or () for each in await _volumes_of(engine, text)]
     made = await engine.instances.create(creation.request(wish, wanted, request.query.get("platform", ""), more))
-    return answer({"Id": made.id, "Warnings": [*made.warnings, *creation.warnings(wish)]}, 201)
+    return answer({"Id": made.id, "Warnings": made.warnings}, 201)
 
 
 def _check_name(engine: Engine, wanted: str) -> None:

@@ -12,12 +12,14 @@ from trivet.client.schema import (
     DeviceRequest,
     InstanceRequest,
     LevelName,
+    LogRequest,
     MountRequest,
     PortRequest,
     RestartPolicy,
     RlimitRequest,
 )
 from trivet.oci.config import Healthcheck
+from trivet.shipper import option
 
 LABEL = "trivet.isolation"
 RUNTIMES: dict[str, LevelName] = {
@@ -29,7 +31,6 @@ RUNTIMES: dict[str, LevelName] = {
     "vm": "vm",
 }
 _Users = Literal["", "private", "host"]
-LOG_DRIVERS = ("", "json-file", "local", "none")
 
 
 class PortBinding(msgspec.Struct, frozen=True, rename="pascal"):
@@ -223,14 +224,6 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
     )
 
 
-def warnings(wish: Creation) -> list[str]:
-    """Tell what was accepted and has no effect."""
-    found = []
-    if wish.host_config.log_config.type == "none":
-        found.append("Logging cannot be switched off. The log is kept, rotated.")
-    return found
-
-
 def policy(wish: Policy) -> RestartPolicy:
     """Translate a restart policy. Raises `InvalidArgument`."""
     name = wish.name or "no"
@@ -321,27 +314,25 @@ def _port(key: str) -> tuple[int, str]:
 def _security(options: list[str]) -> dict[str, Any]:
     """Docker's default is that privileges can be gained (sudo works)."""
     found: dict[str, Any] = {"no_new_privileges": False, "seccomp": "default"}
-    for option in options:
-        key, _, value = option.replace("=", ":", 1).partition(":")
+    for text in options:
+        key, _, value = text.replace("=", ":", 1).partition(":")
         if key == "no-new-privileges":
             found["no_new_privileges"] = value in ("", "true")
         elif key == "seccomp" and value in ("unconfined", "builtin", "default"):
             found["seccomp"] = "unconfined" if value == "unconfined" else "default"
         elif key not in ("apparmor", "label", "systempaths"):
-            raise InvalidArgument(f"invalid --security-opt: {option[:80]!r}")
+            raise InvalidArgument(f"invalid --security-opt: {text[:80]!r}")
     return found
 
 
 def _log(config: LogConfig) -> dict[str, Any]:
-    if config.type not in LOG_DRIVERS:
-        raise InvalidArgument(f"logger: no log driver named '{config.type}' is registered")
-    options = config.config or {}
-    unknown = set(options) - {"max-size", "max-file", "mode", "compress", "labels", "env", "tag", "max-buffer-size"}
-    if unknown:
-        raise InvalidArgument(f"unknown log opt '{min(unknown)}' for {config.type or 'json-file'} log driver")
-    found: dict[str, Any] = {}
-    if "max-size" in options:
-        found["log_size"] = mount.size(options["max-size"])
-    if "max-file" in options:
-        found["log_files"] = max(int(options["max-file"]) - 1 if options["max-file"].isdigit() else 0, 1)
+    """Translate a log driver; what bounds the log kept here is spelled differently for those that send it away."""
+    driver, options = config.type or "json-file", config.config or {}
+    option.check(driver, options)
+    found: dict[str, Any] = {"log": LogRequest(driver=driver, options=options)}
+    bound = "cache-max-" if driver in option.SHIPPED else "max-"
+    if size := options.get(f"{bound}size"):
+        found["log_size"] = mount.size(size)
+    if count := options.get(f"{bound}file"):
+        found["log_files"] = max(int(count) - 1 if count.isdigit() else 0, 1)
     return found

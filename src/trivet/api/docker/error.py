@@ -13,6 +13,7 @@ from trivet.base.error import AlreadyExists, Kind, NotFound, TrivetError, Unavai
 from trivet.engine.image.model import ImageInUse, ImageNotFound
 from trivet.engine.instance.copy import PathMissing
 from trivet.engine.instance.link import LinkedNotRunning
+from trivet.engine.instance.log import NoLog
 from trivet.engine.instance.plan import NoCommand
 from trivet.engine.instance.session import NoSuchSession
 from trivet.engine.instance.shared import NotRunning, NotShareable
@@ -132,6 +133,7 @@ WORDS = (
     _row(
         LinkedNotRunning, lambda error: "Cannot link to a non running container: /{1} AS /{0}/{2}".format(*error.words)
     ),
+    _row(NoLog, lambda error: "configured logging driver does not support reading"),
     _row(VolumeInUse, lambda error: f"remove: {error.message}"),
     _row(NetworkInUse, lambda error: f"error while removing network: {error.message}: it has active endpoints"),
     _row(ImageInUse, lambda error: f"conflict: unable to delete (must be forced) - {error.message}"),

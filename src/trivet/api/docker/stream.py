@@ -71,7 +71,7 @@ async def converse(engine: Engine, entry: Entry, client: Connection, keys: bytes
     """Carry an attached client's conversation to its end."""
     found = entry.instance
     try:
-        if entry.logs:
+        if entry.logs and found.log_path:
             await _replay(engine, client, entry, bare=bare)
         program = entry.program
         if entry.waiting is not None:
@@ -132,9 +132,10 @@ async def logs(engine: Engine, request: web.Request) -> web.StreamResponse:
         stdout=flag(request, "stdout"),
         stderr=flag(request, "stderr"),
     )
+    records = await engine.instances.logs(found.id, wanted)
     response = web.StreamResponse(headers={"Content-Type": content_type(request, found)})
     await response.prepare(request)
-    async for kind, data in await engine.instances.logs(found.id, wanted):
+    async for kind, data in records:
         await response.write(frame(kind, data, terminal=found.request.terminal))
     await response.write_eof()
     return response

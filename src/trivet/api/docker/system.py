@@ -13,6 +13,7 @@ from trivet.api.docker import container, image, version, view, volume
 from trivet.api.docker.route import Route, answer, body
 from trivet.client.schema import Info, LevelInfo, LoginRequest
 from trivet.engine.engine import VERSION, Engine
+from trivet.shipper.option import DRIVERS
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -80,7 +81,7 @@ def _info(found: Info) -> dict[str, Any]:
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": None,
-            "Log": ["json-file", "local", "none"],
+            "Log": sorted(DRIVERS),
         },
         **dict.fromkeys(limits, True),
         "KernelMemoryTCP": False,

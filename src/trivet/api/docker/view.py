@@ -174,7 +174,7 @@ def _host_config(instance: Instance) -> dict[str, Any]:
             }
             for each in request.devices
         ],
-        "LogConfig": {"Type": "json-file", "Config": {"max-size": str(request.log_size)}},
+        "LogConfig": {"Type": request.log.driver, "Config": request.log.options},
         "NetworkMode": _mode(instance),
         "PortBindings": named,
         "RestartPolicy": {"Name": request.restart.name, "MaximumRetryCount": request.restart.maximum},

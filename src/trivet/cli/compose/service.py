@@ -19,7 +19,7 @@ from trivet.cli.compose.project import Project
 from trivet.cli.compose.store import network_name, volume_name
 from trivet.cli.device import device
 from trivet.cli.mount import tmpfs
-from trivet.cli.request import PULLS, restart_policy, security
+from trivet.cli.request import PULLS, log_of, restart_policy, security
 from trivet.client.schema import (
     DeviceRequest,
     EndpointRequest,
@@ -84,7 +84,6 @@ def request(name: str, service: Value, project: Project, number: int) -> Instanc
     read = Reader(name, service, project)
     _refuse_unknown(read)
     seccomp, _ = read.get("security_opt", lambda _: security(read.each("security_opt")), ("default", True))
-    log_size, log_files = _log(read)
     shared = str(service.get("network_mode") or "")
     return InstanceRequest(
         image=image_name(name, service, project),
@@ -132,8 +131,7 @@ def request(name: str, service: Value, project: Project, number: int) -> Instanc
         health=_health(read),
         pull=PULLS.get(read.get("pull_policy", str, ""), "missing"),
         platform=read.get("platform", str, ""),
-        log_size=log_size,
-        log_files=log_files,
+        **_log(read),
     )
 
 
@@ -386,11 +384,10 @@ def _health(read: Reader) -> HealthCheck | None:
     )
 
 
-def _log(read: Reader) -> tuple[int, int]:
+def _log(read: Reader) -> dict[str, Any]:
     logging = read.service.get("logging") or {}
-    driver, options = str(logging.get("driver", "json-file")), logging.get("options") or {}
-    if driver not in ("json-file", "local"):
-        raise ComposeError(f"{read.place}.logging.driver", f"{driver!r} is neither json-file nor local")
-    defaults = InstanceRequest(image="")
-    size = read.get("max-size", value.size, defaults.log_size, within=options)
-    return size, max(read.get("max-file", int, defaults.log_files + 1, within=options) - 1, 0)
+    options = {str(key): str(one) for key, one in (logging.get("options") or {}).items() if one is not None}
+    try:
+        return log_of(str(logging.get("driver") or "json-file"), options)
+    except ArgumentTypeError as error:
+        raise ComposeError(f"{read.place}.logging.options", str(error)) from error

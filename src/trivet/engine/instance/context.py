@@ -17,6 +17,7 @@ from trivet.engine.instance.expectation import Expectation
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.owner import Owners
 from trivet.engine.instance.plan import Place
+from trivet.engine.instance.shipping import Shipping
 from trivet.engine.instance.watch import Watch
 from trivet.engine.network.network import Networks
 from trivet.engine.operation import Locks
@@ -76,6 +77,7 @@ class Context:
     snapshots: Snapshots
     cache: BuildCache
     events: Events
+    shipping: Shipping
     locks: Locks = field(default_factory=Locks)
     watches: dict[str, Watch] = field(default_factory=dict)
     started: asyncio.Queue[tuple[str, Watch]] = field(default_factory=asyncio.Queue)

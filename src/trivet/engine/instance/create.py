@@ -28,6 +28,7 @@ from trivet.engine.instance.plan import make_plan
 from trivet.engine.machine import create as machine
 from trivet.isolation.driver import Ability, Driver
 from trivet.oci.config import Config
+from trivet.shipper import option
 
 Fill = Callable[[InstanceRecord], None]
 
@@ -51,6 +52,7 @@ async def create(
     Raises what its parts raise, and leaves nothing then.
     """
     name = check_name("instance", request.name) if request.name else new_name()
+    option.check(request.log.driver, request.log.options)
     driver = context.machine if request.machine else context.drivers[request.isolation]
     async with AsyncExitStack() as held, AsyncExitStack() as undo:
         record, warnings = await in_thread(_make, context, request, name, driver, undo, held)

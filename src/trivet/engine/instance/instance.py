@@ -45,6 +45,7 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.expectation import Expectation, disappoint
 from trivet.engine.instance.model import InstanceRecord, view
 from trivet.engine.instance.session import Sessions
+from trivet.engine.instance.shipping import ships
 from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.stream import Attach, Stream
 from trivet.engine.machine import image as machine_image
@@ -270,6 +271,8 @@ class Instances:
         record = record.change(name=check_name("instance", name))
         self.context.table.put(record.id, record, name=name)
         await asyncio.to_thread(self.context.networks.rename, record.id, name)
+        if ships(record):
+            await asyncio.to_thread(self.context.shipping.announce)
         self.context.emit("rename", record)
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
@@ -289,7 +292,8 @@ class Instances:
         return await execution.execute(self.context, self.key(ref), request)
 
     async def logs(self, ref: str, wanted: log.Wanted) -> AsyncIterator[tuple[Type, bytes]]:
-        """Read an instance's log."""
+        """Read an instance's log. Raises `NoLog`."""
+        log.check(self.context, self.key(ref))
         return log.follow(self.context, self.key(ref), wanted)
 
     def stats(self, ref: str, *, stream: bool) -> AsyncIterator[StatsSample]:

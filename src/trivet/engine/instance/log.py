@@ -11,12 +11,20 @@ from typing import BinaryIO
 import msgspec
 
 from trivet.base.clock import rfc3339
+from trivet.base.error import Unsupported
 from trivet.engine.instance.context import Context
 from trivet.launch.frame import MAXIMUM, Type
 from trivet.launch.log import Record, parse, records, tail
 
 POLL = 0.05  # seconds between looks at a log that grows
 BATCH = 4 << 20  # bytes read between two chances for other tasks
+
+
+class NoLog(Unsupported):
+    """An instance whose output nobody keeps."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"instance {name} keeps no log", hint="it was made with --log-driver none")
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +37,13 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     timestamps: bool = False
     stdout: bool = True
     stderr: bool = True
+
+
+def check(context: Context, key: str) -> None:
+    """Raise `NoLog` where nothing is kept."""
+    record = context.table.find(key)
+    if not record.plan.log.path:
+        raise NoLog(record.name)
 
 
 async def follow(context: Context, key: str, wanted: Wanted) -> AsyncIterator[tuple[Type, bytes]]:

@@ -84,7 +84,7 @@ def make_plan(
         root=msgspec.structs.replace(root, read_only=request.read_only, volatile=request.auto_remove),
         directory=str(place.run),
         cgroup=place.cgroup,
-        log=Log(path=str(place.state / "log"), size=request.log_size, files=request.log_files),
+        log=Log(path=_log_path(request, place), size=request.log_size, files=request.log_files),
         security=security(request),
         hostname=hostname,
         mounts=mounts,
@@ -102,6 +102,10 @@ def make_plan(
         stop_signal=request.stop_signal or image.stop_signal or "TERM",
         hardware=hardware,
     )
+
+
+def _log_path(request: InstanceRequest, place: Place) -> str:
+    return "" if request.log.driver == "none" else str(place.state / "log")
 
 
 def program(request: InstanceRequest, image: Config, hostname: str) -> Program:

@@ -9,6 +9,7 @@ from trivet.engine.checkpoint import model
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import free
 from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.shipping import ships
 from trivet.engine.instance.status import check
 
 
@@ -19,10 +20,13 @@ async def remove(context: Context, key: str, *, volumes: bool = False) -> None:
     """
     record = context.table.find(key)
     check("remove", record.name, record.word)
+    await asyncio.to_thread(context.shipping.farewell, record)
     context.table.update(record.id, record.change(removing=True))
     await asyncio.to_thread(_sweep, context, record)
     context.table.delete(record.id)
     context.freed.discard(record.id)
+    if ships(record):
+        await asyncio.to_thread(context.shipping.announce)
     if volumes:
         others = {volume for each in context.table.all() for volume in each.volumes}
         for volume in set(record.anonymous_volumes) - others:  # what was taken over from it stays

@@ -19,6 +19,7 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.neighbour import describe
+from trivet.engine.instance.shipping import ships
 from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
 from trivet.engine.instance.watch import Watch
@@ -95,6 +96,8 @@ def _set_up(
     context.table.update(record.id, record)
     undo.push_async_callback(asyncio.to_thread, driver.release, plan)
     driver.prepare(plan)
+    if ships(record):
+        context.shipping.announce()
     channels = [begin(plan) if begin else driver.start(plan)]
     try:
         return record, [*channels, driver.attach(plan)] if attached else channels
