@@ -150,7 +150,7 @@ def test_syslog_over_tls(engine: Daemon, name: str, tmp_path: Path) -> None:
         messages.append(rest[: int(length)])
         rest = rest[int(length) :]
     assert [message.rpartition(b" ")[2] for message in messages] == [b"out", b"more"]
-    assert "CERTIFICATE_VERIFY_FAILED" in (engine.run / "ship.log").read_text()
+    await_trouble(engine, f"{name}-x: [SSL: CERTIFICATE_VERIFY_FAILED]")
     syslog.close()
     engine.ok("rm", "-f", name, f"{name}-x")
 
@@ -231,6 +231,14 @@ def test_nothing_is_lost(engine: Daemon, name: str) -> None:
     again.close()
 
 
+def await_trouble(engine: Daemon, words: str) -> None:
+    """Wait until a log couldn't be sent."""
+    deadline = time.monotonic() + 15
+    while f"cannot send the log of {words}" not in (told := (engine.run / "ship.log").read_text()):
+        assert time.monotonic() < deadline, told
+        time.sleep(0.02)
+
+
 def shipper(engine: Daemon) -> int:
     """The pid of the engine's shipper, which there is one of."""
     deadline = time.monotonic() + 15
@@ -274,10 +282,7 @@ def test_more_than_is_kept(engine: Daemon, name: str) -> None:
     options = (f"syslog-address=tcp://127.0.0.1:{place[1]}", "cache-max-size=64k", "cache-max-file=2")
     flood = 'read go </fifo; awk "BEGIN { for (i = 1; i <= 5000; i++) print \\"a line that is not short\\", i }"'
     run(engine, name, f"mkfifo /fifo; echo first; {flood}; echo last", "syslog", *options)
-    deadline = time.monotonic() + 15
-    while f"cannot send the log of {name}" not in (engine.run / "ship.log").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    await_trouble(engine, name)
     engine.ok("exec", name, "sh", "-c", "echo >/fifo")
     engine.ok("wait", name)
     syslog = Receiver(place, socket.SOCK_STREAM)
