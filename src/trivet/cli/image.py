@@ -44,14 +44,17 @@ def images(context: Context, args: Namespace) -> int:
 
 def pull(context: Context, args: Namespace) -> int:
     """Fetch an image."""
-    result = follow(context.client.images.pull(args.reference, platform=args.platform), quiet=args.quiet)
+    result = follow(
+        context.client.images.pull(args.reference, platform=args.platform, all_platforms=args.all_platforms),
+        quiet=args.quiet,
+    )
     result_of(args, result, "name")
     return 0
 
 
 def push(context: Context, args: Namespace) -> int:
     """Send an image."""
-    result = follow(context.client.images.push(args.reference), quiet=args.quiet)
+    result = follow(context.client.images.push(args.reference, all_platforms=args.all_platforms), quiet=args.quiet)
     result_of(args, result, "digest")
     return 0
 
@@ -84,7 +87,10 @@ def import_(context: Context, args: Namespace) -> int:
 
 def save(context: Context, args: Namespace) -> int:
     """Write images to a tar."""
-    with output_(args.output) as output, context.client.images.save(args.images, format=args.format) as response:
+    with (
+        output_(args.output) as output,
+        context.client.images.save(args.images, format=args.format, all_platforms=args.all_platforms) as response,
+    ):
         write_out(response, output, args)
     return 0
 
@@ -149,6 +155,7 @@ COMMANDS = {
         pull,
         (
             option("--platform", metavar="OS/ARCH", default="", help="platform to choose from an index"),
+            flag("--all-platforms", help="get all that the index lists, to push or save it"),
             SILENT,
             *JSON,
             option(
@@ -165,6 +172,7 @@ COMMANDS = {
     "push": Command(
         push,
         (
+            flag("--all-platforms", help="all that its index lists, or nothing (default: what is here)"),
             SILENT,
             *JSON,
             option("reference", metavar="NAME[:TAG]", help="the image, by the name that says where to", complete=IMAGE),
@@ -187,6 +195,7 @@ COMMANDS = {
         (
             option("-o", "--output", metavar="FILE", help="tar to write (default: standard output)", complete=FILE),
             option("--format", choices=("docker", "oci"), default="docker", help="layout of the tar (default: docker)"),
+            flag("--all-platforms", help="all that each index lists"),
             SILENT,
             REF,
         ),

@@ -9,7 +9,7 @@ import msgspec
 
 from trivet.client.connection import Body, Response
 from trivet.client.schema import BuildRequest, Image, ImageDetail, Progress, Removed
-from trivet.client.transport import Transport, filters, segment
+from trivet.client.transport import Query, Transport, filters, segment
 
 TAR = "application/x-tar"
 BYTES = "application/octet-stream"
@@ -45,22 +45,24 @@ class Images:
         """Give an image a further name."""
         self._transport.call("POST", f"/v1/images/{segment(ref)}/tag", {"target": target})
 
-    def pull(self, reference: str, *, platform: str = "") -> Iterator[Progress]:
-        """Fetch an image; the result has name, id and digest."""
-        query = {"reference": reference, "platform": platform}
+    def pull(self, reference: str, *, platform: str = "", all_platforms: bool = False) -> Iterator[Progress]:
+        """Fetch an image, perhaps with all of its index; the result has name, id and digest."""
+        query: Query = {"reference": reference, "platform": platform, "all_platforms": all_platforms}
         return self._transport.progress("POST", "/v1/images/pull", query)
 
-    def push(self, reference: str) -> Iterator[Progress]:
-        """Send an image to the registry its name says; the result has name and digest."""
-        return self._transport.progress("POST", "/v1/images/push", {"reference": reference})
+    def push(self, reference: str, *, all_platforms: bool = False) -> Iterator[Progress]:
+        """Send an image to the registry its name says, perhaps whole or not at all; the result has name and digest."""
+        query: Query = {"reference": reference, "all_platforms": all_platforms}
+        return self._transport.progress("POST", "/v1/images/push", query)
 
     def load(self, archive: Body) -> Iterator[Progress]:
         """Read a docker-archive or OCI-layout tar; the result has names."""
         return self._transport.progress("POST", "/v1/images/load", body=archive, Content_Type=TAR)
 
-    def save(self, names: Sequence[str], *, format: str = "docker") -> Response:
+    def save(self, names: Sequence[str], *, format: str = "docker", all_platforms: bool = False) -> Response:
         """Write images as one tar of `format` docker or oci."""
-        return self._transport.request("GET", "/v1/images/save", {"name": list(names), "format": format})
+        query: Query = {"name": list(names), "format": format, "all_platforms": all_platforms}
+        return self._transport.request("GET", "/v1/images/save", query)
 
     def import_(
         self, archive: Body, reference: str = "", *, changes: Sequence[str] = (), message: str = ""

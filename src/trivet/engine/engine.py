@@ -95,13 +95,13 @@ class Engine:
         record = await asyncio.to_thread(self.context.images.tag, ref, target)
         self.events.emit("image", "tag", record.id, target)
 
-    async def pull_image(self, reference: str, platform: str, report: Report) -> dict[str, Any]:
+    async def pull_image(self, reference: str, platform: str, report: Report, *, every: bool = False) -> dict[str, Any]:
         """Get an image from its registry, or make it from packages."""
-        return self._made("pull", await self.context.images.pull(reference, platform, report))
+        return self._made("pull", await self.context.images.pull(reference, platform, report, every=every))
 
-    async def push_image(self, reference: str, report: Report) -> dict[str, Any]:
+    async def push_image(self, reference: str, report: Report, *, every: bool = False) -> dict[str, Any]:
         """Send an image to the registry its name says."""
-        digest = await self.context.images.push(reference, report)
+        digest = await self.context.images.push(reference, report, every=every)
         self.events.emit("image", "push", digest, reference)
         return {"name": reference, "digest": digest}
 
@@ -164,9 +164,9 @@ class Engine:
             raise BlobNotFound(wanted)
         return await asyncio.to_thread(images.why, wanted)
 
-    def save_images(self, names: Sequence[str], file: BinaryIO, form: str) -> None:
+    def save_images(self, names: Sequence[str], file: BinaryIO, form: str, *, every: bool = False) -> None:
         """Write images as a tar. Blocking."""
-        self.context.images.save(names, file, form)
+        self.context.images.save(names, file, form, every=every)
 
     # volumes
 

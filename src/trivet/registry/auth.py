@@ -13,10 +13,11 @@ import msgspec
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """A user name and a password."""
+    """A user name and a password; or an identity token, a refresh token that a token service takes instead."""
 
     user: str
     password: str
+    identity: str = ""
 
     def basic(self) -> str:
         """Spell the Authorization header for basic authentication."""
@@ -31,10 +32,11 @@ class Challenge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A token service's answer."""
+    """A token service's answer; `refresh_token` takes the place of the identity token that was sent."""
 
     token: str = ""
     access_token: str = ""
+    refresh_token: str = ""
 
 
 def challenges(header: str) -> list[Challenge]:

@@ -23,6 +23,7 @@ from trivet.base.error import Corrupt
 from trivet.registry.auth import Credentials
 
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+TOKEN_USER = "<token>"  # what a helper calls a secret that is an identity token
 HELPER_TIME = 10.0  # seconds a credential helper may take
 HELPER_OUTPUT = 64 << 10
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -32,6 +33,7 @@ class _Entry(msgspec.Struct, frozen=True):
     auth: str = ""
     username: str = ""
     password: str = ""
+    identitytoken: str = ""
 
 
 class _DockerConfig(msgspec.Struct, frozen=True, rename="camel"):
@@ -131,12 +133,14 @@ def _write(file: Path, document: dict[str, Any]) -> None:
 
 
 def _credentials(entry: _Entry) -> Credentials | None:
-    if entry.username:
-        return Credentials(entry.username, entry.password)
-    try:
-        user, colon, password = base64.b64decode(entry.auth, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return None
+    user, colon, password = entry.username, entry.username, entry.password
+    if not user:
+        try:
+            user, colon, password = base64.b64decode(entry.auth, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            colon = ""
+    if entry.identitytoken:
+        return Credentials(user, "", entry.identitytoken)
     return Credentials(user, password.rstrip("\0")) if colon else None
 
 
@@ -159,4 +163,6 @@ def _ask(helper: str, key: str) -> Credentials | None:
             found = msgspec.json.decode(output.read(HELPER_OUTPUT), type=_Helped)
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError):
         return None
-    return Credentials(found.username, found.secret) if found.username and found.username != "<token>" else None
+    if found.username == TOKEN_USER:
+        return Credentials("", "", found.secret)
+    return Credentials(found.username, found.secret) if found.username else None

@@ -6,9 +6,10 @@ Everything above this file sees answers with a final status, and `RegistryUnavai
 from __future__ import annotations
 
 import asyncio
+import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import aiohttp
 import msgspec
@@ -209,7 +210,7 @@ class Transport:
             raise LoginRequired(self.domain, repository)
         if "bearer" in found:
             self._authorization[repository] = "Bearer " + await self._token(repository, found["bearer"])
-        elif "basic" in found and self._credentials:
+        elif "basic" in found and self._credentials and not self._credentials.identity:
             self._authorization[repository] = self._credentials.basic()
         else:
             raise LoginRequired(self.domain, repository)
@@ -224,8 +225,7 @@ class Transport:
         query = {"scope": [scope for scope in dict.fromkeys((asked, *self._scopes)) if scope]}
         if "service" in challenge.parameters:
             query["service"] = [challenge.parameters["service"]]
-        headers = {"Authorization": self._credentials.basic()} if self._credentials else {}
-        async with self._send("GET", realm.update_query(query), headers) as answer:
+        async with self._asking(realm, query) as answer:
             body = await body_of(answer, self.domain, 1 << 20)
             if answer.status in (401, 403):
                 raise LoginRequired(self.domain, repository)
@@ -235,12 +235,24 @@ class Transport:
             token = msgspec.json.decode(body, type=Token)
         except msgspec.DecodeError as error:
             raise RegistryUnavailable(self.domain, f"its token service's answer is malformed: {error}") from error
+        if token.refresh_token and self._credentials and self._credentials.identity:
+            self._credentials = msgspec.structs.replace(self._credentials, identity=token.refresh_token)
         return token.token or token.access_token
+
+    def _asking(self, realm: URL, query: dict[str, list[str]]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Ask a token service as who we are: by name and password, or by identity token in a form (RFC 6749, 6)."""
+        who = self._credentials
+        if not (who and who.identity):
+            headers = {"Authorization": who.basic()} if who else {}
+            return self._send("GET", realm.update_query(query), headers)
+        form = {"grant_type": "refresh_token", "refresh_token": who.identity, "client_id": "trivet"}
+        form |= {key: " ".join(values) for key, values in query.items()}
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self._send("POST", realm, kind, urllib.parse.urlencode(form).encode())
 
 
 def _proxy(url: URL) -> str | None:
-    host = url.host or ""
-    if is_local(url.authority) or urllib.request.proxy_bypass(host):
+    if is_local(url.authority) or urllib.request.proxy_bypass(url.authority):
         return None
     return urllib.request.getproxies().get(url.scheme)
 

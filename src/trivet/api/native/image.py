@@ -33,12 +33,14 @@ async def tag(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def pull(engine: Engine, request: web.Request) -> web.StreamResponse:
     reference, platform = required(request, "reference"), request.query.get("platform", "")
-    return await progress(request, lambda report: engine.pull_image(reference, platform, report))
+    every = flag(request, EVERY)
+    return await progress(request, lambda report: engine.pull_image(reference, platform, report, every=every))
 
 
 async def push(engine: Engine, request: web.Request) -> web.StreamResponse:
     reference = required(request, "reference")
-    return await progress(request, lambda report: engine.push_image(reference, report))
+    every = flag(request, EVERY)
+    return await progress(request, lambda report: engine.push_image(reference, report, every=every))
 
 
 async def load(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -78,7 +80,8 @@ async def save(engine: Engine, request: web.Request) -> web.StreamResponse:
     names, form = request.query.getall("name", []), request.query.get("format", "docker")
     if not names:
         raise InvalidArgument("no image to save was named")
-    return await download(request, lambda file: engine.save_images(names, file, form))
+    every = flag(request, EVERY)
+    return await download(request, lambda file: engine.save_images(names, file, form, every=every))
 
 
 async def why(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -90,10 +93,13 @@ async def bill(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 ONE = "/v1/images/{ref}"
+EVERY = "all_platforms"
 ROUTES = (
     Route("GET", "/v1/images", listing, "List images", None, list[Image], ("filter",)),
-    Route("POST", "/v1/images/pull", pull, "Pull an image", None, Progress, ("reference", "platform"), NDJSON),
-    Route("POST", "/v1/images/push", push, "Push an image", None, Progress, ("reference",), NDJSON),
+    Route(
+        *("POST", "/v1/images/pull", pull, "Pull an image"), *(None, Progress, ("reference", "platform", EVERY), NDJSON)
+    ),
+    Route("POST", "/v1/images/push", push, "Push an image", None, Progress, ("reference", EVERY), NDJSON),
     Route("POST", "/v1/images/load", load, "Load images from a tar", None, Progress, (), NDJSON),
     Route(
         "POST",
@@ -105,7 +111,10 @@ ROUTES = (
         ("reference", "change", "message", "format", "platform", "firmware", "file"),
         NDJSON,
     ),
-    Route("GET", "/v1/images/save", save, "Save images as a tar", None, None, ("name", "format"), "application/x-tar"),
+    Route(
+        *("GET", "/v1/images/save", save, "Save images as a tar"),
+        *(None, None, ("name", "format", EVERY), "application/x-tar"),
+    ),
     Route("GET", ONE, inspect, "Inspect an image", None, ImageDetail),
     Route("GET", ONE + "/sbom", bill, "Tell which packages an image holds, as SPDX 2.3", None, dict[str, Any]),
     Route(

@@ -29,8 +29,8 @@ class NotAnImage(Unsupported):
 class MissingContent(Corrupt):
     """An image that lacks a part."""
 
-    def __init__(self, subject: str, digest: str) -> None:
-        super().__init__(f"image {subject} is incomplete: {digest} is missing")
+    def __init__(self, subject: str, digest: str, *, hint: str | None = None) -> None:
+        super().__init__(f"image {subject} is incomplete: {digest} is missing", hint=hint)
 
 
 class Found(NamedTuple):

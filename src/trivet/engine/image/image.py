@@ -158,23 +158,27 @@ class Images:
         """Take a name from an image, and delete it with its last one. Raises `ImageInUse`."""
         return retention.remove(self, ref, force)
 
-    async def pull(self, reference: str, platform: str = "", report: Report = silent) -> ImageRecord:
+    async def pull(
+        self, reference: str, platform: str = "", report: Report = silent, *, every: bool = False
+    ) -> ImageRecord:
         """Get an image from its registry, or make it from packages (`bootstrap:debian/bookworm`), and unpack it.
 
-        Layers that are here aren't fetched again. Raises `Unavailable`, `ImageNotFound`, `WrongPlatform` and
-        what the registry's errors say; nothing is recorded then.
+        With `every` its other platforms come too, to be pushed or saved. Layers that are here aren't fetched again.
+        Raises `Unavailable`, `ImageNotFound`, `WrongPlatform` and what the registry's errors say; nothing is recorded
+        then.
         """
         wanted = platforms.parse(platform) if platform else platforms.host()
         if reference.startswith(bootstrap.SCHEME):
             return await asyncio.to_thread(bootstrap.make, self, reference, wanted, report)
-        return await source_registry.pull(self, references.parse(reference).tagged(), wanted, report)
+        return await source_registry.pull(self, references.parse(reference).tagged(), wanted, report, every=every)
 
-    async def push(self, reference: str, report: Report = silent) -> str:
+    async def push(self, reference: str, report: Report = silent, *, every: bool = False) -> str:
         """Send an image to the registry its name says; return the digest it has there.
 
+        With `every` it goes with all its platforms or not at all (`MissingContent`).
         What the registry has isn't sent again. Raises `ImageNotFound` and what the registry's errors say.
         """
-        return await push.push(self, references.parse(reference).tagged(), report)
+        return await push.push(self, references.parse(reference).tagged(), report, every=every)
 
     def load(self, file: Readable, report: Report = silent) -> builtins.list[str]:
         """Take the images of a docker-archive or OCI-layout tar (plain, gzip or zstd); return their names or ids."""
@@ -183,9 +187,12 @@ class Images:
             self.unpack(self.find(name), report)
         return names
 
-    def save(self, names: Sequence[str], file: save.Writable, form: str = "docker") -> None:
-        """Write images as a tar: an OCI layout, with form `docker` also readable by `docker load`."""
-        save.save(self, names, file.write, form)
+    def save(self, names: Sequence[str], file: save.Writable, form: str = "docker", *, every: bool = False) -> None:
+        """Write images as a tar: an OCI layout, with form `docker` also readable by `docker load`.
+
+        With `every` all platforms of each are in it, or there is none (`MissingContent`).
+        """
+        save.save(self, names, file.write, form, every=every)
 
     def import_(
         self,

@@ -21,6 +21,7 @@ from trivet.oci.manifest import Index
 from trivet.oci.reference import Reference
 from trivet.registry import mirror
 from trivet.registry.push import Pusher, Way
+from trivet.store import collect
 from trivet.store.content import ContentStore
 
 if TYPE_CHECKING:
@@ -39,11 +40,16 @@ class Document(msgspec.Struct, frozen=True):
     blobs: tuple[Descriptor, ...] = ()
 
 
-async def push(images: Images, reference: Reference, report: Report) -> str:
-    """Send an image to the registry its name says; return the digest the registry has under that name."""
+async def push(images: Images, reference: Reference, report: Report, *, every: bool = False) -> str:
+    """Send an image to the registry its name says; return the digest the registry has under that name.
+
+    Raises `MissingContent` with `every` if a platform of it isn't here.
+    """
     subject = reference.familiar
     record, name = await asyncio.to_thread(_named, images, reference)
     report(Progress(status=f"pushing {subject}"))
+    if every:
+        await asyncio.to_thread(check_whole, images.content, name.digest, subject)
     documents = await asyncio.to_thread(plan, images.content, name)
     pushed = [document.digest for document in documents]
     for attached in images.attestations.of(*pushed):  # before the top one, which gets the name
@@ -91,6 +97,20 @@ def plan(content: ContentStore, name: Name) -> list[Document]:
     because no registry takes an index with holes.
     """
     return _documents(content, name.digest) or _documents(content, name.manifest) or [_document(content, name.manifest)]
+
+
+def check_whole(content: ContentStore, digest: str, subject: str) -> list[str]:
+    """List everything an image consists of, of whatever platform, top first. Raises `MissingContent`."""
+    found, pending = dict[str, None](), [digest]
+    while pending:
+        digest = pending.pop(0)
+        if not content.exists(digest):
+            hint = f"get all of it: trivet pull --all-platforms {subject}"
+            raise MissingContent(subject, digest, hint=hint)
+        if digest not in found:
+            found[digest] = None
+            pending += collect.children(content, digest)
+    return list(found)
 
 
 def _documents(content: ContentStore, digest: str, depth: int = 0) -> list[Document]:

@@ -15,6 +15,7 @@ import msgspec
 from trivet.base.error import InvalidArgument
 from trivet.engine.image.adopt import MissingContent
 from trivet.engine.image.model import ImageRecord, Name
+from trivet.engine.image.push import check_whole
 from trivet.engine.snapshot.pack import CHUNK, Packer, Write
 from trivet.oci import layout
 from trivet.oci import manifest as manifests
@@ -36,13 +37,15 @@ class Writable(Protocol):
         """Take all of `data`."""
 
 
-def save(images: Images, names: Sequence[str], write: Write, form: str) -> None:
+def save(images: Images, names: Sequence[str], write: Write, form: str, *, every: bool = False) -> None:
     """Write images; everything is found and checked before the first byte. Raises `ImageNotFound`, `MissingContent`."""
     if form not in FORMS:
         raise InvalidArgument(f"unknown archive format {form!r}", hint=f"use one of {', '.join(FORMS)}")
     found = [images.catalog.find(name) for name in names]
     with images.leases.hold("saving images") as lease:
-        blobs = dict.fromkeys(digest for record, name in found for digest in _closure(images.content, record, name))
+        blobs = dict.fromkeys(
+            digest for record, name in found for digest in _closure(images.content, record, name, every)
+        )
         lease.add(*blobs)
         _check(images.content, blobs, names)
         packer = Packer(write)
@@ -55,9 +58,11 @@ def save(images: Images, names: Sequence[str], write: Write, form: str) -> None:
         packer.finish()
 
 
-def _closure(content: ContentStore, record: ImageRecord, name: Name | None) -> list[str]:
-    """List an image's blobs in the order a reader wants them. Another platform's manifests aren't here and stay out."""
+def _closure(content: ContentStore, record: ImageRecord, name: Name | None, every: bool) -> list[str]:
+    """List an image's blobs in the order a reader wants them; unless `every`, other platforms' stay out."""
     digest, chosen = (name.digest, name.manifest) if name else (record.digest, record.manifest)
+    if every:
+        return check_whole(content, digest, name.familiar if name else record.id)
     raw = content.read(chosen, limit=manifests.LIMIT)
     manifest = manifests.parse(raw, subject=chosen)
     assert not isinstance(manifest, Index)

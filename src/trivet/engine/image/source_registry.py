@@ -36,22 +36,28 @@ if TYPE_CHECKING:
     from trivet.engine.image.image import Images
 
 PARALLEL = 3
+DEEPEST = 4  # indexes in indexes
 
 
-async def pull(images: Images, reference: Reference, wanted: Platform, report: Report) -> ImageRecord:
-    """Fetch an image for a platform, unpack it as it arrives, and give it its name. Mirrors are asked first."""
+async def pull(
+    images: Images, reference: Reference, wanted: Platform, report: Report, *, every: bool = False
+) -> ImageRecord:
+    """Fetch an image for a platform, unpack it as it arrives, and give it its name. Mirrors are asked first.
+
+    With `every` everything else that its index lists is fetched too, and not unpacked.
+    """
     report(Progress(status=f"pulling {reference.familiar}"))
     *mirrors, origin = await asyncio.to_thread(mirror.places, reference)
     for place in mirrors:
         try:
-            return await _pull_from(images, place, reference, wanted, report)
+            return await _pull_from(images, place, reference, wanted, report, every)
         except (Unavailable, NotFound, Unauthenticated, Denied, Corrupt) as error:
             report(Progress(status=f"mirror {place.domain} is passed over: {error.message}"))
-    return await _pull_from(images, origin, reference, wanted, report)
+    return await _pull_from(images, origin, reference, wanted, report, every)
 
 
 async def _pull_from(
-    images: Images, place: Place, reference: Reference, wanted: Platform, report: Report
+    images: Images, place: Place, reference: Reference, wanted: Platform, report: Report, every: bool
 ) -> ImageRecord:
     subject = reference.familiar
     with images.leases.hold(f"pull of {subject}") as lease:
@@ -69,6 +75,8 @@ async def _pull_from(
             expected = adopt.record_of(image, found.manifest, digest=digest, chosen=found.digest, subject=subject)
             with images.arriving(draft := Draft(config=image, layers=expected.layers)):
                 await fetch.layers(found.manifest, draft)
+                if every:
+                    await fetch.everything(digest)
                 return _name(images, reference, digest, found)
 
 
@@ -104,12 +112,29 @@ class _Fetch:
         """Fetch what the reference names, and from an index the platform's manifest; tell the digest of both."""
         top, parsed = await self._manifest(self._reference.identifier)
         digest = top
-        for _ in range(4):
+        for _ in range(DEEPEST):
             if isinstance(parsed, Manifest):
                 return top, adopt.Found(digest, parsed)
             chosen = adopt.choose(parsed, wanted, subject=self._reference.familiar)
             digest, parsed = await self._manifest(chosen.digest, chosen)
         raise Corrupt(f"image {self._reference.familiar} has indexes nested too deep")
+
+    async def everything(self, digest: str) -> None:
+        """Fetch what an index that is here lists, for whatever platform."""
+        pending = [(digest, 0)]
+        while pending:
+            digest, depth = pending.pop()
+            if depth > DEEPEST:
+                raise Corrupt(f"image {self._reference.familiar} has indexes nested too deep")
+            raw = await asyncio.to_thread(self._content.read, digest, limit=manifests.LIMIT)
+            parsed = manifests.parse(raw, subject=digest)
+            if isinstance(parsed, Index):
+                for child in parsed.manifests:
+                    await self._manifest(child.digest, child)
+                    pending.append((child.digest, depth + 1))
+            else:
+                await self._blob(parsed.config)
+                await self.layers(parsed)
 
     async def config(self, manifest: Manifest) -> Image:
         """Fetch and read the configuration."""
