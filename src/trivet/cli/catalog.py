@@ -76,6 +76,7 @@ ENTRIES = (
     Entry(RUN, "", "snapshot rm", "checkpoint", "rm", "remove snapshots of an instance"),
     Entry(RUN, "checkpoint", "instance checkpoint", "checkpoint", "checkpoint", "save an instance and end it"),
     Entry(RUN, "restore", "instance restore", "checkpoint", "restore", "let an instance go on that was saved"),
+    Entry(RUN, "relevel", "instance relevel", "checkpoint", "relevel", "change the isolation level of an instance"),
     Entry(RUN, "clone", "instance clone", "checkpoint", "clone", "make copies of an instance, running if it runs"),
     Entry(LOOK, "ps", "instance ls", "instance", "ls", "list instances"),
     Entry(LOOK, "inspect", "", "system", "inspect", "show everything about an object, as JSON"),

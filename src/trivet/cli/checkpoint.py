@@ -107,6 +107,20 @@ def clone(context: Context, args: Namespace) -> int:
     return 0
 
 
+def relevel(context: Context, args: Namespace) -> int:
+    """Change the level of an instance."""
+    before = context.client.instances.get(args.instance)
+    with patience(f"changing the level of {args.instance}"):
+        made = context.client.checkpoints.relevel(args.instance, args.isolation)
+    gap = f", it did not run for {made.gap:.1f} s" if made.gap else ""
+    if args.json:
+        write_json(made)
+    else:
+        print(f"{before.name}: {before.isolation} → {made.level}{gap}")
+    return 0
+
+
+LEVELS = ("process", "container", "vm")
 NAME = option("name", metavar="SNAPSHOT", nargs="?", help="its name (default: the next number)")
 WHICH = option("name", metavar="SNAPSHOT", nargs="?", help="which (default: the newest)")
 ABOUT = (
@@ -145,6 +159,16 @@ COMMANDS = {
         examples=(("trivet checkpoint db", "`trivet restore db` lets it go on, also after the host was restarted"),),
     ),
     "restore": Command(restore, (*JSON, REF, WHICH), examples=(("trivet restore db", ""),)),
+    "relevel": Command(
+        relevel,
+        (
+            option("--isolation", metavar="LEVEL", choices=LEVELS, required=True, help="the new level"),
+            *JSON,
+            REF,
+        ),
+        about="It keeps name, files, volumes, addresses, ports and log; its program is started anew.",
+        examples=(("trivet relevel web --isolation vm", ""),),
+    ),
     "clone": Command(
         clone,
         (

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from trivet.client.schema_checkpoint import Checkpoint, CheckpointRequest, Cloned, CloneRequest, RevertRequest
+from trivet.client.schema_checkpoint import (
+    Checkpoint,
+    CheckpointRequest,
+    Cloned,
+    CloneRequest,
+    Relevelled,
+    RevertRequest,
+)
 from trivet.client.transport import Transport, segment
 
 
@@ -29,6 +36,11 @@ class Checkpoints:
     def remove(self, ref: str, name: str) -> None:
         """Remove a snapshot."""
         self._transport.call("DELETE", f"/v1/instances/{segment(ref)}/snapshots/{segment(name)}")
+
+    def relevel(self, ref: str, level: str) -> Relevelled:
+        """Change an instance's isolation level."""
+        path = f"/v1/instances/{segment(ref)}/relevel"
+        return self._transport.fetch(Relevelled, "POST", path, {"isolation": level})
 
     def clone(self, ref: str, wish: CloneRequest) -> Cloned:
         """Make copies of an instance, running if it runs."""

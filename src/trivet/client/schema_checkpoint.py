@@ -29,6 +29,13 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     current: bool = False
 
 
+class Relevelled(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change of level was: `gap` is how long the program didn't run (s), 0 if it hadn't run before."""
+
+    level: str
+    gap: float = 0.0
+
+
 class RevertRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`snapshot revert` and `restore`: "" is the newest. `restore` leaves an instance alone that runs."""
 

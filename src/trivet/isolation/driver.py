@@ -15,6 +15,7 @@ lacks raises `Unsupported` naming the level.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -200,6 +201,14 @@ class Saving(Protocol):
 
     def restore(self, plan: Plan, saved: Saved, was: Plan) -> Channel:
         """Begin as what was saved of `was`, told in what the plan differs; the program goes on at `Channel.go()`."""
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """A level whose instances' files the host can't read by itself."""
+
+    def read(self, plan: Plan, write: Callable[[bytes], object]) -> None:
+        """Write the root of an instance that doesn't run as a tar."""
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from trivet.isolation import specification
 from trivet.isolation.plan import Attachment, Mount, Plan, Program
 from trivet.kernel.cgroup_record import Hierarchy
 from trivet.launch.operation import (
+    Builtin,
     Directory,
     File,
     JoinPath,
@@ -25,6 +26,7 @@ from trivet.launch.operation import (
     Operation,
     Root,
     Spawn,
+    Wait,
     WriteFile,
 )
 from trivet.launch.operation import Mount as MountOperation
@@ -56,6 +58,11 @@ def launch(plan: Plan, *, forked: bool = False) -> list[Operation]:
     setting = _setting(plan.program, mount=(*_root(), *_share(plan), *_files(plan)), network=_network(plan.attachments))
     found = [WriteFile("/sys/bus/pci/rescan", b"1")] if forked and (_taps(plan) or shared(plan)) else []
     return [*found, *_group(plan), *runtime.launch(spec, msgspec.structs.replace(setting, init=plan.init))]
+
+
+def reading() -> list[Operation]:
+    """Compute what the agent does to write the root as a tar, without anything that is mounted in it for a program."""
+    return [*_root(), Spawn(), Root(ROOT), Wait(), Builtin("archive-read", ("/",))]
 
 
 def _taps(plan: Plan) -> bool:

@@ -70,13 +70,15 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """What a forked machine begins with: paths of its template's memory and state, and whether it may share the former.
 
     A machine that shares its memory with a file server has a copy of its own, `writable`. With `changes` it is a copy
-    of a machine whose program runs, to be told in what they differ: operations, for the agent.
+    of a machine whose program runs, to be told in what they differ: operations, for the agent. With `instead` it
+    carries out those in place of the program.
     """
 
     memory: str
     state: str
     writable: bool = False
     changes: tuple[Operation, ...] | None = None
+    instead: tuple[Operation, ...] | None = None
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,6 +182,8 @@ _PERIOD = 100_000
 
 def _payload(plan: Plan, origin: Origin | None) -> bytes:
     """Encode what the agent does first: start the program, or in a copy, where it runs, only what changes."""
+    if origin and origin.instead:
+        return encode(list(origin.instead))
     if origin is None or origin.changes is None:
         return encode(guest.launch(plan, forked=origin is not None))
     return encode(list(origin.changes)) if origin.changes else b""

@@ -17,6 +17,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from trivet.hypervisor import memory
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.qmp import Qmp
 from trivet.hypervisor.template import Templates
-from trivet.isolation import boot, change, elastic, fork, gauge, guest, machine, provision, saving
+from trivet.isolation import boot, change, elastic, fork, gauge, guest, machine, provision, reading, saving
 from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
@@ -52,7 +53,7 @@ _LEFT = ("monitor.sock", "pid", "exit", "paused", machine.CONSOLE, machine.QMP, 
 
 
 class VmDriver:
-    """The driver of the vm level; also Pausable, Forking, Saving. `cache` keeps kernel, initramfs, what was probed."""
+    """The driver of the vm level; also Pausable, Forking, Saving, Readable. `cache` keeps kernel, initramfs, probes."""
 
     level = Level.VM
 
@@ -257,6 +258,20 @@ class VmDriver:
             raise
         return channel
 
+    def read(self, plan: Plan, write: Callable[[bytes], object]) -> None:
+        """Write the root of an instance that doesn't run as a tar."""
+        reader = reading.alone(plan)
+        try:
+            self.prepare(reader)
+            with self._turns:
+                channel, reason = self._fork(reader, tuple(guest.reading()))
+            if channel is None:
+                raise fork.CannotFork(reason)
+            with channel:
+                reading.pass_on(plan, channel, write)
+        finally:
+            self.release(reader)
+
     def release(self, plan: Plan) -> None:
         """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""
         life.clear(Path(plan.directory), group(plan))
@@ -264,7 +279,7 @@ class VmDriver:
 
     # --- start --------------------------------------------------------------------------------------
 
-    def _fork(self, plan: Plan) -> tuple[Channel | None, str]:
+    def _fork(self, plan: Plan, instead: tuple[Operation, ...] | None = None) -> tuple[Channel | None, str]:
         """Start the machine from a template; None and why when it has to boot instead."""
         host = provision.acquire(self.cache, plan, template=True)
         patience = _PATIENCE[host.acceleration]
@@ -272,6 +287,9 @@ class VmDriver:
         try:
             with fork.prepared(self._templates, plan, host, patience) as ready:
                 fork.note(plan, fork.FORKED)
+                if ready.origin and instead:
+                    origin = msgspec.structs.replace(ready.origin, instead=instead)
+                    ready = msgspec.structs.replace(ready, origin=origin)
                 return self._launch(plan, ready, patience), ""
         except LaunchTimeout as error:
             return None, error.message

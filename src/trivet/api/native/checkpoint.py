@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
-from trivet.api.native.route import Route, answer, body, nothing, ref
-from trivet.client.schema_checkpoint import Checkpoint, CheckpointRequest, Cloned, CloneRequest, RevertRequest
+from trivet.api.native.route import Route, answer, body, nothing, ref, required
+from trivet.base.error import InvalidArgument
+from trivet.client.schema import LevelName
+from trivet.client.schema_checkpoint import (
+    Checkpoint,
+    CheckpointRequest,
+    Cloned,
+    CloneRequest,
+    Relevelled,
+    RevertRequest,
+)
 from trivet.engine.engine import Engine
 
 
@@ -26,6 +36,15 @@ async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
     return nothing()
 
 
+async def relevel(engine: Engine, request: web.Request) -> web.StreamResponse:
+    text = required(request, "isolation")
+    try:
+        level: LevelName = msgspec.convert(text, LevelName)
+    except msgspec.ValidationError:
+        raise InvalidArgument(f"unknown isolation level {text!r}: process, container, vm") from None
+    return answer(Relevelled(level=level, gap=await engine.instances.relevel(ref(request), level)))
+
+
 async def clone(engine: Engine, request: web.Request) -> web.StreamResponse:
     return answer(await engine.checkpoints.clone(ref(request), await body(request, CloneRequest)), 201)
 
@@ -36,5 +55,6 @@ ROUTES = (
     Route("GET", "/v1/snapshots", listing, "List snapshots of instances", None, list[Checkpoint], ("instance",)),
     Route("POST", ONE + "/revert", revert, "Let an instance be what a snapshot says", RevertRequest, Checkpoint),
     Route("DELETE", ONE + "/snapshots/{name}", remove, "Remove a snapshot of an instance"),
+    Route("POST", ONE + "/relevel", relevel, "Change an instance's level", None, Relevelled, ("isolation",)),
     Route("POST", ONE + "/clone", clone, "Make copies of an instance, running if it runs", CloneRequest, Cloned),
 )

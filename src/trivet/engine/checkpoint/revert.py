@@ -37,6 +37,11 @@ async def revert(context: Context, key: str, name: str, *, idle: bool) -> Instan
     saved = model.find(context, record, name)
     if record.request.auto_remove:
         raise Conflict(f"cannot revert instance {record.name}: it is removed when it ends (--rm)")
+    if saved.plan.level is not record.plan.level:
+        raise Conflict(
+            f"cannot revert instance {record.name}: snapshot {saved.name} was taken at level {saved.plan.level}",
+            hint=f"trivet relevel {record.name} --isolation {saved.plan.level}",
+        )
     place = model.home(context, key) / saved.id.rpartition("/")[2]
     upper = Path(record.plan.root.upper)
     async with AsyncExitStack() as undo:

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import msgspec
 
@@ -27,6 +27,7 @@ from trivet.engine.instance.owner import separate
 from trivet.engine.instance.plan import make_plan
 from trivet.engine.machine import create as machine
 from trivet.isolation.driver import Ability, Driver
+from trivet.isolation.plan import Mount, Owner, Plan, Root
 from trivet.oci.config import Config
 from trivet.shipper import option
 
@@ -97,20 +98,8 @@ def _make(
     owner = context.owners.reserve(place.run) if separate(request) else None
     if owner:
         undo.callback(context.owners.forget, owner)
-    plan = make_plan(
-        request,
-        settings,
-        owner=owner,
-        shared=shared.resolve(request),
-        memory=shared.memory(request, place.run),
-        devices=resolve_devices(request.devices, request.isolation),
-        key=key,
-        name=name,
-        place=place,
-        root=root,
-        mounts=mounts.mounts,
-        attachments=choose(request, ability, context.networks),
-    )
+    has: Parts = {"key": key, "name": name, "root": root, "mounts": mounts.mounts, "owner": owner}
+    plan = planned(context, request, settings, ability, **has)
     record = InstanceRecord(
         id=key,
         name=name,
@@ -125,6 +114,33 @@ def _make(
         anonymous_volumes=mounts.anonymous,
     )
     return record, warnings(request, ability)
+
+
+class Parts(TypedDict):
+    """What an instance has already when it is planned for."""
+
+    key: str
+    name: str
+    root: Root
+    mounts: tuple[Mount, ...]
+    owner: Owner | None
+
+
+def planned(
+    context: Context, request: InstanceRequest, settings: Config, ability: Ability, **has: Unpack[Parts]
+) -> Plan:
+    """Fold all that an instance has into its plan for a level. Raises what an impossible wish deserves."""
+    place = context.place(has["key"])
+    return make_plan(
+        request,
+        settings,
+        shared=shared.resolve(request),
+        memory=shared.memory(request, place.run),
+        devices=resolve_devices(request.devices, request.isolation),
+        place=place,
+        attachments=choose(request, ability, context.networks),
+        **has,
+    )
 
 
 def _named(context: Context, request: InstanceRequest) -> InstanceRequest:

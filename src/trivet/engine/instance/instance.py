@@ -16,6 +16,7 @@ from trivet.client.schema import (
     ExitStatus,
     Instance,
     InstanceRequest,
+    LevelName,
     LinkRequest,
     PathStat,
     PortRequest,
@@ -32,6 +33,7 @@ from trivet.engine.instance import (
     log,
     measure,
     publishing,
+    relevel,
     remove,
     start,
     stop,
@@ -183,6 +185,12 @@ class Instances:
             for each in sorted({key, other}):  # in one order, so that nobody waits for one another
                 await stack.enter_async_context(self.context.locks.hold(each, "handing ports over"))
             await publishing.take_over(self.context, key, wish)
+
+    async def relevel(self, ref: str, level: LevelName) -> float:
+        """Change an instance's isolation level; seconds in which it didn't run."""
+        key = self.key(ref)
+        async with self.context.locks.hold(key, "changing the level of"):
+            return await relevel.relevel(self.context, key, level)
 
     async def connect(self, ref: str, wish: EndpointRequest) -> None:
         """Put an instance on a network more, running or not."""

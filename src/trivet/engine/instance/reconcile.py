@@ -12,6 +12,7 @@ from trivet.engine.checkpoint.revert import repair
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import finish, free
 from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.relevel import drop_other_roots
 from trivet.engine.instance.remove import remove
 from trivet.engine.instance.restart import delay
 from trivet.engine.instance.status import Word
@@ -50,6 +51,7 @@ async def _settle(context: Context, record: InstanceRecord) -> None:
         return
     driver = context.driver(record)
     status = await asyncio.to_thread(driver.status, record.plan)
+    await asyncio.to_thread(drop_other_roots, context, record)
     await asyncio.to_thread(repair, context, record, running=status.word in ("running", "paused"))
     if status.word in ("running", "paused"):
         await _adopt(context, record, status.pid, status.word)

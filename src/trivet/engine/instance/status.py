@@ -37,6 +37,7 @@ ALLOWED: dict[str, frozenset[Word]] = {
     "checkpoint": frozenset({Word.RUNNING}),
     "revert": frozenset({Word.CREATED, Word.RUNNING, Word.PAUSED, Word.EXITED}),
     "restore": frozenset({Word.CREATED, Word.EXITED}),
+    "change the level of": frozenset({Word.CREATED, Word.RUNNING, Word.EXITED}),
     "clone": frozenset({Word.CREATED, Word.RUNNING, Word.EXITED}),
     "remove": frozenset({Word.CREATED, Word.EXITED}),
 }
@@ -45,6 +46,7 @@ HINTS = {
     ("remove", Word.RUNNING): "stop it first, or use rm -f",
     ("remove", Word.RESTARTING): "stop it first, or use rm -f",
     ("take a snapshot of", Word.PAUSED): "trivet unpause {name}",
+    ("change the level of", Word.PAUSED): "trivet unpause {name}",
     ("clone", Word.PAUSED): "trivet unpause {name}",
     ("checkpoint", Word.EXITED): "trivet snapshot {name} keeps what it has written",
     ("restore", Word.RUNNING): "trivet snapshot revert {name}",

@@ -80,6 +80,14 @@ def store_changes(
     return writer.layer()
 
 
+def write_changes(root: Root, write: Write) -> None:
+    """Write what was written to a root (form `mount`) as an uncompressed layer."""
+    packer = Packer(write)
+    _pack_root(packer, root)
+    packer.tree(written(root))
+    packer.finish()
+
+
 def settle(directory: Path, epoch: int) -> None:
     """Give what was written to a root's upper directory the times that it has in the layer made of it with `epoch`."""
     for node in changes(directory):

@@ -43,7 +43,7 @@ class DriveSnapshotter:
     def __init__(self, directory: Path, overlay: OverlaySnapshotter, size: int = 10 << 30) -> None:
         self._directory = directory
         self._overlay = overlay
-        self._size = size
+        self.size = size
         self._images = directory / "image"
         self._instances = directory / "instance"
         self._making = Making(directory / "making")
@@ -144,7 +144,7 @@ class DriveSnapshotter:
             raise AlreadyExists(f"instance {instance} already has a drive")
         with explaining_full(home), self._making.draft() as draft:
             file = draft / "root.ext4"
-            run(make_drive(file, size or self._size), f"the drive of instance {instance[:12]}", file)
+            run(make_drive(file, size or self.size), f"the drive of instance {instance[:12]}", file)
             file.chmod(0o600)
             (draft / "image").write_text(self._image(image).name)
             draft.rename(home)

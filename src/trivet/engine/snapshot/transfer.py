@@ -1,0 +1,67 @@
+"""Moving what an instance wrote from one form of root to another: a directory of overlayfs, a drive.
+
+directory → drive   mke2fs takes the directory as it is: the guest's overlayfs has the same format
+drive → directory   a tar of everything, which only a guest's kernel can write; what of it differs from the
+                    image is found as for a commit
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from trivet.engine.snapshot.diff import write_changes
+from trivet.engine.snapshot.ext4 import make_drive, run
+from trivet.engine.snapshot.extract import extract
+from trivet.engine.snapshot.making import delete
+from trivet.isolation.plan import Root
+from trivet.store.content import explaining_full
+
+Tar = Callable[[Callable[[bytes], object]], None]
+"""Writes a tar."""
+
+
+def to_drive(source: Root, target: Root, size: int) -> None:
+    """Make the drive of `target` hold what was written to `source`. Raises `DriveFailed`, `StoreFull`."""
+    file = Path(target.upper)
+    made = file.with_name("root.new")
+    with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
+        tree = Path(source.upper).parent
+        if source.copied:
+            tree = Path(scratch)
+            _changes(source, tree / "upper")
+        try:
+            run(make_drive(made, size, tree), f"drive {file}", made)
+        except BaseException:
+            made.unlink(missing_ok=True)
+            raise
+    made.chmod(0o600)
+    made.rename(file)
+
+
+def to_directory(tar: Tar, target: Root) -> None:
+    """Make the directory of `target` hold what `tar`, everything there is, has and its layers have not."""
+    home = Path(target.upper).parent
+    with tempfile.TemporaryDirectory(dir=home) as scratch, explaining_full(home):
+        whole = Path(scratch, "whole")
+        whole.mkdir()
+        with tempfile.TemporaryFile(dir=home) as file:
+            tar(file.write)
+            file.seek(0)
+            extract(file, whole, whiteouts=False)
+        everything = msgspec.structs.replace(target, upper=str(whole), work="", copied=True)
+        _changes(everything, Path(scratch, "upper"))
+        delete(Path(target.upper))
+        Path(scratch, "upper").rename(target.upper)
+
+
+def _changes(source: Root, target: Path) -> None:
+    """Unpack what differs from the layers, as a layer is: with whiteouts."""
+    target.mkdir()
+    with tempfile.TemporaryFile(dir=target.parent) as file:
+        write_changes(source, file.write)
+        file.seek(0)
+        extract(file, target)
