@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import os
 import random
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivet.base.error import Corrupt, Exhausted, TrivetError
-from trivet.engine.disk import convert, header
+from trivet.engine.disk import base, capture, convert, header, model
 from trivet.engine.disk.disk import Source
-from trivet.engine.disk.index import BLOCK
-from trivet.engine.disk.model import BrokenDisk, DiskRefused, Firmware, Format, IsDisk
+from trivet.engine.disk.index import BLOCK, PLACE, RUN, Index, content_of, encode, restore
+from trivet.engine.disk.model import BrokenDisk, Disk, DiskRefused, Firmware, Format, IsDisk
+from trivet.engine.image import adopt
 from trivet.engine.image.image import Images
 from trivet.engine.image.model import ImageRecord
 from trivet.launch.spawn import run
+from trivet.oci import manifest as manifests
 from trivet.oci import platform as platforms
+from trivet.oci.descriptor import Descriptor
+from trivet.store.content import ContentStore
+from trivet.store.lease import Leases
+from trivet.store.record import Records
 
 pytestmark = pytest.mark.needs("root", "qemu-img")
 
@@ -64,7 +74,7 @@ def source(path: Path, form: Format) -> Source:
 def import_(images: Images, path: Path, form: Format, name: str = "") -> ImageRecord:
     """Import a copy of a file, as an upload is one."""
     with images.disks.room() as room:
-        shutil.copyfile(path, room / path.name)
+        subprocess.run(["cp", "--sparse=always", path, room / path.name], check=True)
         return images.disks.import_(source(room / path.name, form), name)
 
 
@@ -204,7 +214,12 @@ def hostile(path: Path, what: str) -> tuple[Path, Format]:
         case "data file":
             qemu("create", "-q", "-f", "qcow2", "-o", f"data_file={raw},data_file_raw=on", file, "1M")
         case "encrypted":
-            luks = ["--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s"]
+            luks = [
+                "--object",
+                "secret,id=s,data=x",
+                "-o",
+                "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+            ]
             qemu("create", "-q", "-f", "qcow2", *luks, file, "1M")
         case "huge":
             qemu("create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", file, "64T")
@@ -309,19 +324,32 @@ def test_what_converts_sees_nothing_of_the_host(tmp_path: Path, images: Images) 
     assert "64" in said
 
 
-def test_a_bomb_leaves_room_on_the_disk(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small file that unpacks to more than there is room for is stopped on the way."""
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 128 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_bomb_leaves_room_on_the_disk(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file that unpacks to more than there is room for is stopped on the way, by us or by the disk."""
     raw, bomb = tmp_path / "raw", tmp_path / "bomb.qcow2"
     with raw.open("xb") as file:
-        for _ in range(256):
-            file.write(b"\xaa" * MIB)
+        for number in range(256):
+            file.write(bytes([number]) * MIB)
     qemu("convert", "-f", "raw", "-O", "qcow2", "-c", raw, bomb)
     assert bomb.stat().st_size < 4 * MIB
-    free = shutil.disk_usage(images.content.root).free
-    monkeypatch.setattr(convert, "RESERVE", free - 32 * MIB)
-    with pytest.raises(Exhausted, match="does not fit"):
-        import_(images, bomb, Format.QCOW2)
-    assert not list(images.content.scratch.iterdir())
+    images = lone_images(small)
+    for reserve in (64 * MIB, 0):
+        monkeypatch.setattr(convert, "RESERVE", reserve)
+        with pytest.raises(Exhausted, match=r"does not fit|no space left"):
+            import_(images, bomb, Format.QCOW2)
+        assert not list(images.content.scratch.iterdir())
+        assert shutil.disk_usage(small).free > 120 * MIB
+    images.records.close()
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +371,7 @@ def test_headers_may_say_anything(samples: dict[Format, bytes], tmp_path: Path, 
     places = {Format.VHDX: (0, 192 << 10, 192 << 10, 2 << 20), Format.VHD: (0, len(good) - 512)}.get(form, (0, 512))
     place = tmp_path / "file"
 
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(data=st.data())
     def attempt(data: st.DataObject) -> None:
         sample = bytearray(good)
@@ -372,3 +400,84 @@ def test_firmware_and_platform_are_kept(images: Images, tmp_path: Path) -> None:
     record = images.disks.import_(wish, "a:1")
     assert images.inspect("a:1").config["firmware"] == "uefi"
     assert (record.platform, record.disk and record.disk.architecture) == ("linux/arm64", "arm64")
+
+
+def artifact(images: Images, index: Index, packs: list[bytes], content: str = "") -> str:
+    """Make an artifact of an index and packs that may be anything; return its digest."""
+    told = content or content_of(index.size, _parts(index))
+    disk = Disk(virtual_size=index.size, content=told, format=Format.RAW, os="linux", architecture="amd64")
+
+    def stored(data: bytes, kind: str) -> Descriptor:
+        return Descriptor(media_type=kind, digest=images.content.add(data), size=len(data))
+
+    layers = [stored(encode(index), model.INDEX), *(stored(pack, model.PACK) for pack in packs)]
+    return images.content.add(capture.manifest_of(stored(msgspec.json.encode(disk), model.CONFIG), layers, {}))
+
+
+def adopted(images: Images, digest: str) -> ImageRecord:
+    """Take an artifact in as a pull does."""
+    parsed = manifests.parse(images.content.read(digest, limit=manifests.LIMIT), subject="it")
+    assert isinstance(parsed, manifests.Manifest)
+    return adopt.describe(images.content, digest, adopt.Found(digest, parsed), subject="it")
+
+
+def _parts(index: Index) -> Iterator[bytes | int]:
+    try:
+        yield from (index.chunk(run).digest if run >= 0 else run for run in index.blocks())
+    except struct.error:
+        return
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_indexes_may_say_anything(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """An index from elsewhere is refused, or what it makes is a disk of its size whose every block is proven."""
+    images = lone_images(tmp_path_factory.mktemp("engine"))
+    block = b"x" * BLOCK
+    pack = zstandard.ZstdCompressor().compress(block)
+    numbers = st.sampled_from([0, 1, 2, len(pack), BLOCK, 1 << 31, (1 << 32) - 1])
+    places = [
+        PLACE.pack(data.draw(st.sampled_from([0, 0, 1, 65535])), *(data.draw(numbers) for _ in range(3)))
+        if data.draw(st.booleans())
+        else PLACE.pack(0, 0, len(pack), BLOCK)
+        for _ in range(data.draw(st.integers(0, 3)))
+    ]
+    runs = data.draw(st.lists(st.sampled_from([-1, -2, 0, 0, 1, 2, -(1 << 31), (1 << 31) - 1]), max_size=6))
+    index = Index(
+        data.draw(st.sampled_from([512, BLOCK, 2 * BLOCK, 3 * BLOCK, 8 << 40])),
+        hashlib.sha256(block).digest() * len(places),
+        b"".join(places)[: data.draw(st.sampled_from([None, None, 5]))],
+        b"".join(RUN.pack(run) for run in runs),
+    )
+    try:
+        record = adopted(images, artifact(images, index, [pack]))
+        target = tmp_path_factory.getbasetemp() / "restored"
+        with target.open("w+b") as file:
+            parsed, _ = base.read(images.content, record.manifest, "it")
+            assert restore(images.content, parsed, file.fileno(), "it") == index.size
+        assert target.stat().st_size == index.size
+    except (BrokenDisk, Exhausted):
+        pass
+    finally:
+        images.records.close()
+
+
+def lone_images(place: Path) -> Images:
+    """Images without snapshotters."""
+    records = Records(place / "record.db")
+    return Images(ContentStore(place / "content"), records, {}, Leases(records))
+
+
+def test_an_index_is_no_bomb(images: Images) -> None:
+    """A few bytes that unpack to a large index, or to one of a disk that can't be, are refused and take no memory."""
+    block = b"x" * BLOCK
+    pack = zstandard.ZstdCompressor().compress(block)
+    digest, place = hashlib.sha256(block).digest(), PLACE.pack(0, 0, len(pack), BLOCK)
+    for runs, why in ((bytes(64 << 20), "larger than 16 MiB"), (bytes(1 << 18), "don't add up")):
+        made = artifact(images, Index(2 << 40, digest, place, runs), [pack], f"sha256:{'0' * 64}")
+        tracemalloc.start()
+        with pytest.raises(BrokenDisk, match=why):
+            adopted(images, made)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 64 << 20

@@ -14,8 +14,7 @@ import zstandard
 
 from trivet.engine.disk import index as indexes
 from trivet.engine.disk import model
-from trivet.engine.disk.index import BLOCK, Count, Index
-from trivet.engine.volume.recipe import Chunk
+from trivet.engine.disk.index import BLOCK, PLACE, RUN, Count, Index
 from trivet.oci.descriptor import Descriptor
 from trivet.oci.manifest import Manifest
 from trivet.store.content import ContentStore, explaining_full
@@ -121,7 +120,7 @@ def _reuse(
     sizes: dict[str, Descriptor] = {}
     for manifest, index in earlier:
         packs = indexes.packs_of(manifest)
-        for chunk in index.chunks:
+        for chunk in map(index.chunk, range(index.count)):
             if chunk.digest in found.first and chunk.digest not in known:
                 pack = packs[chunk.pack]
                 sizes[pack.digest] = pack
@@ -167,19 +166,19 @@ def _index(
 ) -> tuple[bytes, list[Descriptor]]:
     numbers: dict[bytes, int] = {}
     packs: dict[str, int] = {}
-    chunks: list[Chunk] = []
-    runs: list[int] = []
+    described, runs = bytearray(), bytearray()
     for part in found.parts:
         if isinstance(part, int):
-            runs.append(part)
+            runs += RUN.pack(part)
             continue
         number = numbers.setdefault(part, len(numbers))
-        if number == len(chunks):
+        if number * PLACE.size == len(described):
             place = places[part]
             pack = packs.setdefault(place.pack, len(packs))
-            chunks.append(Chunk(part, pack, place.offset, place.stored, place.length))
-        runs.append(number)
-    return indexes.encode(Index(found.size, tuple(chunks), tuple(runs))), [sizes[pack] for pack in packs]
+            described += PLACE.pack(pack, place.offset, place.stored, place.length)
+        runs += RUN.pack(number)
+    index = Index(found.size, b"".join(numbers), bytes(described), bytes(runs))
+    return indexes.encode(index), [sizes[pack] for pack in packs]
 
 
 def manifest_of(config: Descriptor, layers: Iterable[Descriptor], annotations: Mapping[str, str]) -> bytes:

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 import zstandard
@@ -25,28 +26,59 @@ import zstandard
 from trivet.base.error import Exhausted
 from trivet.engine.disk import model
 from trivet.engine.disk.model import BrokenDisk, Disk
-from trivet.engine.volume.recipe import CHUNK, Chunk
 from trivet.oci.descriptor import Descriptor
 from trivet.oci.manifest import Manifest
 from trivet.store.content import ContentStore
 
-BLOCK = CHUNK
-LIMIT = 512 << 20  # of an index; a disk of 1 TiB full of data comes to half of that
+BLOCK = 128 << 10
+LIMIT = 512 << 20  # of an index; a disk of 1 TiB full of data comes to that
 PACKED_LIMIT = 256 << 20
 OPEN = 32  # packs that are open at the same time
 CONFIG_LIMIT = 1 << 16
 RESERVE = 64 << 20  # bytes that are left on the disk
 
-Runs = tuple[int, ...]
+DIGEST = 32
+PLACE = struct.Struct("<HQII")  # pack, offset, stored, length
+RUN = struct.Struct("<i")
+FLAT = 16 << 20  # bytes an index may have however small it is packed; digests don't get smaller by packing
+
 Count = Callable[[int], None]
 
 
+class Chunk(NamedTuple):
+    """Where a piece of content is: `stored` bytes at `offset` of a pack (its number); `length` unpacked."""
+
+    digest: bytes
+    pack: int
+    offset: int
+    stored: int
+    length: int
+
+
 class Index(msgspec.Struct, frozen=True, array_like=True):
-    """A disk of `size` bytes: chunks, and in `runs`, block by block, the number of one, or -n: n blocks of zeros."""
+    """A disk of `size` bytes. `runs` tells, block by block, the number of a chunk, or -n: n blocks of zeros.
+
+    `digests` and `places` are the chunks', end to end: a hostile index takes no more memory than it has bytes.
+    """
 
     size: int
-    chunks: tuple[Chunk, ...]
-    runs: Runs
+    digests: bytes
+    places: bytes
+    runs: bytes
+
+    @property
+    def count(self) -> int:
+        """The number of chunks."""
+        return len(self.digests) // DIGEST
+
+    def chunk(self, number: int) -> Chunk:
+        """Look up a chunk."""
+        place = PLACE.unpack_from(self.places, number * PLACE.size)
+        return Chunk(self.digests[number * DIGEST : (number + 1) * DIGEST], *place)
+
+    def blocks(self) -> Iterator[int]:
+        """List the runs."""
+        return (number for (number,) in RUN.iter_unpack(self.runs))
 
 
 def encode(index: Index) -> bytes:
@@ -78,11 +110,12 @@ def read(content: ContentStore, manifest: Manifest, subject: str) -> Index:
         raise BrokenDisk(subject, "it has no index")
     disk = read_config(content, manifest, subject)
     packed = content.read(manifest.layers[0].digest, limit=PACKED_LIMIT)
+    limit = min(LIMIT, FLAT + 4 * len(packed))
     try:
         with zstandard.ZstdDecompressor().stream_reader(packed) as reader:
-            raw = reader.read(LIMIT + 1)
-        if len(raw) > LIMIT:
-            raise BrokenDisk(subject, f"its index is larger than {LIMIT >> 20} MiB")
+            raw = reader.read(limit + 1)
+        if len(raw) > limit:
+            raise BrokenDisk(subject, f"its index is larger than {limit >> 20} MiB")
         index = msgspec.msgpack.decode(raw, type=Index)
     except (zstandard.ZstdError, msgspec.DecodeError) as error:
         raise BrokenDisk(subject, error) from error
@@ -93,23 +126,26 @@ def read(content: ContentStore, manifest: Manifest, subject: str) -> Index:
 def _check(index: Index, disk: Disk, sizes: list[int], subject: str) -> None:
     if index.size != disk.virtual_size:
         raise BrokenDisk(subject, "its index is for a disk of another size")
-    for chunk in index.chunks:
-        if not (0 <= chunk.pack < len(sizes) and 0 <= chunk.offset <= sizes[chunk.pack] - chunk.stored):
+    count = index.count
+    if len(index.digests) != count * DIGEST or len(index.places) != count * PLACE.size or len(index.runs) % RUN.size:
+        raise BrokenDisk(subject, "its index is cut short")
+    for pack, offset, stored, length in PLACE.iter_unpack(index.places):
+        if not (pack < len(sizes) and offset <= sizes[pack] - stored):
             raise BrokenDisk(subject, "a chunk lies outside its pack")
-        if not (chunk.stored > 0 and 0 < chunk.length <= BLOCK and len(chunk.digest) == 32):
+        if not (stored > 0 and 0 < length <= BLOCK):
             raise BrokenDisk(subject, "a chunk has an impossible size")
     at, blocks = 0, -(-index.size // BLOCK)
-    for run in index.runs:
-        if run >= len(index.chunks):
+    for run in index.blocks():
+        if run >= count:
             raise BrokenDisk(subject, "a chunk is missing")
-        if run >= 0 and index.chunks[run].length != min(BLOCK, index.size - at * BLOCK):
+        if run >= 0 and index.chunk(run).length != min(BLOCK, index.size - at * BLOCK):
             raise BrokenDisk(subject, "a chunk does not fit its place")
         at += 1 if run >= 0 else -run
         if at > blocks:
             break
     if at != blocks:
         raise BrokenDisk(subject, "its blocks don't add up")
-    told = content_of(index.size, (index.chunks[run].digest if run >= 0 else run for run in index.runs))
+    told = content_of(index.size, (index.chunk(run).digest if run >= 0 else run for run in index.blocks()))
     if told != disk.content:
         raise BrokenDisk(subject, "its index is not that of its content")
 
@@ -156,16 +192,16 @@ def restore(
 ) -> int:
     """Write a disk into an empty file, its zeros as holes; return its size. Everything is verified on the way."""
     index = read(content, manifest, subject)
-    needed = sum(index.chunks[run].length for run in index.runs if run >= 0)
+    needed = sum(BLOCK for run in index.blocks() if run >= 0)
     if needed > content.free() - RESERVE:
         problem = f"it needs {needed >> 20} MiB, {content.free() >> 20} MiB are free"
         raise Exhausted(f"cannot unpack disk image {subject}: {problem}", hint="trivet system prune")
     os.ftruncate(descriptor, index.size)
     at = 0
     with Packs(content, packs_of(manifest), subject) as packs:
-        for run in index.runs:
+        for run in index.blocks():
             if run >= 0:
-                data = packs.chunk(index.chunks[run])
+                data = packs.chunk(index.chunk(run))
                 if os.pwrite(descriptor, data, at * BLOCK) != len(data):
                     raise OSError(28, "No space left on device")
             at += 1 if run >= 0 else -run
