@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from tests.conftest import BIN, Daemon
@@ -138,3 +140,64 @@ def test_what_cannot_be_is_refused(engine: Daemon, options: list[str], complaint
     assert done.returncode in (1, 2)
     assert complaint in done.stderr.decode()
     assert engine.trivet("vm", "info", "wrong").returncode == 1
+
+
+def test_disks_come_grow_and_go(engine: Daemon, tiny: list[str]) -> None:
+    """A disk is plugged in with its limits, grows before the guest's eyes, is unplugged, and nothing of it stays."""
+    engine.ok("vm", "create", "plug", *tiny, "--start")
+    said(engine, "plug", "tiny# ")
+    engine.ok("vm", "disk", "add", "plug", "data:64m,iops=900")
+    engine.ok("vm", "disk", "resize", "plug", "data:96m")
+    engine.ok("vm", "disk", "resize", "plug", "root:2g")
+    asked(engine, "plug", "echo sizes $(cat /sys/block/vda/size) $(cat /sys/block/vdc/size)", "sizes 4194304 196608")
+    assert "cannot shrink" in engine.trivet("vm", "disk", "resize", "plug", "root:1g").stderr.decode()
+    assert "it is what the machine boots" in engine.trivet("vm", "disk", "rm", "plug", "root").stderr.decode()
+    assert "has no disk other" in engine.trivet("vm", "disk", "rm", "plug", "other").stderr.decode()
+    engine.ok("vm", "disk", "rm", "plug", "data")
+    asked(engine, "plug", "echo left $(ls /sys/block | tr '\\n' ' ')", "left vda vdb")
+    assert [disk.name for disk in engine.client.machines.get("plug").disks] == ["root"]
+    home = Path(engine.client.machines.get("plug").disks[0].path).parent
+    assert [path.name for path in home.iterdir()] == ["root.qcow2"]
+
+
+def test_it_goes_back_to_a_snapshot_with_memory(engine: Daemon, tiny: list[str]) -> None:
+    """What the guest had in memory and on disks comes back, also from off; a clone of one that is off is another."""
+    asked(engine, "plug", "echo before > /word; dd if=/word of=/dev/vda 2>/dev/null; sync; echo wrote $?", "wrote 0")
+    engine.ok("snapshot", "plug", "then")
+    asked(engine, "plug", "echo after > /word; dd if=/word of=/dev/vda 2>/dev/null; sync; cat /word", "\nafter")
+    engine.ok("snapshot", "revert", "plug", "then")
+    asked(engine, "plug", "echo now $(cat /word) $(head -c 6 /dev/vda)", "now before before")
+    assert "cannot clone running machine" in engine.trivet("clone", "plug").stderr.decode()
+    engine.ok("vm", "stop", "plug")
+    engine.ok("clone", "plug", "--name", "twin")
+    engine.ok("vm", "start", "twin")
+    said(engine, "twin", "tiny# ")
+    asked(engine, "twin", "echo twin $(head -c 6 /dev/vda)", "twin before")
+    engine.ok("vm", "rm", "-f", "twin")
+    engine.ok("snapshot", "revert", "plug", "then")
+    asked(engine, "plug", "echo again $(cat /word)", "again before")
+    engine.ok("vm", "rm", "-f", "plug")
+
+
+def test_its_screen_is_shown_to_who_knows_the_token(engine: Daemon, tiny: list[str]) -> None:
+    """The page of `vm view` is there for all, picture and keyboard only with the token."""
+    engine.ok("vm", "create", "seen", *tiny, "--start")
+    command = [str(BIN / "trivet"), "vm", "view", "seen"]
+    view = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TRIVET_HOST": engine.address}
+    )
+    try:
+        assert view.stdout is not None
+        address, _, token = view.stdout.readline().strip().partition("#")
+        assert b"<img" in urlopen(address).read()
+        with pytest.raises(HTTPError):
+            urlopen(address + "screen.png")
+        assert urlopen(Request(address + "screen.png", headers={"Token": token})).read().startswith(b"\x89PNG")
+        press = Request(address + "keys", b'{"keys": ["ctrl+l"]}', {"Token": token})
+        assert urlopen(press).status == 200
+        with pytest.raises(HTTPError):
+            urlopen(Request(address + "keys", b'{"keys": ["nonsense"]}', {"Token": token}))
+    finally:
+        view.terminate()
+        view.wait()
+        engine.ok("vm", "rm", "-f", "seen")

@@ -168,8 +168,10 @@ ENTRIES = (
     Entry(MACHINE, "", "vm rm", "vm.life", "rm", "remove machines and their disks"),
     Entry(MACHINE, "", "vm ls", "vm.life", "ls", "list machines"),
     Entry(MACHINE, "", "vm info", "vm.life", "info", "show what a machine is made of, and what its guest says"),
+    Entry(MACHINE, "", "vm disk", "vm.disk", "disk", "list, add, resize and remove disks, also while it runs"),
     Entry(MACHINE, "", "vm console", "vm.screen", "console", "connect to a machine's serial console"),
     Entry(MACHINE, "", "vm screenshot", "vm.screen", "screenshot", "take a picture of a machine's screen"),
+    Entry(MACHINE, "", "vm view", "vm.view", "view", "show a machine's screen in the browser, with keyboard and mouse"),
     Entry(MACHINE, "", "vm send-key", "vm.screen", "send-key", "press keys on a machine's keyboard"),
     Entry(MACHINE, "", "vm type", "vm.screen", "type", "type a text on a machine's keyboard"),
     Entry(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trivet.client.schema import Progress
-from trivet.client.schema_machine import KeysRequest, MachineInfo, PointRequest
+from trivet.client.schema_machine import DiskRequest, KeysRequest, MachineInfo, PointRequest
 from trivet.client.transport import Transport, segment
 
 _IMAGES = "/v1/machine-images"
@@ -33,6 +33,18 @@ class Machines:
         """Take a picture of the screen, as PNG."""
         with self._transport.request("GET", f"{_path(ref)}/screenshot") as response:
             return response.read()
+
+    def add_disk(self, ref: str, wish: DiskRequest) -> None:
+        """Give a machine a further, empty disk, running or not."""
+        self._transport.call("POST", f"{_path(ref)}/disks", body=wish)
+
+    def resize_disk(self, ref: str, name: str, size: int) -> None:
+        """Let a disk grow, running or not."""
+        self._transport.call("POST", f"{_path(ref)}/disks/{segment(name)}/resize", {"size": size})
+
+    def remove_disk(self, ref: str, name: str) -> None:
+        """Take a disk and its data away, running or not."""
+        self._transport.call("DELETE", f"{_path(ref)}/disks/{segment(name)}")
 
     def press(self, ref: str, *keys: str, text: str = "") -> None:
         """Press chords of keys, then type a text."""

@@ -28,7 +28,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything QEMU is told; `memory` in bytes."""
+    """Everything QEMU is told; `memory` in bytes. With `incoming` it goes on from a saved state."""
 
     name: str
     uuid: str
@@ -46,6 +46,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     cdroms: tuple[Cdrom, ...] = ()
     nics: tuple[Nic, ...] = ()
     start: Start | None = None
+    incoming: str = ""
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -67,6 +68,7 @@ def command_line(system: System) -> tuple[str, ...]:
         *("-chardev", option("socket", id="qmp", path=system.qmp, server=True, wait=False)),
         *("-mon", "chardev=qmp,mode=control"),
         *_start(system.start),
+        *(("-incoming", system.incoming) if system.incoming else ()),
         *(word for device in system.devices for word in device.arguments()),
     )
 

@@ -16,7 +16,16 @@ from trivet.hypervisor.machine import MEBIBYTE, Acceleration
 from trivet.hypervisor.system import Start, System, command_line
 from trivet.isolation.hardware import Disk as PlannedDisk
 from trivet.isolation.hardware import Hardware
-from trivet.isolation.machine import DEFAULT_CPUS, OVERHEAD, TAP_DESCRIPTOR, Host, limited, opened, privileges
+from trivet.isolation.machine import (
+    DEFAULT_CPUS,
+    OVERHEAD,
+    STATE_DESCRIPTOR,
+    TAP_DESCRIPTOR,
+    Host,
+    limited,
+    opened,
+    privileges,
+)
 from trivet.isolation.plan import Attachment, Plan
 from trivet.kernel.cgroup_record import Resources, Write
 from trivet.launch.operation import (
@@ -56,7 +65,7 @@ def resources(plan: Plan) -> Resources:
     return limited(plan, memory(plan) + 2 * OVERHEAD)
 
 
-def disk(planned: PlannedDisk, boot: int = 0, port: str = "") -> Disk:
+def disk(planned: PlannedDisk, boot: int = 0) -> Disk:
     """Translate a disk, at its place in the boot order."""
     return Disk(
         name=planned.name,
@@ -67,7 +76,7 @@ def disk(planned: PlannedDisk, boot: int = 0, port: str = "") -> Disk:
         iops=planned.iops,
         rate=planned.rate,
         boot=boot,
-        port=port,
+        port=planned.port,
     )
 
 
@@ -95,6 +104,7 @@ def system(plan: Plan, host: Host) -> System:
             for number, each in enumerate(parts.cdroms)
         ),
         nics=tuple(nic(use, number, _nth(order.get("network", 0), number)) for number, use in enumerate(taps)),
+        incoming=f"fd:{STATE_DESCRIPTOR}" if host.begin else "",
         start=Start(kernel=parts.direct.kernel, initrd=parts.direct.initrd, parameters=parts.direct.parameters)
         if parts.direct
         else None,
@@ -134,6 +144,7 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
         Propagation("/", PROPAGATION["rslave"]),
         *_tpm(plan, host),
         *(Give(use.path, 1, number) for number, use in opened(plan)),
+        *([Give(host.begin, 0, STATE_DESCRIPTOR)] if host.begin else []),
         *privileges(plan),
         Wait(),
         Exec(command_line(system(plan, host)), ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)),

@@ -14,6 +14,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
 
     `size` is what the guest sees, in bytes.
     `iops` and `rate` (bytes a second) are limits, 0 is none. `name` is also the serial number that the guest sees.
+    One in a `port` can be unplugged while the machine runs.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     base_format: Format = "raw"
     iops: int = 0
     rate: int = 0
+    port: str = ""
 
 
 class Cdrom(msgspec.Struct, frozen=True, kw_only=True):

@@ -82,7 +82,9 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """What this machine offers a guest: programs, kernel, acceleration, CPUs; UEFI's program and swtpm if asked for."""
+    """What this machine offers a guest: programs, kernel, acceleration, CPUs; UEFI's program and swtpm if asked for.
+
+    A machine of its own may `begin` with the state in a file."""
 
     qemu: str
     virtiofsd: str
@@ -93,6 +95,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin | None = None
     firmware: str = ""
     swtpm: str = ""
+    begin: str = ""
 
 
 def memory(plan: Plan) -> int:

@@ -60,7 +60,7 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     form `mount`: overlay of `lowers` (topmost first) under `upper`, with `work`; `copied`: `upper` alone, which
     began as a copy of them.
     form `drive`: `lowers` holds one read-only EROFS image file, `upper` is a raw ext4 image file.
-    form `disk`: `upper` is a qcow2 image over the raw one that `lowers` holds, if any.
+    form `disk`: `upper` is a directory of disks, the first over the raw image that `lowers` holds, if any.
     """
 
     form: Literal["mount", "drive", "disk"]

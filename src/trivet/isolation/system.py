@@ -15,14 +15,16 @@ from __future__ import annotations
 import shutil
 import signal
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument, Unsupported
+from trivet.hypervisor import memory
 from trivet.hypervisor.qmp import Qmp
-from trivet.isolation import computer, errand, gauge, provision, seed
-from trivet.isolation.driver import Ability, ProcessRow, Stats, Status
+from trivet.isolation import computer, errand, gauge, moment, provision, seed
+from trivet.isolation.driver import Ability, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
 from trivet.isolation.machine import Host
@@ -40,7 +42,10 @@ _TAIL = 5
 
 
 class SystemDriver:
-    """The driver of machines with an operating system of their own; also Pausable. `cache` is the vm level's."""
+    """The driver of machines with an operating system of their own; also Pausable and Saving.
+
+    `cache` is the vm level's.
+    """
 
     level = Level.VM
 
@@ -83,11 +88,31 @@ class SystemDriver:
 
     def start(self, plan: Plan) -> Channel:
         """Start the monitor; QEMU waits for `Channel.go()`."""
-        host = provision.computer(self.cache, computer.hardware(plan))
+        return self._launch(plan)
+
+    def _launch(self, plan: Plan, begin: str = "") -> Channel:
+        host = msgspec.structs.replace(provision.computer(self.cache, computer.hardware(plan)), begin=begin)
         try:
             return spawn(self._plan(plan, host), directory=Path(plan.directory))
         except LaunchError as error:
             raise explain(error.operation, error.errno, error.text, f"machine {plan.name}") from error
+
+    def check_saving(self, plan: Plan) -> None:
+        """Any can be saved."""
+
+    def save(self, plan: Plan, place: Path, *, go_on: bool) -> float:
+        """Save memory, devices and disks into a new directory; seconds the machine stood still."""
+        self._running(plan)
+        return moment.save(plan, place, go_on=go_on)
+
+    def saved(self, place: Path) -> AbstractContextManager[Saved]:
+        """Load what was saved."""
+        return moment.opened(place)
+
+    def restore(self, plan: Plan, saved: Saved, was: Plan) -> Channel:
+        """Begin as what was saved; the guest goes on at `Channel.go()`."""
+        moment.check(plan, saved, was)
+        return self._launch(plan, memory.path_of(saved.state))
 
     def attach(self, plan: Plan) -> Channel:
         """Open a further connection to the monitor, which has the serial console."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from trivet.api.native.route import NDJSON, Route, answer, body, flag, nothing, ref, required
+from trivet.api.native.route import NDJSON, Route, answer, body, flag, nothing, number, ref, required
 from trivet.api.stream import progress
 from trivet.client.schema import Progress
-from trivet.client.schema_machine import KeysRequest, MachineInfo, PointRequest
+from trivet.client.schema_machine import DiskRequest, KeysRequest, MachineInfo, PointRequest
 from trivet.engine.engine import Engine
 
 
@@ -44,6 +44,22 @@ async def point(engine: Engine, request: web.Request) -> web.StreamResponse:
     return nothing()
 
 
+async def add_disk(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.machines.add_disk(ref(request), await body(request, DiskRequest))
+    return nothing()
+
+
+async def resize_disk(engine: Engine, request: web.Request) -> web.StreamResponse:
+    size = int(number(request, "size", 0))
+    await engine.machines.resize_disk(ref(request), request.match_info["disk"], size)
+    return nothing()
+
+
+async def remove_disk(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.machines.remove_disk(ref(request), request.match_info["disk"])
+    return nothing()
+
+
 ONE = "/v1/machines/{ref}"
 IMAGES = "/v1/machine-images"
 ROUTES = (
@@ -51,6 +67,9 @@ ROUTES = (
     Route("GET", ONE, info, "Tell what is known of a machine", None, MachineInfo),
     Route("POST", ONE + "/reboot", reboot, "Reboot a machine", query=("force",)),
     Route("GET", ONE + "/screenshot", screenshot, "Take a picture of a machine's screen", stream="image/png"),
+    Route("POST", ONE + "/disks", add_disk, "Give a machine a further, empty disk", DiskRequest),
+    Route("POST", ONE + "/disks/{disk}/resize", resize_disk, "Let a disk of a machine grow", query=("size",)),
+    Route("DELETE", ONE + "/disks/{disk}", remove_disk, "Take a disk and its data from a machine"),
     Route("POST", ONE + "/keys", keys, "Press keys, then type a text", KeysRequest),
     Route("POST", ONE + "/pointer", point, "Move the pointer and click", PointRequest),
 )

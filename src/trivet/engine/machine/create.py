@@ -73,7 +73,7 @@ def make(
         place=place,
         root=root,
         attachments=choose(request, ability, context.networks),
-        hardware=_hardware(wish, root, context.disks.home(key), seed, size),
+        hardware=_hardware(wish, root, seed, size),
     )
     record = InstanceRecord(
         id=key,
@@ -141,10 +141,11 @@ def _furnish(home: Path, wish: MachineRequest) -> None:
         create(home / f"{disk.name}.qcow2", disk.size)
 
 
-def _hardware(wish: MachineRequest, root: Root, home: Path, seed: Seed | None, size: int) -> Hardware:
+def _hardware(wish: MachineRequest, root: Root, seed: Seed | None, size: int) -> Hardware:
+    home = Path(root.upper)
     first = Disk(
         name="root",
-        path=root.upper,
+        path=str(home / ROOT),
         size=size,
         base=root.lowers[0] if root.lowers else "",
         iops=wish.iops,

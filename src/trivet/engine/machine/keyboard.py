@@ -34,10 +34,14 @@ _NAMES = {
     "win": "meta_l",
     "super": "meta_l",
 }
-_KNOWN = frozenset(
-    "ctrl alt shift meta_l ctrl_r alt_r shift_r esc tab ret spc backspace delete insert home end pgup pgdn up down "
-    "left right caps_lock print menu".split()
-) | {f"f{number}" for number in range(1, 13)}
+_KNOWN = (
+    frozenset(
+        "ctrl alt shift meta_l ctrl_r alt_r shift_r esc tab ret spc backspace delete insert home end pgup pgdn up down "
+        "left right caps_lock print menu".split()
+    )
+    | {f"f{number}" for number in range(1, 13)}
+    | set(_PLAIN.values())
+)
 
 
 def text(words: str) -> list[list[str]]:

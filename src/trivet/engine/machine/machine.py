@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trivet.base.error import TrivetError, Unsupported
-from trivet.client.schema_machine import DiskInfo, MachineInfo
+from trivet.client.schema_machine import DiskInfo, DiskRequest, MachineInfo
 from trivet.engine.image.progress import Report
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
-from trivet.engine.machine import image, inside, keyboard, screen
+from trivet.engine.machine import disk, image, inside, keyboard, screen
 from trivet.engine.snapshot.making import disk_usage
 from trivet.isolation import computer
 from trivet.isolation.errand import agent_of
@@ -66,6 +66,23 @@ class Machines:
         found: list[bytes] = []
         await self._running(ref, "attach to", lambda plan: found.append(screen.picture(plan)))
         return found[0]
+
+    async def add_disk(self, ref: str, wish: DiskRequest) -> None:
+        """Give a machine a further, empty disk, running or not."""
+        await self._locked(ref, "adding a disk to", lambda record: disk.add(self._context, record, wish))
+
+    async def resize_disk(self, ref: str, name: str, size: int) -> None:
+        """Let a disk grow, running or not."""
+        await self._locked(ref, "resizing a disk of", lambda record: disk.resize(self._context, record, name, size))
+
+    async def remove_disk(self, ref: str, name: str) -> None:
+        """Take a disk and its data away, running or not."""
+        await self._locked(ref, "removing a disk of", lambda record: disk.remove(self._context, record, name))
+
+    async def _locked(self, ref: str, action: str, do: Callable[[InstanceRecord], None]) -> None:
+        key = self.find(ref).id
+        async with self._context.locks.hold(key, action):
+            await asyncio.to_thread(do, self.find(key))
 
     async def press(self, ref: str, chords: list[str]) -> None:
         """Press keys, one chord after the other."""

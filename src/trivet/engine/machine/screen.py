@@ -13,6 +13,7 @@ from trivet.isolation import computer
 from trivet.isolation.plan import Plan
 
 _PACE = 0.03  # seconds between keys: a BIOS keyboard buffer holds sixteen
+_START = 3.0
 _LIMIT = 4096
 BUTTONS = ("left", "middle", "right", "wheel-up", "wheel-down")
 RANGE = 0x7FFF
@@ -20,8 +21,11 @@ RANGE = 0x7FFF
 
 
 def control(plan: Plan, patience: float = 10.0) -> Qmp:
-    """Reach a machine's QEMU."""
-    return Qmp(Path(plan.directory, computer.QMP), patience=patience)
+    """Reach a machine's QEMU, which may have been started only just now."""
+    path, deadline = Path(plan.directory, computer.QMP), time.monotonic() + _START
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(_PACE)
+    return Qmp(path, patience=patience)
 
 
 def picture(plan: Plan) -> bytes:

@@ -1,7 +1,7 @@
 """Disks of machines with an operating system of their own: a thin qcow2 image each, over an image's base (engine/disk).
 
     DIRECTORY/
-    ├── instance/<id>/          root.qcow2, further disks, what firmware and TPM remember
+    ├── instance/<id>/disk/     root.qcow2, further disks, what firmware and TPM remember
     └── making/<random>         being made or deleted
 
 QEMU's tools are told every format and what is below: they read no header that a guest could have written.
@@ -22,7 +22,7 @@ from trivet.isolation.plan import Root
 from trivet.store.content import explaining_full
 
 TOOL = "qemu-img"
-ROOT = "root.qcow2"
+UPPER, ROOT = "disk", "root.qcow2"
 
 
 class DiskFailed(Internal):
@@ -51,15 +51,17 @@ class DiskSnapshotter:
         self._instances.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def make(self, instance: str, base: Path | None, size: int, furnish: Callable[[Path], None]) -> Root:
-        """Make an instance's root disk of `size` bytes over a raw base, or an empty one; `furnish` adds to its home."""
+        """Make an instance's root disk of `size` bytes over a raw base, or an empty one; `furnish` adds to them."""
         home = self.home(instance)
         if home.exists():
             raise AlreadyExists(f"instance {instance} already has a disk")
         with explaining_full(home), self.making.draft() as draft:
-            create(draft / ROOT, size, base)
-            furnish(draft)
+            upper = draft / UPPER
+            upper.mkdir(mode=0o700)
+            create(upper / ROOT, size, base)
+            furnish(upper)
             draft.rename(home)
-        return Root(form=self.form, lowers=(str(base),) if base else (), upper=str(home / ROOT))
+        return Root(form=self.form, lowers=(str(base),) if base else (), upper=str(home / UPPER))
 
     def home(self, instance: str) -> Path:
         """Tell where an instance's disks are."""
