@@ -12,9 +12,12 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import signal
 import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +42,8 @@ HOST, NEIGHBOUR = "198.51.100.1", "198.51.100.2"
 SERVER = """
 import socket, sys
 name, kind, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
-server = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+family = socket.AF_INET6 if ":" in sys.argv[4] else socket.AF_INET
+server = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
 server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 server.bind((sys.argv[4], port))
 if kind == "tcp":
@@ -56,7 +60,8 @@ while True:
 """
 CLIENT = """
 import socket, sys
-client = socket.socket(socket.AF_INET, socket.SOCK_STREAM if sys.argv[1] == "tcp" else socket.SOCK_DGRAM)
+family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
+client = socket.socket(family, socket.SOCK_STREAM if sys.argv[1] == "tcp" else socket.SOCK_DGRAM)
 client.settimeout(0.5)
 try:
     client.connect((sys.argv[2], int(sys.argv[3])))
@@ -202,6 +207,38 @@ def test_a_datagram_port_moves(world: World) -> None:
         world.publish("next", 8080, protocol="udp")
         client.send(b"2")
         assert client.recv(100).startswith(b"next ")
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_the_relay_carries_what_no_rule_can(world: World, protocol: str) -> None:
+    """[::1] answers, and a port published on IPv6 by an instance without; after a kill too."""
+    world.networks.create(NetworkRequest(name="six", ipv6=True))
+    for name, network in (("four", "bridge"), ("both", "six")):
+        world.quiet(name, EndpointRequest(network=network)).serve(
+            80, protocol, at="::" if name == "both" else "0.0.0.0"
+        )
+    world.publish("four", 8080, protocol=protocol)
+    world.publish("both", 8081, protocol=protocol)
+    world.publish("four", 8082, address="::", protocol=protocol)
+    assert world.host.ask("::1", 8080, protocol).startswith("four ")
+    assert world.host.ask("::1", 8082, protocol).startswith("four ")
+    world.host.sh("ip addr add 2001:db8:1::1/64 dev lan nodad")
+    world.neighbour.sh("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ip addr add 2001:db8:1::2/64 dev eth0 nodad")
+    assert world.neighbour.ask("2001:db8:1::1", 8082, protocol).startswith("four ")
+    assert world.neighbour.ask("2001:db8:1::1", 8080, protocol) == "nothing"
+    link = world.networks.carrier._link
+    assert link
+    os.kill(struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0], signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while not world.host.ask("::1", 8082, protocol).startswith("four "):
+        assert time.monotonic() < deadline
+    assert world.networks.check() == []
+    again = Networks(world.records, "test", world.base)
+    again.restore(["four", "both"])
+    assert world.host.ask("::1", 8080, protocol).startswith("four ")
+    again.unpublish("four")
+    assert world.host.ask("::1", 8080, protocol) == world.host.ask("::1", 8082, protocol) == "nothing"
+    again.remove_all()
 
 
 def test_ports_change_hands(world: World) -> None:

@@ -32,7 +32,8 @@ SERVER = """
 import selectors, socket, sys
 name, chosen = sys.argv[1], selectors.DefaultSelector()
 for family, everywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-    for kind, ports in ((socket.SOCK_STREAM, (80, 81, 8080, 8081, 8083, 8084)), (socket.SOCK_DGRAM, (80,))):
+    more = (8080, 8081, 8083, 8084) if family == socket.AF_INET else ()
+    for kind, ports in ((socket.SOCK_STREAM, (80, 81, *more)), (socket.SOCK_DGRAM, (80,))):
         for port in ports:
             server = socket.socket(family, kind)
             if family == socket.AF_INET6:
@@ -140,10 +141,13 @@ class Matrix(World):
         endpoints = self.networks.ledger.endpoints()
         addresses += [each.address for each in endpoints] + [each.address6 for each in endpoints if each.address6]
         asked = [(protocol, address, port) for address in addresses for protocol, port in PORTS if address != HOST]
-        local = [HOST, HOST6, self.networks.find("a").gateway, self.networks.find("c").gateway]
+        local = [HOST, self.networks.find("a").gateway, self.networks.find("c").gateway]
         local += ["127.0.0.1"] if source in ("", "lan2", "b1") else []
         asked += [("tcp", address, port) for address in local for port in (80, 8080, 8081, 8083, 8084)]
         asked += [("udp", address, 8082) for address in local if address != "127.0.0.1"]
+        asked += [("tcp", HOST6, port) for port in (80, 8080)] + [("udp", HOST6, 8082)]
+        if source == "":
+            asked += [("tcp", "::1", port) for port in (80, 8080, 8083)] + [("udp", "::1", 8082)]
         own = self.places[source].address
         return [each for each in asked if each[1] != own and not (source == "lan2" and ":" in each[1])]
 

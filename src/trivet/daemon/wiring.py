@@ -106,6 +106,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
         for watch in context.watches.values():
             watch.close()
         context.networks.nameserver.leave()
+        context.networks.carrier.leave()
         context.shipping.leave()
         for left in (*tasks, *context.tasks):
             left.cancel()

@@ -51,6 +51,7 @@ from trivet.engine.network.nameserver import Nameserver, serves
 from trivet.engine.network.none import Nothing
 from trivet.engine.network.overlay import Overlay
 from trivet.engine.network.path import Map
+from trivet.engine.network.relaying import Carrier
 from trivet.engine.network.ruleset import table
 from trivet.isolation.plan import Attachment, File, Owner
 from trivet.kernel import nftables, rtnetlink
@@ -83,6 +84,7 @@ class Networks:
         self.ledger = Ledger(records)
         self.nameserver = Nameserver(run_directory, self.table, self._look, self.namespaces)
         self._fleet: Fleet | None = None
+        self.carrier = Carrier(run_directory, self.ledger.endpoints)
         on_parent = Macvlan(self.namespaces)
         self.drivers: dict[str, Driver] = {
             BRIDGE: Bridge(self.namespaces),
@@ -246,6 +248,13 @@ class Networks:
         except (TrivetError, OSError) as error:
             log.warning("cannot tell the DNS server: %s", error)
 
+    def carry(self, *, again: bool = False) -> None:
+        """Have the relay carry what the records say. A failure is logged, what was done is not undone."""
+        try:
+            self.carrier.announce(again=again)
+        except (TrivetError, OSError) as error:
+            log.warning("cannot tell the relay: %s", error)
+
     def files(
         self,
         instance_id: str,
@@ -287,11 +296,13 @@ class Networks:
         made = publication.open_ports(self, instance_id, ports)
         if made and self._named(instance_id):
             self.announce()
+        self.carry()
         return made
 
     def unpublish(self, instance_id: str, ports: Sequence[Port] | None = None) -> None:
         """Take back every port of an instance, or the ones named. Idempotent."""
         publication.close_ports(self, instance_id, ports)
+        self.carry()
 
     def change_ports(
         self, instance_id: str, gone: Sequence[Port], wanted: Sequence[PortRequest], source: str = ""
@@ -299,6 +310,7 @@ class Networks:
         """Take ports back, of `source` if it is named, and publish others, in one step; raises as `publish`."""
         made = publication.change_ports(self, instance_id, gone, wanted, source)
         self.announce()
+        self.carry()
         return made
 
     def uses(self, instance_id: str) -> Uses:

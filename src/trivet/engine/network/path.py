@@ -18,13 +18,14 @@ import msgspec
 from trivet.client.schema_path import Way, WayStep
 from trivet.engine.network.membership import default_routes
 from trivet.engine.network.model import Endpoint, NetworkRecord
-from trivet.engine.network.ruleset import Element, element, inside, map_name
+from trivet.engine.network.relaying import ways
+from trivet.engine.network.ruleset import ANY6, LOOPBACK6, Element, element, inside, map_name
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 LOOPBACK = "lo"
 PUBLISHED = {
-    ("", "_at"): "dnat {family} to {family} daddr . {protocol} dport map @{name}_at",
-    ("", ""): "dnat {family} to {protocol} dport map @{name}",
+    ("", "_at"): "{but}dnat {family} to {family} daddr . {protocol} dport map @{name}_at",
+    ("", ""): "{but}dnat {family} to {protocol} dport map @{name}",
     ("_here", "_at"): "meta nfproto ipv{version} meta l4proto {protocol} redirect to"
     " :{family} daddr . {protocol} dport map @{name}_here_at",
     ("_here", ""): "meta nfproto ipv{version} meta l4proto {protocol} redirect to :{protocol} dport map @{name}_here",
@@ -139,6 +140,8 @@ class _Walk:
             return self._end(False, "", "dropped")
         if address in self._known.own or address.is_loopback:
             found = self._published(address)
+            if found is None and (holder := self._carried(address)):
+                return self._end(True, holder.name, f"the engine's relay carries it to instance {holder.name}")
             if found is None:
                 return self._end(True, "host", "reaches the host itself: nothing is published there")
             if not found.to:
@@ -210,10 +213,25 @@ class _Walk:
         for (here, at), rule in PUBLISHED.items():
             wanted = map_name(packet.protocol, here, at, version)
             for item in items:
+                if str(address) == LOOPBACK6 and not here:
+                    continue
                 if (item.map, item.port, item.at) == (wanted, packet.port, str(address) if at else ""):
-                    text = rule.format(family=packet.family, protocol=packet.protocol, name=name, version=version)
+                    text = rule.format(
+                        family=packet.family,
+                        protocol=packet.protocol,
+                        name=name,
+                        version=version,
+                        but=f"ip6 daddr != {LOOPBACK6} " if version == 6 else "",
+                    )
                     self._step("published", text, f"published: {item.render()}")
                     return item
+        return None
+
+    def _carried(self, address: Address) -> Endpoint | None:
+        """Look for a program of ours that listens there; one that is bound to the very address comes first."""
+        for protocol, at, port, target, _ in sorted(ways(self._known.endpoints), key=lambda row: row[1] == ANY6):
+            if (protocol, port) == (self._packet.protocol, self._packet.port) and at in (str(address), ANY6):
+                return self._known.holder(ipaddress.ip_address(target)) if address.version == 6 else None
         return None
 
     def _step(self, chain: str, rule: str, reason: str) -> None:

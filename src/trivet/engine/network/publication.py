@@ -45,7 +45,9 @@ def change_ports(
                 msgspec.structs.replace(each, ports=after.get(each.key, each.ports))
                 for each in networks.ledger.endpoints()
             ]
-            chosen = publish.choose(wanted, endpoint, others, networks.table)
+            chosen = publish.choose(
+                wanted, endpoint, others, networks.table, {(port.protocol, port.host_port) for port in gone}
+            )
             after[endpoint.key] = (*after.get(endpoint.key, endpoint.ports), *chosen)
         changed = [each for each in networks.ledger.endpoints() if after.get(each.key, each.ports) != each.ports]
         now = [msgspec.structs.replace(each, ports=after[each.key]) for each in changed]

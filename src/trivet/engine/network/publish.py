@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from trivet.base.error import Denied, Exhausted, InvalidArgument
@@ -26,9 +26,15 @@ TABLE_PREFIX = "trivet"
 
 
 def choose(
-    requests: Sequence[PortRequest], endpoint: Endpoint, endpoints: Iterable[Endpoint], table: str
+    requests: Sequence[PortRequest],
+    endpoint: Endpoint,
+    endpoints: Iterable[Endpoint],
+    table: str,
+    held: Collection[tuple[str, int]] = (),
 ) -> list[Port]:
     """Settle every port wanted for `endpoint`, free ones for 0. Raises `PortTaken` naming the owner; changes nothing.
+
+    Of what is `held` (protocol, port) our own relay may have a socket.
 
     A port without an address is published on all of the host's, of each IP version the endpoint has.
     """
@@ -37,7 +43,7 @@ def choose(
     chosen: list[Port] = []
     for request in requests:
         _validate(request)
-        for port in _settle(request, _addresses(request, endpoint), taken):
+        for port in _settle(request, _addresses(request, endpoint), taken, held):
             taken.append((port, "the same instance"))
             chosen.append(port)
     return chosen
@@ -56,22 +62,23 @@ def listener(port: Port) -> str:
 def _addresses(request: PortRequest, endpoint: Endpoint) -> tuple[str, ...]:
     if not request.host_address:
         return (ANY, ANY6) if endpoint.address6 else (ANY,)
-    if ":" in request.host_address and endpoint.address and not endpoint.address6:
-        raise InvalidArgument(
-            f"cannot publish on [{request.host_address}]: the instance has no IPv6 address",
-            hint="put it on a network made with --ipv6",
-        )
     return (request.host_address,)
 
 
-def _settle(request: PortRequest, addresses: Sequence[str], taken: list[tuple[Port, str]]) -> list[Port]:
+def _settle(
+    request: PortRequest,
+    addresses: Sequence[str],
+    taken: list[tuple[Port, str]],
+    held: Collection[tuple[str, int]],
+) -> list[Port]:
     """Settle one port at each of some addresses, with the same number everywhere."""
     for _ in range(1 if request.host_port else _ATTEMPTS):
         number = request.host_port
         ports: list[Port] = []
         try:
             for address in addresses:
-                number = _bind(request, address, number)
+                if (request.protocol, number) not in held:
+                    number = _bind(request, address, number)
                 port = Port(
                     container_port=request.container_port,
                     protocol=request.protocol,

@@ -15,6 +15,7 @@ from trivet.engine.network import forwarding, guard, namespace
 from trivet.engine.network.design import alone, moved, rival
 from trivet.engine.network.model import IPVLAN, MACVLAN, OVERLAY, NetworkRecord
 from trivet.engine.network.publish import TABLE_PREFIX, listener
+from trivet.engine.network.relaying import way
 from trivet.engine.network.ruleset import element
 from trivet.kernel import nftables, rtnetlink
 
@@ -40,6 +41,7 @@ def restore(networks: Networks, running: Sequence[str] | None) -> None:
             namespace.remove(path)
         networks.load()
     networks.announce(again=True)
+    networks.carry(again=True)
 
 
 def check(networks: Networks, *, repaired: bool) -> list[Finding]:
@@ -63,6 +65,7 @@ def remove_all(networks: Networks) -> None:
         for record in networks.ledger.networks():
             networks.drivers[record.driver].remove(record)
         networks.nameserver.stop()
+        networks.carrier.stop()
         nftables.remove(networks.table)
         nftables.remove(networks.table, guard.FAMILY)
         if not any(name.startswith(TABLE_PREFIX) for name in nftables.tables()):
@@ -133,6 +136,8 @@ def _problems(networks: Networks) -> Iterator[Finding]:
         yield from _port_problems(networks)
     if problem := networks.nameserver.check():
         yield Finding(object="DNS server", problem=problem, repair="start it")
+    if problem := networks.carrier.check():
+        yield Finding(object="relay of published ports", problem=problem, repair="start it")
     for path in stale_namespaces(networks):
         yield Finding(object=f"network namespace {path}", problem="it belongs to no instance", repair="remove it")
 
@@ -157,7 +162,8 @@ def _port_problems(networks: Networks) -> Iterator[Finding]:
             label = f"port {port.host_port}/{port.protocol} of instance {endpoint.name}"
             if item and not nftables.has_element(networks.table, item.map, item.key):
                 yield Finding(object=label, problem="its rule is missing", repair="load the table")
-            if item and (program := listener(port)):
+            ours = ":" in port.host_address and way(endpoint, port) is not None  # the relay's socket
+            if item and not ours and (program := listener(port)):
                 repair = f"none: stop {program}, or publish another port"
                 yield Finding(
                     object=label, problem=f"{program} listens there too and gets no connections", repair=repair

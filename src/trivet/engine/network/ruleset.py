@@ -28,7 +28,7 @@ from trivet.kernel.nftables import Chain, Set, Table
 
 PROTOCOLS = ("tcp", "udp")
 VERSIONS = (4, 6)
-ANY, ANY6 = "0.0.0.0", "::"
+ANY, ANY6, LOOPBACK6 = "0.0.0.0", "::", "::1"
 _FAMILY = {4: "ip", 6: "ip6"}
 _TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 
@@ -76,12 +76,14 @@ def map_names() -> list[tuple[str, str, int]]:
 
 
 def element(endpoint: Endpoint, port: Port) -> Element | None:
-    """Say where a published port goes; None when it needs no rule (the host's own network, same number)."""
+    """Say where a published port goes; None when no rule does it: it is there already, or the relay's."""
     if not endpoint.address and port.host_port == port.container_port:
         return None
     version = 6 if ":" in port.host_address else 4
     at = "" if port.host_address in ("", ANY, ANY6) else port.host_address
     to = endpoint.address6 if version == 6 else endpoint.address
+    if endpoint.address and (not to or at == LOOPBACK6):
+        return None  # see relaying.py
     name = map_name(port.protocol, "" if endpoint.address else "_here", "_at" if at else "", version)
     return Element(map=name, port=port.host_port, at=at, to=to, to_port=port.container_port)
 
@@ -162,9 +164,11 @@ def _all_published() -> Iterator[str]:
 def _published(version: int, protocol: str) -> tuple[str, ...]:
     family, name = _FAMILY[version], map_name(protocol, version=version)
     here = f"meta nfproto ipv{version} meta l4proto {protocol} redirect to"
+    # What comes from ::1 would not find back: the kernel takes it for a stranger's on any other interface.
+    but = f"{family} daddr != {LOOPBACK6} " if version == 6 else ""
     return (
-        f"dnat {family} to {family} daddr . {protocol} dport map @{name}_at",
-        f"dnat {family} to {protocol} dport map @{name}",
+        f"{but}dnat {family} to {family} daddr . {protocol} dport map @{name}_at",
+        f"{but}dnat {family} to {protocol} dport map @{name}",
         f"{here} :{family} daddr . {protocol} dport map @{name}_here_at",
         f"{here} :{protocol} dport map @{name}_here",
     )
@@ -175,7 +179,7 @@ def _to_published() -> tuple[str, ...]:
 
 
 def _leaving(bridges: list[NetworkRecord]) -> tuple[str, ...]:
-    rules = ["ip saddr 127.0.0.0/8 oifname @bridges masquerade", "ip6 saddr ::1 oifname @bridges masquerade"]
+    rules = ["ip saddr 127.0.0.0/8 oifname @bridges masquerade"]
     for network in bridges:
         # An instance that asks for a port published by its own network must get the answer from whom it asked.
         for version, subnet, _ in network.ranges():

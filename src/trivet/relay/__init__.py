@@ -1,0 +1,1 @@
+"""The relay of one engine: a process of its own, standard library only, for the few ways that nftables can't go."""

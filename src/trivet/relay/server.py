@@ -1,0 +1,151 @@
+"""Carry connections to published ports that no rule can lead: from [::1], and from IPv6 to an instance with IPv4 alone.
+
+    control     a sequence-packet socket; a message is a JSON list of rows, the answer {"version", "problems"}
+    row         [protocol, address, port, target, target port]
+
+What is carried is what the last message said. It goes on when the engine doesn't; without rows it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from trivet.relay.datagram import Datagrams
+
+Row = tuple[str, str, int, str, int]
+CHUNK = 1 << 16
+WAITING = 128
+MOST = 1000  # connections at a time; more wait in the kernel's queue
+LARGEST = 1 << 20
+
+
+class Relay:
+    """The doors that are open now."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self._doors: dict[Row, asyncio.Task[None] | Datagrams] = {}
+        self._room = asyncio.Semaphore(MOST)
+        self._carried = set[asyncio.Task[None]]()
+        self.over = asyncio.Event()
+
+    async def serve(self, control: socket.socket) -> None:
+        """Take messages from everybody who comes."""
+        loop = asyncio.get_running_loop()
+        while True:
+            link, _ = await loop.sock_accept(control)
+            link.setblocking(False)
+            self._keep(self._converse(link))
+
+    async def _converse(self, link: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with link:
+            while message := await loop.sock_recv(link, LARGEST):
+                problems = self._open({tuple(row) for row in json.loads(message)})
+                reply = json.dumps({"version": self._version, "problems": problems})
+                await loop.sock_sendall(link, reply.encode())
+                if not self._doors:
+                    self.over.set()
+
+    def _open(self, rows: set[Row]) -> dict[str, str]:
+        """Close doors that nobody wants, open those that are missing."""
+        for row in set(self._doors) - rows:
+            door = self._doors.pop(row)
+            door.cancel() if isinstance(door, asyncio.Task) else door.close()
+        problems = {}
+        for row in rows - set(self._doors):
+            try:
+                self._doors[row] = self._door(row)
+            except OSError as error:
+                problems[f"[{row[1]}]:{row[2]}/{row[0]}"] = error.strerror or str(error)
+        return problems
+
+    def _door(self, row: Row) -> asyncio.Task[None] | Datagrams:
+        protocol, address, port, target, target_port = row
+        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        door = socket.socket(socket.AF_INET6, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            door.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if protocol == "tcp":
+                door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            door.bind((address, port))
+            if protocol == "udp":
+                return Datagrams(door, (target, target_port))
+            door.listen(WAITING)
+        except BaseException:
+            door.close()
+            raise
+        return asyncio.create_task(self._accept(door, (target, target_port)))
+
+    async def _accept(self, door: socket.socket, target: tuple[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        with door:
+            while True:
+                await self._room.acquire()
+                try:
+                    client, _ = await loop.sock_accept(door)
+                except OSError:  # out of descriptors, or gone before we looked
+                    self._room.release()
+                    await asyncio.sleep(0.05)
+                    continue
+                except BaseException:
+                    self._room.release()
+                    raise
+                client.setblocking(False)
+                self._keep(self._carry(client, target))
+
+    async def _carry(self, client: socket.socket, target: tuple[str, int]) -> None:
+        """Carry one connection, each half until its own end."""
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+        try:
+            with (
+                contextlib.suppress(OSError),
+                client,
+                socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as server,
+            ):
+                await loop.sock_connect(server, target)
+                await asyncio.gather(_half(client, server), _half(server, client))
+        finally:
+            self._room.release()
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._carried.add(task)
+        task.add_done_callback(self._carried.discard)
+
+
+async def _half(source: socket.socket, sink: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(source, CHUNK):
+        await loop.sock_sendall(sink, data)
+    sink.shutdown(socket.SHUT_WR)
+
+
+async def run(control: socket.socket, version: str) -> None:
+    """Be the relay behind a control socket; say so on standard output."""
+    relay = Relay(version)
+    serving = asyncio.create_task(relay.serve(control))
+    os.write(1, b".")
+    os.close(1)
+    await relay.over.wait()
+    serving.cancel()
+
+
+def main() -> None:
+    """Run with the control socket's path and the program's version as arguments."""
+    path = Path(sys.argv[1])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as control:
+        path.unlink(missing_ok=True)
+        control.bind(str(path))
+        path.chmod(0o600)
+        control.listen(8)
+        asyncio.run(run(control, sys.argv[2]))
