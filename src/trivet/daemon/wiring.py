@@ -20,6 +20,7 @@ from trivet.build.cache import Cache
 from trivet.build.kept import Kept
 from trivet.build.secret import Offered
 from trivet.build.session import Tools
+from trivet.client.schema import Finding
 from trivet.daemon.settings import DEFAULT_ROOT, Settings
 from trivet.engine.capacity.broker import Broker
 from trivet.engine.engine import Engine
@@ -31,6 +32,7 @@ from trivet.engine.instance.owner import Owners
 from trivet.engine.instance.reconcile import reconcile, restart
 from trivet.engine.instance.shipping import Shipping
 from trivet.engine.instance.steward import steward
+from trivet.engine.network import vigil
 from trivet.engine.network.fleet import Fleet
 from trivet.engine.network.model import DEFAULT_ENGINE
 from trivet.engine.network.network import Networks
@@ -95,6 +97,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
         fleet.start()
     context.gates.append(broker)
     tasks = (asyncio.create_task(steward(context)), asyncio.create_task(broker.run()))
+    context.background(asyncio.create_task(vigil.watch(context.networks, lambda finding: _tell(context, finding))))
     restart(context, again)
     try:
         yield Doors(native.application(engine, builder), docker.application(engine, builder.build))
@@ -112,6 +115,11 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
             left.cancel()
         await asyncio.gather(*tasks, *context.tasks, return_exceptions=True)
         records.close()
+
+
+def _tell(context: Context, finding: Finding) -> None:
+    outcome = "mended" if finding.repaired else "not mended"
+    context.events.emit("network", "repair", finding.object, finding.object, problem=finding.problem, outcome=outcome)
 
 
 def _context(settings: Settings, records: Records) -> Context:

@@ -42,6 +42,7 @@ _SUBSYSTEM = 10
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _GETCHAIN, _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 4, 1, 3, 4, 5
 _HOOK_NUMBER, _FORWARD, _DROP = 1, 2, 0
+_GETRULE, _RULE_CHAIN, _RULE_HANDLE = 7, 2, 3
 _GETTABLE, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 1, 12, 13, 14
 _FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 _TABLE_NAME = 1
@@ -203,6 +204,14 @@ def show_chain(table: str, chain: str) -> str:
     """Show a chain of a table ("ip filter") as nft does; empty when there is none."""
     command = ["nft", "list", "chain", *table.split(), chain]
     return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=_TIMEOUT, check=False).stdout
+
+
+def rules(table: str, family: str = "inet") -> list[tuple[str, bytes]]:
+    """List (chain, handle) of all rules of a table: another list is another ruleset. Empty when there is no table."""
+    request = Request(_SUBSYSTEM << 8 | _GETRULE, _head(family) + attribute(_TABLE_NAME, table), REQUEST | DUMP, table)
+    with Socket(NETLINK_NETFILTER) as netlink:
+        found = [attributes(answer[NFGEN.size :]) for answer in netlink.dump(request)]
+    return [(text(rule[_RULE_CHAIN]), rule[_RULE_HANDLE]) for rule in found if text(rule[_TABLE_NAME]) == table]
 
 
 def keys(table: str, name: str, family: str = "inet") -> list[bytes]:

@@ -82,7 +82,7 @@ def links() -> list[Link]:
     """List the interfaces of the caller's network namespace."""
     request = Request(GETLINK, IFINFO.pack(0, 0, 0, 0, 0), REQUEST | DUMP)
     with Socket(socket.NETLINK_ROUTE) as netlink:
-        return [_link(payload) for payload in netlink.dump(request)]
+        return [parse_link(payload) for payload in netlink.dump(request)]
 
 
 def link(name: str) -> Link | None:
@@ -91,7 +91,7 @@ def link(name: str) -> Link | None:
     try:
         with Socket(socket.NETLINK_ROUTE) as netlink:
             for answer in netlink.dump(Request(GETLINK, payload, REQUEST, name)):
-                return _link(answer)
+                return parse_link(answer)
     except OSError as error:
         if error.errno != errno.ENODEV:
             raise
@@ -273,7 +273,8 @@ def _mac(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-def _link(payload: bytes) -> Link:
+def parse_link(payload: bytes) -> Link:
+    """Read a link message."""
     _, _, index, flags, _ = IFINFO.unpack_from(payload)
     values = attributes(payload[IFINFO.size :])
     info = attributes(values.get(IFLA_LINKINFO, b""))

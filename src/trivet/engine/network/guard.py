@@ -31,6 +31,7 @@ _KEYS = {
     "own_address6": "ifname . ipv6_addr",
     "own_target": f"iifname . {_TARGET}",
 }
+SETS = tuple(_KEYS)
 RULES = (
     "iifname != @guarded accept",
     "iifname . ether saddr != @own_mac drop",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
@@ -30,8 +31,25 @@ _INTERFACE = "eth{}"
 _ATTEMPTS = 16
 
 Pair = tuple[NetworkRecord, Endpoint]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
+def _moving(change: Callable[Concatenate[Networks, str, P], R]) -> Callable[Concatenate[Networks, str, P], R]:
+    """Let nobody mend an instance's links while they are being changed."""
+
+    @wraps(change)
+    def changed(networks: Networks, instance: str, /, *words: P.args, **named: P.kwargs) -> R:
+        networks.moving.append(instance)
+        try:
+            return change(networks, instance, *words, **named)
+        finally:
+            networks.moving.remove(instance)
+
+    return changed
+
+
+@_moving
 def attach(
     networks: Networks,
     instance: str,
@@ -61,6 +79,7 @@ def attach(
     return tuple(made)
 
 
+@_moving
 def connect(networks: Networks, instance: str, name: str, wish: EndpointRequest) -> Attachment:
     """Give a running container one network more; its interface is up when this returns."""
     record = networks.ledger.network(wish.network)
@@ -77,15 +96,19 @@ def connect(networks: Networks, instance: str, name: str, wish: EndpointRequest)
         undo.callback(_forget, networks, record, endpoint)
         ways = default_routes(_pairs(networks, instance))
         made = _attach(networks, record, endpoint, ways)
-        bare = msgspec.structs.replace(
-            made, addresses=tuple(msgspec.structs.replace(address, gateway="") for address in made.addresses)
-        )
-        namespace.configure(place, in_place((bare,)))
-        _route(networks, instance)
+        _set_up(networks, instance, made)
         undo.pop_all()
     return made
 
 
+def relink(networks: Networks, record: NetworkRecord, endpoint: Endpoint) -> None:
+    """Give a running container an interface again that somebody deleted; a machine's can't be given back."""
+    if endpoint.form == "netns" and record.bridged and path(networks, endpoint.instance).exists():
+        ways = default_routes(_pairs(networks, endpoint.instance))
+        _set_up(networks, endpoint.instance, _attach(networks, record, endpoint, ways))
+
+
+@_moving
 def disconnect(networks: Networks, instance: str, name: str, network: str) -> None:
     """Take a network from a running container. Raises `NotConnected`."""
     record = networks.ledger.network(network)
@@ -97,6 +120,7 @@ def disconnect(networks: Networks, instance: str, name: str, network: str) -> No
     raise NotConnected(name, record.name)
 
 
+@_moving
 def detach(networks: Networks, instance: str) -> None:
     """Disconnect an instance from all its networks. Idempotent; its addresses stay reserved."""
     members = [endpoint for endpoint in networks.ledger.of_instance(instance) if endpoint.device]
@@ -135,6 +159,15 @@ def _attach(
     except FileNotFoundError:
         networks.load()
     return networks.drivers[record.driver].attach(record, endpoint, ways.get(record.id, frozenset()))
+
+
+def _set_up(networks: Networks, instance: str, made: Attachment) -> None:
+    """Configure a new interface of a running container, without routes, which follow from all its interfaces."""
+    bare = msgspec.structs.replace(
+        made, addresses=tuple(msgspec.structs.replace(address, gateway="") for address in made.addresses)
+    )
+    namespace.configure(path(networks, instance), in_place((bare,)))
+    _route(networks, instance)
 
 
 def _pairs(networks: Networks, instance: str) -> list[Pair]:

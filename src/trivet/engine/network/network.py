@@ -68,6 +68,7 @@ Shown = list[Network]
 Served = list[NetworkRecord]
 Names = list[str]
 Ports = list[Port]
+Rules = list[tuple[str, bytes]]
 Uses = list[Endpoint]
 Findings = list[Finding]
 Seen = tuple[list[NetworkRecord], list[Endpoint], list[Endpoint]]
@@ -80,6 +81,8 @@ class Networks:
         self.engine_id = engine_id
         self.table = publish.TABLE_PREFIX if engine_id == DEFAULT_ENGINE else f"trivet_{short(engine_id)}"
         self.guard = guard.Guard(self.table)
+        self.moving: list[str] = []  # instances whose links are being made or taken away at this moment
+        self.loaded: dict[str, Rules] = {}  # by family, what the kernel made of our tables
         self.namespaces = run_directory / "netns"
         self.ledger = Ledger(records)
         self.nameserver = Nameserver(run_directory, self.table, self._look, self.namespaces)
@@ -329,8 +332,10 @@ class Networks:
             forwarding.enable()
             if any(record.bridged and record.subnet6 for record in self.ledger.networks()):
                 forwarding.enable(6)
-            nftables.replace(*self.tables())
+            tables = self.tables()
+            nftables.replace(*tables)
             self.guard.forget()
+            self.loaded = {table.family: nftables.rules(table.name, table.family) for table in tables}
 
     def tables(self) -> tuple[nftables.Table, nftables.Table]:
         """Compute the engine's tables: which packets pass, and who instances may be. `render` shows one."""

@@ -11,9 +11,9 @@ import msgspec
 
 from trivet.base.error import TrivetError
 from trivet.client.schema import Finding
-from trivet.engine.network import forwarding, guard, namespace
+from trivet.engine.network import disturbance, forwarding, guard, membership, namespace
 from trivet.engine.network.design import alone, moved, rival
-from trivet.engine.network.model import IPVLAN, MACVLAN, OVERLAY, NetworkRecord
+from trivet.engine.network.model import IPVLAN, MACVLAN, OVERLAY, Endpoint, NetworkRecord
 from trivet.engine.network.publish import TABLE_PREFIX, listener
 from trivet.engine.network.relaying import way
 from trivet.engine.network.ruleset import element
@@ -35,8 +35,8 @@ def restore(networks: Networks, running: Sequence[str] | None) -> None:
             record = _settled(networks, recorded)
             _make(networks, record)
             for endpoint in networks.ledger.members(record):
-                if endpoint.device:
-                    networks.drivers[record.driver].reattach(record, endpoint)
+                if endpoint.device and not networks.drivers[record.driver].reattach(record, endpoint):
+                    _relink(networks, record, endpoint)
         for path in stale_namespaces(networks):
             namespace.remove(path)
         networks.load()
@@ -52,6 +52,23 @@ def check(networks: Networks, *, repaired: bool) -> list[Finding]:
             return findings
         restore(networks, None)
         left = list(_problems(networks))
+    return [msgspec.structs.replace(finding, repaired=finding not in left) for finding in findings]
+
+
+def broken(networks: Networks) -> bool:
+    """Tell whether somebody took something away that can be put back; quick, and quiet about all else."""
+    with networks.ledger.lock:
+        return any(not finding.repair.startswith("none") for finding in disturbance.find(networks))
+
+
+def mend(networks: Networks) -> list[Finding]:
+    """Put back what somebody took away; tells what it was, and what couldn't be."""
+    with networks.ledger.lock:
+        findings = list(disturbance.find(networks))
+        if all(finding.repair.startswith("none") for finding in findings):
+            return []
+        restore(networks, None)
+        left = list(disturbance.find(networks))
     return [msgspec.structs.replace(finding, repaired=finding not in left) for finding in findings]
 
 
@@ -102,6 +119,13 @@ def _make(networks: Networks, record: NetworkRecord) -> None:
         networks.fleet().tell(record)
 
 
+def _relink(networks: Networks, record: NetworkRecord, endpoint: Endpoint) -> None:
+    try:
+        membership.relink(networks, record, endpoint)
+    except (TrivetError, OSError) as error:
+        log.warning("cannot give instance %s its interface again: %s", endpoint.name, error)
+
+
 def _settled(networks: Networks, record: NetworkRecord) -> NetworkRecord:
     """Give a network another subnet if its own was taken by somebody else while its bridge wasn't there."""
     if not (record.bridged and record.chosen) or rtnetlink.link(record.interface) or not rival(record):
@@ -115,25 +139,18 @@ def _settled(networks: Networks, record: NetworkRecord) -> NetworkRecord:
 
 def _problems(networks: Networks) -> Iterator[Finding]:
     for record in networks.ledger.networks():
-        if problem := networks.drivers[record.driver].problem(record):
-            yield Finding(object=f"network {record.name}", problem=problem, repair="make the bridge anew")
         if record.bridged and (other := rival(record)):
             problem = f"its subnet {record.subnet} is {other}'s too: packets may go there"
             repair = f"none: remove {other}, or the network"
             yield Finding(object=f"network {record.name}", problem=problem, repair=repair)
+    yield from disturbance.find(networks)
     yield from networks.away()
     if not forwarding.enabled():
         yield Finding(object="host", problem="net.ipv4.ip_forward is off", repair="turn it on")
     if any(record.bridged and record.subnet6 for record in networks.ledger.networks()) and not forwarding.enabled(6):
         yield Finding(object="host", problem="net.ipv6.conf.all.forwarding is off", repair="turn it on")
     yield from _firewall_problems(networks)
-    for family in ("inet", guard.FAMILY):
-        if not nftables.exists(networks.table, family):
-            yield Finding(
-                object=f"nftables table {family} {networks.table}", problem="it is not loaded", repair="load it"
-            )
-    if nftables.exists(networks.table):
-        yield from _port_problems(networks)
+    yield from _port_problems(networks)
     if problem := networks.nameserver.check():
         yield Finding(object="DNS server", problem=problem, repair="start it")
     if problem := networks.carrier.check():
@@ -160,8 +177,6 @@ def _port_problems(networks: Networks) -> Iterator[Finding]:
         for port in endpoint.ports:
             item = element(endpoint, port)
             label = f"port {port.host_port}/{port.protocol} of instance {endpoint.name}"
-            if item and not nftables.has_element(networks.table, item.map, item.key):
-                yield Finding(object=label, problem="its rule is missing", repair="load the table")
             ours = ":" in port.host_address and way(endpoint, port) is not None  # the relay's socket
             if item and not ours and (program := listener(port)):
                 repair = f"none: stop {program}, or publish another port"

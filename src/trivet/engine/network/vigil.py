@@ -1,0 +1,87 @@
+"""Self-repair: what somebody else does to our bridges, links and rules is noticed, mended, and told.
+
+    the kernel's news ──▶ does it concern us? ──▶ wait for calm ──▶ compare host and records ──▶ restore ──▶ tell
+
+News only wakes; what is wrong is always found out by comparing, so our own changes, which are news too, cost a look and
+no more. Who goes on undoing a repair wins for a while: there are never more than BURST repairs in PERIOD seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from trivet.base.error import TrivetError
+from trivet.client.schema import Finding
+from trivet.engine.network import repair
+from trivet.engine.network.network import Networks
+from trivet.kernel.news import Listener, News
+
+log = logging.getLogger(__name__)
+
+CALM = 0.2
+LONGEST = 2.0  # of waiting for calm
+BURST, PERIOD = 3, 30.0
+
+Tell = Callable[[Finding], None]
+
+
+async def watch(networks: Networks, tell: Tell) -> None:
+    """Watch and mend until cancelled; `tell` hears of each thing that was mended, or couldn't be."""
+    loop, woken = asyncio.get_running_loop(), asyncio.Event()
+    with Listener() as listener:
+
+        def hear() -> None:
+            if any(concerns(networks, news) for news in listener.read()):
+                woken.set()
+
+        for descriptor in listener.descriptors():
+            loop.add_reader(descriptor, hear)
+        try:
+            repairs: deque[float] = deque(maxlen=BURST)
+            while True:
+                await woken.wait()
+                await _calm(woken)
+                await _mend(networks, repairs, tell)
+        finally:
+            for descriptor in listener.descriptors():
+                loop.remove_reader(descriptor)
+
+
+def concerns(networks: Networks, news: News) -> bool:
+    """Tell whether news may be of something that is ours."""
+    if news.lost:
+        return True
+    if news.table:
+        return news.table == networks.table
+    bridges = {record.interface for record in networks.ledger.networks() if record.interface}
+    if news.interface in bridges:
+        return news.gone or not news.up
+    return any(each.device == news.interface for each in networks.ledger.endpoints()) and (news.gone or not news.master)
+
+
+async def _calm(woken: asyncio.Event) -> None:
+    """Wait until nothing more happens for a moment; changes come in bundles."""
+    end = time.monotonic() + LONGEST
+    while woken.is_set() and time.monotonic() < end:
+        woken.clear()
+        await asyncio.sleep(CALM)
+    woken.clear()
+
+
+async def _mend(networks: Networks, repairs: deque[float], tell: Tell) -> None:
+    try:
+        if not await asyncio.to_thread(repair.broken, networks):
+            return
+        if len(repairs) == BURST and (pause := repairs[0] + PERIOD - time.monotonic()) > 0:
+            log.warning("something keeps undoing what is mended: the next repair is in %d s", pause)
+            await asyncio.sleep(pause)
+        repairs.append(time.monotonic())
+        for finding in await asyncio.to_thread(repair.mend, networks):
+            log.warning("%s: %s; %s", finding.object, finding.problem, "mended" if finding.repaired else "it stays so")
+            tell(finding)
+    except (TrivetError, OSError) as error:
+        log.error("cannot mend the networks: %s", error)
