@@ -46,7 +46,7 @@ EXPECTATION = {
     "sysctls set": Expectation(False, True, True, "a process would change the host's"),
     "tmpfs /dev/shm of the plan's size": Expectation(False, True, True, "a process shows the host's /dev"),
     "pause": Expectation(True, True, True, "freezer, or the machine's stop"),
-    "resize": Expectation(True, True, False, "a VM's memory is fixed when it boots (balloon: later)"),
+    "resize": Expectation(True, True, True, "a cgroup, or the balloon and the cgroup in the guest"),
     "out of memory is told": Expectation(True, True, True, "from the cgroup, or from the guest agent"),
     "seconds to start": Expectation(5.0, 5.0, 60.0, "a VM boots, here mostly under emulation"),
 }

@@ -52,9 +52,9 @@ def test_resize(instance: Harness) -> None:
     assert isinstance(instance.driver, Resizable)
     session = instance.start("sh", "-c", "echo up; read x; inside forks 100", pids=10, stdin=True)
     session.until(b"up")
-    plan = msgspec.structs.replace(instance.plan, limits=Limits(pids=50, memory=128 << 20))
+    plan = msgspec.structs.replace(instance.plan, limits=Limits(pids=50, memory=200 << 20))
     instance.driver.resize(plan)
-    assert instance.driver.stats(plan).memory_limit == 128 << 20
+    assert instance.driver.stats(plan).memory_limit == 200 << 20
     session.channel.write(b"\n")
     made = int(session.wait().text.split()[1])
     assert 35 < made < 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import msgspec
 import pytest
 from tests.conformance.harness import Harness, Session
 
+from trivet.base.error import Corrupt
+from trivet.isolation.plan import Mount
+from trivet.isolation.resize import TooMuch
+from trivet.isolation.saving import CannotSave, SavedByAnother
 from trivet.isolation.vm import VmDriver
 
 pytestmark = pytest.mark.vm
@@ -57,3 +62,58 @@ def test_copies_go_on_from_where_they_were_saved(
     session.channel.write(b"z\n")
     assert session.until(b" 4\n").endswith(b"4 z 4\n")
     assert first.exec("hostname").wait().stdout == b"box\n"
+
+
+def test_limits_change_while_a_machine_runs(
+    driver: VmDriver, make: Callable[[VmDriver], Harness], tmp_path: Path
+) -> None:
+    """Memory is taken and given within what the machine began with, more is refused, and a copy can begin with less."""
+    harness = make(driver)
+    session = harness.start("sh", "-c", COUNTER, stdin=True, memory=384 * MEBIBYTE, cpus=1.0)
+    before = driver.footprint(harness.plan).held
+
+    def resize(**limits: float) -> None:
+        plan = msgspec.structs.replace(harness.plan, limits=msgspec.structs.replace(harness.plan.limits, **limits))
+        driver.resize(plan)
+        harness.plan = plan
+        deadline = time.monotonic() + 30
+        while driver.footprint(plan).held != plan.limits.memory:
+            assert time.monotonic() < deadline, driver.footprint(plan)
+            time.sleep(0.1)
+
+    resize(memory=256 * MEBIBYTE, cpus=0.5)
+    for more in ({"memory": 512 * MEBIBYTE}, {"cpus": 2.0}):
+        with pytest.raises(TooMuch):
+            resize(**more)
+    session.channel.write(b"a\n")
+    session.until(b"1 a 1\n")
+    driver.save(harness.plan, tmp_path / "saved", go_on=True)
+    resize(memory=384 * MEBIBYTE)
+    assert driver.footprint(harness.plan).held == before
+    copy = begin(make(driver), harness, tmp_path / "saved")
+    copy.channel.write(b"b\n")
+    assert copy.until(b" 2\n").endswith(b"2 b 2\n")
+
+
+def test_what_was_saved_elsewhere_or_is_damaged_is_refused(
+    driver: VmDriver, make: Callable[[VmDriver], Harness], tmp_path: Path
+) -> None:
+    """Another size of machine, a changed byte and shared files are named, and the original goes on."""
+    first, place = make(driver), tmp_path / "saved"
+    session = first.start("sh", "-c", COUNTER, stdin=True)
+    driver.save(first.plan, place, go_on=True)
+    key = (place / "key").read_text()
+    (place / "key").write_text("0" + key[1:] if key[0] != "0" else "1" + key[1:])
+    with pytest.raises(SavedByAnother):
+        begin(make(driver), first, place)
+    (place / "key").write_text(key)
+    with (place / "memory").open("r+b") as file:
+        file.seek(64 * MEBIBYTE)
+        file.write(b"damage")
+    with pytest.raises(Corrupt):
+        begin(make(driver), first, place)
+    sharing = msgspec.structs.replace(first.plan, mounts=(Mount(kind="bind", source="/tmp", target="/data"),))
+    with pytest.raises(CannotSave, match="/data"):
+        driver.check_saving(sharing)
+    session.channel.write(b"a\n")
+    session.until(b"1 a 1\n")

@@ -43,11 +43,12 @@ class NotCapturable(Unsupported):
 
 
 class Guest(msgspec.Struct, frozen=True):
-    """Where a QEMU process has its guest's memory: a private mapping of the file it was forked from."""
+    """Where a QEMU process has its guest's memory: a mapping of the file it was forked from, or of a copy of it."""
 
     pid: int
     start: int
     end: int
+    private: bool
 
     @property
     def size(self) -> int:
@@ -66,9 +67,7 @@ def find(pid: int) -> Guest:
         if f"/memfd:{MEMORY_NAME} " in line:
             place, rights = line.split()[:2]
             start, end = (int(word, 16) for word in place.split("-"))
-            if rights.endswith("p"):
-                return Guest(pid, start, end)
-            raise NotCapturable("it shares it with a file server")
+            return Guest(pid, start, end, private=rights.endswith("p"))
     raise NotCapturable("it was booted, not forked from a template", "restart it")
 
 
@@ -116,6 +115,7 @@ class _Copy(contextlib.ExitStack):
         self._guest, self._target = guest, target
         self._source = self._open(f"/proc/{guest.pid}/mem")
         self._pagemap = self._open(f"/proc/{guest.pid}/pagemap")
+        self._file = self._open(guest.file)
 
     def _open(self, path: str | Path) -> int:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -124,14 +124,17 @@ class _Copy(contextlib.ExitStack):
 
     def all(self) -> None:
         """Copy everything: the guest runs, so it is worth nothing yet but that the pages are there."""
-        memory.copy(self._open(self._guest.file), self._target)
+        memory.copy(self._file, self._target)
         view = mmap.mmap(self._target, self._guest.size)
         self.callback(view.close)
         self._view = self.enter_context(memoryview(view))
         self.written()
 
     def written(self) -> None:
-        """Copy what isn't the file's any more."""
+        """Copy what isn't the file's any more; where the file itself is written to, all of it."""
+        if not self._guest.private:
+            memory.copy(self._file, self._target)
+            return
         for start, end in pagemap.written(self._pagemap, self._guest.start, self._guest.end):
             while start < end:
                 part = self._view[start - self._guest.start : end - self._guest.start]

@@ -176,11 +176,13 @@ class Forking(Protocol):
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that ran, to be gone on from: descriptors of its memory and state, and what it fits to."""
+    """Something that ran, to be gone on from: descriptors of its memory and state, what it fits to, and its size."""
 
     memory: int
     state: int
     key: str
+    size: int = 0
+    cpus: int = 0
 
 
 @runtime_checkable

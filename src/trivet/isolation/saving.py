@@ -13,19 +13,30 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from trivet.base.error import Corrupt, Internal, Unsupported
-from trivet.hypervisor import capture, stored
+from trivet.hypervisor import capture, memory, stored
 from trivet.hypervisor.qmp import Qmp
-from trivet.hypervisor.template import digest, shape_of
+from trivet.hypervisor.template import MEMORY_NAME, digest, shape_of
 from trivet.isolation import boot, guest, machine
 from trivet.isolation.driver import Saved
+from trivet.isolation.elastic import elastic
 from trivet.isolation.plan import Plan
+from trivet.isolation.resize import Shape, parse
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 
 DRIVE, KEY = "drive", "key"
 _PATIENCE = 600.0  # for a large drive to be copied
 _ANSWER = 20.0
+
+
+class Key(msgspec.Struct, frozen=True):
+    """What a copy must have in common with what was saved: a digest, and what the machine was started with."""
+
+    digest: str
+    shape: Shape
 
 
 class CannotSave(Unsupported):
@@ -52,7 +63,7 @@ def check(plan: Plan) -> None:
         raise CannotSave(plan, f"a file server on the host knows what it has open below {targets}")
 
 
-def save(plan: Plan, pid: int, key: str, place: Path, *, go_on: bool) -> float:
+def save(plan: Plan, pid: int, key: Key, place: Path, *, go_on: bool) -> float:
     """Save memory, devices and drive into a new directory; seconds the machine stood still."""
     check(plan)
     place.mkdir(mode=0o700)
@@ -63,14 +74,14 @@ def save(plan: Plan, pid: int, key: str, place: Path, *, go_on: bool) -> float:
         raise
 
 
-def _save(plan: Plan, pid: int, key: str, place: Path, *, go_on: bool) -> float:
+def _save(plan: Plan, pid: int, key: Key, place: Path, *, go_on: bool) -> float:
     with (place / DRIVE).open("xb+") as drive, Qmp(Path(plan.directory, machine.QMP), _PATIENCE) as qmp:
         upper, quiet = Path(plan.root.upper), _quiet(plan, go_on=go_on)
         made, seconds = capture.capture(qmp, capture.find(pid), upper, drive.fileno(), quiet, go_on=go_on)
         try:
             stored.store(made, place)
             os.fsync(drive.fileno())
-            (place / KEY).write_text(key)
+            (place / KEY).write_text(f"{key.digest} {key.shape.memory} {key.shape.cpus}\n")
         except BaseException:
             if not go_on:
                 qmp.resume()
@@ -86,13 +97,29 @@ def _save(plan: Plan, pid: int, key: str, place: Path, *, go_on: bool) -> float:
 def opened(place: Path) -> Iterator[Saved]:
     """Load what was saved, to be begun with any number of times. Raises `Corrupt`."""
     try:
-        key, found = (place / KEY).read_text(), stored.load(place)
-    except OSError as error:
-        raise Corrupt(f"what was saved in {place} cannot be read: {error.strerror or error}") from error
+        digest_, _, rest = (place / KEY).read_text().partition(" ")
+        shape, found = parse(rest), stored.load(place)
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise Corrupt(f"what was saved in {place} cannot be read: {cause}") from error
     try:
-        yield Saved(memory=found.memory, state=found.state, key=key)
+        yield Saved(memory=found.memory, state=found.state, key=digest_, size=shape.memory, cpus=shape.cpus)
     finally:
         found.close()
+
+
+@contextlib.contextmanager
+def contents(plan: Plan, saved: Saved) -> Iterator[int]:
+    """Give the memory to begin with; an elastic instance needs a copy of its own, of which its balloon gives back."""
+    if not elastic(plan):
+        yield saved.memory
+        return
+    made = memory.make(MEMORY_NAME)
+    try:
+        memory.copy(saved.memory, made)
+        yield made
+    finally:
+        os.close(made)
 
 
 def key_of(plan: Plan, host: machine.Host) -> str:

@@ -28,7 +28,7 @@ from trivet.hypervisor import memory
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.qmp import Qmp
 from trivet.hypervisor.template import Templates
-from trivet.isolation import boot, change, elastic, fork, gauge, guest, machine, provision, reading, saving
+from trivet.isolation import boot, change, elastic, fork, gauge, guest, machine, provision, reading, resize, saving
 from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
@@ -49,7 +49,17 @@ _ANSWER = 30.0
 _QUICK = 5.0
 _WITHOUT_A_WORD = "machine ended"
 _LISTING = Program(argv=("/proc",), builtin="processes")
-_LEFT = ("monitor.sock", "pid", "exit", "paused", machine.CONSOLE, machine.QMP, machine.SHARE_SOCKET, fork.ORIGIN)
+_LEFT = (
+    "monitor.sock",
+    "pid",
+    "exit",
+    "paused",
+    machine.CONSOLE,
+    machine.QMP,
+    machine.SHARE_SOCKET,
+    fork.ORIGIN,
+    resize.SHAPE,
+)
 
 
 class VmDriver:
@@ -197,6 +207,21 @@ class VmDriver:
         if memory <= size:
             elastic.leave(socket, memory)
 
+    def resize(self, plan: Plan) -> None:
+        """Apply the plan's limits, as far as the running machine can have them."""
+        self._running(plan)
+        shape, socket, wanted = resize.noted(plan), Path(plan.directory, machine.QMP), machine.memory(plan)
+        resize.check(plan, shape)
+        size, _ = elastic.inside(socket)
+        if wanted < size and self.footprint(plan).used > wanted:
+            raise elastic.InUse(plan, wanted)
+        if wanted > size:
+            elastic.leave(socket, wanted)
+        self._listing(plan, resize.inside(plan))
+        if wanted < size:
+            elastic.leave(socket, wanted)
+        group(plan).apply(resize.resources(plan, shape))
+
     def origin(self, plan: Plan) -> str:
         """Tell whether the machine was forked from a template, or booted and why."""
         return fork.noted(plan)
@@ -231,8 +256,9 @@ class VmDriver:
     def save(self, plan: Plan, place: Path, *, go_on: bool) -> float:
         """Save memory, devices and drive into a new directory; seconds the machine stood still."""
         self._running(plan)
-        key = saving.key_of(plan, provision.acquire(self.cache, plan, template=True))
-        return saving.save(plan, self.status(plan).pid, key, place, go_on=go_on)
+        shape = resize.noted(plan)
+        key = saving.key_of(resize.fitted(plan, shape), provision.acquire(self.cache, plan, template=True))
+        return saving.save(plan, self.status(plan).pid, saving.Key(key, shape), place, go_on=go_on)
 
     def saved(self, place: Path) -> AbstractContextManager[Saved]:
         """Load what was saved."""
@@ -241,14 +267,19 @@ class VmDriver:
     def restore(self, plan: Plan, saved: Saved, was: Plan) -> Channel:
         """Begin as what was saved; no packet leaves a copy before it knows who it is."""
         host = provision.acquire(self.cache, plan, template=True)
-        if len(change.taps(plan)) != len(change.taps(was)) or saving.key_of(plan, host) != saved.key:
+        whole = resize.fitted(plan, resize.Shape(saved.size, saved.cpus))
+        if len(change.taps(plan)) != len(change.taps(was)) or saving.key_of(whole, host) != saved.key:
             raise saving.SavedByAnother(plan)
         with self._turns:
             self._clear(plan)
-            files = [memory.path_of(each) for each in (saved.memory, saved.state)]
-            origin = machine.Origin(memory=files[0], state=files[1], changes=change.changes(plan, was))
-            fork.note(plan, fork.RESTORED)
-            channel = self._launch(plan, msgspec.structs.replace(host, origin=origin), _PATIENCE[host.acceleration])
+            with saving.contents(plan, saved) as contents:
+                files = [memory.path_of(each) for each in (contents, saved.state)]
+                writable = contents != saved.memory
+                told = change.changes(plan, was)
+                origin = machine.Origin(memory=files[0], state=files[1], writable=writable, changes=told)
+                fork.note(plan, fork.RESTORED)
+                ready = msgspec.structs.replace(host, origin=origin)
+                channel = self._launch(whole, ready, _PATIENCE[host.acceleration])
         try:
             with Qmp(Path(plan.directory, machine.QMP)) as qmp:
                 for name in _cards(plan):
@@ -313,6 +344,7 @@ class VmDriver:
 
     def _launch(self, plan: Plan, host: machine.Host, patience: float) -> Channel:
         steps, forked = self._plan(plan, host), host.origin is not None
+        resize.note(plan, machine.machine(plan, host))
         silent = _cards(plan) if host.origin and host.origin.changes else ()
         meanwhile = fork.wake(plan, machine.machine(plan, host).share, silent) if forked else None
         try:
