@@ -175,6 +175,26 @@ def test_why(nets: Nets) -> None:
     assert "why2 is not running" in refused(nets, "network", "why", "why1", "why2:80")
 
 
+def test_rates(nets: Nets) -> None:
+    """Rates are taken at the start, changed while it runs, shown, kept over a restart; refused where nobody looks."""
+    nets.network("rate-a")
+    nets.run("rate1", "--network", "name=rate-a,rate-in=10mbit,rate-out=512kbit")
+    shown = nets.uses("rate1")["rate-a"]
+    assert (shown["rate_in"], shown["rate_out"]) == (10_000_000, 512_000)
+    nets.daemon.ok("update", "--network", "name=rate-a,rate-out=0", "rate1")
+    for _ in range(2):
+        shown = nets.uses("rate1")["rate-a"]
+        assert (shown["rate_in"], shown["rate_out"]) == (10_000_000, 0)
+        nets.daemon.ok("restart", "-t", "0", "rate1")
+    for words, said in (
+        (("update", "--network", "name=bridge,rate-in=1mbit", "rate1"), "not connected to network bridge"),
+        (("update", "--network", "name=rate-a,ip=10.0.0.1", "rate1"), "nothing else can be changed"),
+        (("update", "--network", "name=rate-a,rate-in=fast", "rate1"), "is not a rate"),
+        (("run", "--network", "name=host,rate-in=1mbit", nets.image, "true"), "don't pass a bridge"),
+    ):
+        assert said in refused(nets, *words), words
+
+
 def test_shared_network(nets: Nets) -> None:
     """`container:ID` is the other's network with its addresses and names, as long as it runs."""
     nets.run("sha", command=("httpd", "-f", "-h", "/etc"))

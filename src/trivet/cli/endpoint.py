@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentTypeError, Namespace
 from typing import Any
 
 import msgspec
 
 from trivet.cli.command import Misuse
-from trivet.client.schema import EndpointRequest
+from trivet.client.schema import EndpointRequest, RateRequest
 
+_RATE = re.compile(r"(\d+(?:\.\d+)?)(|bit|kbit|mbit|gbit)")
+_UNITS = {"": 1, "bit": 1, "kbit": 1000, "mbit": 10**6, "gbit": 10**9}
+_SLOWEST = 8000
 _FIELDS = {
     "alias": "aliases",
     "ip": "ip",
     "ip6": "ip6",
     "mac-address": "mac",
     "gw-priority": "priority",
+    "rate-in": "rate_in",
+    "rate-out": "rate_out",
 }
 
 
@@ -32,6 +38,8 @@ def network(text: str) -> EndpointRequest:
             fields.setdefault("aliases", []).append(value)
         elif key == "gw-priority" and value.lstrip("-").isdecimal():
             fields["priority"] = int(value)
+        elif key in ("rate-in", "rate-out"):
+            fields[_FIELDS[key]] = rate(value)
         elif key in _FIELDS and equals and key != "gw-priority":
             fields[_FIELDS[key]] = value
         else:
@@ -39,6 +47,30 @@ def network(text: str) -> EndpointRequest:
     if not fields.get("network"):
         raise ArgumentTypeError(f"{text!r} names no network: add name=NAME")
     return EndpointRequest(**fields)
+
+
+def rate(text: str) -> int:
+    """Read bits per second: 512kbit, 10mbit, 1gbit, or 0 for no limit."""
+    match = _RATE.fullmatch(text.lower())
+    if match is None:
+        raise ArgumentTypeError(f"{text!r} is not a rate, such as 512kbit, 10mbit or 1gbit")
+    found = int(float(match[1]) * _UNITS[match[2] or ""])
+    if found and found < _SLOWEST:
+        raise ArgumentTypeError(f"{text!r} is less than {_SLOWEST} bit per second")
+    return found
+
+
+def pace(text: str) -> RateRequest:
+    """Read one `--network` of `update`."""
+    found = network(text)
+    names = {part.partition("=")[0] for part in text.split(",")}
+    if not names & {"rate-in", "rate-out"} or names - {"name", "rate-in", "rate-out"}:
+        raise ArgumentTypeError(f"{text!r} is not name=NAME,rate-in=RATE,rate-out=RATE: nothing else can be changed")
+    return RateRequest(
+        network=found.network,
+        rate_in=found.rate_in if "rate-in" in names else None,
+        rate_out=found.rate_out if "rate-out" in names else None,
+    )
 
 
 def wanted(args: Namespace) -> list[EndpointRequest]:

@@ -7,6 +7,7 @@ from argparse import Namespace
 from trivet.cli import value
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
+from trivet.cli.endpoint import rate
 from trivet.cli.instance import each
 from trivet.cli.option import FILTER, NETWORK, REF, repeated
 from trivet.cli.output import FORMAT, JSON, QUIET, Column, short, show, write_array, write_json
@@ -78,6 +79,8 @@ def connect(context: Context, args: Namespace) -> int:
         ip6=args.ip6,
         mac=args.mac_address,
         priority=args.gw_priority,
+        rate_in=args.rate_in,
+        rate_out=args.rate_out,
     )
     context.client.networks.connect(args.network, args.instance, endpoint)
     return 0
@@ -131,6 +134,8 @@ COMMANDS = {
             option("--ip6", metavar="ADDRESS", default="", help="IPv6 address on it"),
             option("--mac-address", metavar="MAC", default="", help="hardware address"),
             option("--gw-priority", metavar="N", type=int, default=0, help="the highest has the default route"),
+            option("--rate-in", metavar="RATE", type=rate, default=0, help="what it may get, such as 10mbit"),
+            option("--rate-out", metavar="RATE", type=rate, default=0, help="what it may send"),
             ONE,
             REF,
         ),

@@ -153,7 +153,7 @@ SHARED = (
             metavar="NETWORK",
             type=network,
             help="a network's name, host, none or container:INSTANCE; or name=..,alias=..,ip=..,ip6=..,mac-address=..,"
-            "gw-priority=N",
+            "gw-priority=N,rate-in=..,rate-out=..",
             complete=NETWORK,
         ),
         repeated("--expose", metavar="PORT[/udp]", help="say that a port is for others, for -P and to look at"),

@@ -8,6 +8,7 @@ from trivet.cli import value
 from trivet.cli.archive import output_, write_out
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
+from trivet.cli.endpoint import pace
 from trivet.cli.instance import each
 from trivet.cli.option import FILE, REF, REFS, repeated
 from trivet.cli.output import FORMAT, JSON, Column, age, human_size, show, write_json
@@ -64,6 +65,7 @@ def update(context: Context, args: Namespace) -> int:
         restart=restart_policy(args.restart) if args.restart else None,
         publish=[port for ports in args.publish_add for port in ports],
         unpublish=[port for ports in args.publish_rm for port in ports],
+        rates=args.network,
     )
     if wish == UpdateRequest():
         raise Misuse("nothing to change was named", hint="trivet update --help")
@@ -124,10 +126,16 @@ COMMANDS = {
             repeated(
                 "--publish-rm", metavar="[[ADDRESS:]HOST:]PORT[/udp]", type=publish, help="take a published port back"
             ),
+            repeated(
+                "--network",
+                metavar="name=NAME,rate-in=RATE,rate-out=RATE",
+                type=pace,
+                help="how fast it may get and send on a network: 512kbit, 10mbit; 0: as fast as it can",
+            ),
             *JSON,
             REFS,
         ),
-        about="What isn't named stays as it is. Ports change without a restart.",
+        about="What isn't named stays as it is. Ports and rates change without a restart.",
         examples=(
             ("trivet update -m 1g --cpus 2 web", ""),
             ("trivet update --publish-rm 8080:80 --publish-add 8081:80 web", ""),

@@ -51,7 +51,7 @@ class EndpointRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One network wanted: `--network NAME`, or `name=NAME,alias=..,ip=..,ip6=..,mac-address=..`.
 
     `aliases` are names besides the instance's own. The default route goes over the network of the highest `priority`,
-    the first one of several.
+    the first one of several. Rates are bits per second, as the instance sees it, 0 unlimited.
     """
 
     network: str
@@ -60,6 +60,16 @@ class EndpointRequest(msgspec.Struct, frozen=True, kw_only=True):
     ip6: str = ""
     mac: str = ""
     priority: int = 0
+    rate_in: int = 0
+    rate_out: int = 0
+
+
+class RateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """How much an instance may get and send on one of its networks: bits per second, 0 unlimited, None as it is."""
+
+    network: str
+    rate_in: int | None = None
+    rate_out: int | None = None
 
 
 class ConnectRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +209,8 @@ class NetworkUse(msgspec.Struct, frozen=True, kw_only=True):
     aliases: list[str] = []
     gateway6: str = ""
     priority: int = 0
+    rate_in: int = 0
+    rate_out: int = 0
 
 
 class MountUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -289,6 +301,7 @@ class UpdateRequest(msgspec.Struct, frozen=True, kw_only=True):
     restart: RestartPolicy | None = None
     publish: list[PortRequest] = []
     unpublish: list[PortRequest] = []
+    rates: list[RateRequest] = []
 
 
 class TakeoverRequest(msgspec.Struct, frozen=True, kw_only=True):

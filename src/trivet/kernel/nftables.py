@@ -74,6 +74,18 @@ class Set(msgspec.Struct, frozen=True, kw_only=True):
     elements: tuple[str, ...] = ()
 
 
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """A named limit that is met by what comes faster than `rate` bytes per second, after a `burst` of bytes."""
+
+    name: str
+    rate: int
+    burst: int
+
+    def render(self) -> list[str]:
+        """Write it as nft does."""
+        return [f"\tlimit {self.name} {{", f"\t\trate over {self.rate} bytes/second burst {self.burst} bytes", "\t}"]
+
+
 class Chain(msgspec.Struct, frozen=True, kw_only=True):
     """A chain of rules in nft's syntax; `hook` makes it a base chain, e.g. "type nat hook output priority -100"."""
 
@@ -89,10 +101,13 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     sets: tuple[Set, ...]
     chains: tuple[Chain, ...]
     family: str = "inet"
+    limits: tuple[Limit, ...] = ()
 
     def render(self) -> str:
         """Write the table as nft reads it, one rule to a line."""
         lines = [f"table {self.family} {self.name} {{"]
+        for limit in self.limits:
+            lines += limit.render()
         for item in self.sets:
             lines += _render_set(item)
         for chain in self.chains:

@@ -9,6 +9,7 @@ import msgspec
 from trivet.base.error import Conflict, InvalidArgument, Unsupported
 from trivet.client.schema import EndpointRequest, InstanceRequest
 from trivet.engine.instance.status import Word
+from trivet.engine.network.model import BRIDGE, OVERLAY
 from trivet.engine.network.network import Networks
 from trivet.isolation.driver import Ability
 from trivet.isolation.owner import borrow
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "bridge"
 OTHER = "container:"
+SLOWEST = 8000
 
 
 def choose(request: InstanceRequest, ability: Ability, networks: Networks) -> tuple[Attachment, ...]:
@@ -41,7 +43,17 @@ def choose(request: InstanceRequest, ability: Ability, networks: Networks) -> tu
     return found
 
 
+def check_rate(wish: EndpointRequest, driver: str) -> None:
+    """Refuse rates that can't be, or that nobody could hold an instance to."""
+    if any(rate and rate < SLOWEST for rate in (wish.rate_in, wish.rate_out)):
+        raise InvalidArgument(f"the rate on network {wish.network} is too small: {SLOWEST} bit per second is possible")
+    if (wish.rate_in or wish.rate_out) and driver not in (BRIDGE, OVERLAY):
+        raise Unsupported(f"cannot limit the rate on network {wish.network}: its packets don't pass a bridge")
+
+
 def _one(wish: EndpointRequest, ability: Ability, networks: Networks) -> Attachment:
+    if ability.network == "host" or wish.network.startswith(OTHER):
+        check_rate(wish, "")
     if ability.network == "host":
         if wish.network != "host":
             raise Unsupported(
@@ -54,6 +66,7 @@ def _one(wish: EndpointRequest, ability: Ability, networks: Networks) -> Attachm
             raise Unsupported(f"network {wish.network} is not possible at level {ability.level}: it shares no kernel")
         return Attachment(kind="netns", network=wish.network)
     network = networks.find(wish.network)
+    check_rate(wish, network.driver)
     if network.driver == "none":
         return Attachment(kind="none", network=network.name)
     if network.driver == "host":

@@ -20,6 +20,7 @@ from trivet.client.schema import (
     LinkRequest,
     PathStat,
     PortRequest,
+    RateRequest,
     StatsSample,
     TakeoverRequest,
     TopRow,
@@ -171,12 +172,13 @@ class Instances:
         *,
         publish: Sequence[PortRequest] = (),
         unpublish: Sequence[PortRequest] = (),
+        rates: Sequence[RateRequest] = (),
         **fields: object,
     ) -> None:
-        """Change an instance's limits, restart policy (fields of `InstanceRequest`) and ports, running or not."""
+        """Change an instance's ports, rates, and limits and restart policy (fields of `InstanceRequest`)."""
         key = self.key(ref)
         async with self.context.locks.hold(key, "updating"):
-            await update.update(self.context, key, fields, publish, unpublish)
+            await update.update(self.context, key, fields, publish, unpublish, rates)
 
     async def take_over(self, ref: str, wish: TakeoverRequest) -> None:
         """Let a running instance publish what another one did, without a gap."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from trivet.base.clock import rfc3339
-from trivet.client.schema import Instance, InstanceRequest, MountUse, NetworkUse, Port, UserRange
+from trivet.client.schema import EndpointRequest, Instance, InstanceRequest, MountUse, NetworkUse, Port, UserRange
 from trivet.client.schema_health import Health, HealthCheck
 from trivet.engine.instance.status import Word
 from trivet.isolation.plan import Plan
@@ -87,7 +87,9 @@ def view(record: InstanceRecord, size: int = -1) -> Instance:
                 gateway=next((each.gateway for each in use.addresses if ":" not in each.address), ""),
                 gateway6=next((each.gateway for each in use.addresses if ":" in each.address), ""),
                 mac=use.mac,
-                aliases=_aliases(record, use.network),
+                aliases=_wish(record, use.network).aliases,
+                rate_in=_wish(record, use.network).rate_in,
+                rate_out=_wish(record, use.network).rate_out,
             )
             for use in plan.attachments
         ],
@@ -110,5 +112,6 @@ def view(record: InstanceRecord, size: int = -1) -> Instance:
     )
 
 
-def _aliases(record: InstanceRecord, network: str) -> list[str]:
-    return next((wish.aliases for wish in record.request.networks if wish.network == network), [])
+def _wish(record: InstanceRecord, network: str) -> EndpointRequest:
+    found = (wish for wish in record.request.networks if wish.network == network)
+    return next(found, EndpointRequest(network=network))

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import msgspec
 
 from trivet.base.error import TrivetError, Unsupported
-from trivet.client.schema import PortRequest
-from trivet.engine.instance import publishing
+from trivet.client.schema import PortRequest, RateRequest
+from trivet.engine.instance import publishing, rate
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.plan import limits
 from trivet.engine.instance.status import Word
@@ -22,8 +22,9 @@ async def update(
     fields: dict[str, object],
     publish: Sequence[PortRequest] = (),
     unpublish: Sequence[PortRequest] = (),
+    rates: Sequence[RateRequest] = (),
 ) -> None:
-    """Replace fields of the instance's request, apply the limits they mean and publish ports. All or nothing.
+    """Replace fields of the instance's request, apply the limits and rates they mean and publish ports. All or nothing.
 
     The caller holds the instance's lock. Raises `Unsupported` for a running instance of a level that can't.
     """
@@ -40,8 +41,9 @@ async def update(
         await asyncio.to_thread(driver.resize, plan)
     before = record
     record = record.change(request=request, plan=plan)
-    if publish or unpublish:
+    if publish or unpublish or rates:
         try:
+            record = await rate.change(context, record, rates) if rates else record
             record = await publishing.change(context, record, unpublish, publish)
         except TrivetError:
             if plan.limits != before.plan.limits and isinstance(driver := context.driver(before), Resizable):

@@ -5,6 +5,7 @@
             own_address, 6          interface . address              the same, with the link's own IPv6 address
             own_target              interface . address              whom it may answer for (neighbour discovery)
     chain   sent        all that comes out of an instance, before the bridge learns from it
+            pace_rate_out, in   what comes faster than an instance may send or get, where any is limited
 
 An instance has one hardware address and the addresses it was given; nobody else's go out, nor answers for them, nor
 what only a router says. Frames that are neither IP nor ARP are dropped, as nobody looks into them. The elements are
@@ -20,7 +21,7 @@ import msgspec
 
 from trivet.engine.network.model import Endpoint, NetworkRecord
 from trivet.kernel import nftables
-from trivet.kernel.nftables import Chain, Set, Table
+from trivet.kernel.nftables import Chain, Limit, Set, Table
 
 FAMILY = "bridge"
 _TARGET = "@th,64,128"  # nft has no word for the target of neighbour discovery
@@ -32,6 +33,11 @@ _KEYS = {
     "own_target": f"iifname . {_TARGET}",
 }
 SETS = tuple(_KEYS)
+PACES = (
+    ("rate_out", "type filter hook prerouting priority -301", "iifname"),
+    ("rate_in", "type filter hook postrouting priority 300", "oifname"),
+)
+BURST, LEAST = 4, 1 << 17  # of what a rate is in a second; two packets as large as the kernel makes them
 RULES = (
     "iifname != @guarded accept",
     "iifname . ether saddr != @own_mac drop",
@@ -96,18 +102,42 @@ def marks(endpoint: Endpoint, network: NetworkRecord) -> Iterator[Mark]:
         yield Mark("own_target", endpoint.device, address)
 
 
+def _paces(endpoints: Iterable[Endpoint]) -> tuple[list[Limit], list[Set], list[Chain]]:
+    """Write what is dropped because it comes too fast; nothing where nobody is limited."""
+    limits, maps, chains = [], [], []
+    for way, hook, where in PACES:
+        found = [(each, rate) for each in endpoints if each.device and (rate := getattr(each, way))]
+        if not found:
+            continue
+        limits += [
+            Limit(name=f"{way}_{each.device}", rate=rate // 8, burst=max(rate // 8 // BURST, LEAST))
+            for each, rate in found
+        ]
+        elements = tuple(f'"{each.device}" : "{way}_{each.device}"' for each, _ in found)
+        maps.append(Set(name=way, key="ifname", value="limit", elements=elements))
+        chains.append(Chain(name=f"pace_{way}", hook=hook, rules=(f"limit name {where} map @{way} drop",)))
+    return limits, maps, chains
+
+
 def table(name: str, networks: Iterable[NetworkRecord], endpoints: Iterable[Endpoint]) -> Table:
     """Compute the whole table."""
     known = {network.id: network for network in networks}
-    found = [mark for each in endpoints if each.network in known for mark in marks(each, known[each.network])]
+    there = [each for each in endpoints if each.network in known]
+    limits, maps, chains = _paces(there)
+    found = [mark for each in there for mark in marks(each, known[each.network])]
     return Table(
         name=name,
         family=FAMILY,
-        sets=tuple(
-            Set(name=name_, key=key, elements=tuple(mark.render() for mark in found if mark.set == name_))
-            for name_, key in _KEYS.items()
+        limits=tuple(limits),
+        sets=(
+            *maps,
+            *(
+                Set(name=name_, key=key, elements=tuple(mark.render() for mark in found if mark.set == name_))
+                for name_, key in _KEYS.items()
+            ),
         ),
         chains=(
+            *chains,
             Chain(name="sent_arp", rules=ARP),
             Chain(name="sent_ip6", rules=IP6),
             Chain(name="sent", hook="type filter hook prerouting priority -300", rules=RULES),

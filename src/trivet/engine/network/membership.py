@@ -155,6 +155,8 @@ def _attach(
     networks: Networks, record: NetworkRecord, endpoint: Endpoint, ways: dict[str, frozenset[int]]
 ) -> Attachment:
     try:
+        if endpoint.rate_in or endpoint.rate_out:
+            networks.load()
         networks.guard.add(endpoint, record)  # before there is an interface that could send
     except FileNotFoundError:
         networks.load()
@@ -205,7 +207,9 @@ def _reserve(
 ) -> Endpoint:
     """Record an instance's endpoint, with the addresses it had before unless others are wished for."""
     _check(record, wish, real)
-    blank = msgspec.structs.replace(blank, aliases=tuple(wish.aliases), priority=wish.priority)
+    blank = msgspec.structs.replace(
+        blank, aliases=tuple(wish.aliases), priority=wish.priority, rate_in=wish.rate_in, rate_out=wish.rate_out
+    )
     if real in (None, "host"):
         return networks.ledger.save(blank)
     others = networks.ledger.of_instance(blank.instance)

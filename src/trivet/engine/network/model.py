@@ -117,7 +117,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     `address` is reserved for it all that time, "" where the instance uses the host's own network.
     `device` is the host's end (veth or tap) while it is attached, `interface` the instance's; `ports` is what is
-    published now. `servers` are asked for names that the network doesn't know, none are the host's.
+    published now. `servers` are asked for names that the network doesn't know, none are the host's. Rates are bits per
+    second, 0 unlimited.
     """
 
     instance: str
@@ -133,6 +134,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     ports: tuple[Port, ...] = ()
     servers: tuple[str, ...] = ()
+    rate_in: int = 0
+    rate_out: int = 0
 
     @property
     def key(self) -> str:

@@ -45,6 +45,7 @@ from trivet.engine.network.model import (
     NetworkInUse,
     NetworkRecord,
     NoSuchNetwork,
+    NotConnected,
     short,
 )
 from trivet.engine.network.nameserver import Nameserver, serves
@@ -315,6 +316,16 @@ class Networks:
         self.announce()
         self.carry()
         return made
+
+    def pace(self, instance_id: str, network: str, rate_in: int, rate_out: int) -> None:
+        """Limit what an instance gets and sends on a network, in bits per second. Raises `NotConnected`."""
+        record = self.ledger.network(network)
+        with self.ledger.lock:
+            found = [each for each in self.ledger.of_instance(instance_id) if each.network == record.id]
+            if not found:
+                raise NotConnected(instance_id[:12], record.name)
+            self.ledger.save(msgspec.structs.replace(found[0], rate_in=rate_in, rate_out=rate_out))
+            self.load()
 
     def uses(self, instance_id: str) -> Uses:
         """List the endpoints of an instance."""
