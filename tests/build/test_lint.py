@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -105,12 +107,14 @@ def test_check(engine: Daemon, tmp_path: Path) -> None:
 @pytest.mark.needs("root")
 def test_outline_and_targets(engine: Daemon, tmp_path: Path) -> None:
     """--call tells what a Dockerfile takes and which stages it has, as a table or JSON."""
-    text = "# the version\nARG V=1\nFROM build-base AS one\n# what it does\nFROM one AS two\nARG W\n"
+    head = "# syntax=docker/dockerfile:1\n# V the version\nARG V=1\n# check=skip=all\nARG U\n"
+    text = f"{head}FROM build-base AS one\n# what it does\nFROM one AS two\nARG W\n"
     write(tmp_path, f"{text}RUN --mount=type=secret,id=s,required --mount=type=ssh true\n")
     outline = json.loads(engine.ok("build", "--call", "outline,format=json", "--build-arg", "W=w", tmp_path))
     assert outline["name"] == "two"
     assert [(row["name"], row["value"], row["description"]) for row in outline["args"]] == [
         ("V", "1", "the version"),
+        ("U", "", ""),
         ("W", "w", ""),
     ]
     assert outline["secrets"] == [{"name": "s", "required": True}]
@@ -149,3 +153,16 @@ def test_what_an_error_shows(engine: Daemon, tmp_path: Path) -> None:
     assert "exit code 9" in error
     assert "line 50" in error
     assert "line 30\n" not in error
+
+
+@pytest.mark.needs("root")
+def test_a_dockerfile_from_a_pipe(engine: Daemon, tmp_path: Path) -> None:
+    """-f may name a pipe, as <(command) in a shell does; it isn't part of the context."""
+    (tmp_path / "file").write_text("x")
+    pipe = tmp_path.parent / f"{tmp_path.name}-pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text("FROM scratch\nCOPY . /\n"))
+    writer.start()
+    built = engine.ok("build", "-q", "-f", pipe, tmp_path)
+    writer.join(10)
+    assert built.startswith("sha256:")

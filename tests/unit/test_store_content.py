@@ -19,7 +19,7 @@ from trivet.base.error import Corrupt, TrivetError
 from trivet.oci import digest as digests
 from trivet.store import collect
 from trivet.store.collect import Root
-from trivet.store.content import BlobNotFound, ContentStore, SizeMismatch, StoreFull
+from trivet.store.content import AmbiguousDigest, BlobNotFound, ContentStore, SizeMismatch, StoreFull
 from trivet.store.lease import Leases
 from trivet.store.record import Records
 
@@ -243,3 +243,20 @@ def test_any_blob_round_trips(content: ContentStore, data: bytes) -> None:
     except TrivetError as error:  # pragma: no cover
         pytest.fail(str(error))
     assert digest in collect.collect(content, []).digests
+
+
+def test_a_blob_is_found_by_the_beginning_of_its_digest(content: ContentStore) -> None:
+    """As much of a digest as no other blob shares is enough; less, and what is no digest, is refused."""
+    blobs = {content.add(bytes([number])) for number in range(40)}
+    for digest in blobs:
+        assert (
+            content.find(digest) == content.find(digest[:40]) == content.find(digest.removeprefix("sha256:")) == digest
+        )
+    shared = next(digit for digit in "0123456789abcdef" if sum(each[7] == digit for each in blobs) > 1)
+    with pytest.raises(AmbiguousDigest, match="begin with it"):
+        content.find(shared)
+    for wrong in ("", "xyz", "sha256:", "../x", "sha256:" + "0" * 65):
+        with pytest.raises(digests.MalformedDigest):
+            content.find(wrong)
+    with pytest.raises(BlobNotFound):
+        content.find("0" * 64)

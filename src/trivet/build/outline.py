@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from trivet.build.mount import RunMount
 from trivet.build.session import Session
 from trivet.client.schema import Progress
 
+DIRECTIVE = re.compile(r"\s*#\s*(?:syntax|escape|check)\s*=", re.IGNORECASE)
 CONTEXT = 2  # lines shown around one that is told about
 
 
@@ -59,18 +61,19 @@ def excerpt(rows: tuple[str, ...], line: int) -> str:
 
 def _target(session: Session, stage: Stage) -> dict[str, Any]:
     last = stage.index == len(session.graph.stages) - 1
-    comment = _comment(session.graph.dockerfile.rows, stage.origin.line)
+    comment = _comment(session.graph.dockerfile.rows, stage.origin.line, stage.origin.name)
     return {"name": stage.origin.name, "base": stage.image, "default": last, "description": comment}
 
 
-def _comment(rows: tuple[str, ...], line: int) -> str:
-    """Give the comment right above a line."""
+def _comment(rows: tuple[str, ...], line: int, name: str) -> str:
+    """Give the comment right above a line: what it says of `name` (`# NAME ...`, BuildKit's form), or all of it."""
     found: list[str] = []
     for row in reversed(rows[: line - 1]):
-        if not row.strip().startswith("#"):
+        if not row.strip().startswith("#") or DIRECTIVE.match(row):
             break
         found.insert(0, row.strip().lstrip("#").strip())
-    return " ".join(found)
+    named = [text.removeprefix(f"{name} ") for text in found if name and text.startswith(f"{name} ")]
+    return named[0] if named else " ".join(found)
 
 
 def _outline(session: Session) -> dict[str, Any]:
@@ -87,7 +90,7 @@ def _outline(session: Session) -> dict[str, Any]:
     ]
     return {
         "name": target.origin.name,
-        "description": _comment(graph.dockerfile.rows, target.origin.line),
+        "description": _comment(graph.dockerfile.rows, target.origin.line, target.origin.name),
         "args": list(_arguments(session, stages)),
         "secrets": _ids(mounts, "secret"),
         "ssh": _ids(mounts, "ssh"),
@@ -111,6 +114,6 @@ def _arguments(session: Session, stages: tuple[Stage, ...]) -> Iterator[dict[str
         if isinstance(each, instruction.Arg):
             for name, default in each.pairs:
                 if name not in seen:
-                    comment = _comment(graph.dockerfile.rows, each.line)
+                    comment = _comment(graph.dockerfile.rows, each.line, name)
                     yield {"name": name, "value": given.get(name, default or ""), "description": comment}
                 seen.add(name)

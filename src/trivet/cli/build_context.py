@@ -72,6 +72,8 @@ def _from_directory(args: Namespace) -> Source:
         raise InvalidArgument(f"cannot build: context {args.context} {what}")
     if args.file == "-":
         return _with_text(top, _input().read())
+    if args.file and Path(args.file).is_fifo():  # -f <(command)
+        return _with_text(top, Path(args.file).read_bytes())
     dockerfile = _find(top, args.file)
     ignore_file = dockerfile.with_name(dockerfile.name + IGNORE_FILE)
     ignore_file = ignore_file if ignore_file.is_file() else top / IGNORE_FILE

@@ -238,7 +238,7 @@ COMMANDS = {
     ),
     "why": Command(
         why,
-        (*JSON, option("digest", metavar="DIGEST", help="of a blob, as `inspect` shows it; sha256: may be left out")),
+        (*JSON, option("digest", metavar="DIGEST", help="of a blob, as `inspect` shows it, or its beginning")),
         examples=(("trivet why sha256:57592bcb3b921397c0ee2f2f6c6bd6497e70c331c7e88f8b0676e77f04f8fbdf", ""),),
     ),
     "rm": Command(

@@ -29,7 +29,7 @@ from trivet.engine.capacity.broker import Broker
 from trivet.engine.checkpoint.checkpoint import Checkpoints
 from trivet.engine.disk_image import DiskImages
 from trivet.engine.event import Events
-from trivet.engine.image import detail, lookup
+from trivet.engine.image import bootstrap, detail, lookup
 from trivet.engine.image.lookup import Listed
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.image.progress import Report
@@ -38,12 +38,10 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.instance import Instances
 from trivet.engine.machine.machine import Machines
 from trivet.engine.network import why
-from trivet.oci import digest as digests
 from trivet.oci import reference as references
 from trivet.oci.reference import Reference
 from trivet.registry import login
 from trivet.registry.auth import Credentials
-from trivet.store.content import BlobNotFound
 
 VERSION = "0.1.0"
 
@@ -97,7 +95,9 @@ class Engine:
 
     async def pull_image(self, reference: str, platform: str, report: Report, *, every: bool = False) -> dict[str, Any]:
         """Get an image from its registry, or make it from packages."""
-        return self._made("pull", await self.context.images.pull(reference, platform, report, every=every))
+        record = await self.context.images.pull(reference, platform, report, every=every)
+        asked = "" if reference.startswith(bootstrap.SCHEME) else references.parse(reference).tagged().familiar
+        return self._made("pull", record, asked)
 
     async def push_image(self, reference: str, report: Report, *, every: bool = False) -> dict[str, Any]:
         """Send an image to the registry its name says."""
@@ -135,10 +135,12 @@ class Engine:
         """Make an image from the tar of a root file system."""
         images = self.context.images
         record = await asyncio.to_thread(images.import_, file, reference, changes, message, report)
-        return self._made("import", record)
+        asked = references.parse(reference).tagged().familiar if reference else ""
+        return self._made("import", record, asked)
 
-    def _made(self, action: str, record: ImageRecord) -> dict[str, Any]:
-        name = detail.title(record)
+    def _made(self, action: str, record: ImageRecord, asked: str = "") -> dict[str, Any]:
+        """Tell what was made, by the name it was asked for by if it has several."""
+        name = asked if asked in detail.names(record) else detail.title(record)
         self.events.emit("image", action, record.id, name)
         return {"name": name, "id": record.id, "digest": record.digest}
 
@@ -156,12 +158,10 @@ class Engine:
     async def why(self, digest: str) -> list[str]:
         """Tell what keeps a blob, from itself up to an image, lease or build step; empty if nothing does.
 
-        Raises `MalformedDigest`, `BlobNotFound`.
+        The beginning of a digest will do. Raises `MalformedDigest`, `BlobNotFound`, `AmbiguousDigest`.
         """
         images = self.context.images
-        wanted = digests.check(digest if ":" in digest else f"sha256:{digest}")
-        if not images.content.exists(wanted):
-            raise BlobNotFound(wanted)
+        wanted = await asyncio.to_thread(images.content.find, digest)
         return await asyncio.to_thread(images.why, wanted)
 
     def save_images(self, names: Sequence[str], file: BinaryIO, form: str, *, every: bool = False) -> None:

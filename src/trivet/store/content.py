@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -23,12 +24,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from trivet.base.error import Corrupt, Exhausted, NotFound
+from trivet.base.error import Conflict, Corrupt, Exhausted, NotFound
 from trivet.oci import digest as digests
 from trivet.oci import layout
 from trivet.store.lease import Lease
 
 CHUNK = 1 << 20
+_BEGINNING = re.compile(r"sha(?:256:[0-9a-f]{1,64}|512:[0-9a-f]{1,128})")
 FULL = {errno.ENOSPC: "no space left on device", errno.EDQUOT: "disk quota exceeded", errno.EFBIG: "file size limit"}
 
 
@@ -37,6 +39,13 @@ class BlobNotFound(NotFound):
 
     def __init__(self, digest: str) -> None:
         super().__init__(f"blob {digest} is not in the content store")
+
+
+class AmbiguousDigest(Conflict):
+    """The beginning of several digests."""
+
+    def __init__(self, text: str, count: int) -> None:
+        super().__init__(f"digest {text} is ambiguous: {count} begin with it", hint="give more digits")
 
 
 class SizeMismatch(Corrupt):
@@ -229,6 +238,21 @@ class ContentStore:
                 if len(entry.name) == length and entry.is_file(follow_symlinks=False):
                     with suppress(FileNotFoundError):
                         yield f"{algorithm}:{entry.name}", entry.stat().st_size
+
+    def find(self, text: str) -> str:
+        """Find a blob by its digest or, without `sha256:`, the beginning of one.
+
+        Raises `MalformedDigest`, `BlobNotFound`, `AmbiguousDigest`.
+        """
+        wanted = text if ":" in text else f"sha256:{text}"
+        if not _BEGINNING.fullmatch(wanted):
+            raise digests.MalformedDigest(text)
+        found = [digest for digest, _ in self.walk() if digest.startswith(wanted)]
+        if len(found) > 1:
+            raise AmbiguousDigest(text, len(found))
+        if not found:
+            raise BlobNotFound(text)
+        return found[0]
 
     def verify(self, digest: str) -> None:
         """Read a blob in full. Raises `DigestMismatch` when it isn't what it was."""
