@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.error import HTTPError
@@ -201,3 +201,56 @@ def test_its_screen_is_shown_to_who_knows_the_token(engine: Daemon, tiny: list[s
         view.terminate()
         view.wait()
         engine.ok("vm", "rm", "-f", "seen")
+
+
+def test_backups_hold_what_changed(engine: Daemon, tiny: list[str], tmp_path: Path) -> None:
+    """The second backup is of the changed blocks, also of a machine that is off; any point is restored, and proven."""
+    store = tmp_path / "store"
+    engine.ok("vm", "create", "kept", *tiny, "--start")
+    said(engine, "kept", "tiny# ")
+    writing = "| dd of=/dev/vda bs=512 seek=9 2>/dev/null; sync; echo wrote"
+    asked(engine, "kept", f"echo first {writing} $((0+1))", "wrote 1")
+    engine.ok("vm", "backup", "create", "kept", store)
+    asked(
+        engine, "kept", "echo second | dd of=/dev/vda bs=512 seek=9 2>/dev/null; sync; echo wrote $((1+1))", "wrote 2"
+    )
+    engine.ok("vm", "backup", "create", "kept", store)
+    engine.ok("vm", "stop", "kept")
+    engine.ok("vm", "backup", "create", "kept", store)
+    points = engine.client.machines.backups(str(store))
+    assert [(point.number, point.full, point.quiet) for point in points] == [
+        (1, True, False),
+        (2, False, False),
+        (3, False, True),
+    ]
+    reading = "echo it is $(dd if=/dev/vda bs=512 skip=9 count=1 2>/dev/null | head -n 1)"
+    for number, word in (("1", "it is first"), ("3", "it is second")):
+        engine.ok("vm", "restore", store, f"again-{number}", "--point", number, "--start")
+        asked(engine, f"again-{number}", reading, word)
+        engine.ok("vm", "rm", "-f", f"again-{number}")
+    assert "boots" in engine.ok("vm", "backup", "verify", store, "--expect", "tiny# ")
+    assert [found.name for found in engine.client.instances.list(all=True) if found.name.startswith("verify")] == []
+    engine.ok("vm", "rm", "kept")
+
+
+@pytest.mark.parametrize(
+    ("tampering", "complaint"),
+    [
+        (lambda text: text.replace('"root"', '"../../etc/shadow"'), "which cannot be"),
+        (lambda text: text.replace('"full": true', '"full": false', 1), "begins with changes"),
+        (lambda text: text[: len(text) // 2], "cannot be read"),
+        (lambda text: text.replace('"id": "', '"id": "0', 1), "is not there"),
+    ],
+)
+def test_tampered_backups_are_refused(
+    engine: Daemon, tiny: list[str], tmp_path: Path, tampering: Callable[[str], str], complaint: str
+) -> None:
+    """A directory that names other files, or lacks some, makes no machine."""
+    engine.ok("vm", "create", "victim", *tiny)
+    engine.ok("vm", "backup", "create", "victim", tmp_path)
+    manifest = tmp_path / "backup.json"
+    manifest.write_text(tampering(manifest.read_text()))
+    done = engine.trivet("vm", "restore", tmp_path, "evil")
+    assert complaint in done.stderr.decode()
+    assert engine.trivet("inspect", "evil").returncode == 1
+    engine.ok("vm", "rm", "victim")

@@ -169,6 +169,8 @@ ENTRIES = (
     Entry(MACHINE, "", "vm ls", "vm.life", "ls", "list machines"),
     Entry(MACHINE, "", "vm info", "vm.life", "info", "show what a machine is made of, and what its guest says"),
     Entry(MACHINE, "", "vm disk", "vm.disk", "disk", "list, add, resize and remove disks, also while it runs"),
+    Entry(MACHINE, "", "vm backup", "vm.backup", "backup", "back machines up, whole or what changed; prove it"),
+    Entry(MACHINE, "", "vm restore", "vm.backup", "restore", "make a machine of a backup"),
     Entry(MACHINE, "", "vm console", "vm.screen", "console", "connect to a machine's serial console"),
     Entry(MACHINE, "", "vm screenshot", "vm.screen", "screenshot", "take a picture of a machine's screen"),
     Entry(MACHINE, "", "vm view", "vm.view", "view", "show a machine's screen in the browser, with keyboard and mouse"),

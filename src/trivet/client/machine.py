@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trivet.client.schema import Progress
-from trivet.client.schema_machine import DiskRequest, KeysRequest, MachineInfo, PointRequest
+from trivet.client.schema import Created, Progress
+from trivet.client.schema_machine import (
+    BackupPoint,
+    DiskRequest,
+    KeysRequest,
+    MachineInfo,
+    PointRequest,
+    RestoreRequest,
+)
 from trivet.client.transport import Transport, segment
 
-_IMAGES = "/v1/machine-images"
+_IMAGES, _BACKUPS = "/v1/machine-images", "/v1/machine-backups"
 
 
 class Machines:
@@ -45,6 +52,18 @@ class Machines:
     def remove_disk(self, ref: str, name: str) -> None:
         """Take a disk and its data away, running or not."""
         self._transport.call("DELETE", f"{_path(ref)}/disks/{segment(name)}")
+
+    def backup(self, ref: str, directory: str, *, full: bool = False) -> Iterator[Progress]:
+        """Add a point to a directory of the engine's host; the result has its `id`, and whether it is `full`."""
+        return self._transport.progress("POST", f"{_path(ref)}/backup", {"directory": directory, "full": full})
+
+    def backups(self, directory: str) -> list[BackupPoint]:
+        """List the points of a directory."""
+        return self._transport.fetch(list[BackupPoint], "GET", _BACKUPS, {"directory": directory})
+
+    def restore(self, wish: RestoreRequest) -> str:
+        """Make a machine of a backup; its id."""
+        return self._transport.fetch(Created, "POST", _BACKUPS, body=wish).id
 
     def press(self, ref: str, *keys: str, text: str = "") -> None:
         """Press chords of keys, then type a text."""

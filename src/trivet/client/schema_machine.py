@@ -39,6 +39,7 @@ class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
     initrd: str = ""
     parameters: str = ""
     cloud_init: bool = True
+    filled: bool = False  # its disks are filled before it starts: it needn't have anything else to boot
     user: str = ""
     password: str = ""
     ssh_keys: list[str] = []
@@ -93,3 +94,27 @@ class PointRequest(msgspec.Struct, frozen=True, kw_only=True):
     y: int
     button: str = ""
     down: bool | None = None
+
+
+class BackupPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine at a moment, in a directory of backups: whole (`full`) or what changed since the one before.
+
+    `quiet`: the guest held its file systems still, or was off. `size` is what its files take, in bytes.
+    """
+
+    number: int
+    id: str
+    machine: str
+    created: str
+    full: bool
+    quiet: bool
+    size: int
+
+
+class RestoreRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine to be made of a backup: `point` is an id or a number, "" the newest; `isolated` has no network."""
+
+    directory: str
+    name: str
+    point: str = ""
+    isolated: bool = False

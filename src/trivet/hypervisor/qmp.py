@@ -105,6 +105,12 @@ class Qmp:
         socket.send_fds(self._socket, [request], [descriptor])
         return int(self._answer("add-fd")["fdset-id"])
 
+    def add(self, descriptor: int) -> int:
+        """Hand a descriptor over for good, to be opened as `/dev/fdset/N`; the number."""
+        self._socket.settimeout(self._left())
+        socket.send_fds(self._socket, [msgspec.json.encode({"execute": "add-fd"}) + b"\n"], [descriptor])
+        return int(self._answer("add-fd")["fdset-id"])
+
     def save(self, descriptor: int) -> None:
         """Stop the machine and write its state, but not the memory it shares with a file."""
         self._ignore_shared()

@@ -6,8 +6,15 @@ from aiohttp import web
 
 from trivet.api.native.route import NDJSON, Route, answer, body, flag, nothing, number, ref, required
 from trivet.api.stream import progress
-from trivet.client.schema import Progress
-from trivet.client.schema_machine import DiskRequest, KeysRequest, MachineInfo, PointRequest
+from trivet.client.schema import Created, Progress
+from trivet.client.schema_machine import (
+    BackupPoint,
+    DiskRequest,
+    KeysRequest,
+    MachineInfo,
+    PointRequest,
+    RestoreRequest,
+)
 from trivet.engine.engine import Engine
 
 
@@ -60,8 +67,21 @@ async def remove_disk(engine: Engine, request: web.Request) -> web.StreamRespons
     return nothing()
 
 
+async def backup(engine: Engine, request: web.Request) -> web.StreamResponse:
+    directory, full = required(request, "directory"), flag(request, "full")
+    return await progress(request, lambda report: engine.machines.backup(ref(request), directory, report, full=full))
+
+
+async def backups(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(await engine.machines.backups(required(request, "directory")))
+
+
+async def restore(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(Created(id=await engine.machines.restore(await body(request, RestoreRequest))), 201)
+
+
 ONE = "/v1/machines/{ref}"
-IMAGES = "/v1/machine-images"
+IMAGES, BACKUPS = "/v1/machine-images", "/v1/machine-backups"
 ROUTES = (
     Route("POST", IMAGES, obtain, "Have a disk image here, made or fetched", None, Progress, ("reference",), NDJSON),
     Route("GET", ONE, info, "Tell what is known of a machine", None, MachineInfo),
@@ -70,6 +90,18 @@ ROUTES = (
     Route("POST", ONE + "/disks", add_disk, "Give a machine a further, empty disk", DiskRequest),
     Route("POST", ONE + "/disks/{disk}/resize", resize_disk, "Let a disk of a machine grow", query=("size",)),
     Route("DELETE", ONE + "/disks/{disk}", remove_disk, "Take a disk and its data from a machine"),
+    Route(
+        "POST",
+        ONE + "/backup",
+        backup,
+        "Back a machine up to a directory",
+        None,
+        Progress,
+        ("directory", "full"),
+        NDJSON,
+    ),
+    Route("GET", BACKUPS, backups, "List the backups in a directory", None, list[BackupPoint], ("directory",)),
+    Route("POST", BACKUPS, restore, "Make a machine of a backup", RestoreRequest, Created),
     Route("POST", ONE + "/keys", keys, "Press keys, then type a text", KeysRequest),
     Route("POST", ONE + "/pointer", point, "Move the pointer and click", PointRequest),
 )

@@ -101,7 +101,7 @@ def _check(request: InstanceRequest, wish: MachineRequest) -> None:
         )
     if wish.secure_boot and wish.firmware != "uefi":
         raise InvalidArgument("Secure Boot takes UEFI", hint="--firmware uefi --secure-boot")
-    if not (request.image or wish.cdroms or wish.kernel or "network" in wish.boot):
+    if not (request.image or wish.filled or wish.cdroms or wish.kernel or "network" in wish.boot):
         raise InvalidArgument(
             "the machine has nothing to boot", hint="--image debian/12, --cdrom FILE or --boot network"
         )

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trivet.base.error import TrivetError, Unsupported
-from trivet.client.schema_machine import DiskInfo, DiskRequest, MachineInfo
+from trivet.client.schema_machine import BackupPoint, DiskInfo, DiskRequest, MachineInfo, RestoreRequest
 from trivet.engine.image.progress import Report
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
-from trivet.engine.machine import disk, image, inside, keyboard, screen
+from trivet.engine.machine import backup, disk, image, inside, keyboard, point, restore, screen
 from trivet.engine.snapshot.making import disk_usage
 from trivet.isolation import computer
 from trivet.isolation.errand import agent_of
@@ -83,6 +83,22 @@ class Machines:
         key = self.find(ref).id
         async with self._context.locks.hold(key, action):
             await asyncio.to_thread(do, self.find(key))
+
+    async def backup(self, ref: str, directory: str, report: Report, *, full: bool) -> dict[str, Any]:
+        """Add a point to a directory of backups: what changed since the last one, or with `full` all."""
+        key, place = self.find(ref).id, point.directory_of(directory)
+        async with self._context.locks.hold(key, "backing up"):
+            made = await asyncio.to_thread(backup.take, self.find(key), place, report, full=full)
+        return {"id": made.id, "full": made.full, "quiet": made.quiet, "directory": directory}
+
+    async def backups(self, directory: str) -> list[BackupPoint]:
+        """List the points of a directory of backups."""
+        place = point.directory_of(directory)
+        return await asyncio.to_thread(lambda: point.view(place, point.read(place)))
+
+    async def restore(self, wish: RestoreRequest) -> str:
+        """Make a new machine of a backup; its id."""
+        return await restore.restore(self._context, wish)
 
     async def press(self, ref: str, chords: list[str]) -> None:
         """Press keys, one chord after the other."""

@@ -1,0 +1,239 @@
+"""Backing a machine up: all its disks at one moment, whole or what has changed since the last time, running or not.
+
+QEMU keeps a bitmap of changed blocks in each disk, named after the last point; where it isn't there (a first time, a
+machine that was killed, one that went back to a snapshot) the backup is whole. A guest whose agent answers is told to
+hold its file systems still for the moment at which the copy begins. One that is off is opened by QEMU's storage daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trivet.base.clock import now_ns, rfc3339
+from trivet.base.error import Conflict, Exhausted, Internal, InvalidArgument, NotFound, TrivetError, Unsupported
+from trivet.base.identity import new_id
+from trivet.client.schema import Progress
+from trivet.engine.image.progress import Report
+from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.status import Word
+from trivet.engine.machine import point, screen
+from trivet.engine.machine.point import Backups, Point
+from trivet.engine.snapshot import disk as images
+from trivet.hypervisor.qmp import Qmp, QmpRefused
+from trivet.isolation import computer
+from trivet.isolation.errand import agent_of
+from trivet.isolation.hardware import Disk
+from trivet.isolation.plan import Plan
+
+DAEMON = "qemu-storage-daemon"
+_PREFIX = "backup-"
+_PATIENCE = 24 * 3600.0
+_STEP = 0.1
+
+
+def take(record: InstanceRecord, directory: Path, report: Report, *, full: bool = False) -> Point:
+    """Add a point to a directory, made if it isn't there, or nothing. Blocking; the caller holds the lock.
+
+    Raises `Conflict` for a directory with another machine's backups, `Exhausted` when it is full.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = _known(record, directory)
+    disks = computer.hardware(record.plan).disks
+    made = new_id()[:12]
+    files = {disk.name: directory / f"{made}-{disk.name}.qcow2" for disk in disks}
+    try:
+        with _opened(record) as qmp:
+            before = found.points[-1] if found.points and not full else None
+            changed = before is not None and all(_has_bitmap(qmp, disk.name, before.id) for disk in disks)
+            for disk in disks:
+                images.create(files[disk.name], disk.size)
+            since = before.id if before and changed else ""
+            quiet = _copy(record, qmp, files, made, since, report)
+        taken = Point(
+            id=made,
+            created=rfc3339(now_ns()),
+            full=not since,
+            quiet=quiet,
+            disks={disk.name: disk.size for disk in disks},
+        )
+        point.write(directory, msgspec.structs.replace(found, request=record.request, points=(*found.points, taken)))
+    except BaseException:
+        for file in files.values():
+            file.unlink(missing_ok=True)
+        raise
+    return taken
+
+
+def _known(record: InstanceRecord, directory: Path) -> Backups:
+    try:
+        found = point.read(directory)
+    except NotFound:
+        if any(directory.iterdir()):
+            raise InvalidArgument(f"{directory} is neither empty nor a directory of backups") from None
+        return Backups(machine=record.id, name=record.name, request=record.request)
+    if found.machine != record.id:
+        raise Conflict(f"{directory} holds backups of another machine, {found.name}")
+    return found
+
+
+@contextlib.contextmanager
+def _opened(record: InstanceRecord) -> Iterator[Qmp]:
+    """Reach whoever has the disks open: QEMU, or for a machine that is off a storage daemon for the moment."""
+    if _runs(record):
+        with screen.control(record.plan, _PATIENCE) as qmp:
+            yield qmp
+        return
+    with tempfile.TemporaryDirectory(prefix="trivet-") as scratch, contextlib.ExitStack() as stack:
+        path = Path(scratch, "qmp")
+        nodes = [msgspec.json.encode(computer.disk(disk).node()).decode() for disk in _disks(record.plan)]
+        argv = [DAEMON, "--chardev", f"socket,id=qmp,path={path},server=on,wait=off", "--monitor", "chardev=qmp"]
+        argv += [word for node in nodes for word in ("--blockdev", node)]
+        try:
+            daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        except FileNotFoundError:
+            raise Unsupported(f"{DAEMON} is not installed", hint="apt-get install qemu-system-common") from None
+        stack.callback(_end, daemon)
+        while not path.exists():
+            if daemon.poll() is not None:
+                said = daemon.stderr.read().decode(errors="replace").strip() if daemon.stderr else ""
+                raise Internal(f"cannot open the disks of machine {record.name}: {said or DAEMON + ' ended'}")
+            time.sleep(0.02)
+        with Qmp(path, _PATIENCE) as qmp:
+            yield qmp
+
+
+def _end(daemon: subprocess.Popen[bytes]) -> None:
+    """Let it write its bitmaps out."""
+    daemon.terminate()
+    daemon.communicate()
+
+
+def _copy(record: InstanceRecord, qmp: Qmp, files: dict[str, Path], made: str, since: str, report: Report) -> bool:
+    """Copy all disks from one moment on; tell whether the guest held still at its beginning."""
+    opened: dict[str, int] = {}
+    try:
+        for name, file in files.items():
+            opened[name] = _target(record, qmp, name, file)
+        with _still(record) as quiet:
+            qmp.execute("transaction", actions=[each for name in files for each in _actions(name, made, since)])
+        _await(qmp, list(files), record.name, report)
+    except BaseException:
+        _forget(qmp, files, made)
+        raise
+    finally:
+        for name, number in opened.items():
+            with contextlib.suppress(TrivetError):
+                qmp.execute("blockdev-del", **{"node-name": f"{name}-target"})
+                if number >= 0:
+                    qmp.execute("remove-fd", **{"fdset-id": number})
+    for name in files:
+        for old in _bitmaps(qmp, name):
+            if old.startswith(_PREFIX) and old != f"{_PREFIX}{made}":
+                qmp.execute("block-dirty-bitmap-remove", node=name, name=old)
+    return quiet
+
+
+def _target(record: InstanceRecord, qmp: Qmp, name: str, file: Path) -> int:
+    """Open a target. QEMU gets the file, as it may have no right to come where it is; its number there, or -1."""
+    if not _runs(record):
+        _target_node(qmp, name, str(file))
+        return -1
+    descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        number = qmp.add(descriptor)
+    finally:
+        os.close(descriptor)
+    _target_node(qmp, name, f"/dev/fdset/{number}")
+    return number
+
+
+def _target_node(qmp: Qmp, name: str, path: str) -> None:
+    backend = {"driver": "file", "filename": path}
+    qmp.execute("blockdev-add", **{"driver": "qcow2", "node-name": f"{name}-target", "file": backend, "backing": None})
+
+
+def _runs(record: InstanceRecord) -> bool:
+    return record.word in (Word.RUNNING, Word.PAUSED)
+
+
+def _actions(name: str, made: str, since: str) -> list[dict[str, Any]]:
+    bitmap = {"node": name, "name": f"{_PREFIX}{made}", "persistent": True}
+    copy: dict[str, Any] = {
+        "device": name,
+        "target": f"{name}-target",
+        "job-id": f"{_PREFIX}{name}",
+        "sync": "bitmap" if since else "full",
+        "auto-dismiss": False,
+    }
+    copy |= {"bitmap": f"{_PREFIX}{since}", "bitmap-mode": "never"} if since else {}
+    return [{"type": "block-dirty-bitmap-add", "data": bitmap}, {"type": "blockdev-backup", "data": copy}]
+
+
+def _await(qmp: Qmp, names: list[str], machine: str, report: Report) -> None:
+    waiting = {f"{_PREFIX}{name}": name for name in names}
+    failure = ""
+    while waiting:
+        for job in qmp.execute("query-jobs"):
+            name = waiting.get(job["id"])
+            if name is None:
+                continue
+            report(Progress(id=name, status="copying", current=job["current-progress"], total=job["total-progress"]))
+            if job["status"] == "concluded":
+                failure = failure or str(job.get("error", ""))
+                qmp.execute("job-dismiss", id=job["id"])
+                del waiting[job["id"]]
+        time.sleep(_STEP)
+    if failure:
+        kind = Exhausted if "space" in failure else Internal
+        raise kind(f"cannot back machine {machine} up: {failure}")
+
+
+def _forget(qmp: Qmp, names: dict[str, Path], made: str) -> None:
+    for name in names:
+        with contextlib.suppress(TrivetError):
+            qmp.execute("block-dirty-bitmap-remove", node=name, name=f"{_PREFIX}{made}")
+
+
+@contextlib.contextmanager
+def _still(record: InstanceRecord) -> Iterator[bool]:
+    """Have the guest's agent hold the file systems still while the block runs; yields whether it does."""
+    agent = agent_of(record.plan, 10.0) if record.word is Word.RUNNING else None
+    frozen = False
+    if agent is not None and agent.answers():
+        with contextlib.suppress(TrivetError):
+            frozen = int(agent.ask("guest-fsfreeze-freeze")) > 0
+    try:
+        yield frozen or record.word is not Word.RUNNING
+    finally:
+        if frozen and agent is not None:
+            agent.ask("guest-fsfreeze-thaw")
+
+
+def _has_bitmap(qmp: Qmp, node: str, since: str) -> bool:
+    return f"{_PREFIX}{since}" in _bitmaps(qmp, node)
+
+
+def _bitmaps(qmp: Qmp, node: str) -> list[str]:
+    """List a disk's bitmaps that can be trusted; others go."""
+    found = []
+    for each in qmp.execute("query-named-block-nodes", flat=True):
+        for bitmap in each.get("dirty-bitmaps", []) if each["node-name"] == node else []:
+            if bitmap.get("inconsistent"):
+                with contextlib.suppress(QmpRefused):
+                    qmp.execute("block-dirty-bitmap-remove", node=node, name=bitmap["name"])
+            else:
+                found.append(str(bitmap["name"]))
+    return found
+
+
+def _disks(plan: Plan) -> tuple[Disk, ...]:
+    return computer.hardware(plan).disks
