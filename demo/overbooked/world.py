@@ -35,8 +35,9 @@ class World:
     """One engine and its instances. Sizes are MiB."""
 
     def __init__(self, run: Path, options: Sequence[str]) -> None:
+        self.root = run / "root"
         self._run = run
-        self._words = [str(PROGRAM), f"--root={run}/root", f"--run-dir={run}", "--docker-listen=none", *options]
+        self._words = [str(PROGRAM), f"--root={self.root}", f"--run-dir={run}", "--docker-listen=none", *options]
         self._engine: subprocess.Popen[bytes] | None = None
         self._pids: dict[str, int] = {}
         self.client = Client(f"unix://{run}/trivet.sock")
@@ -54,6 +55,17 @@ class World:
     def kill(self) -> None:
         """Kill the engine."""
         self._signal(signal.SIGKILL)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let the engine decide nothing for a while."""
+        if self._engine is None:
+            raise Failed("no engine runs")
+        self._engine.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._engine.send_signal(signal.SIGCONT)
 
     def clean(self) -> None:
         """Remove every instance, and the engine from the host."""
@@ -132,13 +144,13 @@ class World:
         return self.shares()[name].used / MEBIBYTE
 
 
-def until(done: Callable[[], bool], complaint: str, seconds: float) -> float:
+def until(done: Callable[[], bool], complaint: str, seconds: float, step: float = 0.2) -> float:
     """Wait for something; the seconds it took. Raises `Failed`."""
     begin = time.monotonic()
     while not done():
         if time.monotonic() - begin > seconds:
             raise Failed(f"{complaint} within {seconds:.0f} s")
-        time.sleep(0.2)
+        time.sleep(step)
     return time.monotonic() - begin
 
 

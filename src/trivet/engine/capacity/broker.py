@@ -125,8 +125,9 @@ class Broker:
         self._warn(found, made.short)
         # What was only allowed and not used yet is free at once, if it is no longer allowed before others may have it.
         at_once = [action for action in made.actions if action.word is Word.TAKE and self._quick(action)]
-        await asyncio.gather(*map(self._act, at_once))
-        await asyncio.gather(*(self._act(action) for action in made.actions if action not in at_once))
+        free = all(await asyncio.gather(*map(self._act, at_once)))
+        others = (action for action in made.actions if action not in at_once and (free or action.word is Word.TAKE))
+        await asyncio.gather(*map(self._act, others))
         if not any(each.promise.elastic for each in found):
             return IDLE
         return HURRIED if any(each.starved and each.promise.elastic for each in found) else CALM
@@ -163,14 +164,15 @@ class Broker:
     def _quick(self, action: Action) -> bool:
         return self._measures[action.id].promise.level != Level.VM
 
-    async def _act(self, action: Action) -> None:
+    async def _act(self, action: Action) -> bool:
         record = self._context.table.get(action.id)
         if record is None or not await self._allot(record, action.after):
-            return
+            return False
         self._targets[action.id] = action.after
         self.journal.write(
             action.word, action.id, action.name, before=action.before, after=action.after, why=action.why
         )
+        return True
 
     async def _allot(self, record: InstanceRecord, memory: int) -> bool:
         driver = self._context.driver(record)
