@@ -254,3 +254,32 @@ def test_tampered_backups_are_refused(
     assert complaint in done.stderr.decode()
     assert engine.trivet("inspect", "evil").returncode == 1
     engine.ok("vm", "rm", "victim")
+
+
+def test_a_machine_goes_elsewhere_and_comes_back(engine: Daemon, tiny: list[str], tmp_path: Path) -> None:
+    """An OVA brings all disks back with their content, a committed image begins further machines, block by block."""
+    engine.ok("vm", "create", "there", *tiny, "--add-disk", "data:16m", "--cpus", "2")
+    disks = {disk.name: Path(disk.path) for disk in engine.client.machines.get("there").disks}
+    for name, path in disks.items():
+        raw = tmp_path / f"{name}.raw"
+        raw.write_bytes(name.encode() * 65536)
+        subprocess.run(["qemu-img", "convert", "-n", "-f", "raw", "-O", "qcow2", raw, path], check=True)
+    engine.ok("vm", "export", "there", tmp_path / "there.ova")
+    engine.ok("vm", "import", tmp_path / "there.ova", "back")
+    back = engine.client.machines.get("back")
+    assert (back.cpus, back.memory, [disk.size for disk in back.disks]) == (2, 256 << 20, [1 << 30, 16 << 20])
+    engine.ok("vm", "export", "back", tmp_path / "again.raw")
+    engine.ok("vm", "export", "there", tmp_path / "root.vmdk")
+    files = [str(tmp_path / "again.raw"), str(tmp_path / "root.vmdk")]
+    subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "vmdk", *files], check=True, capture_output=True)
+    assert (tmp_path / "again.raw").read_bytes()[: 4 * 65536] == b"root" * 65536
+    engine.ok("vm", "commit", "there", "golden:1")
+    engine.ok("vm", "create", "child", "--image", "golden:1", "--no-cloud-init", "--disk", "2g")
+    engine.ok("vm", "export", "child", tmp_path / "child.raw")
+    assert (tmp_path / "child.raw").stat().st_size == 2 << 30
+    with (tmp_path / "child.raw").open("rb") as file:
+        assert file.read(4 * 65536) == b"root" * 65536
+    assert "used by child" in engine.trivet("rmi", "golden:1").stderr.decode()
+    assert engine.trivet("run", "golden:1").returncode == 125
+    engine.ok("vm", "rm", "there", "back", "child")
+    engine.ok("rmi", "golden:1")

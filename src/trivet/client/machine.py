@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from trivet.client.connection import Response
 from trivet.client.schema import Created, Progress
 from trivet.client.schema_machine import (
     BackupPoint,
@@ -64,6 +65,14 @@ class Machines:
     def restore(self, wish: RestoreRequest) -> str:
         """Make a machine of a backup; its id."""
         return self._transport.fetch(Created, "POST", _BACKUPS, body=wish).id
+
+    def export(self, ref: str, form: str) -> Response:
+        """Read a machine that is off as a file: `form` is ova, or a disk's format for its root disk."""
+        return self._transport.request("GET", f"{_path(ref)}/export", {"format": form})
+
+    def commit(self, ref: str, reference: str) -> Iterator[Progress]:
+        """Make a disk image of a machine that is off; the result has its `id`."""
+        return self._transport.progress("POST", f"{_path(ref)}/commit", {"reference": reference})
 
     def press(self, ref: str, *keys: str, text: str = "") -> None:
         """Press chords of keys, then type a text."""

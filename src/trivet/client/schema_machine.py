@@ -10,12 +10,13 @@ Boot = Literal["disk", "cdrom", "network"]
 
 
 class DiskRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A further, empty disk: `size` bytes, `iops` and `rate` (bytes a second) are limits, 0 is none."""
+    """A further disk of `size` bytes, empty or thin over an `image`; `iops` and `rate` (bytes a second) are limits."""
 
     name: str
     size: int
     iops: int = 0
     rate: int = 0
+    image: str = ""
 
 
 class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from trivet.api.native.route import NDJSON, Route, answer, body, flag, nothing, number, ref, required
 from trivet.api.stream import progress
+from trivet.api.transfer import download
 from trivet.client.schema import Created, Progress
 from trivet.client.schema_machine import (
     BackupPoint,
@@ -80,6 +81,16 @@ async def restore(engine: Engine, request: web.Request) -> web.StreamResponse:
     return answer(Created(id=await engine.machines.restore(await body(request, RestoreRequest))), 201)
 
 
+async def export(engine: Engine, request: web.Request) -> web.StreamResponse:
+    write = await engine.machines.export(ref(request), required(request, "format"))
+    return await download(request, write, "application/octet-stream")
+
+
+async def commit(engine: Engine, request: web.Request) -> web.StreamResponse:
+    reference = required(request, "reference")
+    return await progress(request, lambda report: engine.machines.commit(ref(request), reference, report))
+
+
 ONE = "/v1/machines/{ref}"
 IMAGES, BACKUPS = "/v1/machine-images", "/v1/machine-backups"
 ROUTES = (
@@ -100,6 +111,8 @@ ROUTES = (
         ("directory", "full"),
         NDJSON,
     ),
+    Route("GET", ONE + "/export", export, "Write a machine to a file", query=("format",), stream="file"),
+    Route("POST", ONE + "/commit", commit, "Make a disk image of a machine", None, Progress, ("reference",), NDJSON),
     Route("GET", BACKUPS, backups, "List the backups in a directory", None, list[BackupPoint], ("directory",)),
     Route("POST", BACKUPS, restore, "Make a machine of a backup", RestoreRequest, Created),
     Route("POST", ONE + "/keys", keys, "Press keys, then type a text", KeysRequest),

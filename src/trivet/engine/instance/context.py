@@ -111,7 +111,7 @@ class Context:
 
     def users_of_image(self, image_id: str) -> list[str]:
         """Name the instances made from an image."""
-        return [record.name for record in self.table.all() if record.image_id == image_id]
+        return [record.name for record in self.table.all() if image_id in record.images]
 
     def emit(self, action: str, record: InstanceRecord, **attributes: str) -> None:
         """Tell the world that something happened to an instance."""

@@ -51,6 +51,12 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[str, ...] = ()
     anonymous_volumes: tuple[str, ...] = ()
 
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The ids of the images it is made from: one, or that of a further disk too."""
+        machine = self.request.machine
+        return (self.image_id, *(disk.image for disk in (machine.disks if machine else ()) if disk.image))
+
     def change(self, **fields: object) -> InstanceRecord:
         """Return a copy with some fields replaced."""
         return msgspec.structs.replace(self, **fields)

@@ -30,6 +30,7 @@ from trivet.isolation.hardware import Cdrom, Direct, Disk, Hardware, Seed
 from trivet.isolation.plan import Root
 from trivet.oci.config import Config
 
+Below = dict[str, Path]
 SMALLEST = 10 << 30
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,14}")
 _REFUSED = (
@@ -59,11 +60,13 @@ def make(
     key = new_id()
     place = context.place(key)
     image, base = held.enter_context(using(context.images, request.image))
+    wish, below = _further(context, wish, held)
+    request = msgspec.structs.replace(request, machine=wish)
     seed = cloud.seed(wish)
     undo.push_async_callback(asyncio.to_thread, shutil.rmtree, place.state, True)
     place.files.mkdir(parents=True, mode=0o700)
     size = _size(wish, base, request.image)
-    root = context.disks.make(key, base, size, lambda home: _furnish(home, wish))
+    root = context.disks.make(key, base, size, lambda home: _furnish(home, wish, below))
     undo.push_async_callback(asyncio.to_thread, context.disks.remove, key)
     plan = make_plan(
         request,
@@ -73,7 +76,7 @@ def make(
         place=place,
         root=root,
         attachments=choose(request, ability, context.networks),
-        hardware=_hardware(wish, root, seed, size),
+        hardware=_hardware(wish, root, seed, size, below),
     )
     record = InstanceRecord(
         id=key,
@@ -123,6 +126,20 @@ def check_disk(name: str, size: int, taken: list[str]) -> None:
         raise InvalidArgument(f"disk {name} of {size} bytes is no disk: at least 1 MiB, in sectors of 512 bytes")
 
 
+def _further(context: Context, wish: MachineRequest, held: AsyncExitStack) -> tuple[MachineRequest, Below]:
+    """Find what further disks are thin over; images are meant by their ids from now on."""
+    below: Below = {}
+    disks = []
+    for disk in wish.disks:
+        image, base = held.enter_context(using(context.images, disk.image))
+        if image and base:
+            if disk.size < base.stat().st_size:
+                raise DiskTooSmall(disk.image, disk.size, base.stat().st_size)
+            below[disk.name] = base
+        disks.append(msgspec.structs.replace(disk, image=image.id if image else ""))
+    return msgspec.structs.replace(wish, disks=disks), below
+
+
 def _size(wish: MachineRequest, base: Path | None, name: str) -> int:
     least = base.stat().st_size if base else 0
     size = wish.disk or max(least, SMALLEST)
@@ -131,17 +148,17 @@ def _size(wish: MachineRequest, base: Path | None, name: str) -> int:
     return -(-size // SECTOR) * SECTOR
 
 
-def _furnish(home: Path, wish: MachineRequest) -> None:
+def _furnish(home: Path, wish: MachineRequest, below: Below) -> None:
     """Make what firmware and TPM remember things in, and the further disks."""
     if wish.firmware == "uefi":
         firmware.provide(home / computer.VARIABLES, secure=wish.secure_boot)
     if wish.tpm:
         (home / "tpm").mkdir(mode=0o700)
     for disk in wish.disks:
-        create(home / f"{disk.name}.qcow2", disk.size)
+        create(home / f"{disk.name}.qcow2", disk.size, below.get(disk.name))
 
 
-def _hardware(wish: MachineRequest, root: Root, seed: Seed | None, size: int) -> Hardware:
+def _hardware(wish: MachineRequest, root: Root, seed: Seed | None, size: int, below: Below) -> Hardware:
     home = Path(root.upper)
     first = Disk(
         name="root",
@@ -152,7 +169,14 @@ def _hardware(wish: MachineRequest, root: Root, seed: Seed | None, size: int) ->
         rate=wish.rate,
     )
     further = (
-        Disk(name=each.name, path=str(home / f"{each.name}.qcow2"), size=each.size, iops=each.iops, rate=each.rate)
+        Disk(
+            name=each.name,
+            path=str(home / f"{each.name}.qcow2"),
+            size=each.size,
+            base=str(below.get(each.name, "")),
+            iops=each.iops,
+            rate=each.rate,
+        )
         for each in wish.disks
     )
     order = [*wish.boot, *(each for each in Hardware(home="").boot if each not in wish.boot)]

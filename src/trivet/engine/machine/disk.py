@@ -181,7 +181,11 @@ def _changed(context: Context, record: InstanceRecord, disks: tuple[Disk, ...]) 
     """Record the disks, in the plan and in what a clone would ask for."""
     parts, machine = computer.hardware(record.plan), record.request.machine
     assert machine is not None
-    wishes = [DiskRequest(name=each.name, size=each.size, iops=each.iops, rate=each.rate) for each in disks[1:]]
+    images_ = {wish.name: wish.image for wish in machine.disks}
+    wishes = [
+        DiskRequest(name=each.name, size=each.size, iops=each.iops, rate=each.rate, image=images_.get(each.name, ""))
+        for each in disks[1:]
+    ]
     request = msgspec.structs.replace(
         record.request, machine=msgspec.structs.replace(machine, disks=wishes, disk=disks[0].size)
     )

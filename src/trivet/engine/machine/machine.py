@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from trivet.base.error import TrivetError, Unsupported
 from trivet.client.schema_machine import BackupPoint, DiskInfo, DiskRequest, MachineInfo, RestoreRequest
@@ -16,11 +16,12 @@ from trivet.engine.image.progress import Report
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
-from trivet.engine.machine import backup, disk, image, inside, keyboard, point, restore, screen
+from trivet.engine.machine import backup, disk, export, image, inside, keyboard, point, restore, screen
 from trivet.engine.snapshot.making import disk_usage
 from trivet.isolation import computer
 from trivet.isolation.errand import agent_of
 from trivet.isolation.plan import Plan
+from trivet.oci import reference as references
 
 T = TypeVar("T")
 
@@ -99,6 +100,23 @@ class Machines:
     async def restore(self, wish: RestoreRequest) -> str:
         """Make a new machine of a backup; its id."""
         return await restore.restore(self._context, wish)
+
+    async def export(self, ref: str, form: str) -> Callable[[BinaryIO], None]:
+        """Prepare to write a machine that is off as a file; what is returned does it."""
+        record = self.find(ref)
+        export.check(record, form)
+        return export.writer(self._context, record, form)
+
+    async def commit(self, ref: str, reference: str, report: Report) -> dict[str, Any]:
+        """Make a disk image of a machine that is off."""
+        key = self.find(ref).id
+        references.parse(reference)
+        async with self._context.locks.hold(key, "committing"):
+            record = self.find(key)
+            export.check(record, export.OVA)
+            made = await asyncio.to_thread(export.commit, self._context, record, reference, report)
+        self._context.events.emit("image", "commit", made.id, reference)
+        return {"name": reference, "id": made.id}
 
     async def press(self, ref: str, chords: list[str]) -> None:
         """Press keys, one chord after the other."""

@@ -33,7 +33,7 @@ def request_of(found: Backups, place: int, wish: RestoreRequest) -> InstanceRequ
     """Ask for the machine that was, under a new name; ports and fixed addresses are the old one's until it is gone."""
     taken, machine = found.points[place], found.request.machine or MachineRequest()
     further = [disk for disk in machine.disks if disk.name in taken.disks]
-    disks = [msgspec.structs.replace(disk, size=taken.disks[disk.name]) for disk in further]
+    disks = [msgspec.structs.replace(disk, size=taken.disks[disk.name], image="") for disk in further]
     networks = [EndpointRequest(network=each.network, priority=each.priority) for each in found.request.networks]
     return msgspec.structs.replace(
         found.request,
