@@ -260,3 +260,16 @@ def test_a_blob_is_found_by_the_beginning_of_its_digest(content: ContentStore) -
             content.find(wrong)
     with pytest.raises(BlobNotFound):
         content.find("0" * 64)
+
+
+def test_adding_what_is_here_mends_what_is_damaged(content: ContentStore) -> None:
+    """The same bytes again cost no write, unless what is on the disk isn't what it was."""
+    digest = content.add(b"something")
+    path = content.path(digest)
+    before = path.stat().st_ino
+    assert content.add(b"something", digest) == digest
+    assert path.stat().st_ino == before
+    path.chmod(0o600)
+    path.write_bytes(b"somethinG")
+    assert content.add(b"something") == digest
+    content.verify(digest)

@@ -159,10 +159,22 @@ async def progress(
     await response.prepare(request)
     try:
         while (item := await queue.get()) is not None:
-            await response.write(msgspec.json.encode(item) + b"\n")
+            await response.write(_joined(item, queue))
         last = Progress(error=problem(error)) if (error := task.exception()) else Progress(result=task.result())
         await response.write(msgspec.json.encode(last) + b"\n")
         await response.write_eof()
     finally:
         task.cancel()
     return response
+
+
+def _joined(item: Progress, queue: asyncio.Queue[Progress | None]) -> bytes:
+    """Write a line and those that wait behind it, so that many at a time cost one."""
+    text = bytearray(msgspec.json.encode(item) + b"\n")
+    while not queue.empty():
+        following = queue.get_nowait()
+        if following is None:
+            queue.put_nowait(None)  # the end, which is met next
+            break
+        text += msgspec.json.encode(following) + b"\n"
+    return bytes(text)

@@ -32,6 +32,9 @@ class CacheEntry(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.below, self.layer) if self.layer else self.below
 
 
+HOUR = 3600  # how exactly it is known when a step was last of use
+
+
 class Cache:
     """All steps remembered by one engine."""
 
@@ -51,7 +54,8 @@ class Cache:
             if not self._is_here(entry.layer.digest):
                 self._table.delete(key)
                 return None
-        self._table.put(key, msgspec.structs.replace(entry, used=time.time()))
+        if time.time() - entry.used > HOUR:
+            self._table.put(key, msgspec.structs.replace(entry, used=time.time()))
         return entry
 
     def keep(self, key: str, below: tuple[Layer, ...], layer: Layer | None, when: int) -> CacheEntry:

@@ -54,7 +54,7 @@ async def run(step: Step, state: State, each: Run, sources: list[Source]) -> Sta
         user=command.user,
         network=command.network,
         script=command.script,
-        mounts=await in_thread(lambda: [source.describe(step, state) for source in sources]),
+        mounts=await in_thread(lambda: [source.describe(step, state) for source in sources]) if sources else [],
         surroundings=[command.security, *(session.request.add_hosts if command.network != "none" else ())],
         epoch=epoch,
     )
