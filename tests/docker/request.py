@@ -26,16 +26,18 @@ class Link(http.client.HTTPConnection):
 
 
 def ask(
-    tool: Tool, method: str, where: str, body: Any = None, status: int = 200, /, **query: str
+    tool: Tool, method: str, where: str, body: Any = None, status: int | tuple[int, ...] = 200, /, **query: str
 ) -> tuple[bytes, http.client.HTTPResponse]:
-    """Make one request, whose status must be as said."""
+    """Make one request, whose status must be as said, or one of those."""
     link = Link(tool.socket)
     raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else None
     link.request(method, f"{where}?{urlencode(query)}" if query else where, raw, {"Content-Type": "application/json"})
     answer = link.getresponse()
     content = answer.read()
     link.close()
-    assert answer.status == status, f"{method} {where}: {answer.status} {content!r}"
+    assert answer.status in (status if isinstance(status, tuple) else (status,)), (
+        f"{method} {where}: {answer.status} {content!r}"
+    )
     return content, answer
 
 

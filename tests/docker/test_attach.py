@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from tests.docker.conftest import IMAGE, Tool
-from tests.docker.request import ask, value
+from tests.docker.request import Link, ask, value
 
 pytestmark = pytest.mark.needs("root", "docker")
 ALL = {"stream": "1", "stdin": "1", "stdout": "1", "stderr": "1"}
@@ -116,3 +116,26 @@ def test_websocket_refusals(docker: Tool) -> None:
             404 if docker.name == "trivet" else 400,
             detachKeys=keys,
         )
+
+
+def test_an_exec_is_left(docker: Tool) -> None:
+    """The keys an exec was created with let go of its terminal; it goes on here (dockerd 20.10 hangs it up)."""
+    docker.ok("run", "-d", "--name", "leave", "--network", "none", IMAGE, "sleep", "600")
+    wish = {"Cmd": ["sh", "-c", "echo here; exec sleep 500"], "Tty": True, "AttachStdin": True, "AttachStdout": True}
+    made = value(docker, "POST", "/containers/leave/exec", {**wish, "DetachKeys": "ctrl-x,x"}, 201)["Id"]
+    link = Link(docker.socket)
+    head = {"Content-Type": "application/json", "Connection": "Upgrade", "Upgrade": "tcp"}
+    link.request("POST", f"/exec/{made}/start", b'{"Tty":true}', head)
+    assert link.sock is not None
+    seen = b""
+    while b"here" not in seen:
+        seen += link.sock.recv(4096)
+    link.sock.sendall(b"\x18")
+    link.sock.sendall(b"x")
+    while link.sock.recv(4096):
+        pass
+    link.close()
+    if docker.name == "trivet":
+        assert value(docker, "GET", f"/exec/{made}/json")["Running"] is True
+        assert "sleep 500" in docker.ok("top", "leave")
+    docker.ok("rm", "-f", "leave")

@@ -27,7 +27,7 @@ def test_creation_is_checked(trivet: Tool) -> None:
         ({"Image": IMAGE, "HostConfig": {"Runtime": "nonsense"}}, 400, "unknown or invalid runtime name: nonsense"),
         ({"Image": IMAGE, "HostConfig": {"RestartPolicy": {"Name": "maybe"}}}, 400, "maybe"),
         ({"Image": IMAGE, "HostConfig": {"Binds": ["a:b:c:d"]}}, 400, "invalid volume specification"),
-        ({"Image": IMAGE, "HostConfig": {"NanoCpus": 10**9, "CpuQuota": 5}}, 400, "Conflicting options"),
+        ({"Image": IMAGE, "HostConfig": {"NanoCpus": 10**9, "CpuQuota": 5000}}, 400, "Conflicting options"),
     ]
     for body, status, words in asked:
         assert words in value(trivet, "POST", "/containers/create", body, status)["message"]
@@ -88,7 +88,7 @@ def test_what_runs(trivet: Tool) -> None:
     assert value(trivet, "GET", f"/exec/{made}/json")["Running"] is True
     assert "No such exec instance" in value(trivet, "GET", "/exec/nosuch/json", None, 404)["message"]
     assert value(trivet, "GET", f"{one}/stats", **{"stream": "0", "one-shot": "1"})["pids_stats"]["current"] >= 1
-    assert value(trivet, "GET", f"{one}/top", ps_args="-o pid,args")["Titles"] == ["PID", "ARGS"]
+    assert value(trivet, "GET", f"{one}/top", ps_args="-o pid,args")["Titles"] == ["PID", "COMMAND"]
     assert value(trivet, "GET", f"{one}/top", None, 400, ps_args="--forest")["message"]
     assert ask(trivet, "HEAD", f"{one}/archive", path="/tmp")[1].headers["X-Docker-Container-Path-Stat"]
     ask(trivet, "PUT", f"{one}/archive", tar_of("f", b"x"), path="/tmp", noOverwriteDirNonDir="1")
@@ -200,6 +200,14 @@ def test_images_and_builds(trivet: Tool) -> None:
         "memory": "67108864",
         "cpushares": "512",
         "cpusetcpus": "0",
+        "cachefrom": "[]",
+        "rm": "1",
+        "forcerm": "1",
+        "memswap": "-1",
+        "cpuperiod": "0",
+        "cpuquota": "0",
+        "squash": "0",
+        "outputs": "",
     }
     lines = ask(trivet, "POST", "/build", tar_of("D", b"FROM rest:1\nARG A\nRUN echo $A\n"), **query)[0].split(b"\r\n")
     assert {"stream": "Successfully tagged rest:4\n"} in [json.loads(line) for line in lines if line]

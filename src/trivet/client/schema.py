@@ -326,7 +326,7 @@ class Created(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One `exec`."""
+    """One `exec`; `detach_keys` are what an attached terminal is left by, in Docker's spelling."""
 
     command: list[str]
     env: list[str] = []
@@ -338,6 +338,7 @@ class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     detach: bool = False
     rows: int = 0
     columns: int = 0
+    detach_keys: str = ""
 
 
 class ExitStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ SWARM = (
     *(("POST", f"/{noun}/{{name}}/update") for noun in ("nodes", "services", "secrets", "configs")),
     *(("DELETE", f"/{noun}/{{name}}") for noun in ("nodes", "services", "secrets", "configs")),
     *(("POST", f"/{noun}/create") for noun in ("services", "secrets", "configs")),
+    ("PUT", "/volumes/{name}"),
     *(("GET", f"/{noun}/{{name}}/logs") for noun in ("services", "tasks")),
 )
 PLUGIN = (

@@ -28,6 +28,7 @@ from trivet.api.docker import (
 from trivet.api.docker.error import message, response
 from trivet.api.docker.route import Handler
 from trivet.engine.engine import VERSION, Engine
+from trivet.engine.instance.status import WrongStatus
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,11 @@ def _bind(handler: Handler, engine: Engine, path: str) -> Bound:
             version.check(wanted)
             request["version"] = wanted
         log.debug("docker %s %s ?%s", request.method, path, ",".join(sorted(set(request.query))))
-        return await handler(engine, request)
+        try:
+            return await handler(engine, request)
+        except WrongStatus as error:
+            error.id = engine.instances.named(error.name)  # Docker's words have it
+            raise
 
     return bound
 

@@ -39,7 +39,7 @@ def _header(found: PathStat) -> dict[str, str]:
 def _path(request: web.Request) -> str:
     path = request.query.get("path", "")
     if not path:
-        raise InvalidArgument("path cannot be empty")
+        raise InvalidArgument("bad parameter: path cannot be empty")
     return path
 
 
@@ -79,7 +79,7 @@ ONE = "/containers/{name}"
 ROUTES = (
     Route("HEAD", ONE + "/archive", stat, ("path",)),
     Route("GET", ONE + "/archive", read, ("path",)),
-    Route("PUT", ONE + "/archive", write, ("path", "noOverwriteDirNonDir")),
+    Route("PUT", ONE + "/archive", write, ("path", "noOverwriteDirNonDir", "copyUIDGID")),
     Route("GET", ONE + "/export", export),
     Route("GET", ONE + "/changes", changes),
 )

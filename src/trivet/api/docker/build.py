@@ -9,9 +9,10 @@ from typing import Any, TypeVar, cast
 import msgspec
 from aiohttp import web
 
+from trivet.api.docker import filter
 from trivet.api.docker.creation import Ulimit
 from trivet.api.docker.progress import stream
-from trivet.api.docker.route import Route, answer, flag
+from trivet.api.docker.route import Route, answer, filters, flag
 from trivet.api.transfer import upload
 from trivet.base.error import InvalidArgument, Unsupported
 from trivet.build.error import StepFailed
@@ -19,6 +20,7 @@ from trivet.client.schema import BuildRequest, Progress, PruneRequest, RlimitReq
 from trivet.engine.engine import Engine
 
 T = TypeVar("T")
+FILTERS = ("description", "id", "inuse", "parent", "private", "shared", "type", "until", "unused-for")
 HERE = ("", "default", "bridge")
 
 
@@ -91,6 +93,7 @@ def _json(request: web.Request, key: str, shape: type[T] | UnionType, absent: st
 
 
 async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
+    filter.known(filters(request), *FILTERS)
     done = await engine.prune(PruneRequest(kinds=["build"], all=True))
     return answer({"CachesDeleted": done.deleted or None, "SpaceReclaimed": done.freed})
 
@@ -102,8 +105,14 @@ ROUTES = (
         build,
         (
             *("t", "dockerfile", "target", "buildargs", "labels", "networkmode", "nocache", "pull", "platform", "q"),
+            *("cachefrom", "rm", "forcerm", "memswap", "cpuperiod", "cpuquota", "squash", "outputs"),
             *("version", "remote", "extrahosts", "ulimits", "shmsize", "memory", "cpushares", "cpusetcpus"),
         ),
     ),
-    Route("POST", "/build/prune", prune),
+    Route(
+        "POST",
+        "/build/prune",
+        prune,
+        ("filters", "all", "keep-storage", "reserved-space", "max-used-space", "min-free-space"),
+    ),
 )

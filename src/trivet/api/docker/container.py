@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from trivet.api.docker import creation, link, mount, view
+from trivet.api.docker import check, creation, filter, link, mount, view
 from trivet.api.docker.error import NameTaken
+from trivet.api.docker.raw import parse_keys
 from trivet.api.docker.route import Filters, Route, answer, body, filters, flag, name, nothing, whole
 from trivet.base.error import Conflict, InvalidArgument, NotFound, TrivetError
 from trivet.client.schema import MountRequest, Network
@@ -22,27 +23,31 @@ JOIN = "container:"
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
-class Limits(creation.HostConfig, frozen=True, rename="pascal"):
+class Limits(creation.Resources, frozen=True, rename="pascal"):
     """The body of an update: the part of HostConfig that can change."""
 
-    restart_policy: creation.Policy | None = None  # type: ignore[assignment]
+    restart_policy: creation.Policy | None = None
 
 
 async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
     wish = await body(request, creation.Creation)
     wanted = request.query.get("name", "").lstrip("/")
     _check_name(engine, wanted)
+    check.creation(wish)
     _check_others(engine, wish.host_config)
     more = [each for text in wish.host_config.volumes_from or () for each in await _volumes_of(engine, text)]
     made = await engine.instances.create(creation.request(wish, wanted, request.query.get("platform", ""), more))
-    return answer({"Id": made.id, "Warnings": made.warnings}, 201)
+    said = request["said"].get("HostConfig") or {}
+    ignored = creation.warnings(frozenset(key for key, value in said.items() if value and value != -1))
+    return answer({"Id": made.id, "Warnings": [*made.warnings, *ignored]}, 201)
 
 
-def _check_name(engine: Engine, wanted: str) -> None:
+def _check_name(engine: Engine, wanted: str, before: str = "") -> None:
     if wanted and not NAME.fullmatch(wanted):
-        raise InvalidArgument(f"Invalid container name ({wanted}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        shown = f"/{wanted}" if before else wanted
+        raise InvalidArgument(f"{before}Invalid container name ({shown}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     if owner := engine.instances.named(wanted):
-        raise NameTaken(wanted, owner)
+        raise NameTaken(wanted, owner, before)
 
 
 def _check_others(engine: Engine, wish: creation.HostConfig) -> None:
@@ -75,13 +80,39 @@ async def _volumes_of(engine: Engine, text: str) -> list[MountRequest]:
     ]
 
 
+FILTERS = (
+    *("ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "label!", "name"),
+    *("network", "publish", "since", "status", "volume"),
+)
+STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+HEALTH = ("starting", "healthy", "unhealthy", "none")
+
+
 async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
-    wanted, limit = _known(filters(request)), whole(request, "limit", 0)
+    wanted, limit = filters(request), whole(request, "limit", 0)
+    patterns = {"name": wanted.pop("name", [])}
+    task = _check(wanted)
     found = await engine.instances.select(
-        every=flag(request, "all") or limit > 0, filters=wanted, size=flag(request, "size")
+        every=flag(request, "all") or limit > 0, filters=_known(wanted), size=flag(request, "size")
     )
+    found = [each for each in found if not task and filter.named(patterns, "name", each.name, f"/{each.name}")]
     networks = await by_name(engine)
     return answer([view.row(each, networks) for each in (found[:limit] if limit > 0 else found)])
+
+
+def _check(wanted: Filters) -> bool:
+    """Check filters, and take out that for tasks of a swarm, which nothing here is. Raises `InvalidArgument`."""
+    filter.known(wanted, *FILTERS)
+    filter.one_of(wanted, "status", STATUSES)
+    filter.one_of(wanted, "health", HEALTH)
+    filter.whole(wanted, "exited")
+    for key in ("publish", "expose"):
+        for value in wanted.get(key, ()):
+            if not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?", value):
+                raise InvalidArgument(f"invalid filter '{key}={value}'")
+    task = filter.truth(wanted, "is-task")
+    wanted.pop("is-task", None)
+    return bool(task)
 
 
 def _known(wanted: Filters) -> Filters:
@@ -89,8 +120,6 @@ def _known(wanted: Filters) -> Filters:
     found = dict(wanted)
     if "ancestor" in found:
         found["image"] = found.pop("ancestor")
-    if "name" in found:
-        found["name"] = [each.lstrip("^/").rstrip("$") for each in found["name"]]
     return found
 
 
@@ -110,6 +139,7 @@ async def inspect(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 async def start(engine: Engine, request: web.Request) -> web.StreamResponse:
+    parse_keys(request.query.get("detachKeys", ""))
     found = await engine.instances.inspect(name(request))
     if found.status == Word.RUNNING:
         return nothing(304)
@@ -153,13 +183,17 @@ async def rename(engine: Engine, request: web.Request) -> web.StreamResponse:
     wanted = request.query.get("name", "").lstrip("/")
     if not wanted:
         raise InvalidArgument("Neither old nor new names may be empty")
-    _check_name(engine, wanted)
-    await engine.instances.rename(name(request), wanted)
+    found = await engine.instances.inspect(name(request))
+    if found.name == wanted:
+        raise InvalidArgument("Renaming a container with the same name as its current name")
+    _check_name(engine, wanted, "Error when allocating new name: ")
+    await engine.instances.rename(found.id, wanted)
     return nothing()
 
 
 async def update(engine: Engine, request: web.Request) -> web.StreamResponse:
     wish = await body(request, Limits)
+    check.limits(wish)
     fields: dict[str, Any] = {
         "memory": wish.memory,
         "memory_swap": wish.memory_swap,
@@ -212,9 +246,8 @@ async def unlink(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
     wanted = filters(request)
-    for key in wanted:
-        if key not in ("label", "label!", "until"):
-            raise InvalidArgument(f"invalid filter '{key}'")
+    filter.known(wanted, "label", "label!", "until")
+    filter.moment(wanted)
     done, freed = [], 0
     chosen: Filters = {**wanted, "status": [Word.CREATED, Word.EXITED]}
     for each in await engine.instances.select(every=True, filters=chosen, size=True):
@@ -229,18 +262,18 @@ async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 ONE = "/containers/{name}"
 ROUTES = (
-    Route("POST", "/containers/create", create, ("name", "platform")),
+    Route("POST", "/containers/create", create, ("name", "platform"), creation.Creation),
     Route("GET", "/containers/json", listing, ("all", "limit", "size", "filters")),
     Route("POST", "/containers/prune", prune, ("filters",)),
     Route("GET", ONE + "/json", inspect, ("size",)),
-    Route("POST", ONE + "/start", start),
+    Route("POST", ONE + "/start", start, ("detachKeys",)),
     Route("POST", ONE + "/stop", stop, ("t", "signal")),
     Route("POST", ONE + "/restart", restart, ("t", "signal")),
     Route("POST", ONE + "/kill", kill, ("signal",)),
     Route("POST", ONE + "/pause", pause),
     Route("POST", ONE + "/unpause", unpause),
     Route("POST", ONE + "/rename", rename, ("name",)),
-    Route("POST", ONE + "/update", update),
+    Route("POST", ONE + "/update", update, body=Limits),
     Route("POST", ONE + "/wait", wait, ("condition",)),
     Route("DELETE", ONE, remove, ("v", "force", "link")),
     Route("DELETE", ONE + "/{alias}", unlink, ("link",)),

@@ -74,7 +74,21 @@ class DeviceMapping(msgspec.Struct, frozen=True, rename="pascal"):
         return DeviceRequest(source=self.path_on_host, target=self.path_in_container, access=self.cgroup_permissions)
 
 
-class HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
+class Resources(msgspec.Struct, frozen=True, rename="pascal"):
+    """What is limited, and can be changed later."""
+
+    memory: int = 0
+    memory_swap: int = 0
+    memory_reservation: int = 0
+    nano_cpus: int = 0
+    cpu_quota: int = 0
+    cpu_period: int = 0
+    cpu_shares: int = 0
+    cpuset_cpus: str = ""
+    pids_limit: int = 0
+
+
+class HostConfig(Resources, frozen=True, rename="pascal"):
     """What of HostConfig is understood; every other field is in REFUSED or without effect (docs/docker.md)."""
 
     binds: list[str] = []
@@ -86,15 +100,6 @@ class HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
     network_mode: str = ""
     restart_policy: Policy = Policy()
     auto_remove: bool = False
-    memory: int = 0
-    memory_swap: int = 0
-    memory_reservation: int = 0
-    nano_cpus: int = 0
-    cpu_quota: int = 0
-    cpu_period: int = 0
-    cpu_shares: int = 0
-    cpuset_cpus: str = ""
-    pids_limit: int = 0
     cap_add: list[str] = []
     cap_drop: list[str] = []
     privileged: bool = False
@@ -120,6 +125,9 @@ class HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
     userns_mode: str = ""
     uts_mode: str = msgspec.field(default="", name="UTSMode")
     volume_driver: str = ""
+    oom_score_adj: int = 0
+    console_size: list[int] = []
+    cgroupns_mode: str = ""
 
 
 class NetworkingConfig(msgspec.Struct, frozen=True, rename="pascal"):
@@ -146,6 +154,7 @@ class Creation(msgspec.Struct, frozen=True, rename="pascal"):
     stop_signal: str = ""
     stop_timeout: int | None = None
     mac_address: str = ""
+    network_disabled: bool = False
     healthcheck: Healthcheck | None = None
     host_config: HostConfig = HostConfig()
     networking_config: NetworkingConfig = NetworkingConfig()
@@ -154,6 +163,7 @@ class Creation(msgspec.Struct, frozen=True, rename="pascal"):
 REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
     # field of HostConfig, what is fine, what to say of anything else
     ("device_requests", ([],), "devices of drivers (--gpus) cannot be given to instances"),
+    ("cgroupns_mode", ("", "private"), "the host's control groups are never shown"),
     ("volume_driver", ("", "local"), "the only volume driver is local"),
 )
 
@@ -167,6 +177,8 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
     if not wish.image:
         raise InvalidArgument("no image specified")
     endpoints = wish.networking_config.endpoints_config or {}
+    mode = "none" if wish.network_disabled and not endpoints else host.network_mode
+    rows, columns = host.console_size if len(host.console_size or ()) == 2 else (0, 0)
     return InstanceRequest(
         image=wish.image,
         isolation=_level(host.runtime, labels),
@@ -179,12 +191,14 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         groups=host.group_add or [],
         hostname=wish.hostname,
         terminal=wish.tty,
+        rows=rows,
+        columns=columns,
         stdin=wish.open_stdin,
         mounts=mount.requests(host.binds, host.mounts, host.tmpfs, wish.volumes, more),
         ports=_ports(wish),
         publish_all=host.publish_all_ports,
         exposed=[_exposed(key) for key in wish.exposed_ports or {}],
-        networks=endpoint.requests(host.network_mode, endpoints, wish.mac_address),
+        networks=endpoint.requests(mode, endpoints, wish.mac_address),
         dns=host.dns or [],
         dns_search=host.dns_search or [],
         dns_options=host.dns_options or [],
@@ -222,6 +236,20 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         **_security(host.security_opt or []),
         **_log(host.log_config),
     )
+
+
+WITHOUT_EFFECT = (
+    # fields of HostConfig that are taken and change nothing: who asks for them is told so
+    *("BlkioWeight", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps"),
+    *("BlkioDeviceWriteIOps", "CgroupParent", "Cgroup", "CpuRealtimePeriod", "CpuRealtimeRuntime", "CpusetMems"),
+    *("DeviceCgroupRules", "KernelMemory", "KernelMemoryTCP", "MemorySwappiness", "OomKillDisable", "OomScoreAdj"),
+    *("CpuCount", "CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth", "MaskedPaths", "ReadonlyPaths"),
+)
+
+
+def warnings(names: frozenset[str]) -> list[str]:
+    """Tell what was asked for and has no effect; `names` are the fields that say something."""
+    return [f"{name} has no effect here. It was discarded." for name in WITHOUT_EFFECT if name in names]
 
 
 def policy(wish: Policy) -> RestartPolicy:

@@ -14,10 +14,11 @@ from trivet.engine.image.model import ImageInUse, ImageNotFound
 from trivet.engine.instance.copy import PathMissing
 from trivet.engine.instance.link import LinkedNotRunning
 from trivet.engine.instance.log import NoLog
-from trivet.engine.instance.plan import NoCommand
+from trivet.engine.instance.plan import NoCommand, UnknownCapability
 from trivet.engine.instance.session import NoSuchSession
 from trivet.engine.instance.shared import NotRunning, NotShareable
 from trivet.engine.instance.status import Word, WrongStatus
+from trivet.engine.instance.stop import UnknownSignal
 from trivet.engine.network.model import NetworkInUse, NoSuchNetwork, PortTaken
 from trivet.engine.volume.model import NoSuchVolume, VolumeInUse
 from trivet.oci import reference as references
@@ -79,14 +80,14 @@ def _image(error: ImageNotFound) -> str:
 
 
 def _status_words(error: WrongStatus) -> str:
-    where = error.name
+    where = error.id or error.name
     match error.action, error.word:
         case "remove", _:
             state = "paused" if error.word is Word.PAUSED else "running" if error.word is Word.RUNNING else "restarting"
             advice = "stop the container before removing or force remove"
-            return f'cannot remove container "/{where}": container is {state}: {advice}'
+            return f'cannot remove container "/{error.name}": container is {state}: {advice}'
         case "signal", _:
-            return f"cannot kill container: {where}: container {where} is not running"
+            return f"cannot kill container: {error.name}: container {where} is not running"
         case "start", Word.PAUSED:
             return "cannot start a paused container, try unpause instead"
         case "resume", _:
@@ -123,7 +124,9 @@ WORDS = (
     _row(ImageNotFound, _image),
     _row(NoCommand, lambda error: "no command specified"),
     _row(references.MalformedReference, _reference),
-    _row(PathMissing, lambda error: f"Could not find the file {_tail(error)} in container"),
+    _row(PathMissing, lambda error: f"Could not find the file {error.path} in container {error.name}"),
+    _row(UnknownSignal, lambda error: f"invalid signal: {error.word}"),
+    _row(UnknownCapability, lambda error: f'invalid capability: unknown capability: "{error.name}"'),
     _row(NoSuchNetwork, lambda error: f"network {_tail(error)} not found"),
     _row(NoSuchVolume, lambda error: f"get {_tail(error)}: no such volume"),
     _row(NoSuchSession, lambda error: f"No such exec instance: {_tail(error)}"),
@@ -145,9 +148,9 @@ WORDS = (
 class NameTaken(AlreadyExists):
     """A container's name that another one has."""
 
-    def __init__(self, wanted: str, owner: str) -> None:
+    def __init__(self, wanted: str, owner: str, before: str = "") -> None:
         super().__init__(
-            f'Conflict. The container name "/{wanted}" is already in use by container "{owner}". '
+            f'{before}Conflict. The container name "/{wanted}" is already in use by container "{owner}". '
             "You have to remove (or rename) that container to be able to reuse that name."
         )
 

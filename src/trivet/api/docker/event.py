@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from trivet.api.docker import filter
 from trivet.api.docker.duration import nanoseconds
 from trivet.api.docker.route import Filters, Route, filters
 from trivet.base.clock import now_ns
+from trivet.base.error import InvalidArgument
 from trivet.client.schema import Event
 from trivet.engine.engine import Engine
 
@@ -25,6 +27,10 @@ ACTIONS = {
     ("network", "remove"): "destroy",
     ("volume", "remove"): "destroy",
 }
+FILTERS = (
+    *("config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret"),
+    *("service", "type", "volume"),
+)
 ATTRIBUTES = {"exit_code": "exitCode", "session": "execID", "isolation": "trivet.isolation"}
 
 
@@ -77,12 +83,17 @@ def matcher(wanted: Filters) -> Callable[[Event], bool]:
 
 async def events(engine: Engine, request: web.Request) -> web.StreamResponse:
     """Replay from `since` on, then follow; an end in the past ends the answer."""
-    until = nanoseconds(request.query.get("until", ""))
+    since, until = (nanoseconds(request.query.get(key, "")) for key in ("since", "until"))
+    if since and until and since > until:
+        told = f"`since` time ({request.query['since']}) cannot be after `until` time ({request.query['until']})"
+        raise InvalidArgument(told)
+    wanted = filters(request)
+    filter.known(wanted, *FILTERS)
     stream = engine.events.follow(
-        since=nanoseconds(request.query.get("since", "")),
+        since=since,
         until=until,
         follow=not until or until > now_ns(),
-        wanted=matcher(filters(request)),
+        wanted=matcher(wanted),
     )
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)

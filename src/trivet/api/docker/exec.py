@@ -52,6 +52,7 @@ async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
         terminal=wish.tty,
         stdin=wish.attach_stdin,
         privileged=wish.privileged,
+        detach_keys=wish.detach_keys,
     )
     return answer({"Id": engine.instances.sessions.create(name(request), wanted).id}, 201)
 
@@ -68,11 +69,11 @@ async def start(engine: Engine, request: web.Request) -> web.StreamResponse:
     if wish.detach:
         await session.start(detach=True, rows=rows, columns=columns)
         return nothing(200)
-    terminal = session.request.terminal
+    terminal, keys = session.request.terminal, parse_keys(session.request.detach_keys)
     client = hijack(request, RAW if terminal else MULTIPLEXED)
     try:
         await session.start(rows=rows, columns=columns)
-        await carry(client, session, terminal=terminal, stdin=session.request.stdin)
+        await carry(client, session, terminal=terminal, stdin=session.request.stdin, keys=keys)
     except TrivetError as error:
         client[1].write(frame(Type.STDERR, f"{text(error)}\r\n".encode(), terminal=terminal))
     finally:
@@ -99,7 +100,7 @@ async def inspect(engine: Engine, request: web.Request) -> web.StreamResponse:
         "OpenStdout": True,
         "CanRemove": session.code is not None,
         "ContainerID": session.instance,
-        "DetachKeys": "",
+        "DetachKeys": wish.detach_keys,
         "Pid": session.pid,
     }
     return answer(shown)
@@ -112,8 +113,8 @@ async def resize(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 ROUTES = (
-    Route("POST", "/containers/{name}/exec", create),
-    Route("POST", "/exec/{name}/start", start),
+    Route("POST", "/containers/{name}/exec", create, body=Creation),
+    Route("POST", "/exec/{name}/start", start, body=Start),
     Route("GET", "/exec/{name}/json", inspect),
     Route("POST", "/exec/{name}/resize", resize, ("h", "w")),
 )

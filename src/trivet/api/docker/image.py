@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from trivet.api.docker import filter
 from trivet.api.docker.duration import moment, nanoseconds, seconds
 from trivet.api.docker.progress import stream
 from trivet.api.docker.route import Filters, Route, answer, body, filters, flag, name, nothing
 from trivet.api.transfer import download, upload
-from trivet.base.error import InvalidArgument
+from trivet.base.error import InvalidArgument, TrivetError
 from trivet.client.schema import Image, ImageDetail, Progress, PruneRequest
 from trivet.engine.engine import Engine
 from trivet.oci import reference as references
@@ -23,17 +25,19 @@ async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def rows(engine: Engine, wanted: Filters) -> list[dict[str, Any]]:
     """List images, newest first; `before`, `since` and `until` compare times of creation."""
+    filter.known(wanted, "before", "dangling", "label", "label!", "reference", "since", "until")
+    dangling = filter.truth(wanted, "dangling")
     bounds = [
         (key, await _created(engine, key, value))
         for key in ("before", "since", "until")
         for value in wanted.get(key, ())
     ]
-    rest = {key: values for key, values in wanted.items() if key not in ("before", "since", "until")}
-    found = await engine.list_images(rest)
     return [
         _row(each)
-        for each in found
-        if each.kind == "files"
+        for each in await engine.list_images({})
+        if (dangling is None or dangling == (not each.names))
+        and filter.labelled(wanted, each.labels)
+        and ("reference" not in wanted or filter.referenced(wanted["reference"], each.names))
         and all(
             nanoseconds(each.created) > bound if key == "since" else nanoseconds(each.created) < bound
             for key, bound in bounds
@@ -128,13 +132,28 @@ async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
+    """Remove images without a name, with `dangling=false` all that no container needs."""
     wanted = filters(request)
-    if strange := set(wanted) - {"dangling"}:
-        raise InvalidArgument(f"invalid filter '{min(strange)}'")
-    every = wanted.get("dangling", ["true"])[0] in ("false", "0")
-    done = await engine.prune(PruneRequest(kinds=["images"], all=every))
-    gone = [{"Untagged": each} for each in done.untagged] + [{"Deleted": each} for each in done.deleted]
-    return answer({"ImagesDeleted": gone or None, "SpaceReclaimed": done.freed})
+    filter.known(wanted, "dangling", "label", "label!", "until")
+    every, until = filter.truth(wanted, "dangling") is False, filter.moment(wanted)
+    used = {each.image_id for each in await engine.instances.select(every=True, filters={}, size=False)}
+    gone: list[dict[str, str]] = []
+    freed = 0
+    for each in await engine.list_images({}):
+        if each.id in used or (each.names and not every) or not filter.labelled(wanted, each.labels):
+            continue
+        if until and nanoseconds(each.created) > until:
+            continue
+        for ref in each.names or [each.id]:
+            with suppress(TrivetError):  # somebody uses it since
+                done = await engine.remove_image(ref, force=False)
+                gone += [{"Untagged": text} for text in done.untagged] + [{"Deleted": text} for text in done.deleted]
+                freed += done.freed
+    if not wanted.keys() - {"dangling"}:
+        rest = await engine.prune(PruneRequest(kinds=["images"], all=every))
+        gone += [{"Deleted": text} for text in rest.deleted]
+        freed += rest.freed
+    return answer({"ImagesDeleted": gone or None, "SpaceReclaimed": freed})
 
 
 async def load(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -177,14 +196,14 @@ async def commit(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 ONE = "/images/{name:.+}"
 ROUTES = (
-    Route("GET", "/images/json", listing, ("filters",)),
-    Route("GET", "/images/get", save, ("names",)),
-    Route("POST", "/images/load", load),
+    Route("GET", "/images/json", listing, ("filters", "all", "digests", "shared-size", "manifests")),
+    Route("GET", "/images/get", save, ("names", "platform")),
+    Route("POST", "/images/load", load, ("quiet", "platform")),
     Route("POST", "/images/prune", prune, ("filters",)),
     Route("POST", "/commit", commit, ("container", "repo", "tag", "comment", "author", "changes", "pause")),
-    Route("GET", ONE + "/json", inspect),
-    Route("GET", ONE + "/history", history),
-    Route("GET", ONE + "/get", save),
+    Route("GET", ONE + "/json", inspect, ("manifests", "platform")),
+    Route("GET", ONE + "/history", history, ("platform",)),
+    Route("GET", ONE + "/get", save, ("platform",)),
     Route("POST", ONE + "/tag", tag, ("repo", "tag")),
-    Route("DELETE", ONE, remove, ("force",)),
+    Route("DELETE", ONE, remove, ("force", "noprune", "platforms")),
 )

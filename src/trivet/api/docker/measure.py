@@ -105,16 +105,19 @@ COLUMNS: dict[str, Callable[[TopRow], str]] = {
     "command": lambda row: row.command,
     "comm": lambda row: row.command.split(" ")[0].rpartition("/")[2],
 }
+TITLES = {"comm": "COMMAND", "args": "COMMAND"}
 FULL = ("uid", "pid", "ppid", "c", "stime", "tty", "time", "cmd")
 STYLES = {"": FULL, "-ef": FULL, "-f": FULL, "ef": FULL, "aux": ("user", "pid", "start", "time", "command")}
 
 
 async def top(engine: Engine, request: web.Request) -> web.StreamResponse:
     columns = _columns(request.query.get("ps_args", ""))
+    if "pid" not in columns:
+        raise InvalidArgument("Couldn't find PID field in ps output")
     rows = await engine.instances.top(name(request))
     return answer(
         {
-            "Titles": [column.upper() for column in columns],
+            "Titles": [TITLES.get(column, column.upper()) for column in columns],
             "Processes": [[COLUMNS[column](row) for column in columns] for row in rows],
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -60,6 +61,9 @@ def requests(
     found += [_mount(each) for each in mounts or ()]
     found += [_tmpfs(target, options) for target, options in (tmpfs or {}).items()]
     taken = {each.target.rstrip("/") for each in found}
+    if len(taken) < len(found):
+        targets = [each.target.rstrip("/") for each in found]
+        raise InvalidArgument(f"Duplicate mount point: {next(each for each in targets if targets.count(each) > 1)}")
     found += [each for each in more if each.target.rstrip("/") not in taken]
     for target in volumes or ():
         spelled = _bind(target)
@@ -117,7 +121,31 @@ def _bind(text: str) -> MountRequest:
     return msgspec.convert({**fields, "create_source": fields["kind"] == "bind"}, MountRequest)
 
 
+def _check(wish: Mount) -> None:
+    """Check what any kind of mount must have. Raises `InvalidArgument`."""
+    problem = ""
+    if not wish.target:
+        problem = "field Target must not be empty"
+    elif not wish.target.startswith("/"):
+        problem = f"invalid mount path: '{wish.target}' mount path must be absolute"
+    elif wish.type == "tmpfs" and wish.source:
+        problem = "field Source must not be specified"
+    elif wish.type == "bind" and not wish.source:
+        problem = "field Source must not be empty"
+    elif wish.type == "bind" and wish.source.startswith("/") and not _there(wish):
+        problem = f"bind source path does not exist: {wish.source}"
+    if problem:
+        raise InvalidArgument(f'invalid mount config for type "{wish.type}": {problem}')
+
+
+def _there(wish: Mount) -> bool:
+    """Tell whether a bind's source is there, or will be."""
+    return (wish.bind_options or BindOptions()).create_mountpoint or Path(wish.source).exists()
+
+
 def _mount(wish: Mount) -> MountRequest:
+    if wish.type in ("bind", "volume", "tmpfs"):
+        _check(wish)
     match wish.type:
         case "bind":
             options = wish.bind_options or BindOptions()

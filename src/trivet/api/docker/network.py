@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from trivet.api.docker import link
+from trivet.api.docker import filter, link
+from trivet.api.docker.duration import nanoseconds
 from trivet.api.docker.endpoint import Endpoint, identity, split
-from trivet.api.docker.route import Route, answer, body, filters, name, nothing
-from trivet.base.error import Conflict, InvalidArgument, TrivetError, Unsupported
+from trivet.api.docker.route import Filters, Route, answer, body, filters, name, nothing
+from trivet.base.error import Conflict, Denied, InvalidArgument, TrivetError, Unsupported
 from trivet.client.schema import Instance, Network, NetworkRequest
 from trivet.engine.engine import Engine
-from trivet.engine.network.model import MTU, OVERLAY, PREDEFINED, NotConnected
+from trivet.engine.network.model import MTU, OVERLAY, PREDEFINED, NoSuchNetwork, NotConnected
 
 
 class IpamRow(msgspec.Struct, frozen=True, rename="pascal"):
@@ -45,10 +46,9 @@ class Creation(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class Member(msgspec.Struct, frozen=True, rename="pascal"):
-    """The body of connect and disconnect."""
+    """The body of connect."""
 
     container: str = ""
-    force: bool = False
     endpoint_config: Endpoint | None = None
 
 
@@ -105,21 +105,48 @@ def _member(instance: Instance, network: Network) -> dict[str, str]:
     }
 
 
+class Leaving(msgspec.Struct, frozen=True, rename="pascal"):
+    """The body of disconnect."""
+
+    container: str = ""
+    force: bool = False
+
+
 async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
     wanted = filters(request)
-    for driver in wanted.get("driver", []):
-        wanted["driver"] = ["none" if driver == "null" else driver]
-    return answer([shown(network, []) for network in await engine.list_networks(wanted)])
+    filter.known(wanted, "dangling", "driver", "id", "label", "name", "scope", "type")
+    filter.one_of(wanted, "type", ("custom", "builtin"))
+    return answer([shown(network, []) for network in await engine.list_networks({}) if _wanted(network, wanted)])
+
+
+def _wanted(network: Network, wanted: Filters) -> bool:
+    dangling, predefined = filter.truth(wanted, "dangling"), network.name in PREDEFINED
+    driver = "null" if network.driver == "none" else network.driver
+    scope = "swarm" if network.driver == "overlay" else "local"
+    return (
+        filter.named(wanted, "name", network.name)
+        and ("id" not in wanted or any(network.id.startswith(each) for each in wanted["id"]))
+        and driver in wanted.get("driver", [driver])
+        and scope in wanted.get("scope", [scope])
+        and ("builtin" if predefined else "custom") in wanted.get("type", ["builtin", "custom"])
+        and (dangling is None or dangling == (not predefined and not network.members))
+        and filter.labelled(wanted, network.labels)
+    )
 
 
 async def inspect(engine: Engine, request: web.Request) -> web.StreamResponse:
     network = await engine.inspect_network(name(request))
+    scope = "swarm" if network.driver == "overlay" else "local"
+    if request.query.get("scope", scope) not in ("", scope):
+        raise NoSuchNetwork(name(request))
     running = await engine.instances.select(every=False, filters={}, size=False)
     return answer(shown(network, running))
 
 
 async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
     wish = await body(request, Creation)
+    if wish.name in PREDEFINED:
+        raise Denied(f"operation is not permitted on predefined {wish.name} network")
     made = await engine.create_network(_request(wish))
     return answer({"Id": made.id, "Warning": ""}, 201)
 
@@ -155,7 +182,10 @@ def _request(wish: Creation) -> NetworkRequest:
 
 
 async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
-    await engine.remove_network(name(request))
+    found = await engine.inspect_network(name(request))
+    if found.name in PREDEFINED:
+        raise Denied(f"{found.name} is a pre-defined network and cannot be removed")
+    await engine.remove_network(found.id)
     return nothing()
 
 
@@ -171,7 +201,7 @@ async def connect(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 async def disconnect(engine: Engine, request: web.Request) -> web.StreamResponse:
-    wish = await body(request, Member)
+    wish = await body(request, Leaving)
     try:
         await engine.instances.disconnect(wish.container, name(request))
     except NotConnected as error:
@@ -181,9 +211,13 @@ async def disconnect(engine: Engine, request: web.Request) -> web.StreamResponse
 
 
 async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
-    done = []
-    for network in await engine.list_networks(filters(request)):
-        if network.members or network.name in PREDEFINED:
+    wanted, done = filters(request), []
+    filter.known(wanted, "label", "label!", "until")
+    until = filter.moment(wanted)
+    for network in await engine.list_networks({}):
+        if network.members or network.name in PREDEFINED or not filter.labelled(wanted, network.labels):
+            continue
+        if until and nanoseconds(network.created) > until:
             continue
         try:
             await engine.remove_network(network.id)
@@ -196,10 +230,10 @@ async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
 ONE = "/networks/{name}"
 ROUTES = (
     Route("GET", "/networks", listing, ("filters",)),
-    Route("POST", "/networks/create", create),
+    Route("POST", "/networks/create", create, body=Creation),
     Route("POST", "/networks/prune", prune, ("filters",)),
-    Route("GET", ONE, inspect),
+    Route("GET", ONE, inspect, ("verbose", "scope")),
     Route("DELETE", ONE, remove),
-    Route("POST", ONE + "/connect", connect),
-    Route("POST", ONE + "/disconnect", disconnect),
+    Route("POST", ONE + "/connect", connect, body=Member),
+    Route("POST", ONE + "/disconnect", disconnect, body=Leaving),
 )

@@ -173,5 +173,5 @@ def parse_keys(text: str) -> bytes:
         elif word.startswith("ctrl-") and len(word) == 6 and word[5] in "abcdefghijklmnopqrstuvwxyz@[\\]^_":
             found.append(ord(word[5].upper()) & 0x1F)
         else:
-            raise InvalidArgument(f"Unknown character: '{word}'")
+            raise InvalidArgument(f"invalid detach keys ({text}) provided")
     return bytes(found)

@@ -111,5 +111,5 @@ async def push(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 ROUTES = (
     Route("POST", "/images/create", create, ("fromImage", "tag", "platform", "fromSrc", "repo", "message", "changes")),
-    Route("POST", "/images/{name:.+}/push", push, ("tag",)),
+    Route("POST", "/images/{name:.+}/push", push, ("tag", "platform")),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -9,10 +10,12 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from trivet.api.docker import field
 from trivet.api.native.route import BODY_LIMIT
 from trivet.base.error import InvalidArgument
 from trivet.engine.engine import Engine
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Handler = Callable[[Engine, web.Request], Awaitable[web.StreamResponse]]
 Filters = dict[str, list[str]]
@@ -22,7 +25,8 @@ NO = frozenset({"", "0", "no", "false", "none"})
 
 @dataclass(frozen=True)
 class Route:
-    """One method and path below the version prefix; `query` names the parameters that have an effect.
+    """One method and path below the version prefix; `query` names the parameters that are read, `body` the shape
+    of a JSON body.
 
     docs/docker.md has a row for each, and the tests fail when one of them was not used.
     """
@@ -31,6 +35,7 @@ class Route:
     path: str
     handler: Handler
     query: tuple[str, ...] = ()
+    body: type[Any] | None = None
 
 
 def answer(value: Any, status: int = 200) -> web.Response:
@@ -83,7 +88,13 @@ async def body(request: web.Request, shape: type[T]) -> T:
         if len(raw) > BODY_LIMIT:
             raise InvalidArgument(f"the request's body is larger than {BODY_LIMIT >> 20} MiB")
     try:
-        return msgspec.convert(_without_null(msgspec.json.decode(bytes(raw) or b"{}") or {}), shape)
+        document = _without_null(msgspec.json.decode(bytes(raw) or b"{}") or {})
+        request["said"] = document
+        if log.isEnabledFor(logging.DEBUG):
+            where = request.match_info.route.resource
+            names = ",".join(dict.fromkeys(field.paths(document, shape)))
+            log.debug("docker body %s %s", where.canonical if where else "", names)
+        return msgspec.convert(document, shape)
     except msgspec.DecodeError as error:
         raise InvalidArgument(f"invalid JSON: {error}") from error
 

@@ -56,10 +56,8 @@ async def attach(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 async def prepare(engine: Engine, request: web.Request, found: Instance, streams: Attach) -> Entry:
-    """Attach to what there is, before the client is told that it can talk. Raises `InvalidArgument`, `WrongStatus`."""
+    """Attach to what there is, before the client is told that it can talk. Raises `WrongStatus`."""
     stream, logs = flag(request, "stream"), flag(request, "logs")
-    if not (stream or logs):
-        raise InvalidArgument("Either the stream or logs parameter must be true")
     if not stream:
         return Entry(found, streams, logs)
     if found.status in (Word.RUNNING, Word.PAUSED):

@@ -190,5 +190,5 @@ ROUTES = (
     Route("GET", "/version", show_version),
     Route("GET", "/info", info),
     Route("GET", "/system/df", usage, ("type",)),
-    Route("POST", "/auth", auth),
+    Route("POST", "/auth", auth, body=Account),
 )

@@ -7,10 +7,13 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from trivet.api.docker import filter
 from trivet.api.docker.route import Route, answer, body, filters, flag, name, nothing
 from trivet.base.error import TrivetError
 from trivet.client.schema import Volume, VolumeRequest
 from trivet.engine.engine import Engine
+
+ANONYMOUS = "com.docker.volume.anonymous"
 
 
 class Creation(msgspec.Struct, frozen=True, rename="pascal"):
@@ -29,17 +32,29 @@ def shown(volume: Volume) -> dict[str, Any]:
         "Driver": volume.driver,
         "Mountpoint": volume.mountpoint,
         "CreatedAt": volume.created,
-        "Labels": volume.labels or None,
+        "Labels": _labels(volume) or None,
         "Options": volume.options or None,
         "Scope": "local",
     }
-    if volume.anonymous:
-        facts["Labels"] = {**volume.labels, "com.docker.volume.anonymous": ""}
     return facts if volume.size < 0 else {**facts, "UsageData": {"Size": volume.size, "RefCount": len(volume.users)}}
 
 
+def _labels(volume: Volume) -> dict[str, str]:
+    return {**volume.labels, ANONYMOUS: ""} if volume.anonymous else volume.labels
+
+
 async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
-    found = await engine.list_volumes(filters(request), size=False)
+    wanted = filters(request)
+    filter.known(wanted, "dangling", "driver", "label", "name")
+    dangling = filter.truth(wanted, "dangling")
+    found = [
+        volume
+        for volume in await engine.list_volumes({}, size=False)
+        if filter.named(wanted, "name", volume.name)
+        and volume.driver in wanted.get("driver", [volume.driver])
+        and (dangling is None or dangling == (not volume.users))
+        and filter.labelled(wanted, _labels(volume))
+    ]
     return answer({"Volumes": [shown(volume) for volume in found], "Warnings": None})
 
 
@@ -65,10 +80,11 @@ async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
 async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
     """Remove what nobody uses: anonymous volumes, with the filter `all` named ones too."""
     wanted = filters(request)
-    every = wanted.pop("all", ["0"])[0] in ("1", "true")
+    filter.known(wanted, "all", "label", "label!")
+    every = filter.truth(wanted, "all")
     done, freed = [], 0
-    for volume in await engine.list_volumes({**wanted, "dangling": ["true"]}, size=True):
-        if not (volume.anonymous or every):
+    for volume in await engine.list_volumes({"dangling": ["true"]}, size=True):
+        if not (volume.anonymous or every) or not filter.labelled(wanted, _labels(volume)):
             continue
         try:
             await engine.remove_volume(volume.name, force=False)
@@ -82,7 +98,7 @@ async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
 ONE = "/volumes/{name}"
 ROUTES = (
     Route("GET", "/volumes", listing, ("filters",)),
-    Route("POST", "/volumes/create", create),
+    Route("POST", "/volumes/create", create, body=Creation),
     Route("POST", "/volumes/prune", prune, ("filters",)),
     Route("GET", ONE, inspect),
     Route("DELETE", ONE, remove, ("force",)),

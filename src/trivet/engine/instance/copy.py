@@ -33,6 +33,7 @@ class PathMissing(NotFound):
 
     def __init__(self, name: str, path: str) -> None:
         super().__init__(f"no such file in instance {name}: {path}")
+        self.name, self.path = name, path
 
 
 class CopyFailed(InvalidArgument):

@@ -55,6 +55,14 @@ class NoCommand(InvalidArgument):
         super().__init__(f"image {image} has no command, and none was given", hint=f"trivet run {image} COMMAND")
 
 
+class UnknownCapability(InvalidArgument):
+    """A word that names no capability."""
+
+    def __init__(self, name: str, word: str) -> None:
+        super().__init__(f"unknown capability {word}", hint="see capabilities(7)")
+        self.name = name
+
+
 def make_plan(
     request: InstanceRequest,
     image: Config,
@@ -170,11 +178,11 @@ def security(request: InstanceRequest) -> Security:
 
 
 def capability_names(word: str) -> list[str]:
-    """Spell `net_admin`, `CAP_NET_ADMIN` or `ALL` as the kernel's names. Raises `InvalidArgument`."""
+    """Spell `net_admin`, `CAP_NET_ADMIN` or `ALL` as the kernel's names. Raises `UnknownCapability`."""
     name = word.upper()
     if name == "ALL":
         return list(ALL)
     name = name if name.startswith("CAP_") else f"CAP_{name}"
     if name not in ALL:
-        raise InvalidArgument(f"unknown capability {word}", hint="see capabilities(7)")
+        raise UnknownCapability(name, word)
     return [name]

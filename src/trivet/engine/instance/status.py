@@ -61,6 +61,7 @@ class WrongStatus(Conflict):
 
     def __init__(self, name: str, word: Word, action: str) -> None:
         self.name, self.word, self.action = name, word, action
+        self.id = ""  # whoever knows it may say it
         hint = HINTS.get((action, word))
         super().__init__(f"cannot {action} instance {name}: it is {word}", hint=hint and hint.format(name=name))
 

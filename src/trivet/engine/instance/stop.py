@@ -14,8 +14,16 @@ from trivet.isolation.driver import Exit
 KILL_PATIENCE = 10.0  # after SIGKILL, before the level's own means (cgroup kill, killing QEMU)
 
 
+class UnknownSignal(InvalidArgument):
+    """A word that names no signal."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(f"unknown signal {word}", hint="see signal(7), for example TERM or 15")
+        self.word = word
+
+
 def signal_number(word: str) -> int:
-    """Read `TERM`, `SIGTERM` or `15`. Raises `InvalidArgument`."""
+    """Read `TERM`, `SIGTERM` or `15`. Raises `UnknownSignal`."""
     name = word.upper().removeprefix("SIG")
     if name.isdigit() and 0 < int(name) < 65:
         return int(name)
@@ -24,7 +32,7 @@ def signal_number(word: str) -> int:
     try:
         return signal.Signals[f"SIG{name}"].value
     except KeyError:
-        raise InvalidArgument(f"unknown signal {word}", hint="see signal(7), for example TERM or 15") from None
+        raise UnknownSignal(word) from None
 
 
 async def stop(context: Context, key: str, grace: float | None = None, word: str = "") -> None:
