@@ -122,8 +122,8 @@ class TrivetApi(Trivet):
     def run(self) -> Run:
         """Create, start and stay with it, remove."""
         began = time.monotonic()
-        created = self._client.instances.create(self._request("", MARK))
-        with self._client.instances.attach(created.id, start=True) as stream:
+        created, stream = self._client.instances.run(self._request("", MARK))
+        with stream:
             output, arrived = read(stream)
         self._client.instances.remove(created.id)
         # A machine has a clock of its own: there the arrival of the output tells, which comes a little later.

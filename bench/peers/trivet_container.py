@@ -23,15 +23,15 @@ class TrivetContainer(TrivetApi):
         ports = [PortRequest(container_port=80)] if published else []
         request = msgspec.structs.replace(self._bridge("", MARK), auto_remove=True, ports=ports)
         began = time.monotonic()
-        created = self._client.instances.create(request)
-        with self._client.instances.attach(created.id, start=True) as stream:
+        _, stream = self._client.instances.run(request)
+        with stream:
             output, _ = read(stream)
         return Run(instant(output) - began, time.monotonic() - began)
 
     def begin(self, name: str, *, bridge: bool) -> None:
         """Create and start."""
         request = (self._bridge if bridge else self._request)(name, MARK, "idle")
-        self._client.instances.start(self._client.instances.create(request).id)
+        self._client.instances.create(request, start=True)
 
     def overview(self) -> int:
         """List."""

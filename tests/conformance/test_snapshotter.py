@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from trivet.base import tree
 from trivet.base.error import AlreadyExists, Corrupt
 from trivet.engine.image.commit import Draft, commit, scratch
 from trivet.engine.image.image import Images
@@ -59,6 +60,7 @@ class Store:
 
     def trash(self) -> list[Path]:
         """What is half-made on disk."""
+        tree.settle()
         return [path for each in self.root.glob("*/making") for path in each.iterdir()]
 
 

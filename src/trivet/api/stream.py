@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from trivet.client.schema import Progress
 from trivet.engine.instance.stream import BUFFER, Stream
 from trivet.launch.frame import Type, pack
 
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: trivet-stream\r\n\r\n"
+SWITCH = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: trivet-stream\r\n"
 
 
 class Hijacked(web.StreamResponse):
@@ -45,9 +45,10 @@ class _Taken(asyncio.StreamReaderProtocol):
         self._before.connection_lost(exc)
 
 
-def hijack(request: web.Request) -> Stream:
+def hijack(request: web.Request, headers: Mapping[str, str] | None = None) -> Stream:
     """Switch the request's connection to frames and take it over. Raises ConnectionResetError if it is gone."""
-    return Stream(*take_over(request, SWITCH))
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    return Stream(*take_over(request, f"{SWITCH}{more}\r\n".encode()))
 
 
 def take_over(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,8 +20,8 @@ from trivet.cli.option import KEYS, PROXY, SHARED, repeated
 from trivet.cli.output import write_json
 from trivet.cli.patience import patience
 from trivet.cli.request import request_of
-from trivet.client.problem import EngineGone
 from trivet.client.schema import Created, InstanceRequest
+from trivet.client.stream import Stream
 
 
 def run(context: Context, args: Namespace) -> int:
@@ -29,30 +30,30 @@ def run(context: Context, args: Namespace) -> int:
     request = request_of(args, os.environ)
     if args.dry_run:
         return _show_plan(context, args, request)
-    created = _create(context, args, request)
-    with _removed_unless_started(context, created.id):
-        if args.detach:
-            with patience(f"starting {args.image}"):
-                context.client.instances.start(created.id)
-            _print_id(args, created)
-            return 0
-        with patience(f"starting {args.image}"):
-            stream = context.client.instances.attach(created.id, start=True, stdin=args.interactive)
-        with stream:
-            return converse(stream, _settings(context, args, created.id))
+    if args.detach:
+        _print_id(
+            args,
+            _made(
+                context, args, request, lambda wish: _Begun(context.client.instances.create(wish, start=True))
+            ).created,
+        )
+        return 0
+    begun = _made(
+        context, args, request, lambda wish: _Begun(*context.client.instances.run(wish, stdin=args.interactive))
+    )
+    assert begun.stream is not None
+    with begun.stream as stream:
+        return converse(stream, _settings(context, args, begun.created.id))
 
 
-@contextmanager
-def _removed_unless_started(context: Context, ref: str) -> Iterator[None]:
-    """Take the instance away again when its start was refused: `run` leaves nothing half-made."""
-    try:
-        yield
-    except EngineGone:
-        raise  # it may well be running
-    except TrivetError:
-        with suppress(TrivetError):
-            context.client.instances.remove(ref, force=True, volumes=True)
-        raise
+class _Begun(NamedTuple):
+    """An instance that was made, and the connection to its program if it was started with one."""
+
+    created: Created
+    stream: Stream | None = None
+
+
+Make = Callable[[InstanceRequest], _Begun]
 
 
 def create(context: Context, args: Namespace) -> int:
@@ -60,7 +61,7 @@ def create(context: Context, args: Namespace) -> int:
     request = request_of(args, os.environ)
     if args.dry_run:
         return _show_plan(context, args, request)
-    _print_id(args, _create(context, args, request))
+    _print_id(args, _made(context, args, request, lambda wish: _Begun(context.client.instances.create(wish))).created)
     return 0
 
 
@@ -95,33 +96,33 @@ def signal_sender(context: Context, ref: str) -> Callable[[int], None]:
     return send
 
 
-def _create(context: Context, args: Namespace, request: InstanceRequest) -> Created:
+def _made(context: Context, args: Namespace, request: InstanceRequest, make: Make) -> _Begun:
     with _id_file(args.cidfile) as write_id:
-        created = _create_with_image(context, args, request)
-        write_id.append(created.id)
-    for warning in created.warnings:
+        begun = _made_with_image(context, args, request, make)
+        write_id.append(begun.created.id)
+    for warning in begun.created.warnings:
         context.warn(warning)
-    return created
+    return begun
 
 
-def _create_with_image(context: Context, args: Namespace, request: InstanceRequest) -> Created:
+def _made_with_image(context: Context, args: Namespace, request: InstanceRequest, make: Make) -> _Begun:
     """Pull here rather than in the engine's create, so that progress is seen."""
     policy = request.pull
     if policy == "always":
         _pull(context, args)
-        return _create_from_present(context, request)
+        return _made_from_present(request, make)
     try:
-        return _create_from_present(context, request)
+        return _made_from_present(request, make)
     except NotFound:
         if policy == "never" or _is_present(context, request.image):
             raise
     _pull(context, args)
-    return _create_from_present(context, request)
+    return _made_from_present(request, make)
 
 
-def _create_from_present(context: Context, request: InstanceRequest) -> Created:
-    with patience(f"creating from {request.image}"):
-        return context.client.instances.create(msgspec.structs.replace(request, pull="never"))
+def _made_from_present(request: InstanceRequest, make: Make) -> _Begun:
+    with patience(f"making an instance of {request.image}"):
+        return make(msgspec.structs.replace(request, pull="never"))
 
 
 def _is_present(context: Context, image: str) -> bool:

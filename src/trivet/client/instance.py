@@ -32,9 +32,17 @@ class Instances:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, request: InstanceRequest, *, dry_run: bool = False) -> Created:
-        """Make an instance without starting it; with `dry_run` only tell what would be done."""
-        return self._transport.fetch(Created, "POST", "/v1/instances", {"dry_run": dry_run}, request)
+    def create(self, request: InstanceRequest, *, dry_run: bool = False, start: bool = False) -> Created:
+        """Make an instance; with `dry_run` only tell what would be done, with `start` start it or leave nothing."""
+        return self._transport.fetch(Created, "POST", "/v1/instances", {"dry_run": dry_run, "start": start}, request)
+
+    def run(
+        self, request: InstanceRequest, *, stdin: bool = False, stdout: bool = True, stderr: bool = True
+    ) -> tuple[Created, Stream]:
+        """Make an instance, start it and connect to the program; one that can't be started is gone again."""
+        query = {"start": True, "stdin": stdin, "stdout": stdout, "stderr": stderr}
+        headers, stream = self._transport.upgraded("/v1/instances", query, request)
+        return decode(headers.get("trivet-created", "").encode(), Created), stream
 
     def list(
         self, *, all: bool = False, wanted: Mapping[str, Sequence[str]] | None = None, size: bool = False

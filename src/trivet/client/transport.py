@@ -65,13 +65,19 @@ class Transport:
 
     def upgrade(self, path: str, query: Query | None = None, body: msgspec.Struct | None = None) -> Stream:
         """Turn a request into a stream of frames."""
+        return self.upgraded(path, query, body)[1]
+
+    def upgraded(
+        self, path: str, query: Query | None = None, body: msgspec.Struct | None = None
+    ) -> tuple[Mapping[str, str], Stream]:
+        """Turn a request into a stream of frames; give the answer's headers too, their names in lower case."""
         data = msgspec.json.encode(body) if body is not None else None
         headers = {"Connection": "Upgrade", "Upgrade": "trivet-stream", "Content_Type": "application/json"}
         response = self.request("POST", path, query, data, **headers)
         if response.status != 101:
             with response:
                 raise EngineGone(f"the engine answered {response.status} where a stream was asked for")
-        return Stream(response.socket, response.incoming.rest())
+        return response.headers, Stream(response.socket, response.incoming.rest())
 
     def progress(
         self, method: str, path: str, query: Query | None = None, body: Body | None = None, **headers: str

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
 from trivet.base.error import Conflict, InvalidArgument
+from trivet.base.tree import delete
 from trivet.isolation import elastic, memory, specification
 from trivet.isolation.driver import Exit, Footprint, ProcessRow, Stats, Status
 from trivet.isolation.failure import exit_code, explain
@@ -211,7 +211,7 @@ class Local:
             let_go(plan.owner)
         if _keeps_memory(plan):
             memory.drop(plan)
-        shutil.rmtree(directory, ignore_errors=True)
+        delete(directory)
 
     def _plan(self, plan: Plan) -> list[Operation]:
         home = group(plan)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -214,7 +215,11 @@ class Group:
         pending = self.writes(resources)
         # Memory and memory+swap must never cross: which of the two has to go first depends on the direction.
         for attempt in range(2):
-            failed = [(write, error) for write in pending if (error := _try(write)) is not None]
+            failed = [
+                (write, error)
+                for path, writes in groupby(pending, key=lambda write: write.path)
+                for write, error in _try(path, writes)
+            ]
             if failed and attempt:
                 raise failed[0][1]
             pending = [write for write, _ in failed]
@@ -265,6 +270,14 @@ class Group:
                 mechanism.kill(group)
         return not self.processes()
 
+    def vanish(self) -> bool:
+        """Remove the group if nobody is in it, which needs no look; tells whether it is gone everywhere."""
+        try:
+            gone = [_rmdir(directory) for directory in self.directories]  # all of them, whatever the first says
+            return all(gone)
+        except OSError:  # ENOTEMPTY of groups below it, and the like: `kill` and `remove` say what
+            return False
+
     def remove(self) -> None:
         """Remove the group and those below it; idempotent. EBUSY is waited out: a dead task leaves a moment later."""
         for directory in self.directories:
@@ -292,17 +305,21 @@ def _pids(group: str) -> list[int]:
         return []
 
 
-def _try(write: Write) -> OSError | None:
+def _try(path: str, writes: Iterable[Write]) -> Iterator[tuple[Write, OSError]]:
+    """Write values into one file, each by a write(2) of its own; give those that failed."""
+    descriptor = -1
     try:
-        descriptor = os.open(write.path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, write.value.encode())
-        finally:
+        for write in writes:
+            try:
+                if descriptor < 0:
+                    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                os.write(descriptor, write.value.encode())
+            except OSError as error:
+                error.filename = path
+                yield write, error
+    finally:
+        if descriptor >= 0:
             os.close(descriptor)
-    except OSError as error:
-        error.filename = write.path
-        return error
-    return None
 
 
 def _rmdir(group: str) -> bool:

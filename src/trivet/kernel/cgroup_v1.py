@@ -13,7 +13,10 @@ class Version1:
     """A directory of a version 1 hierarchy."""
 
     def make(self, hierarchy: Hierarchy, path: str) -> None:
-        """Make the group and its parents; a cpuset is empty, and takes no task, until it is given CPUs and memory."""
+        """Make the group and its parents; a cpuset is empty, and takes no task, until it is given CPUs and memory.
+
+        Parents that we made give theirs to what is made below them (cgroup.clone_children).
+        """
         parent, _, _ = path.rpartition("/")
         directory = f"{hierarchy.mount}/{path}"
         try:
@@ -22,6 +25,8 @@ class Version1:
             pass
         except FileNotFoundError:
             self.make(hierarchy, parent)
+            if "cpuset" in hierarchy.controllers:
+                Path(hierarchy.mount, parent, "cgroup.clone_children").write_text("1")
             Path(directory).mkdir(exist_ok=True)
         if "cpuset" in hierarchy.controllers:
             _inherit(f"{hierarchy.mount}/{parent}", directory)

@@ -25,8 +25,21 @@ def controllers(mount: str) -> tuple[str, ...]:
 class Version2:
     """A directory of the version 2 hierarchy."""
 
+    def __init__(self) -> None:
+        self._parents: set[str] = set()  # which handed their controllers down; may be gone by now
+
     def make(self, hierarchy: Hierarchy, path: str) -> None:
         """Make the group and its parents, handing each parent's controllers down."""
+        parent = f"{hierarchy.mount}/{path.rpartition('/')[0]}"
+        if parent in self._parents:
+            with suppress(FileNotFoundError):
+                with suppress(FileExistsError):
+                    os.mkdir(f"{hierarchy.mount}/{path}")
+                return
+        self._make(hierarchy, path)
+        self._parents.add(parent)
+
+    def _make(self, hierarchy: Hierarchy, path: str) -> None:
         directory = hierarchy.mount
         for part in path.split("/"):
             if hierarchy.controllers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar, get_type_hints
 
 import msgspec
@@ -12,9 +13,13 @@ MAGIC = b"TRVPLAN1"
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """Base of all operations; `code` is the number on the wire and never reused."""
+    """Base of all operations; `code` is the number on the wire and never reused.
+
+    The wire form of operations that are `repeated`, the same in most plans and without anybody's secrets, is kept.
+    """
 
     code: ClassVar[int] = 0
+    repeated: ClassVar[bool] = False
 
     def describe(self) -> str:
         """Render as one line for `--dry-run` and golden files; long values are abbreviated."""
@@ -43,9 +48,16 @@ def encode(operations: list[Operation]) -> bytes:
     body = bytearray(MAGIC)
     body += len(operations).to_bytes(4, "little")
     for operation in operations:
-        fields = b"".join([_field(value) for value in msgspec.structs.astuple(operation)])
-        body += _HEAD(operation.code, len(fields)) + fields
+        body += _encoded(operation) if operation.repeated else _encode(operation)
     return bytes(body)
+
+
+def _encode(operation: Operation) -> bytes:
+    fields = b"".join([_field(value) for value in msgspec.structs.astuple(operation)])
+    return _HEAD(operation.code, len(fields)) + fields
+
+
+_encoded = lru_cache(1024)(_encode)
 
 
 def _field(value: object) -> bytes:

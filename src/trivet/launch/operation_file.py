@@ -74,6 +74,7 @@ class Mount(Operation, frozen=True):
     """
 
     code = 22
+    repeated = True
     fstype: str
     source: str
     target: str
@@ -124,6 +125,7 @@ class Node(Operation, frozen=True):
     """mknod(2) at a root path; `mode` includes the type. An existing node of the same kind is kept."""
 
     code = 25
+    repeated = True
     path: str
     mode: int
     major: int = 0
@@ -136,6 +138,7 @@ class Symlink(Operation, frozen=True):
     """Make a symbolic link `path` -> `target`; an existing file there is kept."""
 
     code = 26
+    repeated = True
     path: str
     target: str
 
@@ -155,6 +158,7 @@ class Mask(Operation, frozen=True):
     """Hide a root path: /dev/null over a file, an empty read-only tmpfs over a directory; missing is fine."""
 
     code = 28
+    repeated = True
     path: str
 
 
@@ -162,6 +166,7 @@ class ReadOnly(Operation, frozen=True):
     """Make a root path read-only by a bind mount of itself; missing is fine."""
 
     code = 29
+    repeated = True
     path: str
 
 

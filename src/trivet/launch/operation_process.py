@@ -9,6 +9,7 @@ class Rlimit(Operation, frozen=True):
     """setrlimit(2), clamped to the hard limit where raising it isn't permitted; -1 is unlimited."""
 
     code = 45
+    repeated = True
     resource: int
     soft: int
     hard: int
@@ -87,6 +88,7 @@ class Capabilities(Operation, frozen=True):
     """
 
     code = 54
+    repeated = True
     bounding: int
     effective: int
     inheritable: int
@@ -107,6 +109,7 @@ class Seccomp(Operation, frozen=True):
     """
 
     code = 56
+    repeated = True
     program: bytes
     flags: int = 0
 

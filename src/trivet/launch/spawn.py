@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import selectors
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,13 +71,13 @@ def spawn(
 
 def _read_report(descriptor: int, deadline: float) -> Frame | None:
     data = bytearray()
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        while (frame := parse_report(data)) is None:
-            if not selector.select(max(deadline - time.monotonic(), 0)):
-                raise LaunchTimeout("the launcher did not report that the instance is set up in time")
-            part = os.read(descriptor, 4096)
-            if not part:
-                return None
-            data += part
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while (frame := parse_report(data)) is None:
+        if not poll.poll(1000 * max(deadline - time.monotonic(), 0)):
+            raise LaunchTimeout("the launcher did not report that the instance is set up in time")
+        part = os.read(descriptor, 4096)
+        if not part:
+            return None
+        data += part
     return frame

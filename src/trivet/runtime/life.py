@@ -70,11 +70,21 @@ def end(directory: Path) -> None:
 
 def clear(directory: Path, group: Group) -> None:
     """Kill all processes of a group and the monitors of a directory, and remove the group. Idempotent."""
-    group.kill()
-    for place in (directory, *directory.glob("exec/*")):
+    empty = group.vanish()  # mostly: everybody has ended
+    if not empty:
+        group.kill()
+    for place in (directory, *_added(directory)):
         end(place)
-    group.kill()  # what a monitor was about to spawn when it was ended
-    group.remove()
+    if not empty:
+        group.kill()  # what a monitor was about to spawn when it was ended
+        group.remove()
+
+
+def _added(directory: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(directory / "exec")]
+    except FileNotFoundError:
+        return []
 
 
 def sweep(directory: Path) -> None:

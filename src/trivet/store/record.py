@@ -5,7 +5,8 @@
           kind "instance", "image", "volume", "network", "lease", ...   one `Table` each
           (kind, id) is the key; (kind, name) is unique where a name is given
 
-One connection, guarded by a lock: statements take microseconds, and one writer is what SQLite has.
+One connection, guarded by a lock: statements take microseconds, and one writer is what SQLite has. It has the
+file to itself, so that no statement asks the kernel for locks, and what was read or written is remembered (known.py).
 Beside the file lies a reserve of RESERVE bytes: on a full disk it is given up, so that the ends of
 instances and the removal of things can still be recorded, and made again when there is room.
 """
@@ -18,29 +19,31 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import msgspec
 
 from trivet.base.error import AlreadyExists, Conflict, Corrupt, Exhausted, NotFound
+from trivet.store.known import Known
 from trivet.store.migration import migrate
 
 T = TypeVar("T")
 
 RESERVE = 4 << 20
-KNOWN = 4096  # decoded records that one table keeps: lists decode only what has changed
 
 
 class Records:
-    """The record file of one engine. WAL, so that readers such as `system check` never block it."""
+    """The record file of one engine, which nobody else can open meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._reserve = path.with_suffix(".reserve")
         self._lock = threading.RLock()
         self._depth = 0
+        self._known: dict[str, Known] = {}
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # before WAL: then it needs no shared memory
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             migrate(self._connection)
@@ -61,6 +64,8 @@ class Records:
                 yield self._connection
             except BaseException:
                 self._connection.execute("ROLLBACK")
+                for known in self._known.values():
+                    known.clear()
                 raise
             else:
                 self._connection.execute("COMMIT")
@@ -74,19 +79,24 @@ class Records:
             yield self._connection
 
     def write(self, sql: str, values: tuple[object, ...]) -> int:
-        """Run one statement in a transaction; returns the number of rows. Raises `Exhausted` on a full disk."""
+        """Run one statement, alone or in the transaction; returns the number of rows.
+
+        Raises `Exhausted` on a full disk.
+        """
         with self._lock:
             try:
-                with self.transaction() as connection:
-                    return connection.execute(sql, values).rowcount
+                return self._connection.execute(sql, values).rowcount
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
                     raise
                 if self._depth or not self._reserve.exists():
                     raise Exhausted(f"no space left on the disk of {self.path}") from error
             self._reserve.unlink()
-            with self.transaction() as connection:
-                return connection.execute(sql, values).rowcount
+            return self._connection.execute(sql, values).rowcount
+
+    def known(self, kind: str) -> Known:
+        """Give what is remembered of one kind; to be used while `reading` or in a transaction."""
+        return self._known.setdefault(kind, Known())
 
     def keep_reserve(self) -> None:
         """Make the reserve where it is missing and the disk has room; called where something was removed."""
@@ -120,52 +130,62 @@ class Records:
 
 
 class Table(Generic[T]):
-    """All records of one kind. Raises `AlreadyExists` and `NotFound` naming kind and object."""
+    """All records of one kind, which are frozen. Raises `AlreadyExists` and `NotFound` naming kind and object."""
 
     def __init__(self, records: Records, kind: str, shape: type[T]) -> None:
         self._records = records
         self._kind = kind
         self._decoder = msgspec.json.Decoder(shape)
-        self._known: dict[str, tuple[bytes, T]] = {}  # what bodies were decoded to: records are frozen
+        self._known = records.known(kind)
 
     def insert(self, key: str, value: T, *, name: str | None = None) -> None:
         """Add a record; its key and its name must both be free."""
         try:
-            self._execute(
-                "INSERT INTO document(kind, id, name, body) VALUES (?, ?, ?, ?)",
-                (self._kind, key, name, msgspec.json.encode(value)),
-            )
+            with self._records.reading():
+                self._execute(
+                    "INSERT INTO document(kind, id, name, body) VALUES (?, ?, ?, ?)",
+                    (self._kind, key, name, msgspec.json.encode(value)),
+                )
+                self._known.keep(key, name, value)
         except sqlite3.IntegrityError as error:
             raise AlreadyExists(f"{self._kind} {name or key} already exists") from error
 
     def put(self, key: str, value: T, *, name: str | None = None) -> None:
         """Add or replace a record and its name."""
         try:
-            self._execute(
-                "INSERT INTO document(kind, id, name, body) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT(kind, id) DO UPDATE SET name = excluded.name, body = excluded.body",
-                (self._kind, key, name, msgspec.json.encode(value)),
-            )
+            with self._records.reading():
+                self._execute(
+                    "INSERT INTO document(kind, id, name, body) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT(kind, id) DO UPDATE SET name = excluded.name, body = excluded.body",
+                    (self._kind, key, name, msgspec.json.encode(value)),
+                )
+                self._known.keep(key, name, value)
         except sqlite3.IntegrityError as error:
             raise AlreadyExists(f"{self._kind} {name} already exists") from error
 
     def update(self, key: str, value: T) -> None:
         """Replace the body of an existing record."""
         sql = "UPDATE document SET body = ? WHERE kind = ? AND id = ?"
-        if not self._execute(sql, (msgspec.json.encode(value), self._kind, key)):
-            raise NotFound(f"no such {self._kind}: {key}")
+        with self._records.reading():
+            if not self._execute(sql, (msgspec.json.encode(value), self._kind, key)):
+                raise NotFound(f"no such {self._kind}: {key}")
+            self._known.change(key, value)
 
     def get(self, key: str) -> T | None:
         """Read one record by its key."""
-        return self._one("id = ?", key)
+        with self._records.reading():
+            known = self._known.get(key)
+            return cast(T, known) if known is not None else self._one("id = ?", key)
 
     def by_name(self, name: str) -> T | None:
         """Read one record by its name."""
-        return self._one("name = ?", name)
+        with self._records.reading():
+            known = self._known.by_name(name)
+            return cast(T, known) if known is not None else self._one("name = ?", name)
 
     def find(self, ref: str) -> T:
-        """Read one record by name, key, or unique prefix of a key. Raises `Conflict` when it is ambiguous."""
-        found = self.by_name(ref) or self.get(ref)
+        """Read one record by key, name, or unique prefix of a key. Raises `Conflict` when it is ambiguous."""
+        found = self.get(ref) or self.by_name(ref)
         if found is not None:
             return found
         rows = self._bodies("id >= ? AND id < ?", ref, ref + "\uffff") if ref else []
@@ -186,8 +206,9 @@ class Table(Generic[T]):
 
     def delete(self, key: str) -> bool:
         """Remove a record; False when it wasn't there."""
-        gone = self._execute("DELETE FROM document WHERE kind = ? AND id = ?", (self._kind, key)) > 0
-        self._known.pop(key, None)
+        with self._records.reading():
+            gone = self._execute("DELETE FROM document WHERE kind = ? AND id = ?", (self._kind, key)) > 0
+            self._known.drop(key)
         self._records.keep_reserve()
         return gone
 
@@ -196,22 +217,23 @@ class Table(Generic[T]):
         return rows[0] if rows else None
 
     def _bodies(self, where: str, *values: str, order: str = "rowid", limit: int = -1) -> list[T]:
-        sql = f"SELECT id, body FROM document WHERE kind = ? AND {where} ORDER BY {order} LIMIT {limit:d}"
+        where = f"kind = ? AND {where} ORDER BY {order} LIMIT {limit:d}"
         with self._records.reading() as connection:
-            rows = connection.execute(sql, (self._kind, *values)).fetchall()
-        return [self._decode(key, body) for key, body in rows]
+            rows = connection.execute(f"SELECT id, name FROM document WHERE {where}", (self._kind, *values)).fetchall()
+            return [self._value(connection, key, name) for key, name in rows]
 
-    def _decode(self, key: str, body: bytes) -> T:
+    def _value(self, connection: sqlite3.Connection, key: str, name: str | None) -> T:
         known = self._known.get(key)
-        if known is not None and known[0] == body:
-            return known[1]
+        if known is not None:
+            return cast(T, known)
+        (body,) = connection.execute(
+            "SELECT body FROM document WHERE kind = ? AND id = ?", (self._kind, key)
+        ).fetchone()
         try:
             value = self._decoder.decode(body)
         except msgspec.DecodeError as error:
             raise Corrupt(f"record of {self._kind} {key} cannot be read: {error}") from error
-        if len(self._known) >= KNOWN:
-            self._known.clear()
-        self._known[key] = (body, value)
+        self._known.keep(key, name, value)
         return value
 
     def _execute(self, sql: str, values: tuple[object, ...]) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import msgspec
 from aiohttp import web
 
 from trivet.api.native.route import Route, answer, body, filters, flag, nothing, number, ref
@@ -18,15 +21,24 @@ from trivet.client.schema import (
 )
 from trivet.engine.engine import Engine
 from trivet.engine.instance.log import Wanted
-from trivet.engine.instance.stream import Attach
+from trivet.engine.instance.stream import Attach, Stream
 from trivet.launch.frame import pack
 
 FRAMES = "application/vnd.trivet.frames"
+CREATED = "Trivet-Created"  # header of an upgrade that created an instance: the `Created` record
 
 
 async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
     wish = await body(request, InstanceRequest)
-    return answer(await engine.instances.create(wish, dry_run=flag(request, "dry_run")), 201)
+    if not flag(request, "start") or flag(request, "dry_run"):
+        return answer(await engine.instances.create(wish, dry_run=flag(request, "dry_run")), 201)
+    if not request.headers.get("Upgrade"):
+        created, _ = await engine.instances.run(wish, None)
+        return answer(created, 201)
+    created, program = await engine.instances.run(wish, _streams(request))
+    assert program is not None
+    head = {CREATED: json.dumps(msgspec.to_builtins(created))}  # ASCII, on one line
+    return await _stay(engine, hijack(request, head), program, created.id)
 
 
 async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -86,9 +98,15 @@ async def wait(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def attach(engine: Engine, request: web.Request) -> web.StreamResponse:
     key = engine.instances.key(ref(request))
-    streams = Attach(stdin=flag(request, "stdin"), stdout=flag(request, "stdout"), stderr=flag(request, "stderr"))
-    program = await engine.instances.attach(key, streams, begin=flag(request, "start"))
-    client = hijack(request)
+    program = await engine.instances.attach(key, _streams(request), begin=flag(request, "start"))
+    return await _stay(engine, hijack(request), program, key)
+
+
+def _streams(request: web.Request) -> Attach:
+    return Attach(stdin=flag(request, "stdin"), stdout=flag(request, "stdout"), stderr=flag(request, "stderr"))
+
+
+async def _stay(engine: Engine, client: Stream, program: Stream, key: str) -> web.StreamResponse:
     await splice(
         client, program, lambda: engine.instances.settled(key), lambda word: engine.instances.signal(key, word)
     )
@@ -147,7 +165,15 @@ def _grace(request: web.Request) -> float | None:
 
 ONE = "/v1/instances/{ref}"
 ROUTES = (
-    Route("POST", "/v1/instances", create, "Create an instance", InstanceRequest, Created, ("dry_run",)),
+    Route(
+        "POST",
+        "/v1/instances",
+        create,
+        "Create an instance; with start=1 and an upgrade, stay with it: the head names it in Trivet-Created",
+        InstanceRequest,
+        Created,
+        ("dry_run", "start", "stdin", "stdout", "stderr"),
+    ),
     Route("GET", "/v1/instances", listing, "List instances", None, list[Instance], ("all", "filter", "size")),
     Route("GET", ONE, inspect, "Inspect an instance", None, Instance, ("size",)),
     Route("DELETE", ONE, remove, "Remove an instance", query=("force", "volumes")),

@@ -14,6 +14,7 @@ import msgspec
 from trivet.base.error import AlreadyExists, InvalidArgument, Unsupported
 from trivet.base.identity import check_name, new_id
 from trivet.base.thread import in_thread
+from trivet.base.tree import delete
 from trivet.client.schema import EndpointRequest, InstanceRequest
 from trivet.client.schema_checkpoint import Cloned, CloneRequest
 from trivet.engine.checkpoint import model, take
@@ -23,7 +24,6 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
 from trivet.engine.snapshot.duplicate import duplicate
-from trivet.engine.snapshot.making import delete
 from trivet.isolation.driver import Saved, Saving
 
 MOST = 1000

@@ -13,6 +13,7 @@ import msgspec
 
 from trivet.base.error import Conflict
 from trivet.base.thread import in_thread
+from trivet.base.tree import delete
 from trivet.engine.checkpoint import model, take
 from trivet.engine.checkpoint.model import CheckpointRecord
 from trivet.engine.instance import start, stop
@@ -20,7 +21,6 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
 from trivet.engine.snapshot.duplicate import duplicate
-from trivet.engine.snapshot.making import delete
 from trivet.isolation.driver import Saved, Saving
 
 BEFORE, NEW = ".before", ".new"

@@ -50,6 +50,8 @@ from trivet.store.lease import Lease, Leases
 from trivet.store.partial import WEEK, Partials
 from trivet.store.record import Records
 
+CONFIGS = 256  # of images, kept decoded
+
 
 class Images:
     """All images of one engine.
@@ -77,6 +79,7 @@ class Images:
         self.partials = Partials(content)
         self.fetching = Locks()
         self.disks = Disks(self, Bases(content.root.with_name("disk"), content))
+        self._configs: dict[str, Image] = {}
         self.users: Callable[[str], Sequence[str]] = lambda key: ()
         self.holders: builtins.list[Callable[[], Iterable[collect.Root]]] = []
         self._arriving: builtins.list[Draft] = []
@@ -117,7 +120,13 @@ class Images:
         """Read an image's configuration. Raises `IsDisk`."""
         if record.disk:
             raise IsDisk(detail.title(record), "read the files of")
-        return configs.parse(self.content.read(record.id, limit=configs.LIMIT), subject=detail.title(record))
+        known = self._configs.get(record.id)
+        if known is None:
+            known = configs.parse(self.content.read(record.id, limit=configs.LIMIT), subject=detail.title(record))
+            if len(self._configs) >= CONFIGS:
+                self._configs.clear()
+            self._configs[record.id] = known
+        return known
 
     def view(self, record: ImageRecord) -> schema.Image:
         """Show an image as the API lists it."""

@@ -89,7 +89,7 @@ def _make(
     request = publish_exposed(_named(context, request), settings)
     snapshotter = context.snapshotters[ability.root]
     undo.push_async_callback(asyncio.to_thread, shutil.rmtree, place.state, True)
-    place.files.mkdir(parents=True, mode=0o700)
+    place.state.mkdir(parents=True, mode=0o700)
     root = snapshotter.create(key, image, request.storage_size)
     undo.push_async_callback(asyncio.to_thread, snapshotter.remove, key)
     mounts = resolve(request.mounts, sorted(settings.volumes or {}), context.volumes)

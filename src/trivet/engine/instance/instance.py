@@ -94,6 +94,17 @@ class Instances:
         await self._have_image(request)
         return await create.create(self.context, request, dry_run)
 
+    async def run(self, request: InstanceRequest, streams: Attach | None) -> tuple[Created, Stream | None]:
+        """Create an instance and start it, attached if `streams` says to what; what can't be started is gone again."""
+        created = await self.create(request)
+        try:
+            async with self.context.locks.hold(created.id, "starting"):
+                return created, await start.start(self.context, created.id, streams)
+        except Exception:
+            with contextlib.suppress(TrivetError):
+                await self.remove(created.id, volumes=True)
+            raise
+
     async def _have_image(self, request: InstanceRequest) -> None:
         images = self.context.images
         if request.machine:

@@ -15,7 +15,6 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One instance: what was asked for, what was planned, and how it stands. Times are Unix nanoseconds.
 
     `wanted` is False once somebody asked it to stop: restart policies then leave it alone.
-    One that is `removing` has lost some of what it had: the next engine goes on with that.
     `check` is how its health is found out, `health` what was found since it was started.
     `linked` names the variables that are there because of links.
     `origin` says how a machine began: forked, restored, or booted and why.
@@ -44,7 +43,6 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     out_of_memory: bool = False
     error: str = ""
     ports: tuple[Port, ...] = ()
-    removing: bool = False
     check: HealthCheck | None = None
     health: Health | None = None
     linked: tuple[str, ...] = ()

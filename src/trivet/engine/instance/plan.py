@@ -45,7 +45,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def files(self) -> Path:
         """Where the engine's copies of the instance's generated files are."""
-        return self.state / "file"
+        return self.run / "file"
 
 
 class NoCommand(InvalidArgument):

@@ -46,9 +46,6 @@ def restart(context: Context, keys: list[str]) -> None:
 
 
 async def _settle(context: Context, record: InstanceRecord) -> None:
-    if record.removing:  # killed in the middle of it
-        await remove(context, record.id)
-        return
     driver = context.driver(record)
     status = await asyncio.to_thread(driver.status, record.plan)
     await asyncio.to_thread(drop_other_roots, context, record)

@@ -63,7 +63,7 @@ async def _start(context: Context, record: InstanceRecord, attach: Attach | None
     record = record.change(
         word=Word.RUNNING,
         pid=pid,
-        origin=await asyncio.to_thread(_origin, context, record),
+        origin=await _origin(context, record),
         started=now_ns(),
         finished=0,
         exit_code=0,
@@ -138,6 +138,6 @@ async def _run(
     return watch, client, pid
 
 
-def _origin(context: Context, record: InstanceRecord) -> str:
+async def _origin(context: Context, record: InstanceRecord) -> str:
     driver = context.driver(record)
-    return driver.origin(record.plan) if isinstance(driver, Forking) else ""
+    return await asyncio.to_thread(driver.origin, record.plan) if isinstance(driver, Forking) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -95,10 +96,15 @@ def files(directory: Path, hostname: str, hosts: bytes, resolv_conf: bytes) -> t
 
 def write(files: Iterable[File]) -> None:
     """Write the engine's copies."""
+    for directory in {Path(file.source).parent for file in files}:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in files:
-        path = Path(file.source)
-        path.write_bytes(file.content)
-        path.chmod(file.mode)
+        descriptor = os.open(file.source, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, file.mode)
+        try:
+            os.fchmod(descriptor, file.mode)  # whatever the umask is
+            os.write(descriptor, file.content)
+        finally:
+            os.close(descriptor)
 
 
 def _extra(entry: str, gateway: str) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from trivet.base import tree
 
 
 class Making:
@@ -31,32 +32,35 @@ class Making:
             path.mkdir(mode=0o700)
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            tree.delete(path)
             self._busy.discard(path.name)
 
     def discard(self, path: Path) -> None:
         """Delete a file or directory, out of sight at once; fine if it isn't there."""
+        if grave := self._bury(path):
+            tree.delete(grave)
+            self._busy.discard(grave.name)
+
+    def discard_later(self, path: Path) -> None:
+        """Delete it, out of sight at once and from the disk soon."""
+        if grave := self._bury(path):
+            tree.delete_later(grave, lambda: self._busy.discard(grave.name))
+
+    def _bury(self, path: Path) -> Path | None:
         grave = self._directory / secrets.token_hex(8)
         self._busy.add(grave.name)
         try:
             path.rename(grave)
-            delete(grave)
-        except FileNotFoundError:
-            return
-        finally:
+        except OSError as error:
             self._busy.discard(grave.name)
+            if isinstance(error, FileNotFoundError):
+                return None
+            raise
+        return grave
 
     def leftovers(self) -> list[Path]:
         """List the rubbish: what is here and nobody of this process works on."""
         return [Path(entry.path) for entry in os.scandir(self._directory) if entry.name not in self._busy]
-
-
-def delete(path: Path) -> None:
-    """Delete a file or a whole directory."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def disk_usage(path: Path) -> int:

@@ -154,7 +154,7 @@ class OverlaySnapshotter:
     def remove(self, instance: str) -> None:
         """Delete the writable layer: out of sight at once, from the disk after that."""
         limit.hide(self._instances / instance)
-        self._making.discard(self._instances / instance)
+        self._making.discard_later(self._instances / instance)
 
     def instances(self) -> set[str]:
         """List the instances that have a writable layer here."""

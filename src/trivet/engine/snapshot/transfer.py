@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
+from trivet.base.tree import delete
 from trivet.engine.snapshot.diff import write_changes
 from trivet.engine.snapshot.ext4 import make_drive, run
 from trivet.engine.snapshot.extract import extract
-from trivet.engine.snapshot.making import delete
 from trivet.isolation.plan import Root
 from trivet.store.content import explaining_full
 
