@@ -233,13 +233,16 @@ def test_a_creation_with_everything(trivet: Tool, network: str) -> None:
     trivet.ok("volume", "rm", "field-v", "field-b", "field-m")
 
 
+DRIVER = {"DriverConfig": {"Name": "nfs"}}
+
+
 def test_what_is_refused(trivet: Tool) -> None:
     """Fields that can't be had are refused, and say so."""
     for host in (
         {"DeviceRequests": [{"Count": 1}]},
         {"VolumeDriver": "nfs"},
         {"CgroupnsMode": "host"},
-        {"Mounts": [{"Type": "volume", "Source": "v", "Target": "/v", "VolumeOptions": {"Subpath": "x"}}]},
+        {"Mounts": [{"Type": "volume", "Source": "v", "Target": "/v", "VolumeOptions": DRIVER}]},
     ):
         value(trivet, "POST", "/containers/create", {"Image": IMAGE, "HostConfig": host}, 501)
     unknown = {"EndpointsConfig": {"bridge": {"DriverOpts": {"a": "b"}}}}

@@ -289,7 +289,7 @@ def _understand(directory: Path, text: str) -> None:
         ("ports: [x]", "services.web.ports: 'x'"),
         ("gpus: all", "services.web.gpus: is not supported"),
         ("volumes: [nowhere:/x]", "volumes: there is no 'nowhere'"),
-        ("volumes: [{type: image, source: i, target: /x}]", "type 'image' is not supported"),
+        ("volumes: [{type: cluster, source: i, target: /x}]", "type 'cluster' is not supported"),
         ("networks: [nowhere]", "networks: there is no 'nowhere'"),
         ("secrets: [nothing]", "there is no 'nothing'"),
         ("mem_limit: much", "services.web.mem_limit: 'much' is not a size"),

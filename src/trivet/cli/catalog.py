@@ -120,6 +120,7 @@ ENTRIES = (
     Entry(STORE, "", "volume ls", "volume", "ls", "list volumes"),
     Entry(STORE, "", "volume inspect", "volume", "inspect", "show everything about volumes, as JSON"),
     Entry(STORE, "", "volume rm", "volume", "rm", "remove volumes and their data, or snapshots"),
+    Entry(STORE, "", "volume resize", "volume", "resize", "let a volume that was made with a size hold more"),
     Entry(STORE, "", "volume snapshot", "volume", "snapshot", "take a snapshot of a volume, also while it is in use"),
     Entry(STORE, "", "volume snapshots", "volume", "snapshots", "list snapshots"),
     Entry(STORE, "", "volume rollback", "volume", "rollback", "make a volume what a snapshot says"),

@@ -23,7 +23,16 @@ KEYS = {
     "readonly": "read_only",
     "ro": "read_only",
     "bind-propagation": "propagation",
+    "rw": "writable",
+    "readwrite": "writable",
+    "bind-nonrecursive": "lone",
+    "bind-recursive": "depth",
     "volume-nocopy": "no_copy",
+    "volume-subpath": "subpath",
+    "volume-opt": "options",
+    "volume-label": "labels",
+    "volume-driver": "driver",
+    "image-subpath": "subpath",
     "tmpfs-size": "size",
     "tmpfs-mode": "mode",
 }
@@ -47,7 +56,7 @@ def volume(text: str) -> MountRequest:
 
 
 def mount(text: str) -> MountRequest:
-    """Read `--mount type=bind|volume|tmpfs,source=...,target=...[,readonly]`."""
+    """Read `--mount type=bind|volume|image|tmpfs,source=...,target=...[,readonly]`."""
     import csv  # here only
 
     fields: dict[str, Any] = {"type": "volume"}
@@ -55,10 +64,22 @@ def mount(text: str) -> MountRequest:
         key, equals, value = item.partition("=")
         if key not in KEYS:
             raise ArgumentTypeError(f"{text!r}: unknown key {key!r}; known are {', '.join(KEYS)}")
-        fields[KEYS[key]] = _field(KEYS[key], value, bool(equals), text)
+        if KEYS[key] in ("options", "labels"):
+            name, _, rest = value.partition("=")
+            fields.setdefault(KEYS[key], {})[name] = rest
+        else:
+            fields[KEYS[key]] = _field(KEYS[key], value, bool(equals), text)
     kind, source = fields.pop("type"), fields.get("source", "")
-    if kind not in ("bind", "volume", "tmpfs"):
-        raise ArgumentTypeError(f"{text!r}: {kind!r} is not a type of mount; write bind, volume or tmpfs")
+    if kind not in ("bind", "volume", "tmpfs", "image"):
+        raise ArgumentTypeError(f"{text!r}: {kind!r} is not a type of mount; write bind, volume, image or tmpfs")
+    fields |= _depth(fields.pop("depth", ""), fields.pop("lone", False), text)
+    writable = fields.pop("writable", False)
+    if fields.pop("driver", "local") != "local":
+        raise ArgumentTypeError(f"{text!r}: there is no volume driver but local")
+    if kind == "image":
+        if not source:
+            raise ArgumentTypeError(f"{text!r}: an image mount needs source=IMAGE")
+        fields["read_only"] = not writable
     if kind == "bind":
         if not source:
             raise ArgumentTypeError(f"{text!r}: a bind mount needs source=PATH")
@@ -68,18 +89,27 @@ def mount(text: str) -> MountRequest:
     return _checked(MountRequest(kind=kind, target=fields.pop("target", ""), **fields), text)
 
 
+def _depth(word: str, lone: bool, text: str) -> dict[str, bool]:
+    """Read bind-recursive: disabled shows nothing below, writable lets it be written, as Docker has it."""
+    if word not in ("", "enabled", "disabled", "writable", "readonly"):
+        raise ArgumentTypeError(f"{text!r}: bind-recursive is enabled, disabled, writable or readonly")
+    if lone or word == "disabled":
+        return {"recursive": False}
+    return {"shallow": True} if word == "writable" else {}
+
+
 def tmpfs(text: str) -> MountRequest:
     """Read `--tmpfs TARGET[:size=64m,mode=1777,ro]`."""
     target, _, rest = text.partition(":")
     fields: dict[str, Any] = {}
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
-        if key in ("size", "mode") and equals:
+        if key in ("size", "mode", "uid", "gid") and equals:
             fields[key] = _field(key, value, True, text)
         elif key in ("ro", "rw"):
             fields["read_only"] = key == "ro"
         elif key not in ("noexec", "exec", "nosuid", "suid", "nodev", "dev"):
-            raise ArgumentTypeError(f"{text!r}: unknown option {item!r}; known are size=, mode=, ro, rw")
+            raise ArgumentTypeError(f"{text!r}: unknown option {item!r}; known are size=, mode=, uid=, gid=, ro, rw")
     return _checked(MountRequest(kind="tmpfs", target=target, **fields), text)
 
 
@@ -108,12 +138,16 @@ def _options(words: list[str], text: str) -> dict[str, Any]:
 
 
 def _field(name: str, value: str, given: bool, text: str) -> Any:
-    if name in ("read_only", "no_copy"):
+    if name in ("read_only", "no_copy", "writable", "lone"):
         return boolean(value) if given else True
     if not value:
         raise ArgumentTypeError(f"{text!r}: {name} has no value")
     if name == "size":
         return size(value)
+    if name in ("uid", "gid"):
+        if not value.isdigit():
+            raise ArgumentTypeError(f"{text!r}: {value!r} is not a number of a user or group")
+        return int(value)
     if name == "mode":
         return _mode(value, text)
     if name == "propagation" and value not in PROPAGATION:

@@ -55,6 +55,16 @@ def inspect(context: Context, args: Namespace) -> int:
     return 0
 
 
+def resize(context: Context, args: Namespace) -> int:
+    """Let a volume that was made with a size hold more."""
+    made = context.client.volumes.resize(args.volume, args.size)
+    if args.json:
+        write_json(made)
+    else:
+        print(made.name)
+    return 0
+
+
 def remove(context: Context, args: Namespace) -> int:
     """Remove volumes or snapshots of them."""
 
@@ -177,7 +187,9 @@ COMMANDS = {
         create,
         (
             option("-d", "--driver", metavar="DRIVER", default="local", help="how it is stored (default: local)"),
-            repeated("-o", "--opt", metavar="KEY=VALUE", type=value.pair, help="option of the driver"),
+            repeated(
+                "-o", "--opt", metavar="KEY=VALUE", type=value.pair, help="size=, o=uid=...,gid=..., type=, device="
+            ),
             repeated("--label", metavar="KEY[=VALUE]", type=value.label, help="attach a label"),
             *JSON,
             option("name", metavar="NAME", nargs="?", default="", help="name; one is made up otherwise"),
@@ -196,6 +208,16 @@ COMMANDS = {
             option("volumes", metavar="VOLUME[@SNAPSHOT]", nargs="+", help="volume or snapshot", complete=VOLUME),
         ),
         examples=(("trivet volume rm data", ""), ("trivet volume rm data@before", "only this snapshot")),
+    ),
+    "resize": Command(
+        resize,
+        (
+            *JSON,
+            option("volume", metavar="VOLUME", help="name", complete=VOLUME),
+            option("size", metavar="BYTES", help="what it is to hold, such as 20g"),
+        ),
+        about="Instances that use it go on, and see the space at once.",
+        examples=(("trivet volume create -o size=10g data", ""), ("trivet volume resize data 20g", "")),
     ),
     "snapshot": Command(
         snapshot,

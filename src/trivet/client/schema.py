@@ -25,9 +25,14 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MountRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One `-v` or `--mount`: kind bind (source: host path), volume (source: name, "" anonymous) or tmpfs."""
+    """One `-v` or `--mount`: kind bind (source: host path), volume (name, "" anonymous), image (its name) or tmpfs.
 
-    kind: Literal["bind", "volume", "tmpfs"]
+    `subpath` is shown instead of the whole volume or image. Without `recursive` what is mounted below the source isn't
+    shown, with `shallow` it may be written though the rest is read-only. A volume that isn't there is made with
+    `options` and `labels`. `uid` and `gid` are a tmpfs's, -1: root's.
+    """
+
+    kind: Literal["bind", "volume", "tmpfs", "image"]
     target: str
     source: str = ""
     read_only: bool = False
@@ -35,6 +40,13 @@ class MountRequest(msgspec.Struct, frozen=True, kw_only=True):
     size: int = 0
     mode: int = 0o1777
     no_copy: bool = False
+    subpath: str = ""
+    recursive: bool = True
+    shallow: bool = False
+    uid: int = -1
+    gid: int = -1
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
     create_source: bool = False  # -v makes a missing host directory, --mount does not
 
 
@@ -214,13 +226,16 @@ class NetworkUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MountUse(msgspec.Struct, frozen=True, kw_only=True):
-    """A mount as it is; `name` is the volume's."""
+    """A mount as it is; `name` is the volume's, `image` an image's, `subpath` what of them is shown."""
 
     kind: str
     source: str
     target: str
     read_only: bool
     name: str = ""
+    image: str = ""
+    subpath: str = ""
+    propagation: str = "rprivate"
 
 
 class UserRange(msgspec.Struct, frozen=True, kw_only=True):

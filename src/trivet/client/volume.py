@@ -33,6 +33,10 @@ class Volumes:
         """Remove a volume and its data. Raises `Conflict` while an instance uses it."""
         self._transport.call("DELETE", f"/v1/volumes/{segment(name)}", {"force": force})
 
+    def resize(self, name: str, size: str) -> Volume:
+        """Let a volume with a size hold more."""
+        return self._transport.fetch(Volume, "POST", f"/v1/volumes/{segment(name)}/resize", {"size": size})
+
     def snapshots(self, volume: str = "") -> Sequence[VolumeSnapshot]:
         """List a volume's snapshots, or all."""
         return self._transport.fetch(tuple[VolumeSnapshot, ...], "GET", "/v1/volume-snapshots", {"volume": volume})

@@ -26,6 +26,7 @@ from trivet.engine.capacity.broker import Broker
 from trivet.engine.engine import Engine
 from trivet.engine.event import Events
 from trivet.engine.image.image import Images
+from trivet.engine.instance import staging
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.owner import Owners
@@ -169,6 +170,8 @@ def uninstall(settings: Settings) -> None:
     context.shipping.stop()
     context.networks.remove_all()
     context.overlay.hide_all()
+    staging.sweep(settings.run_dir, ())
+    context.volumes.hide_all()
     Group(detect(), context.cgroup).remove()
     Offered(settings.run_dir).sweep()
     for name in ("i", "netns"):

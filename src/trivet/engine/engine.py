@@ -185,6 +185,12 @@ class Engine:
         """Describe a volume."""
         return self._show(name)
 
+    async def resize_volume(self, name: str, size: str) -> Volume:
+        """Let a volume with a size hold more."""
+        await asyncio.to_thread(self.context.volumes.resize, name, size)
+        self.events.emit("volume", "resize", name, name, size=size)
+        return self._show(name)
+
     def _show(self, name: str) -> Volume:
         return self.context.volumes.show(name, self.volume_users())
 

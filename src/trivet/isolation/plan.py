@@ -27,7 +27,9 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """Something shown inside the instance at `target`.
 
     `bind` shows host path `source` (file or directory); `tmpfs` is memory, `size` bytes (0: kernel default).
-    `name` is the volume's name where the source is a named or anonymous volume.
+    `name` is the volume's name where the source is a named or anonymous volume, `image` an image's where it is that.
+    With a `subpath` the source is what that leads to in `base`, found at the start. `shallow` leaves what is mounted
+    below a read-only source as it is.
     """
 
     kind: Literal["bind", "tmpfs"]
@@ -35,7 +37,13 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     name: str = ""
     read_only: bool = False
+    image: str = ""
+    base: str = ""
+    subpath: str = ""
     recursive: bool = True
+    shallow: bool = False
+    uid: int = -1
+    gid: int = -1
     propagation: Literal["private", "rprivate", "slave", "rslave", "shared", "rshared"] = "rprivate"
     size: int = 0
     mode: int = 0o1777

@@ -230,11 +230,14 @@ def _files(plan: Plan) -> tuple[oci.Mount, ...]:
 def _mount(mount: Mount, owner: Owner | None = None) -> oci.Mount:
     if mount.kind == "tmpfs":
         size = (f"size={mount.size}",) if mount.size else ()
-        words = ("nosuid", "nodev", "ro" if mount.read_only else "rw", f"mode={mount.mode:o}", *size)
+        owner_words = (f"{key}={value}" for key, value in (("uid", mount.uid), ("gid", mount.gid)) if value >= 0)
+        access = "ro" if mount.read_only else "rw"
+        words = ("nosuid", "nodev", access, f"mode={mount.mode:o}", *size, *owner_words)
         return oci.Mount(destination=mount.target, type="tmpfs", source="tmpfs", options=words)
-    access = ("rro",) if mount.read_only else ()  # what is mounted below it, too
+    deep = "ro" if mount.shallow else "rro"  # what is mounted below it, too
+    access_words = (deep,) if mount.read_only else ()
     mapped = () if owner is None else ("ridmap",) if mount.recursive else ("idmap",)
-    words = ("rbind" if mount.recursive else "bind", mount.propagation, *access, *mapped)
+    words = ("rbind" if mount.recursive else "bind", mount.propagation, *access_words, *mapped)
     return oci.Mount(destination=mount.target, type="bind", source=mount.source, options=words)
 
 

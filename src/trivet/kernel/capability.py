@@ -49,3 +49,10 @@ def available(status: Path = Path("/proc/self/status")) -> tuple[str, ...]:
         if line.startswith("CapBnd:"):
             return names(int(line.split()[1], 16))
     return ()
+
+
+def has(name: str) -> bool:
+    """Tell whether this process has a right now."""
+    with Path("/proc/self/status").open() as status:
+        words = next(line for line in status if line.startswith("CapEff:"))
+    return bool(int(words.split()[1], 16) & mask((name,)))

@@ -70,9 +70,10 @@ async def _volumes_of(engine: Engine, text: str) -> list[MountRequest]:
     other = await engine.instances.inspect(ref)
     return [
         MountRequest(
-            kind="volume" if each.name else "bind",
-            source=each.name or each.source,
+            kind="volume" if each.name else "image" if each.image else "bind",
+            source=each.name or each.image or each.source,
             target=each.target,
+            subpath=each.subpath,
             read_only=each.read_only or read_only,
         )
         for each in other.mounts

@@ -21,12 +21,30 @@ class BindOptions(msgspec.Struct, frozen=True, rename="pascal"):
 
     propagation: str = ""
     create_mountpoint: bool = False
+    non_recursive: bool = False
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
+
+
+class DriverConfig(msgspec.Struct, frozen=True, rename="pascal"):
+    """How a volume is made that isn't there."""
+
+    name: str = ""
+    options: dict[str, str] | None = None
 
 
 class VolumeOptions(msgspec.Struct, frozen=True, rename="pascal"):
     """Options of a volume."""
 
     no_copy: bool = False
+    subpath: str = ""
+    labels: dict[str, str] | None = None
+    driver_config: DriverConfig | None = None
+
+
+class ImageOptions(msgspec.Struct, frozen=True, rename="pascal"):
+    """Options of an image."""
+
     subpath: str = ""
 
 
@@ -47,6 +65,7 @@ class Mount(msgspec.Struct, frozen=True, rename="pascal"):
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
+    image_options: ImageOptions | None = None
 
 
 def requests(
@@ -158,18 +177,27 @@ def _mount(wish: Mount) -> MountRequest:
                 read_only=wish.read_only,
                 propagation=options.propagation or "rprivate",
                 create_source=options.create_mountpoint,
+                recursive=not options.non_recursive,
+                shallow=options.read_only_non_recursive,
             )
         case "volume":
             volume = wish.volume_options or VolumeOptions()
-            if volume.subpath:
-                raise Unsupported("a part of a volume cannot be mounted (volume-subpath)")
+            config = volume.driver_config or DriverConfig()
+            if config.name not in ("", "local"):
+                raise Unsupported(f'error looking up volume plugin {config.name}: plugin "{config.name}" not found')
             return MountRequest(
                 kind="volume",
                 source=wish.source,
                 target=wish.target,
                 read_only=wish.read_only,
                 no_copy=volume.no_copy,
+                subpath=volume.subpath,
+                options=config.options or {},
+                labels=volume.labels or {},
             )
+        case "image":
+            part = (wish.image_options or ImageOptions()).subpath
+            return MountRequest(kind="image", source=wish.source, target=wish.target, read_only=True, subpath=part)
         case "tmpfs":
             memory = wish.tmpfs_options or TmpfsOptions()
             return MountRequest(kind="tmpfs", target=wish.target, size=memory.size_bytes, mode=memory.mode or 0o1777)
@@ -187,6 +215,8 @@ def _tmpfs(target: str, options: str) -> MountRequest:
             fields["mode"] = int(value, 8)
         elif key == "ro":
             fields["read_only"] = True
-        elif key not in ("", "rw", "noexec", "exec", "nosuid", "suid", "nodev", "dev", "uid", "gid"):
+        elif key in ("uid", "gid") and value.isdigit():
+            fields[key] = int(value)
+        elif key not in ("", "rw", "noexec", "exec", "nosuid", "suid", "nodev", "dev"):
             raise InvalidArgument(f"invalid tmpfs option {option!r}")
     return msgspec.convert(fields, MountRequest)

@@ -249,8 +249,10 @@ def _mount(mount: MountUse) -> dict[str, Any]:
         "Destination": mount.target,
         "Mode": "ro" if mount.read_only else "",
         "RW": not mount.read_only,
-        "Propagation": "" if mount.name else "rprivate",
+        "Propagation": "" if mount.name or mount.kind == "tmpfs" else mount.propagation,
     }
+    if mount.kind == "image":
+        return {**shown, "Source": mount.image, "Name": mount.image}
     return {**shown, "Name": mount.name, "Driver": "local"} if mount.name else shown
 
 

@@ -29,6 +29,10 @@ async def remove(engine: Engine, request: web.Request) -> web.StreamResponse:
     return nothing()
 
 
+async def resize(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return answer(await engine.resize_volume(ref(request), required(request, "size")))
+
+
 async def snapshots(engine: Engine, request: web.Request) -> web.StreamResponse:
     return answer(await engine.backups.list(request.query.get("volume", "")))
 
@@ -84,6 +88,7 @@ ROUTES = (
     Route("GET", "/v1/volume-snapshots", snapshots, "List snapshots", None, list[VolumeSnapshot], ("volume",)),
     Route("GET", "/v1/volumes/{ref}", inspect, "Inspect a volume", None, Volume),
     Route("DELETE", "/v1/volumes/{ref}", remove, "Remove a volume", query=("force",)),
+    Route("POST", "/v1/volumes/{ref}/resize", resize, "Let a volume hold more", None, Volume, ("size",)),
     Route("POST", "/v1/volumes/{ref}/snapshots", snapshot, "Take a snapshot", None, Progress, ("name",), NDJSON),
     Route("DELETE", "/v1/volumes/{ref}/snapshots/{name}", forget, "Remove a snapshot"),
     Route("POST", "/v1/volumes/{ref}/clone", clone, "Copy a volume", None, Progress, ("target", "snapshot"), NDJSON),

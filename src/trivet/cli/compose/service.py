@@ -299,17 +299,21 @@ def _borrowed(read: Reader) -> list[MountRequest]:
 
 def _mount(read: Reader, one: Value) -> MountRequest:
     kind, source, target = str(one.get("type", "volume")), str(one.get("source") or ""), str(one.get("target", ""))
-    if kind not in ("bind", "volume", "tmpfs") or not target.startswith("/"):
+    if kind not in ("bind", "volume", "tmpfs", "image") or not target.startswith("/"):
         words = f"type {kind!r} is not supported" if target.startswith("/") else f"{target!r} is no absolute path"
         raise ComposeError(f"{read.place}.volumes", words)
-    bind, volume, memory = (one.get(key) or {} for key in ("bind", "volume", "tmpfs"))
-    if "subpath" in volume:
-        raise ComposeError(f"{read.place}.volumes", "volume.subpath is not supported")
+    bind, volume, memory, image = (one.get(key) or {} for key in ("bind", "volume", "tmpfs", "image"))
+    deep = str(bind.get("recursive", "enabled"))
+    if deep not in ("enabled", "disabled", "writable", "readonly"):
+        raise ComposeError(f"{read.place}.volumes", f"bind.recursive {deep!r} is not supported")
     return MountRequest(
         kind=cast(Any, kind),
         target=target,
         source=volume_name(read.project, source) if kind == "volume" and source else source,
-        read_only=bool(one.get("read_only", False)),
+        read_only=bool(one.get("read_only", False)) or kind == "image",
+        subpath=str(volume.get("subpath") or image.get("subpath") or ""),
+        recursive=deep != "disabled",
+        shallow=deep == "writable",
         propagation=str(bind.get("propagation", "rprivate")),
         create_source=kind == "bind" and bool(bind.get("create_host_path", True)),
         no_copy=bool(volume.get("nocopy", False)),

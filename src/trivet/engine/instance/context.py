@@ -110,8 +110,8 @@ class Context:
         return self.snapshotters[record.plan.root.form]
 
     def users_of_image(self, image_id: str) -> list[str]:
-        """Name the instances made from an image."""
-        return [record.name for record in self.table.all() if image_id in record.images]
+        """Name the instances made from an image, or that have it mounted."""
+        return [record.name for record in self.table.all() if image_id in (*record.images, *record.mounted_images)]
 
     def emit(self, action: str, record: InstanceRecord, **attributes: str) -> None:
         """Tell the world that something happened to an instance."""

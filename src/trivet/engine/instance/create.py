@@ -6,6 +6,8 @@ import asyncio
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
 import msgspec
@@ -92,7 +94,7 @@ def _make(
     place.state.mkdir(parents=True, mode=0o700)
     root = snapshotter.create(key, image, request.storage_size)
     undo.push_async_callback(asyncio.to_thread, snapshotter.remove, key)
-    mounts = resolve(request.mounts, sorted(settings.volumes or {}), context.volumes)
+    mounts = resolve(request.mounts, sorted(settings.volumes or {}), context.volumes, partial(_whole, context))
     undo.push_async_callback(asyncio.to_thread, _drop_volumes, context, mounts)
     _fill(context, mounts, image)
     owner = context.owners.reserve(place.run) if separate(request) else None
@@ -112,6 +114,7 @@ def _make(
         check=effective(request.health, settings.healthcheck, settings.shell),
         volumes=mounts.volumes,
         anonymous_volumes=mounts.anonymous,
+        mounted_images=mounts.images,
     )
     return record, warnings(request, ability)
 
@@ -157,8 +160,15 @@ def _named(context: Context, request: InstanceRequest) -> InstanceRequest:
 
 def _fill(context: Context, mounts: Mounts, image: ImageRecord) -> None:
     """Give new volumes the content the image has at their target (Docker's rule for an empty volume)."""
-    for volume, path in mounts.fill:
-        context.volumes.fill(volume, context.overlay.directory(image, path))
+    for volume, path, other_image in mounts.fill:
+        source = context.images.usable(other_image) if other_image else image
+        context.volumes.fill(volume, context.overlay.directory(source, path))
+
+
+def _whole(context: Context, reference: str) -> tuple[str, Path]:
+    """Show all of an image that is to be mounted."""
+    image = context.images.usable(reference)
+    return image.id, context.overlay.directory(image, "/")
 
 
 def _drop_volumes(context: Context, mounts: Mounts) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from trivet.base.clock import now_ns
+from trivet.engine.instance import staging
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word
@@ -59,4 +60,5 @@ def free(context: Context, record: InstanceRecord) -> None:
     context.networks.unpublish(record.id)
     context.driver(record).release(record.plan)
     context.networks.detach(record.id)
+    staging.clear(context.run, record.id)
     context.freed.add(record.id)

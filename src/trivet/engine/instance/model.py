@@ -48,6 +48,7 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     linked: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     anonymous_volumes: tuple[str, ...] = ()
+    mounted_images: tuple[str, ...] = ()
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -99,8 +100,11 @@ def view(record: InstanceRecord, size: int = -1) -> Instance:
         ],
         mounts=[
             MountUse(
-                kind="volume" if mount.name else mount.kind,
-                source=mount.source,
+                kind="image" if mount.image else "volume" if mount.name else mount.kind,
+                source=mount.base or mount.source,
+                subpath=mount.subpath,
+                image=mount.image,
+                propagation=mount.propagation,
                 target=mount.target,
                 read_only=mount.read_only,
                 name=mount.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -26,18 +27,26 @@ class SourceMissing(NotFound):
 class Mounts(msgspec.Struct, frozen=True, kw_only=True):
     """What resolving gave: the mounts, the volumes used, the anonymous ones among them, those made just now.
 
-    `fill` pairs each empty volume with the image directory its content comes from.
+    `fill` pairs each empty volume with the directory its content comes from, of an image or with "" the instance's.
+    `images` are the ids of those that are mounted.
     """
 
     mounts: tuple[Mount, ...]
     volumes: tuple[str, ...]
     anonymous: tuple[str, ...]
     made: tuple[str, ...]
-    fill: tuple[tuple[str, str], ...]
+    fill: tuple[tuple[str, str, str], ...]
+    images: tuple[str, ...] = ()
 
 
-def resolve(requests: list[MountRequest], image_volumes: list[str], volumes: Volumes) -> Mounts:
+Find = Callable[[str], tuple[str, Path]]
+"""Finds an image by its name: its id, and a directory that shows all of it."""
+
+
+def resolve(requests: list[MountRequest], image_volumes: list[str], volumes: Volumes, find: Find) -> Mounts:
     """Turn requests into mounts, creating volumes and `-v` directories that do not exist yet.
+
+    An image that is to be written is a new anonymous volume with its content.
 
     A request for a target wins over the image's VOLUME there; two requests for one target are refused.
     """
@@ -50,22 +59,38 @@ def resolve(requests: list[MountRequest], image_volumes: list[str], volumes: Vol
     used: list[str] = []
     anonymous: list[str] = []
     made: list[str] = []
-    fill: list[tuple[str, str]] = []
+    fill: list[tuple[str, str, str]] = []
+    images: list[str] = []
     for request in [*requests, *implied]:
         target = _target(request.target)
         if request.kind == "volume":
             known = volumes.get(request.source) if request.source else None
             if known:
                 volumes.check_open(known.name)
-            volume = known or volumes.create(VolumeRequest(name=request.source))
+                volumes.ready(known.name)
+            volume = known or volumes.create(
+                VolumeRequest(name=request.source, options=request.options, labels=request.labels)
+            )
             if known is None:
                 made.append(volume.name)
             used.append(volume.name)
             if volume.anonymous:
                 anonymous.append(volume.name)
-            if not request.no_copy and (known is None or volumes.is_empty(known)):
-                fill.append((volume.name, target))
+            if not (request.no_copy or request.subpath) and (known is None or volumes.is_empty(known)):
+                fill.append((volume.name, target, ""))
             mounts.append(_mount(request, target, source=volume.mountpoint, name=volume.name))
+        elif request.kind == "image":
+            identity, directory = find(request.source)
+            images.append(identity)
+            if request.read_only:
+                mounts.append(_mount(request, target, source=str(directory), image=request.source))
+                continue
+            copy = volumes.create(VolumeRequest())
+            made.append(copy.name)
+            used.append(copy.name)
+            anonymous.append(copy.name)
+            fill.append((copy.name, "/", request.source))
+            mounts.append(_mount(request, target, source=copy.mountpoint, name=copy.name, image=request.source))
         elif request.kind == "bind":
             mounts.append(_mount(request, target, source=_bind_source(request)))
         else:
@@ -77,6 +102,7 @@ def resolve(requests: list[MountRequest], image_volumes: list[str], volumes: Vol
         anonymous=tuple(anonymous),
         made=tuple(made),
         fill=tuple(fill),
+        images=tuple(images),
     )
 
 
@@ -89,13 +115,22 @@ def _target(path: str) -> str:
     return clean
 
 
-def _mount(request: MountRequest, target: str, source: str = "", name: str = "") -> Mount:
+def _mount(request: MountRequest, target: str, source: str = "", name: str = "", image: str = "") -> Mount:
+    if request.subpath and request.kind not in ("volume", "image"):
+        raise InvalidArgument(f"a mount of type {request.kind} has no sub-path, so no {request.subpath}")
     return msgspec.convert(
         {
             "kind": "tmpfs" if request.kind == "tmpfs" else "bind",
             "target": target,
             "source": source,
             "name": name,
+            "image": image,
+            "base": source if request.subpath else "",
+            "subpath": request.subpath,
+            "recursive": request.recursive,
+            "shallow": request.shallow,
+            "uid": request.uid,
+            "gid": request.gid,
             "read_only": request.read_only,
             "propagation": request.propagation,
             "size": request.size,

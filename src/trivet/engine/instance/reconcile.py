@@ -9,6 +9,7 @@ import shutil
 from trivet.base.clock import now_ns
 from trivet.base.error import TrivetError
 from trivet.engine.checkpoint.revert import repair
+from trivet.engine.instance import staging
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import finish, free
 from trivet.engine.instance.model import InstanceRecord
@@ -91,6 +92,7 @@ async def _what_was_agreed(context: Context, key: str) -> None:
 def _sweep_strangers(context: Context) -> None:
     """Delete directories and writable layers of instances that were never recorded (a crash during creation)."""
     known = {record.id for record in context.table.all()}
+    staging.sweep(context.run, known)
     for snapshotter in context.snapshotters.values():
         for key in snapshotter.instances() - known:
             if not key.startswith("build-"):

@@ -13,7 +13,7 @@ from trivet.base.error import TrivetError
 from trivet.base.thread import in_thread
 from trivet.client.schema import EndpointRequest, Port
 from trivet.client.schema_health import Health
-from trivet.engine.instance import link, shared
+from trivet.engine.instance import link, shared, staging
 from trivet.engine.instance.attachment import other, share
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
@@ -88,10 +88,14 @@ def _set_up(
     """
     driver, networks = context.driver(record), context.networks
     context.freed.discard(record.id)
+    for volume in record.volumes:
+        context.volumes.ready(volume)
     undo.push_async_callback(asyncio.to_thread, networks.detach, record.id)
     undo.push_async_callback(asyncio.to_thread, networks.unpublish, record.id)
     plan, ports = _connect(context, record)
     plan, linked = link.tell(context, record, plan) if record.request.links else (plan, record.linked)
+    plan = staging.stage(context.run, record.id, plan)
+    undo.push_async_callback(asyncio.to_thread, staging.clear, context.run, record.id)
     record = record.change(plan=plan, ports=ports, linked=linked, wanted=True)
     context.table.update(record.id, record)
     undo.push_async_callback(asyncio.to_thread, driver.release, plan)

@@ -15,6 +15,7 @@ DRIVER = "local"
 class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A volume. `mountpoint` is what instances are shown: the volume's own directory, or the host's with `device`.
 
+    The options say what it is kept in (`storage.py`); `size` is what one with a drive of its own holds.
     `formerly` is the name it had before it was renamed.
     """
 
@@ -25,6 +26,12 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     formerly: str = ""
+    size: int = 0
+
+    @property
+    def foreign(self) -> bool:
+        """Whether its content isn't the engine's: a directory of the host, or another file system."""
+        return bool(self.options.get("device")) or self.options.get("type", "none") not in ("", "none")
 
     def show(self, users: Sequence[str], size: int = -1) -> Volume:
         """Render for the API."""

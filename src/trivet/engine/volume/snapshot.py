@@ -141,6 +141,7 @@ class Snapshots:
     ) -> SnapshotRecord:
         """Take a snapshot; those who use the volume stand still inside `still` only. Nothing is left if it fails."""
         source = self.volumes.find(volume)
+        self.volumes.ready(volume)
         name = f"passing-{secrets.token_hex(4)}" if passing else self.free_name(volume, name)
         with self.leases.hold(f"snapshot {volume}@{name}") as lease, self._scratch() as scratch:
             stream, writer, pack, pause = self._capture(source, scratch, still, count, lease)

@@ -2,7 +2,7 @@
 
     ROOT/               0701: nobody finds out which volumes there are
     └── NAME/           0701
-        ├── data/       what instances are shown, with owner and mode of the image's directory
+        ├── data/       what instances are shown, with owner and mode of the image's directory (or storage.py's place)
         ├── filling/    what is to become data/
         └── old/        what was, until its successor has its place
 
@@ -25,6 +25,7 @@ import msgspec
 
 from trivet.base.error import AlreadyExists
 from trivet.client.schema import Removed, Volume, VolumeRequest
+from trivet.engine.volume import storage
 from trivet.engine.volume.model import (
     DRIVER,
     InvalidVolume,
@@ -42,7 +43,6 @@ from trivet.store.record import Records
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _TRASH = ".trash-"  # no volume's name begins with a dot
 _FILLING = "filling"
-_OLD = "old"
 
 Shown = list[Volume]  # inside the class `list` is the method
 
@@ -67,15 +67,24 @@ class Volumes:
         """
         name = request.name or secrets.token_hex(32)
         _validate(name, request)
+        wish = storage.read(name, request.options)
         with self._lock:
             known = self.get(name)
             if known:
-                if known.options != request.options:
+                if _without_size(known.options) != _without_size(request.options) or wish.size > known.size:
                     raise VolumeDiffers(name)
                 return known
+            fresh = not (self._root / name).exists()
+            try:
+                storage.make(self._root, name, wish)
+            except BaseException:
+                if fresh:
+                    self._discard(name)
+                raise
             record = VolumeRecord(
                 name=name,
-                mountpoint=_device(name, request.options) or str(self._make(name)),
+                mountpoint=str(storage.place(self._root, name, wish)),
+                size=wish.size,
                 created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
                 anonymous=not request.name,
                 labels=request.labels,
@@ -103,6 +112,34 @@ class Volumes:
         """Describe all volumes, oldest first."""
         return [self._show(record, users, size) for record in self._table.all()]
 
+    def ready(self, name: str) -> None:
+        """Mount what a volume is kept in, unless it is. Raises `Unavailable`, `Unsupported`."""
+        record = self.find(name)
+        with self._lock:
+            storage.show(self._root, name, storage.wish_of(record))
+
+    def hide_all(self) -> None:
+        """Unmount everything; it is mounted again when an instance needs it."""
+        for record in self._table.all():
+            storage.hide(self._root, record.name)
+
+    def resize(self, name: str, text: str) -> VolumeRecord:
+        """Let a volume that was made with a size hold more. Raises `InvalidVolume`, `Conflict`."""
+        with self._lock:
+            record, size = self.find(name), storage.bytes_of(name, text)
+            if not record.size:
+                raise InvalidVolume(name, "has no size of its own, as it was made without one")
+            if size < record.size:
+                raise InvalidVolume(name, f"cannot shrink from {record.size} to {size} bytes")
+            try:
+                storage.resize(self._root, name, size)
+            finally:
+                self.ready(name)
+            options = {key: value for key, value in record.options.items() if key != "size"}
+            grown = msgspec.structs.replace(record, size=size, options={**options, "size": str(size)})
+            self._table.update(name, grown)
+            return grown
+
     def is_empty(self, record: VolumeRecord) -> bool:
         """Tell whether a volume has no content yet."""
         with os.scandir(record.mountpoint) as entries:
@@ -112,13 +149,14 @@ class Volumes:
         """Give an empty volume the content, owner and mode of an image's directory, all of it or nothing."""
         with self._lock:
             record = self.find(name)
-            if record.options or not self.is_empty(record):
+            if record.foreign or not self.is_empty(record):
                 return
-            filling = self._root / name / _FILLING
+            filling = Path(record.mountpoint).parent / _FILLING
             shutil.rmtree(filling, ignore_errors=True)
             filling.mkdir(mode=0o700)
             try:
                 populate(source, filling)
+                storage.own(filling, storage.wish_of(record))
                 filling.rename(record.mountpoint)
             except BaseException:
                 shutil.rmtree(filling, ignore_errors=True)
@@ -153,9 +191,10 @@ class Volumes:
         The caller sees to it that nobody uses the volume. Raises `InvalidVolume` for a directory of the host.
         """
         record = self.find(name)
-        if record.options:
+        if record.foreign:
             raise InvalidVolume(name, "is a directory of the host, which is not replaced")
-        filling, old, data = (self._root / name / part for part in (_FILLING, _OLD, "data"))
+        self.ready(name)
+        filling, old, data = (Path(record.mountpoint).parent / part for part in (_FILLING, storage.OLD, storage.DATA))
         shutil.rmtree(filling, ignore_errors=True)
         filling.mkdir(mode=0o700)
         try:
@@ -175,7 +214,7 @@ class Volumes:
         with self._lock:
             record = self.find(name)
             self.check_free(new)
-            place = record.mountpoint if record.options else str(self._root / new / "data")
+            place = str(storage.place(self._root, new, storage.wish_of(record)))
             renamed = msgspec.structs.replace(record, name=new, mountpoint=place, anonymous=False, formerly=name)
             self._table.delete(name)
             self._table.insert(new, renamed, name=new)
@@ -184,7 +223,8 @@ class Volumes:
     def settle(self, record: VolumeRecord) -> None:
         """Give the directory of a renamed volume its name, unless that has been done."""
         place, before = self._root / record.name, self._root / record.formerly
-        if record.formerly and not record.options and not place.exists() and before.exists():
+        if record.formerly and not place.exists() and before.exists():
+            storage.hide(self._root, record.formerly)
             before.rename(place)
 
     def remove(self, name: str, users: Mapping[str, Sequence[str]] | None = None, force: bool = False) -> None:
@@ -201,9 +241,7 @@ class Volumes:
             if kept := self.kept(name):
                 raise VolumeKept(name, kept)
             self._table.delete(name)
-            trash = self._trash(name)
-        if trash:
-            shutil.rmtree(trash, ignore_errors=True)
+            self._discard(name)
 
     def prune(self, used: Collection[str], *, every: bool = False, dry_run: bool = False) -> Removed:
         """Remove anonymous volumes nobody uses, with `every` also named ones; tells the names and the bytes."""
@@ -217,19 +255,21 @@ class Volumes:
                 self.remove(record.name, force=True)
         return Removed(deleted=deleted, freed=freed)
 
-    def _make(self, name: str) -> Path:
-        data = self._root / name / "data"
-        for path, mode in ((data.parent, 0o701), (data, 0o755)):
-            if not path.exists():
-                path.mkdir()
-                path.chmod(mode)  # whatever the umask
-        return data
-
     def _show(self, record: VolumeRecord, users: Mapping[str, Sequence[str]], size: bool) -> Volume:
         return record.show(users.get(record.name, ()), self._size(record) if size else -1)
 
     def _size(self, record: VolumeRecord) -> int:
-        return 0 if record.options else disk_usage(Path(record.mountpoint))
+        if record.size:
+            return storage.used(self._root, record.name)
+        return 0 if record.foreign else disk_usage(Path(record.mountpoint))
+
+    def _discard(self, name: str) -> None:
+        """Delete what a volume was kept in; what is mounted isn't the volume's to delete."""
+        storage.hide(self._root, name)
+        if any(os.path.ismount(self._root / name / part) for part in (storage.DRIVE, storage.DATA)):
+            return  # nobody may follow it in
+        if trash := self._trash(name):
+            shutil.rmtree(trash, ignore_errors=True)
 
     def _trash(self, name: str) -> Path | None:
         """Move a volume's directory out of sight in one step."""
@@ -244,12 +284,8 @@ class Volumes:
         """Delete the trash a crash left. A directory without a record is data: it stays, and `create` finds it."""
         for path in self._root.glob(f"{_TRASH}*"):
             shutil.rmtree(path, ignore_errors=True)
-        for old in self._root.glob(f"*/{_OLD}"):  # killed while its content was replaced
-            data = old.with_name("data")
-            if data.exists():
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                old.rename(data)
+        for old in [*self._root.glob(f"*/{storage.OLD}"), *self._root.glob(f"*/{storage.DRIVE}/{storage.OLD}")]:
+            storage.settle(old.parent)
         for record in self._table.all():  # killed while a volume was renamed
             self.settle(record)
 
@@ -270,20 +306,13 @@ def disk_usage(directory: Path) -> int:
     return total
 
 
+def _without_size(options: Mapping[str, str]) -> dict[str, str]:
+    """A volume that was made larger since is still the one that was asked for."""
+    return {key: value for key, value in options.items() if key != "size"}
+
+
 def _validate(name: str, request: VolumeRequest) -> None:
     if not _NAME.fullmatch(name):
         raise InvalidVolume(name, "has an invalid name: letters, digits, '_', '.', '-' are possible")
     if request.driver != DRIVER:
         raise UnsupportedVolume(name, f"there is no driver {request.driver}")
-
-
-def _device(name: str, options: Mapping[str, str]) -> str:
-    """Read the options compose files use for a directory of the host: type=none, o=bind, device=PATH."""
-    if not options:
-        return ""
-    kind, flags, device = options.get("type", "none"), options.get("o", ""), options.get("device", "")
-    if set(options) - {"type", "o", "device"} or kind != "none" or flags not in ("bind", "rbind"):
-        raise UnsupportedVolume(name, f"options {', '.join(sorted(options))} ask for a mount that is not a bind")
-    if not Path(device).is_dir():
-        raise InvalidVolume(name, f"cannot show {device or 'no device'}: it is not a directory of this host")
-    return device
