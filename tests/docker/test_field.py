@@ -104,7 +104,7 @@ def test_a_creation_with_everything(trivet: Tool, network: str) -> None:
                 "VolumeOptions": {
                     "NoCopy": True,
                     "Labels": {"a": "b"},
-                    "DriverConfig": {"Name": "local"},
+                    "DriverConfig": {"Name": "local", "Options": {}},
                     "Subpath": "",
                 },
             },

@@ -23,7 +23,6 @@ class BindOptions(msgspec.Struct, frozen=True, rename="pascal"):
     create_mountpoint: bool = False
     non_recursive: bool = False
     read_only_non_recursive: bool = False
-    read_only_force_recursive: bool = False
 
 
 class DriverConfig(msgspec.Struct, frozen=True, rename="pascal"):
