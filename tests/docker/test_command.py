@@ -182,17 +182,31 @@ def test_limits_are_set_and_changed(docker: Tool) -> None:
 
 
 def test_events(docker: Tool) -> None:
-    """What happened is told afterwards, chosen by filters."""
+    """What happened is told afterwards, chosen by filters, and then what happens."""
     begin = f"{time.time() - 1:.3f}"
     docker.ok("run", "--rm", "--name", "heard", "--network", "none", "-l", "who=heard", IMAGE, "true")
-    options = ["--since", begin, "--until", f"{time.time() + 1:.3f}", "--filter", "label=who=heard"]
-    told = docker.ok("events", *options, "--format", "{{.Action}}").splitlines()
-    assert [word for word in told if word in ("create", "start", "die", "destroy")] == [
-        "create",
-        "start",
-        "die",
-        "destroy",
+    command = docker.command("events", "--since", begin, "--filter", "label=who=heard", "--format", "{{.Action}}")
+    wanted = ["create", "start", "die", "destroy"]
+    told: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=docker.env, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:  # dockerd may tell of the removal after the command has returned
+            told += [line.strip()] if line.strip() in wanted else []
+            if line.strip() == "destroy":
+                break
+        process.terminate()
+    assert told == wanted
+    options = [
+        "--since",
+        begin,
+        "--until",
+        f"{time.time():.3f}",
+        "--filter",
+        "container=heard",
+        "--filter",
+        "event=die",
     ]
+    assert docker.ok("events", *options, "--format", "{{.Action}} {{.Actor.Attributes.exitCode}}") == "die 0"
 
 
 def test_prune(docker: Tool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from trivet.base.clock import now_ns, rfc3339
 from trivet.client.schema import Event
@@ -52,15 +53,23 @@ class Events:
             for event in list(self._kept):
                 if since and event.time_ns >= since and (not until or event.time_ns <= until) and wanted(event):
                     yield event
-            while follow:
-                timeout = (until - now_ns()) / 1e9 if until else None
-                if timeout is not None and timeout <= 0:
+            while follow and (latest := await _next(queue, until)):
+                if until and latest.time_ns > until:
                     return
-                try:
-                    event = await asyncio.wait_for(queue.get(), timeout)
-                except TimeoutError:
-                    return
-                if wanted(event):
-                    yield event
+                if wanted(latest):
+                    yield latest
         finally:
             self._subscribers.discard(queue)
+
+
+async def _next(queue: asyncio.Queue[Event], until: int) -> Event | None:
+    """Take the next event; None when the time is up and what came until then, perhaps to a slow reader, was taken."""
+    with suppress(asyncio.QueueEmpty):
+        return queue.get_nowait()
+    timeout = (until - now_ns()) / 1e9 if until else None
+    if timeout is not None and timeout <= 0:
+        return None
+    try:
+        return await asyncio.wait_for(queue.get(), timeout)
+    except TimeoutError:
+        return None
