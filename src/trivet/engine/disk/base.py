@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trivet.base.error import InvalidArgument
+from trivet.client.schema import Usage
 from trivet.engine.disk import convert, index
 from trivet.engine.disk.index import Count
 from trivet.engine.disk.model import SECTOR, Disk
@@ -84,9 +85,13 @@ class Bases:
                 raise convert.ConversionFailed(f"image {subject}", done.stderr)
         target.chmod(0o600)
 
-    def usage(self) -> int:
-        """Measure what the bases take of the disk."""
-        return disk_usage(self._bases)
+    def usage(self, used: Collection[str]) -> Usage:
+        """Measure what the bases take of the disk; `used` are the images that machines are made of."""
+        found = {path: disk_usage(path) for path in self._bases.iterdir()}
+        needed = {self._path(key) for key in used} & found.keys()
+        size = sum(found.values())
+        spare = size - sum(found[path] for path in needed)
+        return Usage(kind="disks", total=len(found), active=len(needed), size=size, reclaimable=spare)
 
     def prune(self, keep: Collection[str], *, dry_run: bool = False) -> int:
         """Delete the bases of images that aren't in `keep` and nobody holds; return the bytes freed."""

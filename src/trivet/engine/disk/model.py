@@ -81,7 +81,7 @@ class IsDisk(Unsupported):
     def __init__(self, image: str, action: str = "run") -> None:
         super().__init__(
             f"cannot {action} {image}: it is the disk of a machine, not a root file system",
-            hint="trivet image inspect shows what it is; trivet image export writes it to a file",
+            hint=f"trivet vm create NAME --image {image}",
         )
 
 

@@ -268,6 +268,10 @@ class Images:
         """Add up what images take on disk, each blob once."""
         return retention.usage(self)
 
+    def df_disks(self) -> schema.Usage:
+        """Measure what disk images take as files for machines."""
+        return retention.usage_of_disks(self)
+
     def prune(self, *, every: bool = False, dry_run: bool = False) -> schema.Removed:
         """Delete images without a name that nobody uses (with `every` also named ones), then what nothing needs."""
         return retention.prune(self, every=every, dry_run=dry_run)

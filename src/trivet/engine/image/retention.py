@@ -108,6 +108,11 @@ def usage(images: Images) -> Usage:
     )
 
 
+def usage_of_disks(images: Images) -> Usage:
+    """Measure the disk images that are files for machines, beside being stored in chunks."""
+    return images.disks.bases.usage(_running(images))
+
+
 def check(images: Images, repair: bool) -> list[Finding]:
     """Read every blob that images need; find what is missing or damaged, and what is left over."""
     findings = []
