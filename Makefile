@@ -75,6 +75,11 @@ bytecode: $(VENV)/.ready
 native: system
 	@$(MAKE) --silent --no-print-directory -C $(NATIVE)
 
+# dockerode, for tests/docker/test_node.py: only where npm is there, and never at run time
+node: $(VENV)/.ready
+	@if which npm >/dev/null; then install -D -m 644 tests/docker/node/package.json $(VENV)/node/package.json && \
+		cd $(VENV)/node && npm install --silent --no-audit --no-fund --ignore-scripts; fi || echo "· no dockerode: its test is skipped"
+
 ## the main job, on real input: one service at three levels
 demo: setup
 	@$(BIN)/python -m demo.demo $(ARGS)
@@ -85,7 +90,7 @@ capacity: setup
 	@$(BIN)/python -m demo.overbooked $(ARGS)
 
 ## everything, as root
-test: setup
+test: setup node
 	@bash scripts/packages $(TEST_PACKAGES)
 	$(RUN_PYTEST) tests -n $(JOBS) --dist worksteal --ignore tests/docker --ignore tests/gym $(ARGS) || $(AGAIN)
 	@# by itself: a hierarchy of control groups that an attack makes is seen by every process of the machine
