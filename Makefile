@@ -40,6 +40,7 @@ TEST_PACKAGES := \
 	openssh-client   `\# an agent for RUN --mount=type=ssh` \
 	etcd-server      `\# the store of several hosts` \
 	faketime         `\# a build on another day` \
+	genisoimage      `\# a CD to boot` \
 	uidmap           `\# an ordinary user's containers with several ids`
 
 RUN_PACKAGES := $(shell echo $(RUN_PACKAGES))

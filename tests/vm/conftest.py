@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.conformance.conftest import no_cgroups_left, root_image, root_tree, run_directory
 from tests.conformance.harness import Harness
+from tests.conftest import Daemon
+from tests.vm.box import KEY
+from tests.vm.tiny import initrd
 
 from trivet.isolation.vm import VmDriver
 
@@ -62,3 +67,23 @@ def bare_image(tmp_path: Path) -> Path:
     image = tmp_path / "bare.erofs"
     subprocess.run(["mkfs.erofs", image, tree], check=True, capture_output=True)
     return image
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """An engine that may be killed."""
+    with ExitStack() as undo:
+        run = Path(tempfile.mkdtemp(prefix="tv", dir="/tmp"))
+        undo.callback(shutil.rmtree, run, True)
+        made = Daemon(tmp_path_factory.mktemp("machines"), run)
+        undo.callback(made.clean)
+        made.start()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The options that make a machine the tiny system."""
+    kernel, system = initrd(tmp_path_factory.mktemp("tiny") / "initrd")
+    options = ["--kernel", str(kernel), "--initrd", str(system), "--append", "console=ttyS0 quiet tsc=reliable"]
+    return [*options, "--memory", "256m", "--disk", "1g", "--ssh-key", KEY, "--network", "none"]

@@ -24,6 +24,7 @@ echo "tiny: up with $(ls /sys/block | tr '\\n' ' ')"
 for disk in /sys/block/vd*; do
   echo "tiny: $(basename $disk) $(cat $disk/serial) $(cat $disk/size) $(cat $disk/ro)"
 done
+[ -e /preseed.cfg ] && cat /preseed.cfg
 [ -e /sys/firmware/efi ] && echo tiny: uefi || echo tiny: bios
 for disk in /dev/vd*; do mount -r -t vfat $disk /mnt 2>/dev/null && cat /mnt/meta-data && echo; done
 for name in /sys/class/input/event*/device/name; do

@@ -47,6 +47,7 @@ class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
     packages: list[str] = []
     user_data: str = ""
     network_config: str = ""
+    answers: dict[str, str] = {}  # files for an installer, by name: preseed.cfg, ks.cfg, autounattend.xml
 
 
 class DiskInfo(msgspec.Struct, frozen=True, kw_only=True):

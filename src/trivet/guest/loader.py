@@ -45,7 +45,7 @@ def obtain(cache: Path, at: int) -> Loader:
 
     Raises `NoKernel` when the mirror can't be reached, `Unsupported` without grub-mkimage.
     """
-    home = _cached(cache / "loader") or _install(cache / "loader")
+    home = modules(cache).parent
     core = bytearray(_core(home / "pc"))
     core += bytes(-len(core) % SECTOR)
     struct.pack_into("<QH", core, _BLOCK_LIST, at + 1, len(core) // SECTOR - 1)
@@ -54,11 +54,16 @@ def obtain(cache: Path, at: int) -> Loader:
     return Loader(first=bytes(first), core=bytes(core), shim=home / "shim.efi", grub=home / "grub.efi")
 
 
-def _core(modules: Path) -> bytes:
+def modules(cache: Path) -> Path:
+    """Tell where GRUB's modules for BIOS are."""
+    return (_cached(cache / "loader") or _install(cache / "loader")) / "pc"
+
+
+def _core(home: Path) -> bytes:
     with tempfile.TemporaryDirectory(prefix="trivet-loader-") as scratch:
         target, script = Path(scratch, "core.img"), Path(scratch, "early.cfg")
         script.write_text("search.fs_label root root\nset prefix=($root)/boot/grub\n")
-        argv = ["grub-mkimage", "-O", "i386-pc", "-d", str(modules), "-p", "/boot/grub", "-c", str(script)]
+        argv = ["grub-mkimage", "-O", "i386-pc", "-d", str(home), "-p", "/boot/grub", "-c", str(script)]
         try:
             subprocess.run([*argv, "-o", str(target), *_MODULES], check=True, capture_output=True)
         except FileNotFoundError:

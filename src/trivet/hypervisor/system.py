@@ -10,7 +10,7 @@ import msgspec
 from trivet.hypervisor.device.balloon import Balloon
 from trivet.hypervisor.device.board import Agent, Display, Firmware, Serial, Slots, Tpm, Watchdog
 from trivet.hypervisor.device.device import Device, option
-from trivet.hypervisor.device.disk import Cdrom, Disk
+from trivet.hypervisor.device.disk import Cdrom, Disk, Stick
 from trivet.hypervisor.device.generation import Generation
 from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.device.rng import Rng
@@ -46,13 +46,22 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     cdroms: tuple[Cdrom, ...] = ()
     nics: tuple[Nic, ...] = ()
     start: Start | None = None
+    stick: Stick | None = None
     incoming: str = ""
 
     @property
     def devices(self) -> tuple[Device, ...]:
         """List the devices in the order the guest's bus has them."""
         common: list[Device | None] = [Serial(), self.firmware, self.tpm, self.display, self.agent, Rng(), Balloon()]
-        own: list[Device | None] = [Generation(), self.watchdog, SLOTS, *self.disks, *self.cdroms, *self.nics]
+        own: list[Device | None] = [
+            Generation(),
+            self.watchdog,
+            SLOTS,
+            *self.disks,
+            *self.cdroms,
+            *self.nics,
+            self.stick,
+        ]
         return tuple(device for device in (*common, *own) if device is not None)
 
 

@@ -10,7 +10,7 @@ import math
 
 from trivet.base.error import InvalidArgument
 from trivet.hypervisor.device.board import Agent, Display, Firmware, Tpm, Watchdog
-from trivet.hypervisor.device.disk import Cdrom, Disk
+from trivet.hypervisor.device.disk import Cdrom, Disk, Stick
 from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration
 from trivet.hypervisor.system import Start, System, command_line
@@ -43,7 +43,8 @@ from trivet.runtime.mount import PROPAGATION
 from trivet.runtime.namespace import FLAGS
 
 DEFAULT_MEMORY = 1024 * MEBIBYTE
-QMP, AGENT, SCREEN, TPM, SEED = "qmp.sock", "agent.sock", "screen.sock", "tpm.sock", "seed.img"
+QMP, AGENT, SCREEN, TPM = "qmp.sock", "agent.sock", "screen.sock", "tpm.sock"
+SEED, STICK, INITRD = "seed.img", "stick.img", "initrd"
 VARIABLES = "variables.fd"
 ROWS, COLUMNS = 25, 80
 
@@ -105,9 +106,8 @@ def system(plan: Plan, host: Host) -> System:
         ),
         nics=tuple(nic(use, number, _nth(order.get("network", 0), number)) for number, use in enumerate(taps)),
         incoming=f"fd:{STATE_DESCRIPTOR}" if host.begin else "",
-        start=Start(kernel=parts.direct.kernel, initrd=parts.direct.initrd, parameters=parts.direct.parameters)
-        if parts.direct
-        else None,
+        start=_start(plan),
+        stick=Stick(path=f"{home}/{STICK}") if parts.answers else None,
     )
 
 
@@ -159,6 +159,14 @@ def _seed(plan: Plan) -> list[Disk]:
     if hardware(plan).seed is None:
         return []
     return [Disk(name="seed", path=f"{plan.directory}/{SEED}", format="raw", read_only=True)]
+
+
+def _start(plan: Plan) -> Start | None:
+    parts = hardware(plan)
+    if parts.direct is None:
+        return None
+    initrd = f"{plan.directory}/{INITRD}" if parts.answers and parts.direct.initrd else parts.direct.initrd
+    return Start(kernel=parts.direct.kernel, initrd=initrd, parameters=parts.direct.parameters)
 
 
 def _nth(first: int, number: int) -> int:

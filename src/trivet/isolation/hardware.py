@@ -42,6 +42,13 @@ class Seed(msgspec.Struct, frozen=True, kw_only=True):
     network: str = ""
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """A file that answers an installer's questions."""
+
+    name: str
+    content: str
+
+
 class Direct(msgspec.Struct, frozen=True, kw_only=True):
     """A kernel that is started without asking firmware for a loader; host paths."""
 
@@ -64,5 +71,6 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     cdroms: tuple[Cdrom, ...] = ()
     seed: Seed | None = None
     direct: Direct | None = None
+    answers: tuple[Answer, ...] = ()
     boot: tuple[Literal["disk", "cdrom", "network"], ...] = ("disk", "cdrom", "network")
     watchdog: Literal["", "reset", "poweroff", "pause"] = ""

@@ -45,17 +45,22 @@ def network(plan: Plan) -> dict[str, Any]:
 
 def write(plan: Plan, target: Path) -> None:
     """Make the drive; nothing is left when that fails. Raises `Unsupported` without mtools and dosfstools."""
+    drive(target, "CIDATA", documents(plan))
+
+
+def drive(target: Path, label: str, contents: dict[str, bytes]) -> None:
+    """Make a small FAT drive of files."""
     with tempfile.TemporaryDirectory(prefix=".seed-", dir=target.parent) as scratch:
         files = []
-        for name, content in documents(plan).items():
+        for name, content in contents.items():
             files.append(Path(scratch, name))
             files[-1].write_bytes(content)
-        drive = Path(scratch, "drive")
-        with drive.open("wb") as created:
+        made = Path(scratch, ".drive")
+        with made.open("wb") as created:
             created.truncate(_LEAST + 2 * sum(file.stat().st_size for file in files))
-        _run("mkfs.vfat", "-n", "CIDATA", str(drive))
-        _run("mcopy", "-i", str(drive), *map(str, files), "::")
-        drive.rename(target)
+        _run("mkfs.vfat", "-n", label, str(made))
+        _run("mcopy", "-i", str(made), *map(str, files), "::")
+        made.rename(target)
 
 
 def _interface(use: Attachment, servers: list[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ plan.directory/
 ├── agent.sock                the guest agent's port
 ├── screen.sock               the display, by VNC
 ├── seed.img                  what cloud-init reads
+├── stick.img, initrd         what installers read (isolation/answer.py)
 ├── tpm.sock, tpm.log         swtpm's
 └── paused                    there while the machine is paused
 """
@@ -23,7 +24,7 @@ import msgspec
 from trivet.base.error import Conflict, InvalidArgument, Unsupported
 from trivet.hypervisor import memory
 from trivet.hypervisor.qmp import Qmp
-from trivet.isolation import computer, errand, gauge, moment, provision, seed
+from trivet.isolation import answer, computer, errand, gauge, moment, provision, seed
 from trivet.isolation.driver import Ability, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
@@ -83,6 +84,7 @@ class SystemDriver:
         directory = Path(plan.directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         group(plan).create(computer.resources(plan))
+        answer.prepare(plan)
         if parts.seed:
             seed.write(plan, directory / computer.SEED)
 

@@ -94,6 +94,7 @@ def _machine(args: Namespace) -> MachineRequest:
         packages=[name for text in args.package for name in text.replace(",", " ").split()],
         user_data=_text(args.user_data),
         network_config=_text(args.network_config),
+        answers={Path(name).name: _text(name) for name in args.answer},
     )
 
 
@@ -177,6 +178,12 @@ OPTIONS = (
         ),
         option("--format", choices=FORMATS, default="", help="the FILE's format (default: what its name says)"),
         repeated("--cdrom", metavar="FILE", help="an ISO image in a drive; may be given twice", complete=FILE),
+        repeated(
+            "--answer",
+            metavar="FILE",
+            help="answers for an installer: autounattend.xml, ks.cfg; preseed.cfg with --initrd",
+            complete=FILE,
+        ),
         option("--boot", metavar="ORDER", type=order, default=[], help="order of disk,cdrom,network (the default)"),
         option("--firmware", choices=("bios", "uefi"), default="bios", help="firmware (default: bios)"),
         flag("--secure-boot", help="boot only what is signed; implies uefi"),

@@ -26,13 +26,15 @@ from trivet.engine.machine.image import using
 from trivet.engine.snapshot.disk import ROOT, create
 from trivet.isolation import computer, firmware
 from trivet.isolation.driver import Ability
-from trivet.isolation.hardware import Cdrom, Direct, Disk, Hardware, Seed
+from trivet.isolation.hardware import Answer, Cdrom, Direct, Disk, Hardware, Seed
 from trivet.isolation.plan import Root
 from trivet.oci.config import Config
 
 Below = dict[str, Path]
 SMALLEST = 10 << 30
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,14}")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
+_LONGEST = 1 << 20
 _REFUSED = (
     "read_only",
     "init",
@@ -111,6 +113,9 @@ def _check(request: InstanceRequest, wish: MachineRequest) -> None:
     for path in (*wish.cdroms, wish.kernel, wish.initrd):
         if path and not (path.startswith("/") and Path(path).is_file()):
             raise InvalidArgument(f"{path} is no file of the engine's host, by its absolute path")
+    for name, content in wish.answers.items():
+        if not _FILE.fullmatch(name) or len(content) > _LONGEST:
+            raise InvalidArgument(f"{name[:60]!r} can't be an answer file: a plain name, at most {_LONGEST} bytes")
     names = [disk.name for disk in wish.disks]
     for disk in wish.disks:
         check_disk(disk.name, disk.size, [ROOT.partition(".")[0], "seed", *names])
@@ -189,6 +194,7 @@ def _hardware(wish: MachineRequest, root: Root, seed: Seed | None, size: int, be
         cdroms=tuple(Cdrom(path=path) for path in wish.cdroms),
         seed=seed,
         direct=Direct(kernel=wish.kernel, initrd=wish.initrd, parameters=wish.parameters) if wish.kernel else None,
+        answers=tuple(Answer(name, content) for name, content in wish.answers.items()),
         boot=tuple(order),
         watchdog=wish.watchdog,
     )

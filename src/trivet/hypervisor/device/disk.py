@@ -110,6 +110,22 @@ class Cdrom(msgspec.Struct, frozen=True, kw_only=True):
         return ["-blockdev", _json(node), "-device", device]
 
 
+class Stick(msgspec.Struct, frozen=True, kw_only=True):
+    """A raw image as a USB stick, read only."""
+
+    path: str
+
+    def arguments(self) -> list[str]:
+        node = {
+            "driver": "raw",
+            "node-name": "stick",
+            "read-only": True,
+            "file": _file(self.path, "stick-file", read_only=True),
+        }
+        device = option("usb-storage", id="disk-stick", drive="stick", bus="usb.0", removable=True)
+        return ["-blockdev", _json(node), "-device", device]
+
+
 def _file(path: str, name: str, *, read_only: bool) -> dict[str, Any]:
     return {"driver": "file", "node-name": name, "filename": path, "read-only": read_only, "discard": "unmap"}
 

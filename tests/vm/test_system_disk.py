@@ -1,0 +1,102 @@
+"""The disks of machines with an operating system of their own: more, larger, as they were, backed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.conftest import Daemon
+from tests.vm.box import NEEDS, asked, said
+
+pytestmark = [pytest.mark.vm, pytest.mark.needs(*NEEDS)]
+
+
+def test_disks_come_grow_and_go(engine: Daemon, tiny: list[str]) -> None:
+    """A disk is plugged in with its limits, grows before the guest's eyes, is unplugged, and nothing of it stays."""
+    engine.ok("vm", "create", "plug", *tiny, "--start")
+    said(engine, "plug", "tiny# ")
+    engine.ok("vm", "disk", "add", "plug", "data:64m,iops=900")
+    engine.ok("vm", "disk", "resize", "plug", "data:96m")
+    engine.ok("vm", "disk", "resize", "plug", "root:2g")
+    asked(engine, "plug", "echo sizes $(cat /sys/block/vda/size) $(cat /sys/block/vdc/size)", "sizes 4194304 196608")
+    assert "cannot shrink" in engine.trivet("vm", "disk", "resize", "plug", "root:1g").stderr.decode()
+    assert "it is what the machine boots" in engine.trivet("vm", "disk", "rm", "plug", "root").stderr.decode()
+    assert "has no disk other" in engine.trivet("vm", "disk", "rm", "plug", "other").stderr.decode()
+    engine.ok("vm", "disk", "rm", "plug", "data")
+    asked(engine, "plug", "echo left $(ls /sys/block | tr '\\n' ' ')", "left vda vdb")
+    assert [disk.name for disk in engine.client.machines.get("plug").disks] == ["root"]
+    home = Path(engine.client.machines.get("plug").disks[0].path).parent
+    assert [path.name for path in home.iterdir()] == ["root.qcow2"]
+
+
+def test_it_goes_back_to_a_snapshot_with_memory(engine: Daemon, tiny: list[str]) -> None:
+    """What the guest had in memory and on disks comes back, also from off; a clone of one that is off is another."""
+    asked(engine, "plug", "echo before > /word; dd if=/word of=/dev/vda 2>/dev/null; sync; echo wrote $?", "wrote 0")
+    engine.ok("snapshot", "plug", "then")
+    asked(engine, "plug", "echo after > /word; dd if=/word of=/dev/vda 2>/dev/null; sync; cat /word", "\nafter")
+    engine.ok("snapshot", "revert", "plug", "then")
+    asked(engine, "plug", "echo now $(cat /word) $(head -c 6 /dev/vda)", "now before before")
+    assert "cannot clone running machine" in engine.trivet("clone", "plug").stderr.decode()
+    engine.ok("vm", "stop", "plug")
+    engine.ok("clone", "plug", "--name", "twin")
+    engine.ok("vm", "start", "twin")
+    said(engine, "twin", "tiny# ")
+    asked(engine, "twin", "echo twin $(head -c 6 /dev/vda)", "twin before")
+    engine.ok("vm", "rm", "-f", "twin")
+    engine.ok("snapshot", "revert", "plug", "then")
+    asked(engine, "plug", "echo again $(cat /word)", "again before")
+    engine.ok("vm", "rm", "-f", "plug")
+
+
+def test_backups_hold_what_changed(engine: Daemon, tiny: list[str], tmp_path: Path) -> None:
+    """The second backup is of the changed blocks, also of a machine that is off; any point is restored, and proven."""
+    store = tmp_path / "store"
+    engine.ok("vm", "create", "kept", *tiny, "--start")
+    said(engine, "kept", "tiny# ")
+    writing = "| dd of=/dev/vda bs=512 seek=9 2>/dev/null; sync; echo wrote"
+    asked(engine, "kept", f"echo first {writing} $((0+1))", "wrote 1")
+    engine.ok("vm", "backup", "create", "kept", store)
+    asked(
+        engine, "kept", "echo second | dd of=/dev/vda bs=512 seek=9 2>/dev/null; sync; echo wrote $((1+1))", "wrote 2"
+    )
+    engine.ok("vm", "backup", "create", "kept", store)
+    engine.ok("vm", "stop", "kept")
+    engine.ok("vm", "backup", "create", "kept", store)
+    points = engine.client.machines.backups(str(store))
+    assert [(point.number, point.full, point.quiet) for point in points] == [
+        (1, True, False),
+        (2, False, False),
+        (3, False, True),
+    ]
+    reading = "echo it is $(dd if=/dev/vda bs=512 skip=9 count=1 2>/dev/null | head -n 1)"
+    for number, word in (("1", "it is first"), ("3", "it is second")):
+        engine.ok("vm", "restore", store, f"again-{number}", "--point", number, "--start")
+        asked(engine, f"again-{number}", reading, word)
+        engine.ok("vm", "rm", "-f", f"again-{number}")
+    assert "boots" in engine.ok("vm", "backup", "verify", store, "--expect", "tiny# ")
+    assert [found.name for found in engine.client.instances.list(all=True) if found.name.startswith("verify")] == []
+    engine.ok("vm", "rm", "kept")
+
+
+@pytest.mark.parametrize(
+    ("tampering", "complaint"),
+    [
+        (lambda text: text.replace('"root"', '"../../etc/shadow"'), "which cannot be"),
+        (lambda text: text.replace('"full": true', '"full": false', 1), "begins with changes"),
+        (lambda text: text[: len(text) // 2], "cannot be read"),
+        (lambda text: text.replace('"id": "', '"id": "0', 1), "is not there"),
+    ],
+)
+def test_tampered_backups_are_refused(
+    engine: Daemon, tiny: list[str], tmp_path: Path, tampering: Callable[[str], str], complaint: str
+) -> None:
+    """A directory that names other files, or lacks some, makes no machine."""
+    engine.ok("vm", "create", "victim", *tiny)
+    engine.ok("vm", "backup", "create", "victim", tmp_path)
+    manifest = tmp_path / "backup.json"
+    manifest.write_text(tampering(manifest.read_text()))
+    done = engine.trivet("vm", "restore", tmp_path, "evil")
+    assert complaint in done.stderr.decode()
+    assert engine.trivet("inspect", "evil").returncode == 1
+    engine.ok("vm", "rm", "victim")
