@@ -46,7 +46,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """Everything QEMU is told. `memory` is in bytes, rounded up to a MiB; `qmp` is the socket of its monitor.
 
     With `memory_file` the memory is that file. An `incoming` one waits for the state to begin in, and to be resumed;
-    that of a `copy` is of a machine that ran, and says nothing of the machine it is for.
+    that of a `copy` is of a machine that ran, and says nothing of the machine it is for. An `elastic` one shares its
+    memory with no other, so that it can give it back.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     memory_file: Memory | None = None
     incoming: bool = False
     copy: bool = False
+    elastic: bool = False
     board: str = "q35"
 
     @property

@@ -170,7 +170,10 @@ class Templates:
 
 
 def shape_of(machine: Machine) -> Machine:
-    """Leave a machine only what its template has; the balloon reports no free pages, which could not be given back."""
+    """Leave a machine only what its template has.
+
+    Free pages are reported only by elastic ones, whose memory isn't shared: others couldn't give them back.
+    """
     return msgspec.structs.replace(
         machine,
         name="template",
@@ -180,7 +183,7 @@ def shape_of(machine: Machine) -> Machine:
         drives=tuple(Placeholder(name=drive.name, read_only=drive.read_only) for drive in machine.drives),
         nics=(),
         share=None,
-        balloon=Balloon(reporting=False),
+        balloon=Balloon(reporting=machine.elastic),
         generation=Generation(),
         slot=Slot(SLOT),
         memory_file=Memory(path="", shared=True),

@@ -23,7 +23,7 @@ from trivet.isolation.driver import Exit, Footprint, ProcessRow, Stats, Status
 from trivet.isolation.failure import exit_code, explain
 from trivet.isolation.owner import inside, let_go, making, own
 from trivet.isolation.plan import Level, Plan, Program, Root
-from trivet.kernel import cgroup, procfs
+from trivet.kernel import cgroup, cgroup_memory, procfs
 from trivet.launch.channel import Channel
 from trivet.launch.monitor import Ending, Failure
 from trivet.launch.monitor import Process as Running
@@ -192,6 +192,7 @@ class Local:
         """Apply the plan's limits to the running instance."""
         self._running(plan)
         group(plan).apply(resources(specification.resources(plan.limits, (), reset=True)))
+        cgroup_memory.lift(group(plan))
 
     def footprint(self, plan: Plan) -> Footprint:
         """Measure the memory."""

@@ -18,6 +18,7 @@ from trivet.hypervisor.device.share import Share
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration, Machine, Memory, command_line
 from trivet.hypervisor.template import SLOT, shape_of
 from trivet.isolation import guest
+from trivet.isolation.elastic import elastic
 from trivet.isolation.plan import Attachment, Mount, Plan
 from trivet.kernel import capability
 from trivet.kernel.cgroup_record import Resources, Write
@@ -150,6 +151,7 @@ def machine(plan: Plan, host: Host) -> Machine:
         ),
         nics=nics,
         share=Share(tag=guest.SHARE_TAG, socket=socket) if guest.shared(plan) else None,
+        elastic=elastic(plan),
     )
     return _forked(made, host.origin) if host.origin else made
 

@@ -60,6 +60,14 @@ def bound(group: Group, memory: int, limit: int) -> None:
         _write(directory / "memory.oom_control", "0")
 
 
+def lift(group: Group) -> None:
+    """Let the group's own limit be its bound again."""
+    place = _place(group)
+    if place is not None:
+        version, directory = place
+        _write(directory / ("memory.high" if version == 2 else "memory.oom_control"), "max" if version == 2 else "0")
+
+
 def stalled(text: str | None = None) -> float:
     """Read the share of the last ten seconds in which something on this machine waited for memory; 0 if unknown."""
     if text is None:

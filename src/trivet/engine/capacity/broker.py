@@ -51,7 +51,7 @@ class Broker:
         self._context = context
         self._history = History()
         self._measures: dict[str, Measure] = {}
-        self._targets: dict[str, int] = {}
+        self._targets: dict[str, tuple[Promise, int]] = {}
         self._waited: dict[str, tuple[float, float]] = {}
         self._host = sample.host()
         self._warned = -QUIET
@@ -156,10 +156,12 @@ class Broker:
             soon=forecast.soon(measure.used, self._history.rate(key), maximum),
             peak=forecast.peak(self._history.of(key), INTERVAL, maximum),
         )
-        if measure.promise.level != Level.VM:
-            return measure
-        target = self._targets.get(key, measure.allotted)
-        return msgspec.structs.replace(measure, allotted=min(target, maximum))
+        asked, target = self._targets.get(key, (None, 0))
+        if measure.promise.level == Level.VM and asked == measure.promise:  # else its limits were changed meanwhile
+            measure = msgspec.structs.replace(measure, allotted=target)
+        if maximum and (measure.allotted or maximum) > maximum - plan.SMALLEST:  # at its limit, nobody can give it more
+            measure = msgspec.structs.replace(measure, starved=False)
+        return measure
 
     def _quick(self, action: Action) -> bool:
         return self._measures[action.id].promise.level != Level.VM
@@ -168,7 +170,7 @@ class Broker:
         record = self._context.table.get(action.id)
         if record is None or not await self._allot(record, action.after):
             return False
-        self._targets[action.id] = action.after
+        self._targets[action.id] = (sample.promise_of(record), action.after)
         self.journal.write(
             action.word, action.id, action.name, before=action.before, after=action.after, why=action.why
         )
