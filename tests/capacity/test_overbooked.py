@@ -22,7 +22,7 @@ def test_the_reference_example_holds() -> None:
 
 def test_what_does_not_fit_is_refused_before_it_starts() -> None:
     """Minimums must fit, maximums by the ratio; the error has the numbers, and the journal has the decision."""
-    with world(512) as host:
+    with world(512, "--memory-ratio=2") as host:
         host.begin("first", "container", 300, 400, 1024)
         with pytest.raises(
             Exhausted, match=r"its minimum of 300 MiB and the 300 MiB kept for others are more than the"

@@ -247,8 +247,8 @@ def state(*promises: Promise, needed: int = 0, memory: int = 1024, **changes: fl
     [
         (state(), promised("a", 0, 512), Word.ADMIT, "room"),
         (state(promised("a", 600, 600)), promised("b", 500, 600), Word.REFUSE, "minimum of 500 MiB and the 600 MiB"),
-        (state(promised("a", 0, 1800)), promised("b", 0, 300), Word.REFUSE, "more than 2 times"),
-        (state(promised("a", 0, 9000), memory_ratio=0), promised("b", 0, 300), Word.WARN, "9.08 GiB are promised"),
+        (state(promised("a", 0, 1800), memory_ratio=2), promised("b", 0, 300), Word.REFUSE, "more than 2 times"),
+        (state(promised("a", 0, 9000)), promised("b", 0, 300), Word.WARN, "9.08 GiB are promised"),
         (state(needed=900), promised("a", 200, 300), Word.REFUSE, "is not free: 900 MiB of 1 GiB are in use"),
         (state(promised("a", 0, 900), needed=100), promised("b", 0, 300), Word.WARN, "1.17 GiB are promised of 1 GiB"),
     ],

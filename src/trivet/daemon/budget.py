@@ -22,9 +22,9 @@ def _size(text: str) -> int:
 FIELDS: tuple[tuple[str, str, str, Callable[[str], float], str], ...] = (
     ("memory", "TRIVET_MEMORY", "", _size, "memory that instances can have together (default: the machine's)"),
     ("memory-reserve", "TRIVET_MEMORY_RESERVE", "", _size, "memory left to the host (default: 5 %, at least 256m)"),
-    ("memory-ratio", "TRIVET_MEMORY_RATIO", "2", float, "how often memory may be promised; 0: without end"),
+    ("memory-ratio", "TRIVET_MEMORY_RATIO", "0", float, "how often memory may be promised; 0: without end"),
     ("cpus", "TRIVET_CPUS", "", float, "processors that instances can have together (default: the machine's)"),
-    ("cpu-ratio", "TRIVET_CPU_RATIO", "16", float, "how often processors may be promised; 0: without end"),
+    ("cpu-ratio", "TRIVET_CPU_RATIO", "0", float, "how often processors may be promised; 0: without end"),
     ("idle-tax", "TRIVET_IDLE_TAX", "0.75", float, "part of idle memory that can be taken for others, 0 to 1"),
 )
 

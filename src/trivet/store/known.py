@@ -14,6 +14,8 @@ class Known:
     def __init__(self) -> None:
         self._values: dict[str, tuple[str | None, object]] = {}
         self._keys: dict[str, str] = {}
+        self.everything: list[object] | None = None
+        """All there are, oldest first, until something changes."""
 
     def get(self, key: str) -> object | None:
         """Give the record of a key."""
@@ -36,16 +38,19 @@ class Known:
 
     def change(self, key: str, value: object) -> None:
         """Replace a record that is remembered; its name stays."""
+        self.everything = None
         if found := self._values.get(key):
             self._values[key] = found[0], value
 
     def drop(self, key: str) -> None:
         """Forget a record."""
+        self.everything = None
         found = self._values.pop(key, None)
         if found and found[0] is not None:
             self._keys.pop(found[0], None)
 
     def clear(self) -> None:
         """Forget all."""
+        self.everything = None
         self._values.clear()
         self._keys.clear()

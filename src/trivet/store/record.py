@@ -197,7 +197,10 @@ class Table(Generic[T]):
 
     def all(self) -> list[T]:
         """Read all records, oldest first."""
-        return self._bodies("1")
+        with self._records.reading():
+            if self._known.everything is None:
+                self._known.everything = list[object](self._bodies("1"))
+            return cast(list[T], list(self._known.everything))
 
     def below(self, prefix: str, *, after: str = "", limit: int = -1) -> list[T]:
         """Read records whose key begins with `prefix`, in the order of keys: at most `limit`, from behind `after`."""

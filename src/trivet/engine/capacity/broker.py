@@ -31,6 +31,8 @@ from trivet.isolation.driver import Elastic
 from trivet.isolation.plan import Level
 
 CALM, HURRIED, IDLE = 1.0, 0.25, 10.0
+MODESTY = 100
+"""How many times as long as a round took to pause after it while nothing is elastic: many are looked at less often."""
 WARNING = 0.05
 """A probability of a shortage that is worth a word."""
 QUIET = 60.0
@@ -59,8 +61,10 @@ class Broker:
 
     def passing(self, record: InstanceRecord) -> AbstractContextManager[None]:
         """Let an instance start. Raises `NoCapacity`."""
-        self._wake.set()
-        return self.gate.passing(sample.promise_of(record))
+        asked = sample.promise_of(record)
+        if asked.elastic:
+            self._wake.set()
+        return self.gate.passing(asked)
 
     def advise(self, record: InstanceRecord) -> str:
         """Tell what would be said if an instance that was just made started now; "" for nothing."""
@@ -75,8 +79,11 @@ class Broker:
                 await asyncio.wait_for(self._wake.wait(), pause)
                 await asyncio.sleep(CALM)  # who wakes us is only about to start
             self._wake.clear()
+            began = time.monotonic()
             try:
                 pause = await self._round()
+                if pause == IDLE:
+                    pause = max(pause, MODESTY * (time.monotonic() - began))
             except Exception:
                 log.exception("the memory broker left out a round")
                 pause = IDLE

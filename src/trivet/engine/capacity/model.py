@@ -12,14 +12,14 @@ WEIGHT = 1024  # as cpu.shares counts
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine may give away.
 
-    `memory` and `processors` are promised up to their ratio; `reserve` bytes are left to the host. `tax` is the part
-    of idle memory that can be taken when others need it, 0 to 1.
+    `memory` and `processors` are promised up to their ratio, without end where that is 0; `reserve` bytes are left to
+    the host. `tax` is the part of idle memory that can be taken when others need it, 0 to 1.
     """
 
     memory: int
     processors: float
-    memory_ratio: float = 2.0
-    processor_ratio: float = 16.0
+    memory_ratio: float = 0.0
+    processor_ratio: float = 0.0
     reserve: int = 0
     tax: float = 0.75
 

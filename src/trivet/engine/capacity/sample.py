@@ -19,6 +19,7 @@ from trivet.isolation.plan import Level
 from trivet.kernel.cgroup_memory import stalled
 from trivet.kernel.cgroup_record import table
 
+KNOWN = 4096
 TOGETHER = 8  # machines are asked at the same time, as each may take its time
 
 log = logging.getLogger(__name__)
@@ -78,5 +79,13 @@ def _read(asked: Promise, found: Footprint) -> Measure:
 
 
 def promise_of(record: InstanceRecord) -> Promise:
-    """Tell what an instance was promised."""
-    return promise(record.plan, record.acceleration)
+    """Tell what an instance was promised; of the same record once only, as every start asks for all of them."""
+    known = _promises.get(record.id)
+    if known is None or known[0] is not record:
+        if len(_promises) >= KNOWN:
+            _promises.clear()
+        known = _promises[record.id] = record, promise(record.plan, record.acceleration)
+    return known[1]
+
+
+_promises: dict[str, tuple[InstanceRecord, Promise]] = {}

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from trivet.base.error import TrivetError
 from trivet.client.schema import Finding
@@ -23,6 +23,7 @@ from trivet.kernel.news import Listener, News
 log = logging.getLogger(__name__)
 
 CALM = 0.2
+PATIENCE = 0.1
 LONGEST = 2.0  # of waiting for calm
 BURST, PERIOD = 3, 30.0
 
@@ -35,11 +36,21 @@ async def watch(networks: Networks, tell: Tell) -> None:
     with Listener() as listener:
 
         def hear() -> None:
-            if any(concerns(networks, news) for news in listener.read()):
+            deaf()
+            if concern(networks, list(listener.read())):
                 woken.set()
+            timers[:] = [loop.call_later(PATIENCE, listen)]  # a start alone is ten pieces of news
 
-        for descriptor in listener.descriptors():
-            loop.add_reader(descriptor, hear)
+        def listen() -> None:
+            for descriptor in listener.descriptors():
+                loop.add_reader(descriptor, hear)
+
+        def deaf() -> None:
+            for descriptor in listener.descriptors():
+                loop.remove_reader(descriptor)
+
+        timers: list[asyncio.TimerHandle] = []
+        listen()
         try:
             repairs: deque[float] = deque(maxlen=BURST)
             while True:
@@ -47,20 +58,22 @@ async def watch(networks: Networks, tell: Tell) -> None:
                 await _calm(woken)
                 await _mend(networks, repairs, tell)
         finally:
-            for descriptor in listener.descriptors():
-                loop.remove_reader(descriptor)
+            for timer in timers:
+                timer.cancel()
+            deaf()
 
 
-def concerns(networks: Networks, news: News) -> bool:
-    """Tell whether news may be of something that is ours."""
-    if news.lost:
+def concern(networks: Networks, news: Sequence[News]) -> bool:
+    """Tell whether some of the news may be of something that is ours."""
+    if any(each.lost or each.table == networks.table for each in news if each.lost or each.table):
         return True
-    if news.table:
-        return news.table == networks.table
+    if not (missing := {each.interface for each in news if each.gone or not each.up or not each.master}):
+        return False
+    dead = {each.interface for each in news if each.gone or not each.up}
     bridges = {record.interface for record in networks.ledger.networks() if record.interface}
-    if news.interface in bridges:
-        return news.gone or not news.up
-    return any(each.device == news.interface for each in networks.ledger.endpoints()) and (news.gone or not news.master)
+    return not dead.isdisjoint(bridges) or any(
+        each.device in missing - bridges for each in networks.ledger.endpoints() if each.device
+    )
 
 
 async def _calm(woken: asyncio.Event) -> None:
