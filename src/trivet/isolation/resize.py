@@ -47,7 +47,11 @@ def note(plan: Plan, made: Machine) -> None:
 
 def noted(plan: Plan) -> Shape:
     """Tell what the running machine was started with."""
-    return parse(Path(plan.directory, SHAPE).read_text())
+    try:
+        return parse(Path(plan.directory, SHAPE).read_text())
+    except FileNotFoundError:
+        problem = f"an older trivet has started instance {plan.name}, and not said with how much"
+        raise Conflict(problem, hint=f"trivet restart {plan.name}") from None
 
 
 def parse(text: str) -> Shape:
