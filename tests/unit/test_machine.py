@@ -114,7 +114,8 @@ def test_small_memory_limit_raises_the_machine_and_binds_the_program() -> None:
 def test_read_only_mount_is_read_only_on_the_host() -> None:
     """What the guest may not write to is staged read-only, where no guest can change that."""
     binds = [operation for operation in steps(RICH) if isinstance(operation, Bind)]
-    assert [(bind.source, bind.attributes & 1) for bind in binds] == [("/srv/data", 0), ("/srv/secret", 1)]
+    staged = [(bind.source, bind.attributes & 1) for bind in binds if bind.source.startswith("/srv")]
+    assert staged == [("/srv/data", 0), ("/srv/secret", 1)]
 
 
 def test_no_shared_mount_needs_no_file_server() -> None:

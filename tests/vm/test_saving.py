@@ -12,6 +12,8 @@ import pytest
 from tests.conformance.harness import Harness, Session
 
 from trivet.base.error import Corrupt
+from trivet.hypervisor.qmp import Qmp
+from trivet.isolation import machine
 from trivet.isolation.plan import Mount
 from trivet.isolation.resize import TooMuch
 from trivet.isolation.saving import CannotSave, SavedByAnother
@@ -45,6 +47,12 @@ def begin(harness: Harness, other: Harness, place: Path) -> Session:
     return session.go(harness.plan.program)
 
 
+def generation(harness: Harness) -> str:
+    """Ask QEMU for the VM generation id."""
+    with Qmp(Path(harness.plan.directory, machine.QMP)) as qmp:
+        return str(qmp.execute("query-vm-generation-id")["guid"])
+
+
 def test_copies_go_on_from_where_they_were_saved(
     driver: VmDriver, make: Callable[[VmDriver], Harness], tmp_path: Path
 ) -> None:
@@ -53,9 +61,10 @@ def test_copies_go_on_from_where_they_were_saved(
     session = first.start("sh", "-c", COUNTER, stdin=True)
     session.channel.write(b"a\nb\n")
     session.until(b"2 b 2\n")
-    pause = driver.save(first.plan, tmp_path / "saved", go_on=True)
-    print("stood still", pause)
-    copies = [begin(make(driver), first, tmp_path / "saved") for _ in range(2)]
+    driver.save(first.plan, tmp_path / "saved", go_on=True)
+    machines = [first, make(driver), make(driver)]
+    copies = [begin(each, first, tmp_path / "saved") for each in machines[1:]]
+    assert len({generation(each) for each in machines}) == 3
     for number, each in enumerate((session, *copies)):
         each.channel.write(b"%d\n" % number)
         assert each.until(b" 3\n").endswith(b"3 %d 3\n" % number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from trivet.hypervisor.qmp import Qmp
+from trivet.hypervisor.qmp import LENT, Qmp
 
 PREFIX = "save-"
 _STEP, _STEPS = 0.005, 400
@@ -21,7 +21,8 @@ def sweep(qmp: Qmp) -> None:
         if node["node-name"].startswith(PREFIX):
             qmp.execute("blockdev-del", **{"node-name": node["node-name"]})
     for fdset in qmp.execute("query-fdsets"):
-        qmp.execute("remove-fd", **{"fdset-id": fdset["fdset-id"]})
+        if any(each.get("opaque") == LENT for each in fdset["fds"]):
+            qmp.execute("remove-fd", **{"fdset-id": fdset["fdset-id"]})
 
 
 def _ours(rows: list[dict[str, Any]], key: str) -> list[str]:

@@ -43,7 +43,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything QEMU is told. `memory` is in bytes, rounded up to a MiB; `qmp` is the socket of its monitor.
+    """Everything QEMU is told. `memory` is in bytes, rounded up to a MiB; `qmp` is the socket of its monitor, which
+    QEMU has as descriptor `control`, if it doesn't make it.
 
     With `memory_file` the memory is that file. An `incoming` one waits for the state to begin in, and to be resumed;
     that of a `copy` is of a machine that ran, and says nothing of the machine it is for. An `elastic` one shares its
@@ -59,6 +60,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     initramfs: str
     console: Console
     qmp: str = ""
+    control: int | None = None
     agent: Port | None = None
     drives: tuple[Drive | Placeholder, ...] = ()
     nics: tuple[Nic, ...] = ()
@@ -136,5 +138,6 @@ def _memory(machine: Machine) -> list[str]:
 def _monitor(machine: Machine) -> list[str]:
     if not machine.qmp:
         return []
-    chardev = option("socket", id="qmp", path=machine.qmp, server=True, wait=False)
+    place = {"fd": machine.control} if machine.control is not None else {"path": machine.qmp}
+    chardev = option("socket", id="qmp", **place, server=True, wait=False)
     return ["-chardev", chardev, "-mon", "chardev=qmp,mode=control"]

@@ -16,6 +16,8 @@ import msgspec
 
 from trivet.base.error import Internal, Unavailable
 
+LENT = "lent"
+"""What tells descriptors that were lent for a while from those a machine has from its start."""
 _PATIENCE = 10.0
 _LINE_LIMIT = 1 << 20
 _STEP = 0.002
@@ -100,7 +102,7 @@ class Qmp:
 
     def lend(self, descriptor: int) -> int:
         """Hand a descriptor over, to be opened as /dev/fdset/NUMBER, whose number this is (command add-fd)."""
-        request = msgspec.json.encode({"execute": "add-fd"}) + b"\n"
+        request = msgspec.json.encode({"execute": "add-fd", "arguments": {"opaque": LENT}}) + b"\n"
         self._socket.settimeout(self._left())
         socket.send_fds(self._socket, [request], [descriptor])
         return int(self._answer("add-fd")["fdset-id"])

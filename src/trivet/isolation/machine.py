@@ -1,7 +1,7 @@
 """From an instance's plan to its machine: QEMU's record, and what the host does around it.
 
 launcher   Monitor · Relay · Spawn (own mount and pid namespace: nothing of it shows, nothing outlives it)
-child      cgroups · bind mounts staged for sharing · virtiofsd · rights dropped · QEMU
+child      cgroups · bind mounts staged for sharing · virtiofsd · files opened · the cell around QEMU (cell.py) · QEMU
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trivet.hypervisor.device.serial import Console, Port
 from trivet.hypervisor.device.share import Share
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration, Machine, Memory, command_line
 from trivet.hypervisor.template import SLOT, shape_of
-from trivet.isolation import guest
+from trivet.isolation import cell, guest
 from trivet.isolation.elastic import elastic
 from trivet.isolation.plan import Attachment, Mount, Plan
 from trivet.kernel import capability
@@ -128,9 +128,9 @@ def machine(plan: Plan, host: Host) -> Machine:
             name=f"net{number}",
             tap=attachment.device,
             mac=attachment.mac,
-            descriptor=TAP_DESCRIPTOR + number if attachment.path else None,
+            descriptor=TAP_DESCRIPTOR + number,
         )
-        for number, attachment in enumerate(a for a in plan.attachments if a.kind != "none")
+        for number, attachment in enumerate(_uses(plan))
         if _is_tap(plan, attachment.kind)
     )
     socket = f"{plan.directory}/{SHARE_SOCKET}"
@@ -142,12 +142,13 @@ def machine(plan: Plan, host: Host) -> Machine:
         cpus=math.ceil(plan.limits.cpus) or min(DEFAULT_CPUS[host.acceleration], host.cpus),
         kernel=host.kernel,
         initramfs=host.initramfs,
-        console=Console(log=f"{plan.directory}/{CONSOLE}"),
+        console=Console(log=f"{plan.directory}/{CONSOLE}", descriptor=cell.CONSOLE),
         qmp=f"{plan.directory}/{QMP}",
+        control=cell.CONTROL,
         agent=Port(name=AGENT_PORT, fd=AGENT_DESCRIPTOR),
         drives=(
-            Drive(name="image", path=plan.root.lowers[0], read_only=True),
-            Drive(name="upper", path=plan.root.upper),
+            Drive(name="image", path=plan.root.lowers[0], read_only=True, descriptor=cell.IMAGE),
+            Drive(name="upper", path=plan.root.upper, descriptor=cell.UPPER),
         ),
         nics=nics,
         share=Share(tag=guest.SHARE_TAG, socket=socket) if guest.shared(plan) else None,
@@ -158,6 +159,8 @@ def machine(plan: Plan, host: Host) -> Machine:
 
 def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap: tuple[str, ...]) -> list[Operation]:
     """Compute what the launcher does on the host, the guest's own plan included."""
+    made = machine(plan, host)
+    taps = [(nic.descriptor or 0, use.path, use.device) for nic, use in zip(made.nics, _uses(plan), strict=True)]
     return [
         Monitor(
             directory=plan.directory,
@@ -176,9 +179,9 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
         Propagation("/", PROPAGATION["rslave"]),
         *_staging(plan, host),
         *_origin(host.origin),
-        *(Give(use.path, 1, number) for number, use in opened(plan)),
-        *privileges(plan),
-        Exec(command_line(machine(plan, host))),
+        *cell.gifts(plan, made.console.log, made.qmp, taps),
+        *cell.walls(plan, made, f"{plan.directory}/{SHARE_SOCKET}"),
+        Exec(command_line(cell.inside(made))),
     ]
 
 
@@ -215,8 +218,11 @@ def _forked(made: Machine, origin: Origin) -> Machine:
 
 def opened(plan: Plan) -> list[tuple[int, Attachment]]:
     """List the interfaces that QEMU gets opened, by the descriptor."""
-    uses = [a for a in plan.attachments if a.kind != "none"]
-    return [(TAP_DESCRIPTOR + number, use) for number, use in enumerate(uses) if use.path]
+    return [(TAP_DESCRIPTOR + number, use) for number, use in enumerate(_uses(plan)) if use.path]
+
+
+def _uses(plan: Plan) -> list[Attachment]:
+    return [attachment for attachment in plan.attachments if attachment.kind != "none"]
 
 
 def _origin(origin: Origin | None) -> list[Operation]:

@@ -61,6 +61,8 @@ def acquire(cache: Path, plan: Plan, *, template: bool = False) -> Host:
         network=template or any(attachment.kind == "tap" for attachment in plan.attachments),
         share=template or bool(guest.shared(plan)),
     )
+    for path in (found.image, made):  # for a QEMU that isn't root; nothing of it is secret
+        path.chmod(0o644)
     return Host(
         qemu=_path(program.QEMU),
         virtiofsd=_path(program.VIRTIOFSD),

@@ -28,7 +28,20 @@ from trivet.hypervisor import memory
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.qmp import Qmp
 from trivet.hypervisor.template import Templates
-from trivet.isolation import boot, change, elastic, fork, gauge, guest, machine, provision, reading, resize, saving
+from trivet.isolation import (
+    boot,
+    cell,
+    change,
+    elastic,
+    fork,
+    gauge,
+    guest,
+    machine,
+    provision,
+    reading,
+    resize,
+    saving,
+)
 from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
@@ -103,7 +116,8 @@ class VmDriver:
         machine.machine(plan, provision.imagined())
         directory = Path(plan.directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (directory / "share").mkdir(mode=0o700, exist_ok=True)
+        for name in ("share", cell.PLACE):
+            (directory / name).mkdir(mode=0o700, exist_ok=True)
         group(plan).create(machine.resources(plan))
 
     def start(self, plan: Plan) -> Channel:

@@ -104,11 +104,30 @@ class Background(Operation, frozen=True):
 
 
 class Give(Operation, frozen=True):
-    """Open host path `path`, with `writable` 1 also for writing, as descriptor `number` (below 64) of the program."""
+    """Open host path `path`, with `writable` 1 also for writing, as descriptor `number` (below 64) of the program.
+
+    With 2 only for writing, made or emptied first.
+    """
 
     code = 18
     path: str
     writable: int
+    number: int
+
+
+class GiveTap(Operation, frozen=True):
+    """Open tap `device` of the network namespace we are in as descriptor `number` of the program."""
+
+    code = 74
+    device: str
+    number: int
+
+
+class GiveListener(Operation, frozen=True):
+    """Listen on a unix socket at host path `path`, mode 0600, on descriptor `number` of the program."""
+
+    code = 75
+    path: str
     number: int
 
 

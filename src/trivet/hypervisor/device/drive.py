@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from trivet.hypervisor.device.device import option
+from trivet.hypervisor.device.device import handed, opened, option
 
 _LARGE = 1 << 40
 
@@ -13,23 +13,24 @@ class Drive(msgspec.Struct, frozen=True, kw_only=True):
     """A raw image file.
 
     `discard` hands the guest's TRIM down to the file. A read-only drive may be shared by any number of machines;
-    a writable one is locked by QEMU.
+    a writable one is locked by QEMU. With a `descriptor` it is open already.
     """
 
     name: str
     path: str
     read_only: bool = False
     discard: bool = True
+    descriptor: int | None = None
 
     def arguments(self) -> list[str]:
         backend = option(
             "file",
             node_name=self.name,
-            filename=self.path,
+            filename=opened(self.path, self.descriptor),
             read_only=self.read_only,
             discard="unmap" if self.discard and not self.read_only else "ignore",
         )
-        return ["-blockdev", f"driver={backend}", *_disk(self.name)]
+        return [*handed(self.descriptor), "-blockdev", f"driver={backend}", *_disk(self.name)]
 
 
 class Placeholder(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
-from trivet.hypervisor.device.device import option
+from trivet.hypervisor.device.device import handed, opened, option
 
 
 class Console(msgspec.Struct, frozen=True, kw_only=True):
-    """The guest's serial console: kernel messages go to the file `log`."""
+    """The guest's serial console: kernel messages go to the file `log`, opened by QEMU or open as `descriptor`."""
 
     log: str
+    descriptor: int | None = None
 
     def arguments(self) -> list[str]:
-        return ["-chardev", option("file", id="console", path=self.log), "-serial", "chardev:console"]
+        chardev = option("file", id="console", path=opened(self.log, self.descriptor))
+        return [*handed(self.descriptor), "-chardev", chardev, "-serial", "chardev:console"]
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True):

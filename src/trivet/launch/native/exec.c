@@ -17,7 +17,7 @@
 
 static const char default_path[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-enum { BACKGROUND_LIMIT = 32, READY_STEPS = 2500, READY_STEP_NS = 2000000, DEVPTS_SUPER_MAGIC = 0x1cd1, GIFT_LIMIT = 64 };
+enum { BACKGROUND_LIMIT = 32, READY_STEPS = 2500, READY_STEP_NS = 2000000, DEVPTS_SUPER_MAGIC = 0x1cd1 };
 
 int operate_wait(struct executor *executor, struct cursor *fields)
 {
@@ -283,24 +283,6 @@ int operate_find(struct executor *executor, struct cursor *fields)
     }
     return denied ? refuse(executor, EACCES, "no permission to execute %s", argv[0])
                   : refuse(executor, ENOENT, "%s not found in PATH", argv[0]);
-}
-
-/* What the program may use but could not open by itself: it has the descriptor, not the path. */
-int operate_give(struct executor *executor, struct cursor *fields)
-{
-    const char *path = take_text(fields);
-    int flags = take_integer(fields) ? O_RDWR : O_RDONLY;
-    int number = (int)take_integer(fields);
-    if (number < 3 || number >= GIFT_LIMIT || fcntl(number, F_GETFD) >= 0)
-        return refuse(executor, EBADF, "descriptor %d can't be given", number);
-    int fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0)
-        return refuse(executor, errno, "open %s", path);
-    int result = fd == number ? 0 : dup3(fd, number, O_CLOEXEC);
-    if (fd != number)
-        close(fd);
-    executor->gifts |= (uint64_t)1 << number;
-    return result < 0 ? -1 : 0;
 }
 
 int operate_exec(struct executor *executor, struct cursor *fields)

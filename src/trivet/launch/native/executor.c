@@ -81,6 +81,8 @@ static const struct operation operations[] = {
     { 71, "Find", "ll", operate_find },
     { 72, "LinkAddress", "ss", operate_link_address },
     { 73, "DropAddress", "ss", operate_drop_address },
+    { 74, "GiveTap", "si", operate_give_tap },
+    { 75, "GiveListener", "si", operate_give_listener },
 };
 
 enum { OPERATION_COUNT = sizeof operations / sizeof *operations };

@@ -186,7 +186,11 @@ DECLARE_OPERATION(operate_no_new_privileges);
 DECLARE_OPERATION(operate_seccomp);
 DECLARE_OPERATION(operate_wait);
 DECLARE_OPERATION(operate_background);
+/* gift.c: descriptors below this are given by number. */
+enum { GIFT_LIMIT = 64 };
 DECLARE_OPERATION(operate_give);
+DECLARE_OPERATION(operate_give_tap);
+DECLARE_OPERATION(operate_give_listener);
 DECLARE_OPERATION(operate_exec);
 DECLARE_OPERATION(operate_builtin);
 DECLARE_OPERATION(operate_console);
