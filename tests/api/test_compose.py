@@ -353,6 +353,70 @@ def test_staying_in_the_foreground(app: Application) -> None:
     assert set(app.instances().values()) == {"exited"}
 
 
+def test_watching_begins_with_a_sync(app: Application) -> None:
+    """With initial_sync what is there already comes first; only what is to be included is looked at."""
+    (app.directory / "src/deep").mkdir(parents=True)
+    for name in ("page.html", "deep/other.html", "notes.txt"):
+        (app.directory / "src" / name).write_text(name)
+    app.write(
+        """
+services:
+  web:
+    image: IMAGE
+    init: true
+    command: sleep 600
+    develop:
+      watch: [{action: sync, path: ./src, target: /srv, include: ["*.html"], initial_sync: true}]
+"""
+    )
+    app.ok("up", "-d")
+    watcher = app.daemon.begin("compose", "--project-directory", str(app.directory), "-p", app.name, "watch", "--no-up")
+    try:
+        until(lambda: app("exec", "-T", "web", "cat", "/srv/deep/other.html").stdout == b"deep/other.html", 20)
+        assert app("exec", "-T", "web", "ls", "/srv").stdout.split() == [b"deep", b"page.html"]
+        (app.directory / "src/notes.txt").write_text("changed")
+        (app.directory / "src/new.html").write_text("new")
+        until(lambda: app("exec", "-T", "web", "test", "-e", "/srv/new.html").returncode == 0, 20)
+        assert app("exec", "-T", "web", "test", "-e", "/srv/notes.txt").returncode == 1
+    finally:
+        watcher.terminate()
+        watcher.wait(10)
+
+
+def test_external_secrets(app: Application) -> None:
+    """A secret from the engine's store is in the service with owner and mode; one that isn't there is named."""
+    secret = f"{app.name}-password"
+    app.write(
+        f"""
+services:
+  web:
+    image: IMAGE
+    init: true
+    command: sleep 600
+    secrets: [{{source: password, target: db, uid: "1000", gid: "1000", mode: 0400}}, plain]
+    configs: [{{source: settings, target: /etc/settings}}]
+secrets:
+  password: {{external: true, name: {secret}}}
+  plain: {{external: true, name: {secret}}}
+configs:
+  settings: {{external: true, name: {secret}}}
+"""
+    )
+    done = app("up", "-d")
+    assert done.returncode
+    assert f"no such secret: {secret}" in done.stderr.decode()
+    app.daemon.ok("secret", "create", secret, "-", input=b"open sesame")
+    try:
+        app.ok("up", "-d")
+        script = "cat /run/secrets/db /run/secrets/plain /etc/settings; stat -c ' %u %a' /run/secrets/db"
+        shown = app("exec", "-T", "web", "sh", "-c", script).stdout.decode()
+        assert shown.split() == ["open", "sesameopen", "sesameopen", "sesame", "1000", "400"]
+        assert "is in use by instance" in app.daemon.trivet("secret", "rm", secret).stderr.decode()
+    finally:
+        app.ok("down")
+        app.daemon.ok("secret", "rm", secret)
+
+
 def test_watching_files(app: Application) -> None:
     """A changed file is in the running instance soon, a removed one goes."""
     (app.directory / "src").mkdir()

@@ -299,7 +299,7 @@ def _understand(directory: Path, text: str) -> None:
         ("links: ['db:other']", "no other names"),
         ("depends_on: [ghost]", "needs ghost, which is no service"),
         ("volumes_from: ['container:x']", "'container:x' is not SERVICE"),
-        ("develop: {watch: [{path: ., action: sync, target: /x, initial_sync: true}]}", "`initial_sync`"),
+        ("develop: {watch: [{path: ., action: sync, target: /x, first_sync: true}]}", "`first_sync`"),
     ],
 )
 def test_refused(tmp_path: Path, service: str, words: str) -> None:

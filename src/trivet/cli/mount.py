@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trivet.cli.value import boolean, size
-from trivet.client.schema import MountRequest
+from trivet.client.schema import MountRequest, SecretGrant
 
 PROPAGATION = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 # What other engines need and trivet doesn't: SELinux relabelling, caching modes of virtual file systems on a Mac.
@@ -96,6 +96,26 @@ def _depth(word: str, lone: bool, text: str) -> dict[str, bool]:
     if lone or word == "disabled":
         return {"recursive": False}
     return {"shallow": True} if word == "writable" else {}
+
+
+def secret(text: str) -> SecretGrant:
+    """Read `--secret NAME[,target=..][,uid=..][,gid=..][,mode=..]`, as Podman has it; source=NAME is fine, too."""
+    fields: dict[str, Any] = {}
+    for number, item in enumerate(text.split(",")):
+        key, equals, value = item.partition("=")
+        if number == 0 and not equals:
+            fields["source"] = item
+        elif key in ("source", "src", "target", "type") and value:
+            fields["source" if key == "src" else key] = value
+        elif key in ("uid", "gid", "mode") and value:
+            fields[key] = _field(key, value, True, text)
+        else:
+            raise ArgumentTypeError(f"{text!r}: {item!r} is not target=, uid=, gid= or mode=")
+    if fields.pop("type", "mount") != "mount":
+        raise ArgumentTypeError(f"{text!r}: a secret is a file; variables are seen by everybody")
+    if not fields.get("source"):
+        raise ArgumentTypeError(f"{text!r} names no secret")
+    return SecretGrant(**fields)
 
 
 def tmpfs(text: str) -> MountRequest:

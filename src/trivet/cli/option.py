@@ -10,7 +10,7 @@ from trivet.cli.command import Option, flag, option, under
 from trivet.cli.device import device
 from trivet.cli.endpoint import network
 from trivet.cli.link import link
-from trivet.cli.mount import mount, storage, tmpfs, volume
+from trivet.cli.mount import mount, secret, storage, tmpfs, volume
 from trivet.cli.port import publish
 from trivet.cli.terminal import DETACH_KEYS, keys
 
@@ -134,7 +134,8 @@ SHARED = (
     *under(
         "storage",
         repeated("-v", "--volume", metavar="SRC:DST[:ro]", type=volume, help="show a host path or a volume inside"),
-        repeated("--mount", metavar="SPEC", type=mount, help="type=bind|volume|tmpfs,source=..,target=..[,readonly]"),
+        repeated("--mount", metavar="SPEC", type=mount, help="type=bind|volume|image|tmpfs,source=..,target=..[,ro]"),
+        repeated("--secret", metavar="NAME[,target=..]", type=secret, help="give a secret, as file /run/secrets/NAME"),
         repeated("--tmpfs", metavar="DST[:size=N]", type=tmpfs, help="mount memory at a directory"),
         option("--shm-size", metavar="SIZE", type=value.size, default=64 << 20, help="size of /dev/shm (default: 64m)"),
         option(

@@ -44,6 +44,7 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         rows=rows,
         columns=columns,
         mounts=[*args.volume, *args.mount, *args.tmpfs],
+        secrets=args.secret,
         ports=[port for ports in args.publish for port in ports],
         publish_all=args.publish_all,
         exposed=args.expose,

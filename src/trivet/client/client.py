@@ -24,6 +24,7 @@ from trivet.client.instance import Instances
 from trivet.client.machine import Machines
 from trivet.client.network import Networks
 from trivet.client.registry import Registries
+from trivet.client.secret import Secrets
 from trivet.client.system import System
 from trivet.client.transport import Transport
 from trivet.client.volume import Volumes
@@ -74,6 +75,11 @@ class Client:
     def volumes(self) -> Volumes:
         """Volumes."""
         return Volumes(self.transport)
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """Secrets."""
+        return Secrets(self.transport)
 
     @cached_property
     def networks(self) -> Networks:

@@ -50,6 +50,16 @@ class MountRequest(msgspec.Struct, frozen=True, kw_only=True):
     create_source: bool = False  # -v makes a missing host directory, --mount does not
 
 
+class SecretGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """One `--secret`: the engine's secret `source` as file `target`, below /run/secrets if it isn't absolute."""
+
+    source: str
+    target: str = ""
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o444
+
+
 class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One `-p`: host port 0 picks a free one; address "" is every address."""
 
@@ -154,6 +164,7 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 0
     columns: int = 0
     mounts: list[MountRequest] = []
+    secrets: list[SecretGrant] = []
     ports: list[PortRequest] = []
     publish_all: bool = False
     exposed: list[str] = []  # "80/tcp": ports others may use, for -P and to look at

@@ -37,6 +37,7 @@ from trivet.engine.network import vigil
 from trivet.engine.network.fleet import Fleet
 from trivet.engine.network.model import DEFAULT_ENGINE
 from trivet.engine.network.network import Networks
+from trivet.engine.secret import Secrets
 from trivet.engine.snapshot.disk import DiskSnapshotter
 from trivet.engine.snapshot.drive import DriveSnapshotter
 from trivet.engine.snapshot.layer import Kind
@@ -149,6 +150,7 @@ def _context(settings: Settings, records: Records) -> Context:
         images=images,
         networks=Networks(records, DEFAULT_ENGINE if settings.root == DEFAULT_ROOT else key, settings.run_dir),
         volumes=volumes,
+        secrets=Secrets(records, settings.root),
         snapshots=Snapshots(volumes, content, records, images.leases),
         cache=Cache(records, content.exists, Kept(settings.root / "build" / "cache")),
         events=Events(),

@@ -22,6 +22,7 @@ from trivet.client.schema import (
     VolumeRequest,
 )
 from trivet.client.schema_path import Way
+from trivet.client.schema_secret import Secret, SecretRequest
 from trivet.engine import inventory, keeping
 from trivet.engine.artifact import Artifacts
 from trivet.engine.backup import Backups
@@ -205,6 +206,35 @@ class Engine:
         for record in self.context.table.all():
             for volume in record.volumes:
                 users.setdefault(volume, []).append(record.name)
+        return users
+
+    # secrets
+
+    async def create_secret(self, request: SecretRequest) -> Secret:
+        """Keep a secret."""
+        made = await asyncio.to_thread(self.context.secrets.create, request)
+        self.events.emit("secret", "create", made.id, made.name)
+        return made
+
+    async def list_secrets(self) -> list[Secret]:
+        """List secrets."""
+        return self.context.secrets.list(self._secret_users())
+
+    async def inspect_secret(self, ref: str) -> Secret:
+        """Describe a secret."""
+        wanted = self.context.secrets.find(ref).id
+        return next(each for each in await self.list_secrets() if each.id == wanted)
+
+    async def remove_secret(self, ref: str) -> None:
+        """Forget a secret that no instance has."""
+        gone = await asyncio.to_thread(self.context.secrets.remove, ref, self._secret_users())
+        self.events.emit("secret", "remove", gone.id, gone.name)
+
+    def _secret_users(self) -> dict[str, list[str]]:
+        users: dict[str, list[str]] = {}
+        for record in self.context.table.all():
+            for grant in record.request.secrets:
+                users.setdefault(grant.source, []).append(record.name)
         return users
 
     # networks

@@ -19,6 +19,7 @@ from trivet.api.native import (
     network,
     outcome,
     registry,
+    secret,
     system,
     volume,
 )
@@ -43,6 +44,7 @@ ROUTES = (
     *artifact.ROUTES,
     *build.ROUTES,
     *volume.ROUTES,
+    *secret.ROUTES,
     *network.ROUTES,
     *registry.ROUTES,
 )

@@ -77,8 +77,8 @@ def desired(project: Project, name: str, number: int) -> tuple[InstanceRequest, 
     """Build the request for an instance, with its labels, and the files to write into it. Raises `ComposeError`."""
     own = project.service(name)
     request = service.request(name, own, project, number)
-    mounts, files = secret.granted(name, own, project)
-    request = msgspec.structs.replace(request, mounts=[*request.mounts, *mounts])
+    mounts, files, secrets = secret.granted(name, own, project)
+    request = msgspec.structs.replace(request, mounts=[*request.mounts, *mounts], secrets=secrets)
     digest = hashlib.sha256(msgspec.json.encode([request, files], order="deterministic")).hexdigest()
     labels = {
         **request.labels,

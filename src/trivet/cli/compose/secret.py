@@ -7,12 +7,13 @@ import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trivet.cli.compose import store
 from trivet.cli.compose.document import ComposeError
 from trivet.cli.compose.merge import Value
 from trivet.cli.compose.project import Project
 from trivet.client.archive import tar_writer
 from trivet.client.connection import Writer
-from trivet.client.schema import MountRequest
+from trivet.client.schema import MountRequest, SecretGrant
 
 
 class File(NamedTuple):
@@ -25,12 +26,22 @@ class File(NamedTuple):
     mode: int
 
 
-def granted(name: str, service: Value, project: Project) -> tuple[list[MountRequest], list[File]]:
+class Granted(NamedTuple):
+    """What a service is given: as mounts, as copies, and from the engine's store."""
+
+    mounts: list[MountRequest]
+    files: list[File]
+    secrets: list[SecretGrant]
+
+
+def granted(name: str, service: Value, project: Project) -> Granted:
     """Tell what a service is given: files of the host as mounts, everything else, or with an owner, as copies.
+
+    What is external comes from the engine's secrets, configs too.
 
     Raises `ComposeError`.
     """
-    mounts, files = [], []
+    made = Granted([], [], [])
     for kind, known in (("secrets", project.secrets), ("configs", project.configs)):
         for grant in service.get(kind) or ():
             place, source = f"services.{name}.{kind}", str(grant.get("source", ""))
@@ -39,14 +50,16 @@ def granted(name: str, service: Value, project: Project) -> tuple[list[MountRequ
             found: Value = known[source] or {}
             target = _target(kind, grant, source)
             own = {key: grant[key] for key in ("uid", "gid", "mode") if key in grant}
-            if found.get("file") and not own:
+            if store.is_external(found):
+                made.secrets.append(_external(f"{kind}.{source}", store.outside_name(found, source), target, own))
+            elif found.get("file") and not own:
                 path = Path(str(found["file"]))
                 if not path.exists():
                     raise ComposeError(f"{kind}.{source}", f"there is no file {path}")
-                mounts.append(MountRequest(kind="bind", source=str(path), target=target, read_only=True))
+                made.mounts.append(MountRequest(kind="bind", source=str(path), target=target, read_only=True))
             else:
-                files.append(_file(f"{kind}.{source}", found, target, own, project))
-    return mounts, files
+                made.files.append(_file(f"{kind}.{source}", found, target, own, project))
+    return made
 
 
 def _target(kind: str, grant: Value, source: str) -> str:
@@ -70,11 +83,18 @@ def _file(place: str, found: Value, target: str, own: dict[str, Any], project: P
     elif "content" in found:
         content = str(found["content"]).encode()
     else:
-        words = "is external: there is no store to take it from" if found.get("external") else "has no source"
-        raise ComposeError(place, words, "use file, environment or content")
+        raise ComposeError(place, "has no source", "use file, environment, content or external")
+    return File(target, content, *_owner(place, own))
+
+
+def _external(place: str, name: str, target: str, own: dict[str, Any]) -> SecretGrant:
+    uid, gid, mode = _owner(place, own)
+    return SecretGrant(source=name, target=target, uid=uid, gid=gid, mode=mode)
+
+
+def _owner(place: str, own: dict[str, Any]) -> tuple[int, int, int]:
     try:
-        mode = own.get("mode", "0444")
-        return File(target, content, int(own.get("uid", 0)), int(own.get("gid", 0)), int(str(mode), 8))
+        return int(own.get("uid", 0)), int(own.get("gid", 0)), int(str(own.get("mode", "0444")), 8)
     except ValueError:
         raise ComposeError(place, "uid and gid are numbers, mode is octal: 0440") from None
 

@@ -129,6 +129,8 @@ class Rule(Shape):
     action: str
     target: str | None = None
     ignore: Words = None
+    include: Words = None
+    initial_sync: bool | None = None
     exec: Hook | None = None
 
 

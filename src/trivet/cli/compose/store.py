@@ -32,6 +32,12 @@ def _name(project: Project, kind: str, known: Value, key: str, *, implied: bool 
     return str(found.get("name") or (key if external else f"{project.name}_{key}"))
 
 
+def outside_name(found: Value, key: str) -> str:
+    """Name what is external."""
+    external = found.get("external")
+    return str((external.get("name") if isinstance(external, dict) else "") or found.get("name") or key)
+
+
 def is_external(found: Value | None) -> bool:
     """Tell whether somebody else makes it."""
     return bool((found or {}).get("external"))

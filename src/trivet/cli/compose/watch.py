@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from argparse import Namespace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +36,12 @@ class Rule(NamedTuple):
     target: str
     ignore: Ignore
     command: list[str]
+    include: tuple[str, ...] = ()
+    initial: bool = False
+
+    def takes(self, name: str) -> bool:
+        """Tell whether a file is among those that are to be included."""
+        return not self.include or any(matches(name, pattern) for pattern in self.include)
 
 
 def rules(name: str, service: Value) -> list[Rule]:
@@ -49,9 +56,21 @@ def rules(name: str, service: Value) -> list[Rule]:
         text = "\n".join(str(line) for line in as_list(one.get("ignore") or []))
         command = (one.get("exec") or {}).get("command", [])
         words = command.split() if isinstance(command, str) else list(map(str, command))
-        rule = Rule(name, action, Path(str(one["path"])), str(one.get("target", "")), Ignore.read(text), words)
-        found.append(rule)
+        initial = bool(one.get("initial_sync", False))
+        if initial and not action.startswith("sync"):
+            raise ComposeError(place, f"initial_sync means nothing with {action}")
+        path, target = Path(str(one["path"])), str(one.get("target", ""))
+        include = tuple(str(line) for line in as_list(one.get("include") or []))
+        found.append(Rule(name, action, path, target, Ignore.read(text), words, include, initial))
     return found
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Tell whether a pattern means a file: by its path, by a directory it is in, or without a slash by its name."""
+    clean = pattern.strip().removeprefix("./").rstrip("/")
+    parts = name.split("/")
+    ways = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return any(fnmatchcase(way, clean) for way in ways) or ("/" not in clean and fnmatchcase(parts[-1], clean))
 
 
 def look(rule: Rule) -> Seen:
@@ -67,7 +86,7 @@ def look(rule: Rule) -> Seen:
                 continue
             if path.is_dir() and not path.is_symlink():
                 pending.extend(Path(one.path) for one in os.scandir(path))
-            else:
+            elif rule.takes(name):
                 seen[name] = (facts.st_mtime_ns, facts.st_size)
         except OSError:
             continue  # it is just being written
@@ -134,6 +153,9 @@ def watch(context: Context, args: Namespace) -> int:
         application.make_stores(names)
         application.converge(plan.changes(context.client, project, plan.Wanted(services=args.services)))
     seen = {number: look(rule) for number, rule in enumerate(found)}
+    for number, rule in enumerate(found):
+        if rule.initial and seen[number]:
+            react(application, context, rule._replace(action="sync", command=[]), list(seen[number]), [])
     context.note("watching; Ctrl-C ends it")
     while True:
         time.sleep(BEAT)

@@ -21,6 +21,7 @@ from trivet.engine.instance.shipping import Shipping
 from trivet.engine.instance.watch import Watch
 from trivet.engine.network.network import Networks
 from trivet.engine.operation import Locks
+from trivet.engine.secret import Secrets
 from trivet.engine.snapshot.disk import DiskSnapshotter
 from trivet.engine.snapshot.overlay import OverlaySnapshotter
 from trivet.engine.snapshot.snapshotter import Snapshotter
@@ -74,6 +75,7 @@ class Context:
     networks: Networks
     owners: Owners
     volumes: Volumes
+    secrets: Secrets
     snapshots: Snapshots
     cache: BuildCache
     events: Events

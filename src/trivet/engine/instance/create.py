@@ -134,6 +134,9 @@ def planned(
 ) -> Plan:
     """Fold all that an instance has into its plan for a level. Raises what an impossible wish deserves."""
     place = context.place(has["key"])
+    given = context.secrets.mounts(request.secrets, place.state)
+    own = (each for each in has["mounts"] if each.target not in [one.target for one in given])
+    has["mounts"] = (*own, *given)
     return make_plan(
         request,
         settings,

@@ -9,6 +9,7 @@ from trivet.engine.instance import staging
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word
+from trivet.engine.secret import take
 from trivet.isolation.driver import Exit
 
 
@@ -61,4 +62,5 @@ def free(context: Context, record: InstanceRecord) -> None:
     context.driver(record).release(record.plan)
     context.networks.detach(record.id)
     staging.clear(context.run, record.id)
+    take(context.place(record.id).state)
     context.freed.add(record.id)

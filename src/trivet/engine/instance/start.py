@@ -24,6 +24,7 @@ from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
 from trivet.engine.instance.watch import Watch
 from trivet.engine.network import names
+from trivet.engine.secret import take
 from trivet.isolation.driver import Forking
 from trivet.isolation.plan import Plan
 from trivet.launch.channel import Channel
@@ -88,8 +89,10 @@ def _set_up(
     """
     driver, networks = context.driver(record), context.networks
     context.freed.discard(record.id)
+    context.secrets.give(record.request.secrets, context.place(record.id).state)
     for volume in record.volumes:
         context.volumes.ready(volume)
+    undo.push_async_callback(asyncio.to_thread, take, context.place(record.id).state)
     undo.push_async_callback(asyncio.to_thread, networks.detach, record.id)
     undo.push_async_callback(asyncio.to_thread, networks.unpublish, record.id)
     plan, ports = _connect(context, record)
