@@ -22,6 +22,7 @@ from tests.kernel.test_network import HOST, NEIGHBOUR, Place, World
 
 from trivet.client.schema import EndpointRequest, NetworkRequest
 from trivet.client.schema_path import Way
+from trivet.client.schema_policy import Allowance, Peer, PolicyPort, PolicyRequest
 from trivet.engine.network import path
 
 pytestmark = [pytest.mark.needs("root", "nft", "nsenter", "ip"), pytest.mark.usefixtures("own_network")]
@@ -182,8 +183,13 @@ class Matrix(World):
             port=port,
             protocol=protocol,
             outside=source.startswith("lan"),
+            origin=self._origin(source, address) if source.startswith("lan") else None,
         )
         return path.trace(self.networks.map(), packet)
+
+    def _origin(self, source: str, address: str) -> path.Address:
+        text = THIRD if source == "lan2" else NEIGHBOUR6 if ":" in address else NEIGHBOUR
+        return ipaddress.ip_address(text)
 
 
 @pytest.fixture
@@ -225,3 +231,54 @@ def test_the_wall_of_the_host_stands(matrix: Matrix) -> None:
     script = "add table inet wall; add chain inet wall f { type filter hook forward priority -10; policy drop; }"
     subprocess.run(["nft", script], check=True)
     assert "\n".join(differences(matrix, wall=True)) == ""
+
+
+POLICIES = (
+    PolicyRequest(
+        name="front",
+        labels={"net": "a", "number": "1"},
+        ingress=[
+            Allowance(peers=[Peer(labels={"number": "2"})], ports=[PolicyPort(first=80, last=80)]),
+            Allowance(peers=[Peer(cidr="198.51.100.0/24", excluding=["198.51.100.128/25"])]),
+        ],
+    ),
+    PolicyRequest(name="silent", labels={"net": "b"}, egress=[]),
+    PolicyRequest(
+        name="inner",
+        labels={"net": "c"},
+        ingress=[Allowance(ports=[PolicyPort(first=80, last=80, protocol="udp"), PolicyPort(first=81, last=90)])],
+        log=True,
+    ),
+    PolicyRequest(name="both", labels={"net": "a", "number": "2"}, ingress=[Allowance(peers=[Peer(labels={})])]),
+    PolicyRequest(
+        name="six",
+        labels={"net": "a", "number": "2"},
+        egress=[Allowance(peers=[Peer(cidr="fd00::/8"), Peer(cidr="203.0.113.0/24")])],
+    ),
+)
+
+
+def test_policies_are_kept(matrix: Matrix) -> None:
+    """With policies in force, what is said is what happens, too, within a bridge as between networks and outside."""
+    matrix.networks.labels = lambda key: {"net": key[0], "number": key[1:]} if key[1:].isdigit() else {}
+    before = {source: matrix.ask({source: matrix.questions(source)})[source] for source in ("a2",)}
+    for policy in POLICIES:
+        changes = matrix.networks.policies.apply(policy, dry_run=True).changes
+        assert matrix.networks.policies.apply(policy).changes == changes != []
+        assert matrix.networks.policies.apply(policy).changes == []
+    assert "\n".join(differences(matrix)) == ""
+    text = matrix.networks.tables()[0].render()
+    steps = [
+        step
+        for source in matrix.places
+        for each in matrix.questions(source)
+        for step in matrix.told(source, each).steps
+    ]
+    assert {"policy_in", "policy_out"} <= {step.chain for step in steps}
+    for step in steps:
+        _, _, rest = text.partition(f"\tchain {step.chain} {{\n")
+        assert f"\t\t{step.rule}\n" in rest.partition("\t}\n")[0], step
+    for policy in POLICIES:
+        matrix.networks.policies.remove(policy.name)
+    assert matrix.ask({"a2": matrix.questions("a2")})["a2"] == before["a2"]
+    assert all("listens there too" in finding.problem for finding in matrix.networks.check())

@@ -74,6 +74,8 @@ def find(words: list[str]) -> tuple[Entry | None, str, list[str]]:
     """Find whose command it is; None asks for help. Raises `Misuse` with the nearest spelling."""
     if not words or words[0] in ("help", "-h", "--help"):
         return None, "", words
+    if words[:2] == ["network", "policy"]:
+        words = words[1:]
     if words[0] == "compose":
         words = _in_front(words)
     if words[0] in NOUNS:

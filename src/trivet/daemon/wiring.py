@@ -99,6 +99,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
         fleet.start()
     context.gates.append(broker)
     tasks = (asyncio.create_task(steward(context)), asyncio.create_task(broker.run()))
+    context.background(asyncio.create_task(engine.flows.watch()))
     context.background(asyncio.create_task(vigil.watch(context.networks, lambda finding: _tell(context, finding))))
     restart(context, again)
     try:
@@ -156,6 +157,7 @@ def _context(settings: Settings, records: Records) -> Context:
         events=Events(),
         shipping=Shipping(settings.run_dir, settings.journal, table.all),
     )
+    context.networks.labels = lambda key: record.request.labels if (record := table.get(key)) else {}
     images.users = context.users_of_image
     images.holders.append(context.snapshots.roots)
     return context

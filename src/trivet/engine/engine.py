@@ -39,6 +39,7 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.instance import Instances
 from trivet.engine.machine.machine import Machines
 from trivet.engine.network import why
+from trivet.engine.network.flow import Flows
 from trivet.oci import reference as references
 from trivet.oci.reference import Reference
 from trivet.registry import login
@@ -58,6 +59,7 @@ class Engine:
         self.instances = Instances(context)
         self.machines = Machines(context)
         self.backups = Backups(self)
+        self.flows = Flows(context.networks)
         self.disks = DiskImages(self)
         self.artifacts = Artifacts(self)
         self.checkpoints = Checkpoints(context)

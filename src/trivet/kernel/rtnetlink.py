@@ -45,6 +45,7 @@ NEWROUTE, GETROUTE = 24, 26
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_NET_NS_PID, IFLA_IFALIAS, IFLA_NET_NS_FD = 19, 20, 28
 INFO_KIND, INFO_DATA, INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
+BR_CALL_IPTABLES, BR_CALL_IP6TABLES = 36, 37
 BRPORT_MODE, BRPORT_ISOLATED = 4, 33
 VETH_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
@@ -168,6 +169,15 @@ def set_port(name: str, *, isolated: bool = False) -> None:
     """
     with Socket(socket.NETLINK_ROUTE) as netlink:
         netlink.send(_port(name, isolated))
+
+
+def filter_bridge(name: str) -> None:
+    """Have the rules for IP asked about frames between ports of a bridge; needs br_netfilter."""
+    data = nested(INFO_DATA, attribute(BR_CALL_IPTABLES, b"\1"), attribute(BR_CALL_IP6TABLES, b"\1"))
+    info = nested(IFLA_LINKINFO, attribute(INFO_KIND, "bridge"), data)
+    payload = IFINFO.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, name) + info
+    with Socket(socket.NETLINK_ROUTE) as netlink:
+        netlink.send(Request(NEWLINK, payload, object=name))
 
 
 def delete_link(name: str) -> bool:

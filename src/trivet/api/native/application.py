@@ -18,6 +18,7 @@ from trivet.api.native import (
     machine,
     network,
     outcome,
+    policy,
     registry,
     secret,
     system,
@@ -46,6 +47,7 @@ ROUTES = (
     *volume.ROUTES,
     *secret.ROUTES,
     *network.ROUTES,
+    *policy.ROUTES,
     *registry.ROUTES,
 )
 

@@ -155,7 +155,7 @@ def _attach(
     networks: Networks, record: NetworkRecord, endpoint: Endpoint, ways: dict[str, frozenset[int]]
 ) -> Attachment:
     try:
-        if endpoint.rate_in or endpoint.rate_out:
+        if endpoint.rate_in or endpoint.rate_out or networks.policies.list():
             networks.load()
         networks.guard.add(endpoint, record)  # before there is an interface that could send
     except FileNotFoundError:

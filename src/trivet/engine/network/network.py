@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +52,9 @@ from trivet.engine.network.nameserver import Nameserver, serves
 from trivet.engine.network.none import Nothing
 from trivet.engine.network.overlay import Overlay
 from trivet.engine.network.path import Map
-from trivet.engine.network.relaying import Carrier
+from trivet.engine.network.policing import Policies, look_into
+from trivet.engine.network.policy import held
+from trivet.engine.network.relaying import Carrier, ways
 from trivet.engine.network.ruleset import table
 from trivet.isolation.plan import Attachment, File, Owner
 from trivet.kernel import nftables, rtnetlink
@@ -82,13 +84,15 @@ class Networks:
         self.engine_id = engine_id
         self.table = publish.TABLE_PREFIX if engine_id == DEFAULT_ENGINE else f"trivet_{short(engine_id)}"
         self.guard = guard.Guard(self.table)
+        self.labels: Callable[[str], Mapping[str, str]] = lambda instance: {}  # of an instance, by its id
+        self.policies = Policies(self, records)
         self.moving: list[str] = []  # instances whose links are being made or taken away at this moment
         self.loaded: dict[str, Rules] = {}  # by family, what the kernel made of our tables
         self.namespaces = run_directory / "netns"
         self.ledger = Ledger(records)
         self.nameserver = Nameserver(run_directory, self.table, self._look, self.namespaces)
         self._fleet: Fleet | None = None
-        self.carrier = Carrier(run_directory, self.ledger.endpoints)
+        self.carrier = Carrier(run_directory, lambda: ways(self.ledger.endpoints(), held(self.policies.people())))
         on_parent = Macvlan(self.namespaces)
         self.drivers: dict[str, Driver] = {
             BRIDGE: Bridge(self.namespaces),
@@ -344,6 +348,8 @@ class Networks:
             if any(record.bridged and record.subnet6 for record in self.ledger.networks()):
                 forwarding.enable(6)
             tables = self.tables()
+            if self.policies.list():
+                look_into([record.interface for record in self.ledger.networks() if record.bridged])
             nftables.replace(*tables)
             self.guard.forget()
             self.loaded = {table.family: nftables.rules(table.name, table.family) for table in tables}
@@ -352,7 +358,9 @@ class Networks:
         """Compute the engine's tables: which packets pass, and who instances may be. `render` shows one."""
         closed = {version: forwarding.closed(version) for version in (4, 6)}
         networks, endpoints = self.ledger.networks(), self.ledger.endpoints()
-        return table(self.table, networks, endpoints, closed), guard.table(self.table, networks, endpoints)
+        return table(self.table, networks, endpoints, closed, self.policies.people()), guard.table(
+            self.table, networks, endpoints
+        )
 
     def map(self) -> Map:
         """Gather what `path.trace` wants to know."""
@@ -361,6 +369,7 @@ class Networks:
         return Map(
             networks=self.ledger.networks(),
             endpoints=self.ledger.endpoints(),
+            people=self.policies.people(),
             closed={version: forwarding.closed(version) for version in (4, 6)},
             own=frozenset(each.ip for family in families for each in rtnetlink.addresses(family=family)),
             ways=[

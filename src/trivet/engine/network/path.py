@@ -16,10 +16,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from trivet.client.schema_path import Way, WayStep
+from trivet.engine.network import policy
 from trivet.engine.network.membership import default_routes
 from trivet.engine.network.model import Endpoint, NetworkRecord
+from trivet.engine.network.policy import Population
 from trivet.engine.network.relaying import ways
-from trivet.engine.network.ruleset import ANY6, LOOPBACK6, Element, element, inside, map_name
+from trivet.engine.network.ruleset import ANY6, LOOPBACK6, NOBODY, Element, element, inside, map_name
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 LOOPBACK = "lo"
@@ -40,6 +42,7 @@ class Map(msgspec.Struct, frozen=True, kw_only=True):
 
     networks: Sequence[NetworkRecord]
     endpoints: Sequence[Endpoint]
+    people: Population = NOBODY
     closed: Mapping[int, Sequence[str]] = {}
     own: frozenset[Address] = frozenset()
     ways: Sequence[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, str]] = ()
@@ -67,6 +70,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     protocol: str = "tcp"
     outside: bool = False
+    origin: Address | None = None  # of who is outside
 
     @property
     def family(self) -> str:
@@ -84,6 +88,8 @@ class _Walk:
         self._steps: list[WayStep] = []
         self._translated = False
         self._forwarded = False
+        self._port = packet.port
+        self._origin = packet.origin
 
     def run(self) -> Way:
         packet = self._packet
@@ -127,6 +133,9 @@ class _Walk:
         why = "keeps its instances apart" if record.apart else "is theirs both"
         rule = f'iifname "{record.interface}" oifname "{record.interface}" {word}'
         self._forwarded = True
+        self._from(record)
+        if self._denied(ipaddress.ip_address(holder.address if self._version == 4 else holder.address6)):
+            return self._end(False, "", "dropped by a policy")
         self._step("arriving", rule, f"network {record.name} {why}")
         return self._end(
             not record.apart, holder.name, "dropped" if record.apart else f"reaches instance {holder.name}"
@@ -146,7 +155,7 @@ class _Walk:
                 return self._end(True, "host", "reaches the host itself: nothing is published there")
             if not found.to:
                 return self._end(True, "host", f"reaches port {found.to_port} of the host itself")
-            address, self._translated = ipaddress.ip_address(found.to), True
+            address, self._port, self._translated = ipaddress.ip_address(found.to), found.to_port, True
         return self._onward(interface, address)
 
     def _onward(self, interface: str, address: Address) -> Way:
@@ -161,6 +170,11 @@ class _Walk:
                 True, holder.name, f"reaches instance {holder.name}: programs of the host are not filtered"
             )
         self._forwarded = True
+        source = next((each for each in self._known.networks if each.interface == interface and each.bridged), None)
+        if source:
+            self._from(source)
+        if self._denied(address):
+            return self._end(False, "", "dropped by a policy")
         return self._arriving(interface, target, holder) if target else self._leaving(interface, address)
 
     def _arriving(self, interface: str, target: NetworkRecord, holder: Endpoint | None) -> Way:
@@ -229,10 +243,38 @@ class _Walk:
 
     def _carried(self, address: Address) -> Endpoint | None:
         """Look for a program of ours that listens there; one that is bound to the very address comes first."""
-        for protocol, at, port, target, _ in sorted(ways(self._known.endpoints), key=lambda row: row[1] == ANY6):
+        for protocol, at, port, target, _ in sorted(
+            ways(self._known.endpoints, policy.held(self._known.people)), key=lambda row: row[1] == ANY6
+        ):
             if (protocol, port) == (self._packet.protocol, self._packet.port) and at in (str(address), ANY6):
                 return self._known.holder(ipaddress.ip_address(target)) if address.version == 6 else None
         return None
+
+    @property
+    def _version(self) -> int:
+        return self._packet.address.version
+
+    def _from(self, record: NetworkRecord) -> None:
+        """Remember by which address an instance sends on a network."""
+        for each in self._known.endpoints:
+            text = each.address if self._version == 4 else each.address6
+            if each.instance == self._packet.source and each.network == record.id and text:
+                self._origin = ipaddress.ip_address(text)
+
+    def _denied(self, address: Address) -> bool:
+        """Ask the policies, at both ends; a packet that they drop meets nothing else."""
+        sides: list[tuple[policy.Way, Address | None, Address | None]] = [
+            ("in", address, self._origin),
+            ("out", self._origin, address),
+        ]
+        for way, own, other in sides:
+            if own and not policy.allowed(self._known.people, way, own, other, self._packet.protocol, self._port):
+                whose = self._known.holder(own)
+                self._step("forward", policy.ENTRY, "it begins a connection")
+                self._step("policies", policy.asks(way, own.version), f"policies say what may go {way} here")
+                self._step(f"policy_{way}", "drop", f"no policy of {whose.name if whose else own} allows it")
+                return True
+        return False
 
     def _step(self, chain: str, rule: str, reason: str) -> None:
         self._steps.append(WayStep(chain=chain, rule=rule, reason=reason))

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,9 +57,17 @@ def way(endpoint: Endpoint, port: Port) -> Row | None:
     return (port.protocol, at, port.host_port, target, port.container_port) if at else None
 
 
-def ways(endpoints: Iterable[Endpoint]) -> Iterator[Row]:
-    """List what the relay carries; what needs every IPv6 address stands before [::1]'s alone."""
-    found = [row for endpoint in endpoints for port in endpoint.ports if (row := way(endpoint, port))]
+def ways(endpoints: Iterable[Endpoint], held: Collection[str] = ()) -> Iterator[Row]:
+    """List what the relay carries; what needs every IPv6 address stands before [::1]'s alone.
+
+    Where policies say who may come to an address (`held`), only the host comes by the relay: it would hide who it is.
+    """
+    found = [
+        row
+        for endpoint in endpoints
+        for port in endpoint.ports
+        if (row := way(endpoint, port)) and (row[1] == LOOPBACK6 or endpoint.address not in held)
+    ]
     whole = {(row[0], row[2]) for row in found if row[1] == ANY6}
     return (row for row in found if row[1] == ANY6 or (row[0], row[2]) not in whole)
 
@@ -67,7 +75,7 @@ def ways(endpoints: Iterable[Endpoint]) -> Iterator[Row]:
 class Carrier:
     """The relay of one engine. Methods may be called from any thread."""
 
-    def __init__(self, directory: Path, look: Callable[[], list[Endpoint]]) -> None:
+    def __init__(self, directory: Path, look: Callable[[], Iterable[Row]]) -> None:
         self.control, self.log = directory / "relay.sock", directory / "relay.log"
         self._look = look
         self._lock = threading.Lock()
@@ -123,7 +131,7 @@ class Carrier:
     # inside; the lock is held
 
     def _rows(self) -> list[Row]:
-        return sorted(ways(self._look())) if LOOPBACK_INTERFACE.search(_interfaces()) else []
+        return sorted(self._look()) if LOOPBACK_INTERFACE.search(_interfaces()) else []
 
     def _tell(self, rows: list[Row]) -> None:
         for _ in range(2):

@@ -22,10 +22,12 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from trivet.client.schema import Port
+from trivet.engine.network import policy
 from trivet.engine.network.model import Endpoint, NetworkRecord
 from trivet.kernel import nftables
 from trivet.kernel.nftables import Chain, Set, Table
 
+NOBODY = policy.Population()
 PROTOCOLS = ("tcp", "udp")
 VERSIONS = (4, 6)
 ANY, ANY6, LOOPBACK6 = "0.0.0.0", "::", "::1"
@@ -89,9 +91,14 @@ def element(endpoint: Endpoint, port: Port) -> Element | None:
 
 
 def table(
-    name: str, networks: Iterable[NetworkRecord], endpoints: Iterable[Endpoint], closed: Mapping[int, Iterable[str]]
+    name: str,
+    networks: Iterable[NetworkRecord],
+    endpoints: Iterable[Endpoint],
+    closed: Mapping[int, Iterable[str]],
+    people: policy.Population = NOBODY,
 ) -> Table:
-    """Compute the whole table."""
+    """Compute the whole table; the chains of policies are in it while there are any."""
+    policed = bool(people.policies)
     bridges = [network for network in networks if network.bridged]
     elements = [found for endpoint in endpoints for port in endpoint.ports if (found := element(endpoint, port))]
     return Table(
@@ -108,6 +115,7 @@ def table(
                 for here in ("", "_here")
                 for at in ("", "_at")
             ),
+            *(policy.sets(people) if policed else ()),
         ),
         chains=(
             Chain(name="guard", hook="type filter hook prerouting priority raw", rules=_guard(bridges)),
@@ -116,7 +124,12 @@ def table(
             Chain(name="outgoing", hook="type nat hook output priority -100", rules=_to_published()),
             Chain(name="leaving", hook="type nat hook postrouting priority srcnat", rules=_leaving(bridges)),
             Chain(name="arriving", rules=_arriving(bridges)),
-            Chain(name="forward", hook="type filter hook forward priority filter", rules=_forward()),
+            *(policy.chains(people, name) if policed else ()),
+            Chain(
+                name="forward",
+                hook="type filter hook forward priority filter",
+                rules=(*((policy.ENTRY,) if policed else ()), *_forward()),
+            ),
         ),
     )
 

@@ -44,6 +44,7 @@ def why(networks: Networks, source: str, target: str, port: int, protocol: str, 
         port=port,
         protocol=protocol,
         outside=outside,
+        origin=ipaddress.ip_address(FAR[address.version]) if outside else None,
     )
     found = path.trace(known, packet)
     return msgspec.structs.replace(found, warnings=[*_walls(networks, found), *_doors(theirs, packet, found)])
