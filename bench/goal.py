@@ -95,6 +95,8 @@ GOALS = (
     Goal("exec, of crun's", _ratio("exec", OURS, "crun"), 0.3),
     Goal("trivet-runtime run, of runc's", _ratio("run", RUNTIME, "runc"), 1),
     Goal("starts per second, no network", _crowd(lambda crowd: crowd.rate), 200, least=True),
+    Goal("three services up, of docker's", _ratio("application", OURS, DOCKER), 0.33),
+    Goal("three services up by docker-compose, of docker's", _ratio("foreign application", OURS, DOCKER), 0.33),
     Goal("starts per second, bridge", _crowd(lambda crowd: crowd.rate_bridged), 100, least=True),
     Goal("starts per second, of docker's", _crowds(lambda ours, theirs: ours.rate / theirs.rate), 30, least=True),
     Goal("20 at once, times faster", _crowds(lambda ours, theirs: theirs.twenty / ours.twenty), 15, least=True),

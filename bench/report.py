@@ -27,6 +27,8 @@ TITLES = {
     "bridge run": "On a bridge: until the program has ended and the instance has removed itself",
     "published start": "On a bridge with a published port: from the request to the program's first instruction",
     "published run": "On a bridge with a published port: until it has ended and removed itself",
+    "application": "Three services, each waiting for the one before to be healthy: up, by each one's own command",
+    "foreign application": "The same by docker-compose, from its start to its end",
 }
 
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import trivet
-from bench import crowd, harness, namespace, pull, report
+from bench import application, crowd, harness, namespace, pull, report
 from bench.contestant import Contestant
 from bench.peers.docker import DockerApi, DockerCommand
 from bench.peers.oci import Runtime
@@ -26,7 +26,8 @@ from bench.peers.trivet import BIN, TrivetApi, TrivetCommand
 from bench.peers.trivet_container import TrivetContainer
 
 LOCK = Path("/run/trivet-bench.lock")
-MEASURES = ("run", "exec", "stop", "memory", "bridge", "crowd", "pull")
+APPLICATIONS = 8  # rounds of what takes seconds
+MEASURES = ("run", "exec", "stop", "memory", "bridge", "application", "crowd", "pull")
 
 
 def peers() -> list[Peer]:
@@ -84,6 +85,8 @@ def compare(arguments: argparse.Namespace, tell: harness.Tell) -> int:
             harness.measure_stops(contestants, arguments.rounds, tell)
         if "bridge" in arguments.measures:
             harness.measure_bridged(contestants, arguments.rounds, tell)
+        if "application" in arguments.measures:
+            application.measure(contestants, min(arguments.rounds, APPLICATIONS), tell)
         if "memory" in arguments.measures:
             harness.measure_memory(contestants, arguments.instances, tell)
         if "crowd" in arguments.measures:

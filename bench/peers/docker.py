@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.account import Account
 from bench.image import DIRECTORY, MARK, NAME, archive
-from bench.peers.peer import PATIENCE, PeerFailed, Run, command, end, instant, last_line, spawn, timed
+from bench.peers.peer import PATIENCE, PeerFailed, Run, command, composed, end, instant, last_line, spawn, timed
 
 RUN = Path("/run/trivet-bench-docker")  # short: the path of a unix socket has at most 107 bytes
 READY = 30.0
@@ -137,6 +137,10 @@ class DockerApi(Docker):
         """Stop and delete."""
         self._ask("POST", f"/containers/{name}/stop")
         self._ask("DELETE", f"/containers/{name}")
+
+    def application(self, folder: Path, *words: str, foreign: bool) -> None:
+        """`docker-compose` is its own."""
+        composed(self._host, folder, *words)
 
     def bridged(self, *, published: bool) -> Run:
         """Create, attach, wait for the removal, start, as `docker run --rm` does; read the output and the status."""

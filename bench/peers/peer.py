@@ -72,6 +72,9 @@ class Engine(Peer, Protocol):
     def begin(self, name: str, *, bridge: bool) -> None:
         """Start an idle instance as fast as can be; shared."""
 
+    def application(self, folder: Path, *words: str, foreign: bool) -> None:
+        """Do something with the application in a folder, by the engine's own command or by docker-compose."""
+
     def overview(self) -> int:
         """List all instances; returns how many there are."""
 
@@ -91,6 +94,12 @@ class Engine(Peer, Protocol):
 def command(words: Words) -> str:
     """Run a command to its end; returns what it printed. Raises `PeerFailed` with the last thing it said."""
     return _watch(words)[0]
+
+
+def composed(host: str, folder: Path, *words: str) -> None:
+    """Let docker-compose do something with the application in a folder."""
+    address = ("env", f"DOCKER_HOST={host}", "COMPOSE_API_VERSION=1.40")
+    command([*address, "docker-compose", "-p", "bench", "-f", folder / "docker-compose.yml", *words])
 
 
 def timed(words: Words, *, by_arrival: bool = False) -> Run:

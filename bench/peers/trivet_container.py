@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import msgspec
 
 from bench.image import MARK
-from bench.peers.peer import Run, instant
-from bench.peers.trivet import TrivetApi, read
+from bench.peers.peer import Run, command, composed, instant
+from bench.peers.trivet import BIN, TrivetApi, read
 from trivet.client.schema import EndpointRequest, InstanceRequest, PortRequest
 
 
@@ -27,6 +28,15 @@ class TrivetContainer(TrivetApi):
         with stream:
             output, _ = read(stream)
         return Run(instant(output) - began, time.monotonic() - began)
+
+    def application(self, folder: Path, *words: str, foreign: bool) -> None:
+        """`trivet compose`, or docker-compose at the Docker door."""
+        if foreign:
+            composed(f"unix://{self._run}/docker.sock", folder, *words)
+        else:
+            verb, *options = words
+            file = ("-f", folder / "docker-compose.yml", "-p", "bench")
+            command([BIN / "trivet", "--host", self._host, "compose", verb, *file, *options])
 
     def begin(self, name: str, *, bridge: bool) -> None:
         """Create and start."""

@@ -47,6 +47,23 @@ def test_healthy_and_unhealthy(daemon: Daemon, busybox: str, name: str, level: s
     assert said.count('"health_status"') == 2
 
 
+def test_the_first_check_comes_soon(daemon: Daemon, busybox: str, name: str) -> None:
+    """What is well is healthy long before an interval is over; what isn't well that early is no failure."""
+    options = ["--health-interval", "1h", "--health-cmd", "test -e /ok"]
+    daemon.ok("run", "-d", "--name", name, *options, busybox, "sh", "-c", "sleep 1; touch /ok; exec sleep 600")
+    until(lambda: _status(daemon, name) == "healthy", 60)
+    seen = daemon.client.instances.get(name).health
+    assert seen is not None
+    assert [probe.exit_code for probe in seen.log] == [0]
+    daemon.ok("rm", "-f", name)
+    options = ["--health-interval", "2s", "--health-retries", "1", "--health-cmd", "false"]
+    daemon.ok("run", "-d", "--name", name, *options, busybox, "sleep", "600")
+    until(lambda: _status(daemon, name) == "unhealthy", 60)
+    seen = daemon.client.instances.get(name).health
+    assert seen is not None
+    assert (seen.failing, len(seen.log)) == (1, 1)
+
+
 def test_the_image_s_check(daemon: Daemon, busybox: str, name: str, tmp_path: Path) -> None:
     """A Dockerfile's HEALTHCHECK is run; --no-healthcheck switches it off, options change parts of it."""
     check = 'HEALTHCHECK --interval=100ms --retries=1 CMD ["test", "-e", "/bin/sh"]'

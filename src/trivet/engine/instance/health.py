@@ -2,6 +2,9 @@
 
 starting ──▶ healthy ◀──▶ unhealthy      healthy after one success, unhealthy after `retries` failures in a row;
     └──────────────────────────▲         those of the start period don't count
+
+Docker's first check comes an interval after the start: half a minute, unless somebody said otherwise. Here it is tried
+soon, and ever more seldom, before that; what these early checks find counts only when it is good.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL, TIMEOUT, START_INTERVAL, RETRIES = 30.0, 30.0, 5.0, 3
 KEPT, OUTPUT = 5, 4096
+FIRST = 0.1  # seconds after the start; the next ones take twice as long each
 SECOND = 1_000_000_000
 
 
@@ -59,16 +63,22 @@ async def accompany(context: Context, key: str, watch: Watch) -> None:
     if record is None or record.check is None:
         return
     check, calm = record.check, record.started + round(record.check.start_period * SECOND)
+    pause, regular = FIRST, record.started + round(_pace(check, early=bool(check.start_period)) * SECOND)
     while not watch.ended.done():
         health = record.health or Health()
         early = health.status == "starting" and now_ns() < calm
-        await asyncio.wait([watch.ended], timeout=check.start_interval if early else check.interval)
+        left = (regular - now_ns()) / SECOND if health.status == "starting" else 0.0
+        eager = left > pause
+        await asyncio.wait([watch.ended], timeout=pause if eager else left if left > 0 else _pace(check, early=early))
         record = context.table.get(key)
         if record is None or watch.ended.done():
             return
         if record.word is not Word.RUNNING:
             continue
-        probe = await _probe(context, record, check)
+        probe = await _probe(context, record, check, min(check.timeout, left) if eager else check.timeout)
+        pause *= 2
+        if eager and probe.exit_code:
+            continue
         try:
             noted = _note(context, key, check, probe, early=early)
         except (TrivetError, sqlite3.Error) as error:  # a full disk: the next check is written down instead
@@ -113,7 +123,11 @@ async def _remedy(context: Context, record: InstanceRecord) -> None:
                     await start(context, record.id)
 
 
-async def _probe(context: Context, record: InstanceRecord, check: HealthCheck) -> Probe:
+def _pace(check: HealthCheck, *, early: bool) -> float:
+    return check.start_interval if early else check.interval
+
+
+async def _probe(context: Context, record: InstanceRecord, check: HealthCheck, timeout: float) -> Probe:
     begun = now_ns()
     program = exec.exec_program(record.plan.program, ExecRequest(command=check.test))
     program = msgspec.structs.replace(program, terminal=False, stdin=False)
@@ -122,11 +136,11 @@ async def _probe(context: Context, record: InstanceRecord, check: HealthCheck) -
     except (TrivetError, OSError) as error:
         return _told(begun, -1, str(getattr(error, "message", error)))
     try:
-        code, output = await asyncio.wait_for(_listen(stream), check.timeout)
+        code, output = await asyncio.wait_for(_listen(stream), timeout)
     except TimeoutError:
         with contextlib.suppress(OSError):
             await stream.send(Type.SIGNAL, signal.SIGKILL.to_bytes(4, "little"))
-        code, output = -1, f"health check took longer than {check.timeout:g} s"
+        code, output = -1, f"health check took longer than {timeout:g} s"
     finally:
         stream.close()
     return _told(begun, code, output)
