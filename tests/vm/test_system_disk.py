@@ -100,3 +100,29 @@ def test_tampered_backups_are_refused(
     assert complaint in done.stderr.decode()
     assert engine.trivet("inspect", "evil").returncode == 1
     engine.ok("vm", "rm", "victim")
+
+
+def test_a_damaged_disk_is_named(engine: Daemon, tiny: list[str]) -> None:
+    """A disk that isn't one ends the machine at once, which says so; no other format is guessed."""
+    engine.ok("vm", "create", "hurt", *tiny)
+    disk = Path(engine.client.machines.get("hurt").disks[0].path)
+    disk.write_bytes(b"KDMV" + bytes(1 << 20))  # as another format begins
+    done = engine.trivet("vm", "start", "hurt")
+    assert done.returncode == 1
+    assert "not in qcow2 format" in done.stderr.decode()
+    assert engine.client.instances.get("hurt").exit_code == 1
+    engine.ok("vm", "rm", "hurt")
+
+
+def test_limits_change_while_it_runs(engine: Daemon, tiny: list[str]) -> None:
+    """Memory is taken by the balloon and given back, no more than the machine was switched on with."""
+    engine.ok("vm", "create", "wide", *tiny, "--cpus", "1", "--start")
+    said(engine, "wide", "tiny# ")
+    engine.ok("update", "--memory", "160m", "wide")
+    asked(engine, "wide", "echo less $(($(grep MemFree /proc/meminfo | tr -dc 0-9) < 140000))", "less 1")
+    engine.ok("update", "--memory", "256m", "--cpus", "0.5", "wide")
+    assert "was switched on with" in engine.trivet("update", "--memory", "512m", "wide").stderr.decode()
+    assert "was switched on with" in engine.trivet("update", "--cpus", "3", "wide").stderr.decode()
+    assert next(iter(engine.client.instances.stats("wide"))).memory > 0
+    assert "trivet vm commit" in engine.trivet("commit", "wide", "wide:1").stderr.decode()
+    engine.ok("vm", "rm", "-f", "wide")

@@ -24,6 +24,7 @@ from trivet.launch.channel import Channel, Frame
 from trivet.launch.frame import ATTACH_STDERR, ATTACH_STDOUT, MAXIMUM, Type
 
 _STEP, _LONGEST_STEP = 0.05, 1.0
+_PING = 6.0
 _INPUT = 1 << 30
 _BLOCK = 4 << 20
 _RUN = 'h=$H; unset H; exec <"$h/in" >"$h/out" 2>"$h/err"; '
@@ -32,8 +33,8 @@ _RUN = 'h=$H; unset H; exec <"$h/in" >"$h/out" 2>"$h/err"; '
 def begin(plan: Plan, program: Program) -> Channel:
     """Have a program ready to run; it waits for `Channel.go()`. Raises `Unsupported`, `AgentAbsent`."""
     wanted = command(plan, program)
+    agent_of(plan, _PING).ask("guest-ping")
     agent = agent_of(plan)
-    agent.ask("guest-ping")
     ours, theirs = socket.socketpair()
     errand = _Errand(agent, wanted, stdin=program.stdin, channel=Channel(theirs))
     threading.Thread(target=errand.run, name="errand", daemon=True).start()

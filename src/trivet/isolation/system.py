@@ -24,8 +24,8 @@ import msgspec
 from trivet.base.error import Conflict, InvalidArgument, Unsupported
 from trivet.hypervisor import memory
 from trivet.hypervisor.qmp import Qmp
-from trivet.isolation import answer, computer, errand, gauge, moment, provision, seed
-from trivet.isolation.driver import Ability, ProcessRow, Saved, Stats, Status
+from trivet.isolation import answer, computer, elastic, errand, extent, gauge, moment, provision, seed
+from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
 from trivet.isolation.machine import Host
@@ -43,7 +43,7 @@ _TAIL = 5
 
 
 class SystemDriver:
-    """The driver of machines with an operating system of their own; also Pausable and Saving.
+    """The driver of machines with an operating system of their own; also Pausable, Saving, Elastic and Resizable.
 
     `cache` is the vm level's.
     """
@@ -184,6 +184,21 @@ class SystemDriver:
                 text += frame.payload if frame.type is Type.STDOUT else b""
         now = time.time()
         return [gauge.row(line, now) for line in text.decode(errors="replace").splitlines() if line]
+
+    def footprint(self, plan: Plan) -> Footprint:
+        """Measure the memory, as the guest sees it."""
+        self._running(plan)
+        return elastic.of_machine(extent.socket(plan), self.status(plan).pid, group(plan))
+
+    def allot(self, plan: Plan, memory: int) -> None:
+        """Take or give memory with the balloon."""
+        self._running(plan)
+        extent.allot(plan, memory)
+
+    def resize(self, plan: Plan) -> None:
+        """Apply the plan's limits, as far as the running machine can have them."""
+        self._running(plan)
+        extent.resize(plan, group(plan))
 
     def pause(self, plan: Plan) -> None:
         """Stop the machine's virtual CPUs."""

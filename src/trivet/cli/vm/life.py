@@ -15,7 +15,7 @@ from trivet.cli.output import FORMAT, JSON, Column, binary_size, human_size, sho
 from trivet.client.schema import Instance
 from trivet.client.schema_machine import MachineInfo
 
-_MOMENT = 0.3  # in which QEMU refuses what it can't do
+_MOMENT, _STEP = 5.0, 0.1  # in which QEMU refuses what it can't do
 
 REF = option("machine", metavar="MACHINE", help="name, id or beginning of an id", complete=INSTANCE)
 REFS = option("machines", metavar="MACHINE", nargs="+", help="name, id or beginning of an id", complete=INSTANCE)
@@ -26,10 +26,14 @@ def start(context: Context, args: Namespace) -> int:
 
     def action(ref: str) -> None:
         context.client.instances.start(ref)
-        time.sleep(_MOMENT)
-        found = context.client.instances.get(ref)
-        if found.status == "exited" and found.exit_code:
-            raise Conflict(f"machine {ref} ended at once: {found.error or 'see its log'}", hint=f"trivet logs {ref}")
+        deadline = time.monotonic() + _MOMENT
+        while not (found := context.client.machines.get(ref)).run_state and time.monotonic() < deadline:
+            if found.status != "running":
+                break
+            time.sleep(_STEP)
+        ended = context.client.instances.get(ref)
+        if ended.status == "exited" and ended.exit_code:
+            raise Conflict(f"machine {ref} ended at once: {ended.error or 'see its log'}", hint=f"trivet logs {ref}")
 
     return each(context, args, args.machines, action)
 

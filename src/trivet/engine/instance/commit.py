@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from trivet.base.clock import now_ns, rfc3339
+from trivet.base.error import Unsupported
 from trivet.client.schema import InstanceRequest
 from trivet.engine.image import change
 from trivet.engine.image import commit as layers
@@ -28,6 +29,11 @@ async def commit(
     level vm, `MalformedChange`, and leaves nothing then.
     """
     record = context.table.find(key)
+    if record.plan.hardware:
+        raise Unsupported(
+            f"cannot commit machine {record.name} as layers: its root is a disk",
+            hint=f"trivet vm commit {record.name} IMAGE",
+        )
     parent = context.images.draft(record.image_id)
     config = _defaults(parent.config.defaults, record.request)
     for text in changes:

@@ -66,7 +66,7 @@ def make(
     request = msgspec.structs.replace(request, machine=wish)
     seed = cloud.seed(wish)
     undo.push_async_callback(asyncio.to_thread, shutil.rmtree, place.state, True)
-    place.files.mkdir(parents=True, mode=0o700)
+    place.state.mkdir(parents=True, mode=0o700)
     size = _size(wish, base, request.image)
     root = context.disks.make(key, base, size, lambda home: _furnish(home, wish, below))
     undo.push_async_callback(asyncio.to_thread, context.disks.remove, key)
