@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -273,3 +274,25 @@ def test_adding_what_is_here_mends_what_is_damaged(content: ContentStore) -> Non
     path.write_bytes(b"somethinG")
     assert content.add(b"something") == digest
     content.verify(digest)
+
+
+def test_a_cut_pulls_lease_outlives_its_engine(tmp_path: Path) -> None:
+    """A resumable lease stays when its engine died: until the same is done, or for a week."""
+    records = Records(tmp_path / "record.db")
+    leases = Leases(records)
+    held = [leases.hold(purpose, resumable=purpose != "build") for purpose in ("pull of a", "pull of b", "build")]
+    for each in held:
+        each.__enter__()
+    leases.reset()
+    assert [record.purpose for record in leases.all()] == ["pull of a", "pull of b"]
+    with pytest.raises(ValueError, match="cut"), leases.hold("pull of a", resumable=True):
+        raise ValueError("cut")
+    assert len(leases.all()) == 2
+    with leases.hold("pull of a", resumable=True):
+        pass
+    assert [record.purpose for record in leases.all()] == ["pull of b"]
+    old = leases.all()[0]
+    records.table("lease", type(old)).update(old.id, msgspec.structs.replace(old, created=old.created - 8 * 86400))
+    leases.reset()
+    assert leases.all() == []
+    records.close()

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from trivet.api.docker.server import Runner
 from trivet.base.error import AlreadyExists, Denied, TrivetError, Unavailable
+from trivet.daemon import fault
 from trivet.daemon.settings import Settings, parse
 from trivet.daemon.wiring import uninstall, wire
 from trivet.launch import feature
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     os.umask(0o077)
+    fault.arm()
     try:
         if not settings.uninstall:
             feature.require()

@@ -79,6 +79,8 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     records = Records(settings.root / "record.db")
     context = await asyncio.to_thread(_context, settings, records)
     await asyncio.to_thread(context.images.recover)
+    for snapshotter in context.snapshotters.values():
+        await asyncio.to_thread(snapshotter.sweep)
     if settings.snapshotter == Kind.EROFS:
         await asyncio.to_thread(context.overlay.layers.probe)
     await asyncio.to_thread(context.overlay.show_all)
@@ -90,6 +92,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     engine = Engine(context, identity(records), spool, broker)
     await asyncio.to_thread(context.networks.ensure_default)
     again = await reconcile(context)
+    await asyncio.to_thread(context.images.sweep)  # an engine that died may have been at it
     fleet = _fleet(settings, context, identity(records))
     if fleet:
         await asyncio.to_thread(fleet.look)

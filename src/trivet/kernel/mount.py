@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ def mount(source: Path, target: Path, kind: str, flags: int = 0, options: str = 
 
     mount(8) would put a loop device between a file and its mount; the call doesn't (erofs, Linux 6.12).
     """
+    sys.audit("trivet.mount", str(target))
     words = [os.fsencode(source), os.fsencode(target), kind.encode()]
     if _libc().mount(*words, ctypes.c_ulong(flags), options.encode() or None):
         _fail(target)
@@ -49,6 +51,7 @@ def mount_with(source: Path, target: Path, kind: str, options: Sequence[tuple[st
     finally:
         os.close(context)
     try:
+        sys.audit("trivet.mount", str(target))
         _call(target, _MOVE_MOUNT, made, b"", _HERE, os.fsencode(target), _EMPTY_PATH)
     finally:
         os.close(made)
@@ -56,6 +59,7 @@ def mount_with(source: Path, target: Path, kind: str, options: Sequence[tuple[st
 
 def unmount(target: Path) -> None:
     """Take the mount at `target` out of sight; who uses it keeps it. An `OSError` carries `target` as its filename."""
+    sys.audit("trivet.mount", str(target))
     if _libc().umount2(os.fsencode(target), DETACH):
         _fail(target)
 

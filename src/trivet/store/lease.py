@@ -17,14 +17,18 @@ import msgspec
 
 from trivet.store.record import Records
 
+WEEK = 7 * 86400.0
+
 
 class LeaseRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What is held, why, and since when (Unix time)."""
+    """What is held, why, and since when (Unix time). One that is `resumable` outlives its engine for a week."""
 
     id: str
     purpose: str
     created: float
     digests: tuple[str, ...] = ()
+    resumable: bool = False
+    broken: bool = False  # its engine has died
 
 
 class Lease:
@@ -47,12 +51,18 @@ class Leases:
         self._table = records.table("lease", LeaseRecord)
 
     @contextmanager
-    def hold(self, purpose: str) -> Iterator[Lease]:
-        """Hold a lease while the block runs. `purpose` is what `trivet why` shows."""
+    def hold(self, purpose: str, *, resumable: bool = False) -> Iterator[Lease]:
+        """Hold a lease while the block runs. `purpose` is what `trivet why` shows.
+
+        With `resumable`, what was gathered for the same purpose stays if the engine dies, until it is fulfilled.
+        """
         key = secrets.token_hex(8)
-        self._table.insert(key, LeaseRecord(id=key, purpose=purpose, created=time.time()))
+        record = LeaseRecord(id=key, purpose=purpose, created=time.time(), resumable=resumable)
+        self._table.insert(key, record)
         try:
             yield Lease(self, key)
+            if resumable:
+                self.drop_broken(purpose)
         finally:
             self._table.delete(key)
 
@@ -68,7 +78,18 @@ class Leases:
         return self._table.all()
 
     def reset(self) -> None:
-        """Drop every lease: nobody but the engine that starts now can hold one."""
+        """Drop every lease: nobody but the engine that starts now can hold one. Those of a cut pull stay a week."""
+        oldest = time.time() - WEEK
         with self.records.transaction():
             for record in self._table.all():
-                self._table.delete(record.id)
+                if record.resumable and record.created > oldest:
+                    self._table.update(record.id, msgspec.structs.replace(record, broken=True))
+                else:
+                    self._table.delete(record.id)
+
+    def drop_broken(self, purpose: str | None = None) -> None:
+        """Drop what engines that died have left, for one purpose or for all."""
+        with self.records.transaction():
+            for record in self._table.all():
+                if record.broken and purpose in (None, record.purpose):
+                    self._table.delete(record.id)

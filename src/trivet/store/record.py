@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,7 @@ class Records:
                     known.clear()
                 raise
             else:
+                sys.audit("trivet.commit", str(self.path))
                 self._connection.execute("COMMIT")
             finally:
                 self._depth = 0

@@ -116,6 +116,14 @@ class Images:
             self.trust.use(*self.catalog.find(ref), ref)
         return record
 
+    def judge(self, asked: str, key: str) -> None:
+        """Judge the image an instance was made from by this moment's policy, under the name it was asked for then.
+
+        Raises `ImageRefused`.
+        """
+        if key and self.trust.judges and not asked.startswith(bootstrap.SCHEME):
+            self.trust.use_again(self.catalog.find(key)[0], asked)
+
     def config(self, record: ImageRecord) -> Image:
         """Read an image's configuration. Raises `IsDisk`."""
         if record.disk:

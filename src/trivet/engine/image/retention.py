@@ -70,6 +70,7 @@ def prune(images: Images, *, every: bool, dry_run: bool) -> Removed:
             return _preview(images, going)
         for record in going:
             images.catalog.delete(record.id)
+        images.leases.drop_broken()
     names = [name for record in going for name in detail.names(record)]
     freed = sweep(images) + images.partials.drop() + images.disks.bases.prune(_running(images))
     return Removed(untagged=names, deleted=[record.id for record in going], freed=freed)

@@ -60,7 +60,7 @@ async def _pull_from(
     images: Images, place: Place, reference: Reference, wanted: Platform, report: Report, every: bool
 ) -> ImageRecord:
     subject = reference.familiar
-    with images.leases.hold(f"pull of {subject}") as lease:
+    with images.leases.hold(f"pull of {subject}", resumable=True) as lease:
         async with RegistryClient(place.domain, insecure=place.insecure) as registry:
             fetch = _Fetch(registry, place.path, reference, images, lease, report)
             digest, found = await fetch.manifests(wanted)

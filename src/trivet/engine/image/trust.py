@@ -15,7 +15,7 @@ from trivet.engine.image.model import ARCHIVE, BUILT, ImageRecord, Name
 from trivet.engine.image.policy import ImageRefused, Policy, Requirement
 from trivet.engine.image.signature import Signature
 from trivet.oci import reference as references
-from trivet.oci.reference import Reference
+from trivet.oci.reference import MalformedReference, Reference
 from trivet.registry.client import RegistryClient
 from trivet.store.record import Records
 
@@ -74,6 +74,18 @@ class Trust:
         if len(refusals) == len(names):
             raise refusals[0]
 
+    def use_again(self, record: ImageRecord, asked: str) -> None:
+        """Judge an image in use, by the name it was asked for by, whatever that means now."""
+        try:
+            reference = str(references.parse(asked).tagged())
+        except MalformedReference:
+            self.use(record, None, asked)
+            return
+        named = [each for each in record.names if each.reference == reference]
+        by_id = not named and record.id.partition(":")[2].startswith(asked.removeprefix("sha256:"))
+        then = Name(reference=reference, digest=record.digest, manifest=record.manifest)
+        self.use(record, None if by_id else (named or [then])[0], asked)
+
     def _refusal(self, found: Policy, name: Name, asked: str) -> ImageRefused | None:
         reference = references.parse(name.reference)
         try:
@@ -99,10 +111,13 @@ class Trust:
                 self._table.delete(signed.id)
 
     @property
+    def judges(self) -> bool:
+        """Tell whether there is a policy."""
+        return self._path is not None and (self._path != DEFAULT or self._path.exists())
+
+    @property
     def _shown(self) -> Path:
         return self._path or DEFAULT
 
     def _policy(self) -> Policy | None:
-        if self._path is None or (self._path == DEFAULT and not self._path.exists()):
-            return None
-        return policy.read(self._path)
+        return policy.read(self._path) if self._path and self.judges else None

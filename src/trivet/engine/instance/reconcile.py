@@ -36,6 +36,7 @@ async def reconcile(context: Context) -> list[str]:
             await _settle(context, record)
         except (TrivetError, OSError) as error:
             log.error("cannot reconcile instance %s: %s", record.name, error)
+    await asyncio.to_thread(_disconnect_strangers, context)
     await asyncio.to_thread(_sweep_strangers, context)
     return [record.id for record in context.table.all() if record.word == Word.RESTARTING]
 
@@ -87,6 +88,23 @@ async def _what_was_agreed(context: Context, key: str) -> None:
             await remove(context, key, volumes=True)
     elif delay(record) is not None:
         context.table.update(key, record.change(word=Word.RESTARTING))
+
+
+def _disconnect_strangers(context: Context) -> None:
+    """Take back what a crash left of connecting an instance to a network more, before its record knew of it."""
+    networks, ledger = context.networks, context.networks.ledger
+    for endpoint in ledger.endpoints():
+        record, network = context.table.get(endpoint.instance), ledger.network(endpoint.network)
+        if record is None or network.name in {use.network for use in record.plan.attachments}:
+            continue
+        log.info("instance %s is taken from network %s again: it was being connected", record.name, network.name)
+        try:
+            if endpoint.device:
+                networks.disconnect(record.id, record.name, network.id)
+            else:
+                ledger.free(endpoint)
+        except (TrivetError, OSError) as error:
+            log.error("cannot take instance %s from network %s: %s", record.name, network.name, error)
 
 
 def _sweep_strangers(context: Context) -> None:

@@ -87,6 +87,7 @@ def _set_up(
 
     Returns a connection to the monitor, and with `attached` another one for a client.
     """
+    context.images.judge(record.image, record.image_id)
     driver, networks = context.driver(record), context.networks
     context.freed.discard(record.id)
     context.secrets.give(record.request.secrets, context.place(record.id).state)

@@ -94,6 +94,10 @@ class DiskSnapshotter:
         """List the instances that have disks."""
         return {path.name for path in self._instances.iterdir()}
 
+    def sweep(self) -> None:
+        """Delete what a crash left half-made or half-deleted; at start-up."""
+        self.making.sweep()
+
     def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
         """Delete what a crash left."""
         useless = self.making.leftovers()

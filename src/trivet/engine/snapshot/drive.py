@@ -91,6 +91,10 @@ class DriveSnapshotter:
         """List the instances that have a drive."""
         return {path.name for path in self._instances.iterdir()}
 
+    def sweep(self) -> None:
+        """Delete what a crash left half-made or half-deleted; at start-up."""
+        self._making.sweep()
+
     def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
         """Delete the drives of images that nobody of `keep` and no instance needs."""
         needed = {self._image(image).name for image in keep}

@@ -62,6 +62,11 @@ class Making:
         """List the rubbish: what is here and nobody of this process works on."""
         return [Path(entry.path) for entry in os.scandir(self._directory) if entry.name not in self._busy]
 
+    def sweep(self) -> None:
+        """Delete the rubbish."""
+        for path in self.leftovers():
+            delete(path)
+
 
 def disk_usage(path: Path) -> int:
     """Add up the disk blocks of a file, or of everything below a directory, hard links once, mounts not at all.

@@ -173,6 +173,10 @@ class OverlaySnapshotter:
                     draft.rename(target.parent)
         self._making.discard(Path(root.upper).parent)
 
+    def sweep(self) -> None:
+        """Delete what a crash left half-made or half-deleted; at start-up."""
+        self._making.sweep()
+
     def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
         """Delete layers and stacks that no image of `keep` has, and what a crash left."""
         needed = {f"layer/{EMPTY}"}

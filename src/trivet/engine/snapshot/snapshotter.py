@@ -71,6 +71,9 @@ class Snapshotter(Protocol):
     def instances(self) -> set[str]:
         """List the instances that have a writable layer here."""
 
+    def sweep(self) -> None:
+        """Delete what a crash left half-made or half-deleted; at start-up."""
+
     def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
         """Delete what no image of `keep` and no instance needs, and what a crash left; return the bytes freed.
 

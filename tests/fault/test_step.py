@@ -1,0 +1,113 @@
+"""An engine killed before any step of a verb: the next one is whole, and the verb done leaves what it always leaves.
+
+`TRIVET_FAULT_STEPS=all` asks for every step rather than a few of them; otherwise the day says which.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from tests.busybox import busybox_tar
+from tests.conftest import Daemon
+from tests.fault.conftest import IMAGE
+from tests.fault.step import Killer, Verb, has_image, spread, there
+from tests.image.served import trivet_registry
+
+MOST = 2
+SLEEP = ("--network", "net", IMAGE, "sleep", "1000")
+GONE = (("rm", "-f", "one"),)
+
+
+def _verbs(registry: str, context: str) -> dict[str, Verb]:
+    far = f"{registry}/far:1"
+    run = ("run", "-d", "--name", "one", *SLEEP)
+    return {
+        "create": Verb(words=("create", "--name", "one", "-p", "80", *SLEEP), done=there("one"), after=GONE),
+        "start": Verb(
+            before=(("create", "--name", "one", "-p", "80", *SLEEP),),
+            words=("start", "one"),
+            done=there("one", "running"),
+            after=GONE,
+        ),
+        "stop": Verb(before=(run,), words=("stop", "-t", "0", "one"), done=there("one", "exited"), after=GONE),
+        "remove": Verb(
+            before=(run,), words=("rm", "-f", "one"), done=lambda engine: not there("one")(engine), after=()
+        ),
+        "connect": Verb(
+            before=(run,),
+            words=("network", "connect", "other", "one"),
+            done=lambda engine: "one" in engine.client.networks.get("other").members,
+            after=GONE,
+        ),
+        "pull": Verb(words=("pull", "-q", far), done=has_image(far), after=(("rmi", far),)),
+        "build": Verb(
+            words=("build", "-q", "--no-cache", "-t", "made:1", context),
+            done=has_image("made:1"),
+            after=(("builder", "prune", "-f"), ("rmi", "made:1")),
+        ),
+        "gc": Verb(
+            before=(("pull", "-q", far),),
+            words=("rmi", far),
+            done=lambda engine: not has_image(far)(engine),
+            after=(),
+        ),
+    }
+
+
+@pytest.fixture
+def killer(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Killer]:
+    """An engine that counts its steps, with an image and two networks."""
+    with ExitStack() as undo:
+        run = Path(tempfile.mkdtemp(prefix="tv", dir="/tmp"))
+        undo.callback(shutil.rmtree, run, True)
+        engine = Daemon(tmp_path / "root", run, f"--snapshotter={request.param}")
+        engine.prefix = ("env", f"TRIVET_FAULT={tmp_path}/control")
+        undo.callback(engine.clean)
+        engine.start()
+        engine.ok("import", "-q", "-c", 'CMD ["sh"]', "-", IMAGE, input=busybox_tar())
+        for name in ("net", "other"):
+            engine.ok("network", "create", name)
+        yield Killer(engine, tmp_path / "control")
+
+
+@pytest.fixture
+def verb(killer: Killer, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Verb]:
+    """The verb of that name, and the registry it may want, with an image of two layers."""
+    engine, context = killer.engine, tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY Dockerfile /there\nRUN rm /bin/vi && echo one >/one\n")
+    with trivet_registry(tmp_path / "served") as registry:
+        if request.param in ("pull", "gc"):
+            engine.ok("build", "-q", "-t", f"{registry}/far:1", str(context))
+            engine.ok("push", "-q", f"{registry}/far:1")
+            engine.ok("builder", "prune", "-f")
+            engine.ok("rmi", f"{registry}/far:1", IMAGE)
+        yield _verbs(registry, str(context))[request.param]
+
+
+CASES = [(name, "overlay") for name in ("create", "start", "stop", "remove", "connect", "pull", "build", "gc")]
+
+
+@pytest.mark.parametrize(
+    ("verb", "killer"), [*CASES, ("pull", "erofs"), ("gc", "erofs")], indirect=True, ids=lambda word: str(word)
+)
+def test_killed_before_a_step(verb: Verb, killer: Killer) -> None:
+    """Wherever the engine dies, after its restart the check is clean, and the verb done again ends as undisturbed."""
+    steps, expected = killer.plain(verb)
+    assert steps > 2
+    every = os.environ.get("TRIVET_FAULT_STEPS") == "all"
+    problems = []
+    for step in spread(steps, steps if every else MOST, int(time.time() / 86400)):
+        left = killer.killed(verb, step)
+        at = killer.last()
+        if left != expected:
+            told = {key: (value, expected[key]) for key, value in left.items() if value != expected[key]}
+            problems.append(f"{at}: {told}")
+    assert problems == []
