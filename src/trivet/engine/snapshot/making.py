@@ -63,9 +63,9 @@ class Making:
         return [Path(entry.path) for entry in os.scandir(self._directory) if entry.name not in self._busy]
 
     def sweep(self) -> None:
-        """Delete the rubbish."""
+        """Delete the rubbish, soon."""
         for path in self.leftovers():
-            delete(path)
+            self.discard_later(path)
 
 
 def disk_usage(path: Path) -> int:
