@@ -183,6 +183,8 @@ def uninstall(settings: Settings) -> None:
     Offered(settings.run_dir).sweep()
     for name in ("i", "netns"):
         shutil.rmtree(settings.run_dir / name, ignore_errors=True)
+    for name in ("relay.log", "ship.lock"):
+        (settings.run_dir / name).unlink(missing_ok=True)
     records.close()
 
 
