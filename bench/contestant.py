@@ -45,6 +45,7 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
     rate: float
     rate_bridged: float
     twenty: float
+    twenty_cpu: float
     idle: int
     requests: float
     each: float

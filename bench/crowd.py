@@ -35,7 +35,9 @@ def _crowd(one: Contestant, engine: Engine, count: int) -> Crowd:
     idle = memory.total(daemon)
     requests = _seconds(lambda: engine.ping(REQUESTS))
     few = [f"bench-few-{number}" for number in range(min(FEW, count))]
+    clock = one.account.cpu()
     twenty = _together(lambda name: engine.begin(name, bridge=True), few, FEW)
+    twenty_cpu = one.account.cpu() - clock
     _together(engine.end, few, AT_ONCE)
     names = [f"bench-{number}" for number in range(count)]
     plain, bridged = names[::2], names[1::2]
@@ -50,6 +52,7 @@ def _crowd(one: Contestant, engine: Engine, count: int) -> Crowd:
         rate=rate,
         rate_bridged=rate_bridged,
         twenty=twenty,
+        twenty_cpu=twenty_cpu,
         idle=idle,
         requests=REQUESTS / requests,
         each=(everything - idle) / count,

@@ -99,6 +99,9 @@ GOALS = (
     Goal("three services up by docker-compose, of docker's", _ratio("foreign application", OURS, DOCKER), 0.33),
     Goal("starts per second, bridge", _crowd(lambda crowd: crowd.rate_bridged), 100, least=True),
     Goal("starts per second, of docker's", _crowds(lambda ours, theirs: ours.rate / theirs.rate), 30, least=True),
+    Goal(
+        "20 at once, times less CPU", _crowds(lambda ours, theirs: theirs.twenty_cpu / ours.twenty_cpu), 15, least=True
+    ),
     Goal("20 at once, times faster", _crowds(lambda ours, theirs: theirs.twenty / ours.twenty), 15, least=True),
     Goal("MB beyond a container's processes", _crowd(lambda crowd: crowd.each / 1e6), 0.2),
     Goal("MB of engine and helpers, 100 containers", _crowd(lambda crowd: crowd.all / 1e6, 100, 200), 60),

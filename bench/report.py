@@ -143,6 +143,7 @@ CROWD: dict[str, Callable[[Crowd], str]] = {
     "starts per second, no network": lambda crowd: f"{crowd.rate:.0f}",
     "starts per second, bridge": lambda crowd: f"{crowd.rate_bridged:.0f}",
     "20 at once on the bridge, ms": lambda crowd: _milliseconds(crowd.twenty),
+    "20 at once, CPU, ms": lambda crowd: _milliseconds(crowd.twenty_cpu),
     "small requests per second": lambda crowd: f"{crowd.requests:.0f}",
     "list, ms": lambda crowd: _milliseconds(crowd.listed.median),
     "removing all, s": lambda crowd: f"{crowd.removed:.2f}",
