@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon
-from tests.vm.box import NEEDS, asked, said
+from tests.vm.box import NEEDS, PATIENCE, asked, said
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs(*NEEDS)]
 
@@ -77,6 +78,25 @@ def test_backups_hold_what_changed(engine: Daemon, tiny: list[str], tmp_path: Pa
     assert "boots" in engine.ok("vm", "backup", "verify", store, "--expect", "tiny# ")
     assert [found.name for found in engine.client.instances.list(all=True) if found.name.startswith("verify")] == []
     engine.ok("vm", "rm", "kept")
+
+
+def test_a_backup_that_is_killed_leaves_nothing_in_the_way(engine: Daemon, tiny: list[str], tmp_path: Path) -> None:
+    """After the engine was killed in the middle of one the next backup is made, and nothing else is there."""
+    engine.ok("vm", "create", "cut", *tiny, "--rate", "20m", "--start")
+    said(engine, "cut", "tiny# ")
+    asked(engine, "cut", "dd if=/dev/urandom of=/dev/vda bs=1M count=64 2>/dev/null; sync; echo full $?", "full 0")
+    begun = engine.begin("vm", "backup", "create", "cut", str(tmp_path))
+    deadline = time.monotonic() + PATIENCE
+    while not list(tmp_path.glob("*.qcow2")):
+        assert time.monotonic() < deadline
+    engine.kill()
+    begun.wait()
+    engine.start()
+    engine.ok("vm", "backup", "create", "cut", tmp_path)
+    points = engine.client.machines.backups(str(tmp_path))
+    assert [point.full for point in points] == [True]
+    assert [path.name for path in tmp_path.glob("*.qcow2")] == [f"{points[0].id}-root.qcow2"]
+    engine.ok("vm", "rm", "-f", "cut")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ DAEMON = "qemu-storage-daemon"
 _PREFIX = "backup-"
 _PATIENCE = 24 * 3600.0
 _STEP = 0.1
+_END = 30.0
+_MARK = "quiet"  # in the run directory, while the guest's file systems are held still
 
 
 def take(record: InstanceRecord, directory: Path, report: Report, *, full: bool = False) -> Point:
@@ -47,6 +49,8 @@ def take(record: InstanceRecord, directory: Path, report: Report, *, full: bool 
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = _known(record, directory)
+    point.write(directory, found)  # so that one that is killed leaves a directory that is known again
+    point.sweep(directory, found)
     disks = computer.hardware(record.plan).disks
     made = new_id()[:12]
     files = {disk.name: directory / f"{made}-{disk.name}.qcow2" for disk in disks}
@@ -120,6 +124,7 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
 def _copy(record: InstanceRecord, qmp: Qmp, files: dict[str, Path], made: str, since: str, report: Report) -> bool:
     """Copy all disks from one moment on; tell whether the guest held still at its beginning."""
     opened: dict[str, int] = {}
+    _clear(qmp)
     try:
         for name, file in files.items():
             opened[name] = _target(record, qmp, name, file)
@@ -140,6 +145,22 @@ def _copy(record: InstanceRecord, qmp: Qmp, files: dict[str, Path], made: str, s
             if old.startswith(_PREFIX) and old != f"{_PREFIX}{made}":
                 qmp.execute("block-dirty-bitmap-remove", node=name, name=old)
     return quiet
+
+
+def _clear(qmp: Qmp) -> None:
+    """End what an engine that was killed has begun."""
+    deadline = time.monotonic() + _END
+    while jobs := [job for job in qmp.execute("query-jobs") if str(job["id"]).startswith(_PREFIX)]:
+        for job in jobs:
+            with contextlib.suppress(QmpRefused):
+                qmp.execute("job-dismiss" if job["status"] == "concluded" else "job-cancel", id=job["id"])
+        if time.monotonic() > deadline:
+            raise Conflict("an earlier backup is still being ended")
+        time.sleep(_STEP)
+    for node in qmp.execute("query-named-block-nodes", flat=True):
+        if str(node["node-name"]).endswith("-target"):
+            with contextlib.suppress(QmpRefused):
+                qmp.execute("blockdev-del", **{"node-name": node["node-name"]})
 
 
 def _target(record: InstanceRecord, qmp: Qmp, name: str, file: Path) -> int:
@@ -209,13 +230,29 @@ def _still(record: InstanceRecord) -> Iterator[bool]:
     agent = agent_of(record.plan, 10.0) if record.word is Word.RUNNING else None
     frozen = False
     if agent is not None and agent.answers():
+        Path(record.plan.directory, _MARK).touch()
         with contextlib.suppress(TrivetError):
             frozen = int(agent.ask("guest-fsfreeze-freeze")) > 0
     try:
         yield frozen or record.word is not Word.RUNNING
     finally:
-        if frozen and agent is not None:
-            agent.ask("guest-fsfreeze-thaw")
+        if frozen:
+            _thaw(record)
+        Path(record.plan.directory, _MARK).unlink(missing_ok=True)
+
+
+def go_on(records: Iterable[InstanceRecord]) -> None:
+    """Let guests' file systems go on that an engine which was killed had held still."""
+    for record in records:
+        mark = Path(record.plan.directory, _MARK)
+        if record.plan.hardware and mark.exists():
+            with contextlib.suppress(TrivetError):
+                _thaw(record)
+                mark.unlink(missing_ok=True)
+
+
+def _thaw(record: InstanceRecord) -> None:
+    agent_of(record.plan, 30.0).ask("guest-fsfreeze-thaw")
 
 
 def _has_bitmap(qmp: Qmp, node: str, since: str) -> bool:

@@ -23,6 +23,7 @@ from trivet.client.schema_machine import BackupPoint
 
 MANIFEST = "backup.json"
 _LIMIT = 16 << 20
+_LEFT = re.compile(r"[0-9a-f]{12}-[a-z0-9-]+\.qcow2")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
 
@@ -79,6 +80,14 @@ def write(directory: Path, found: Backups) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(directory / MANIFEST)
+
+
+def sweep(directory: Path, found: Backups) -> None:
+    """Remove what a backup that was killed has left."""
+    known = {file_of(directory, point, disk).name for point in found.points for disk in point.disks}
+    for file in directory.glob("*.qcow2"):
+        if _LEFT.fullmatch(file.name) and file.name not in known:
+            file.unlink(missing_ok=True)
 
 
 def find(found: Backups, name: str, directory: Path) -> int:
