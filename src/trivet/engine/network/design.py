@@ -28,6 +28,7 @@ from trivet.engine.network.model import (
     IPVLAN_MODE,
     MACVLAN,
     MACVLAN_MODE,
+    MTU,
     OPTIONS,
     PARENT,
     InvalidNetwork,
@@ -82,6 +83,18 @@ def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRe
         interface=parent or request.options.get(BRIDGE_NAME) or interface(engine_id, request.name, identity),
         mtu=_mtu(request.mtu, parent),
     )
+
+
+def sized(request: NetworkRequest) -> NetworkRequest:
+    """Let the MTU that is an option, as Docker has it, be the network's. Raises `InvalidNetwork`."""
+    text = request.options.get(MTU, "")
+    if not text:
+        return request
+    if not text.isdecimal():
+        raise InvalidNetwork(request.name, f"cannot have option {MTU}: {text!r} is no number")
+    if request.mtu not in (USUAL_MTU, int(text)):
+        raise InvalidNetwork(request.name, f"cannot have MTU {request.mtu} and, by option {MTU}, {text}")
+    return msgspec.structs.replace(request, mtu=int(text))
 
 
 def rival(record: NetworkRecord) -> str:

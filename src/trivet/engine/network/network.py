@@ -24,7 +24,7 @@ from trivet.base.error import Conflict, TrivetError, Unsupported
 from trivet.client.schema import EndpointRequest, Finding, Network, NetworkRequest, Port, PortRequest
 from trivet.engine.network import forwarding, guard, membership, names, publication, publish, repair
 from trivet.engine.network.bridge import Bridge
-from trivet.engine.network.design import alone, design
+from trivet.engine.network.design import alone, design, sized
 from trivet.engine.network.driver import Driver
 from trivet.engine.network.host import Host
 from trivet.engine.network.ledger import Ledger
@@ -117,6 +117,7 @@ class Networks:
             possible = f"{', '.join(OPTIONS)} are possible"
             known = "it exists once already" if request.driver in self.drivers else possible
             raise InvalidNetwork(request.name, f"cannot have driver {request.driver}: {known}")
+        request = sized(request)
         if request.driver == OVERLAY:
             return self.fleet().create(request).show({})
         return self._create(request).show({})

@@ -18,7 +18,7 @@ import msgspec
 from trivet.client.schema_path import Way, WayStep
 from trivet.engine.network import policy
 from trivet.engine.network.membership import default_routes
-from trivet.engine.network.model import Endpoint, NetworkRecord
+from trivet.engine.network.model import OVERLAY, Endpoint, NetworkRecord
 from trivet.engine.network.policy import Population
 from trivet.engine.network.relaying import ways
 from trivet.engine.network.ruleset import ANY6, LOOPBACK6, NOBODY, Element, element, inside, map_name
@@ -124,6 +124,11 @@ class _Walk:
     def _switched(self, record: NetworkRecord) -> Way:
         """Between two of one network the bridge carries frames; ports that are isolated don't hear one another."""
         holder = self._known.holder(self._packet.address)
+        if holder is None and record.driver == OVERLAY:
+            self._from(record)
+            if self._denied(self._packet.address):
+                return self._end(False, "", "dropped by a policy")
+            return self._end(True, "", f"is carried to the host of network {record.name} that has it, if one has")
         if holder is None:
             return self._end(False, "", f"nobody on network {record.name} has that address now")
         return self._inside(record, holder)
