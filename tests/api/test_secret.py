@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ CONTENT = b"the walrus was Paul"
 
 
 def holds(directory: Path) -> list[str]:
-    """The files below a directory that hold the secret."""
-    kept = ("user", "net")  # namespaces, which are no files to read
-    files = [
-        each for each in directory.rglob("*") if each.is_file() and not each.is_symlink() and each.name not in kept
-    ]
-    return sorted(path.name for path in files if CONTENT in path.read_bytes())
+    """The files below a directory that hold the secret; namespaces that are kept in files can't be read."""
+    found = []
+    for path in directory.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with suppress(OSError):
+                found += [path.name] * (CONTENT in path.read_bytes())
+    return sorted(found)
 
 
 @pytest.mark.vm

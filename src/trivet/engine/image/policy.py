@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from trivet.base.error import Denied, InvalidArgument
+from trivet.base.error import Denied, InvalidArgument, Unsupported
 from trivet.oci.reference import Reference
 
 LIMIT = 1 << 20
@@ -114,3 +114,10 @@ def _scopes(reference: Reference) -> list[str]:
         place = place.rpartition("/")[0]
     labels = reference.name.partition("/")[0].split(".")
     return found + ["*." + ".".join(labels[number:]) for number in range(1, len(labels))]
+
+
+class UnusableKey(Unsupported):
+    """A key of the policy that can't be read; no image is trusted because of it."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"cannot use the policy's key {name}: {problem}")

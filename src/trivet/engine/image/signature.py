@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-from trivet.base.error import NotFound, Unsupported
-from trivet.engine.image.policy import Identity, Requirement
+from trivet.base.error import NotFound
+from trivet.engine.image.policy import Identity, Requirement, UnusableKey
 from trivet.oci import manifest as manifests
 from trivet.oci import reference as references
 from trivet.oci.descriptor import Descriptor
@@ -97,19 +94,25 @@ def unmet(
         return "its name is rejected"
     if not signatures:
         return "it has no signature"
-    keys = [_key(pem) for pem in _pems(requirement)]
-    reasons = [_invalid(each, keys, requirement.signed_identity, reference, digests) for each in signatures]
+    from trivet.engine.image.key import load, verified  # megabytes that an engine without a policy never needs
+
+    keys = [load(*named) for named in _pems(requirement)]
+
+    def check(signature: Signature) -> bool:
+        return any(verified(key, signature.payload, signature.signature) for key in keys)
+
+    reasons = [_invalid(each, check, requirement.signed_identity, reference, digests) for each in signatures]
     return None if None in reasons else str(reasons[0])
 
 
 def _invalid(
     signature: Signature,
-    keys: list[PublicKeyTypes],
+    check: Callable[[Signature], bool],
     identity: Identity,
     reference: Reference,
     digests: tuple[str, ...],
 ) -> str | None:
-    if not any(_verified(key, signature) for key in keys):
+    if not check(signature):
         return "its signature was not made with the key that is asked for"
     try:
         payload = msgspec.json.decode(signature.payload, type=_Payload)
@@ -145,23 +148,6 @@ def _same(identity: Identity, reference: Reference, signed: Reference) -> bool:
             return (name, reference.tag) == (signed.name, signed.tag)
 
 
-def _verified(key: PublicKeyTypes, signature: Signature) -> bool:
-    try:
-        raw = base64.b64decode(signature.signature, validate=True)
-        match key:
-            case ec.EllipticCurvePublicKey():
-                key.verify(raw, signature.payload, ec.ECDSA(hashes.SHA256()))
-            case rsa.RSAPublicKey():
-                key.verify(raw, signature.payload, padding.PKCS1v15(), hashes.SHA256())
-            case ed25519.Ed25519PublicKey():
-                key.verify(raw, signature.payload)
-            case _:
-                return False
-    except (InvalidSignature, binascii.Error, ValueError):
-        return False
-    return True
-
-
 def _pems(requirement: Requirement) -> list[tuple[str, bytes]]:
     found = []
     for path in (requirement.key_path, *requirement.key_paths):
@@ -176,17 +162,3 @@ def _pems(requirement: Requirement) -> list[tuple[str, bytes]]:
         except binascii.Error as error:
             raise UnusableKey("keyData", str(error)) from error
     return found
-
-
-def _key(named: tuple[str, bytes]) -> PublicKeyTypes:
-    try:
-        return serialization.load_pem_public_key(named[1])
-    except Exception as error:  # its own, ValueError and others, by what the file holds
-        raise UnusableKey(named[0], "it is no public key in PEM form") from error
-
-
-class UnusableKey(Unsupported):
-    """A key of the policy that can't be read; no image is trusted because of it."""
-
-    def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"cannot use the policy's key {name}: {problem}")
