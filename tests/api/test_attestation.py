@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from tests.conftest import Daemon
+from tests.image.served import trivet_registry
 
 
 def test_a_build_attaches_what_it_is_asked_for(daemon: Daemon, busybox: str, tmp_path: Path) -> None:
@@ -31,3 +32,23 @@ def test_a_build_attaches_what_it_is_asked_for(daemon: Daemon, busybox: str, tmp
     assert definition["externalParameters"]["buildArguments"] == ["TOKEN"]
     assert "hush" not in json.dumps(statement)
     daemon.ok("rmi", "attested:0", "attested:1", "attested:2")
+
+
+def test_what_is_told_comes_along_with_a_pull(daemon: Daemon, busybox: str, tmp_path: Path) -> None:
+    """`pull --referrers` keeps SBOM and provenance; without it a pull brings the image alone."""
+    (tmp_path / "status").write_text("Package: one\nStatus: install ok installed\nVersion: 1\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {busybox}\nCOPY status /var/lib/dpkg/status\n")
+    with trivet_registry(tmp_path / "served") as registry:
+        name = f"{registry}/told:1"
+        daemon.ok("build", "-q", "--sbom", "--provenance", "-t", name, tmp_path)
+        told = daemon.ok("sbom", "--json", name)
+        daemon.ok("push", "-q", name)
+        daemon.ok("rmi", name)
+        daemon.ok("pull", "-q", name)
+        assert daemon.client.images.get(name).attestations == []
+        daemon.ok("pull", "-q", "--referrers", name)
+        kinds = {each["kind"] for each in daemon.client.images.get(name).attestations}
+        assert kinds == {"application/spdx+json", "application/vnd.in-toto+json"}
+        assert daemon.ok("sbom", "--json", name) == told
+        daemon.ok("rmi", name)
+        assert daemon.client.system.check() == []

@@ -12,6 +12,7 @@ from tests.image.conftest import small_tar
 from trivet.engine.image.adopt import MissingContent
 from trivet.engine.image.commit import scratch
 from trivet.engine.image.image import Images
+from trivet.engine.image.source_registry import More
 from trivet.oci import platform as platforms
 from trivet.oci.config import History
 from trivet.oci.layer import Layer
@@ -36,7 +37,7 @@ def test_all_platforms_go_everywhere(registry: str, images: Images, make_images:
     digest = make(images, name)
     assert asyncio.run(images.push(name, every=True)) == digest
     whole, part, loaded = make_images("whole"), make_images("part"), make_images("loaded")
-    asyncio.run(whole.pull(name, every=True))
+    asyncio.run(whole.pull(name, more=More(platforms=True)))
     assert {each for each, _ in whole.content.walk()} == {each for each, _ in images.content.walk()}
     whole.sweep()
     assert {each for each, _ in whole.content.walk()} == {each for each, _ in images.content.walk()}
@@ -55,7 +56,7 @@ def test_all_platforms_go_everywhere(registry: str, images: Images, make_images:
         with pytest.raises(MissingContent, match="is incomplete") as caught:
             action()
         assert caught.value.hint == f"get all of it: trivet pull --all-platforms {name}"
-    asyncio.run(part.pull(name, every=True))
+    asyncio.run(part.pull(name, more=More(platforms=True)))
     assert asyncio.run(part.push(name, every=True)) == digest
     assert part.check() == []
 
@@ -68,7 +69,7 @@ def test_another_platforms_layers_are_not_unpacked(images: Images, make_images: 
     with trivet_registry(images.content.root.parent / "served") as registry:
         make(images, f"{registry}/many:1")
         asyncio.run(images.push(f"{registry}/many:1"))
-        asyncio.run(puller.pull(f"{registry}/many:1", every=True))
+        asyncio.run(puller.pull(f"{registry}/many:1", more=More(platforms=True)))
     unpacked = list((puller.content.root.parent / "overlay" / "layer").glob("*/fs/etc/arch"))
     assert [path.read_text() for path in unpacked] == [str(platforms.host())]
     puller.remove(f"{registry}/many:1")

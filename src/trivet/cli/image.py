@@ -45,7 +45,9 @@ def images(context: Context, args: Namespace) -> int:
 def pull(context: Context, args: Namespace) -> int:
     """Fetch an image."""
     result = follow(
-        context.client.images.pull(args.reference, platform=args.platform, all_platforms=args.all_platforms),
+        context.client.images.pull(
+            args.reference, platform=args.platform, all_platforms=args.all_platforms, referrers=args.referrers
+        ),
         quiet=args.quiet,
     )
     result_of(args, result, "name")
@@ -156,6 +158,7 @@ COMMANDS = {
         (
             option("--platform", metavar="OS/ARCH", default="", help="platform to choose from an index"),
             flag("--all-platforms", help="get all that the index lists, to push or save it"),
+            flag("--referrers", help="get the SBOM and provenance that refer to it, too"),
             SILENT,
             *JSON,
             option(

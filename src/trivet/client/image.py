@@ -45,9 +45,12 @@ class Images:
         """Give an image a further name."""
         self._transport.call("POST", f"/v1/images/{segment(ref)}/tag", {"target": target})
 
-    def pull(self, reference: str, *, platform: str = "", all_platforms: bool = False) -> Iterator[Progress]:
-        """Fetch an image, perhaps with all of its index; the result has name, id and digest."""
-        query: Query = {"reference": reference, "platform": platform, "all_platforms": all_platforms}
+    def pull(
+        self, reference: str, *, platform: str = "", all_platforms: bool = False, referrers: bool = False
+    ) -> Iterator[Progress]:
+        """Fetch an image, perhaps with all of its index and what is told of it; the result has name, id and digest."""
+        query: Query = {"reference": reference, "platform": platform}
+        query = {**query, "all_platforms": all_platforms, "referrers": referrers}
         return self._transport.progress("POST", "/v1/images/pull", query)
 
     def push(self, reference: str, *, all_platforms: bool = False) -> Iterator[Progress]:

@@ -34,6 +34,7 @@ from trivet.engine.image import bootstrap, detail, lookup
 from trivet.engine.image.lookup import Listed
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.image.progress import Report
+from trivet.engine.image.source_registry import NO_MORE, More
 from trivet.engine.instance import commit
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.instance import Instances
@@ -96,9 +97,9 @@ class Engine:
         record = await asyncio.to_thread(self.context.images.tag, ref, target)
         self.events.emit("image", "tag", record.id, target)
 
-    async def pull_image(self, reference: str, platform: str, report: Report, *, every: bool = False) -> dict[str, Any]:
+    async def pull_image(self, reference: str, platform: str, report: Report, more: More = NO_MORE) -> dict[str, Any]:
         """Get an image from its registry, or make it from packages."""
-        record = await self.context.images.pull(reference, platform, report, every=every)
+        record = await self.context.images.pull(reference, platform, report, more)
         asked = "" if reference.startswith(bootstrap.SCHEME) else references.parse(reference).tagged().familiar
         return self._made("pull", record, asked)
 

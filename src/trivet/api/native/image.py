@@ -12,6 +12,7 @@ from trivet.api.transfer import download, store, upload
 from trivet.base.error import InvalidArgument
 from trivet.client.schema import Image, ImageDetail, Progress, Removed
 from trivet.engine.engine import Engine
+from trivet.engine.image.source_registry import More
 
 
 async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -33,8 +34,8 @@ async def tag(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def pull(engine: Engine, request: web.Request) -> web.StreamResponse:
     reference, platform = required(request, "reference"), request.query.get("platform", "")
-    every = flag(request, EVERY)
-    return await progress(request, lambda report: engine.pull_image(reference, platform, report, every=every))
+    more = More(platforms=flag(request, EVERY), referrers=flag(request, "referrers"))
+    return await progress(request, lambda report: engine.pull_image(reference, platform, report, more))
 
 
 async def push(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -97,7 +98,8 @@ EVERY = "all_platforms"
 ROUTES = (
     Route("GET", "/v1/images", listing, "List images", None, list[Image], ("filter",)),
     Route(
-        *("POST", "/v1/images/pull", pull, "Pull an image"), *(None, Progress, ("reference", "platform", EVERY), NDJSON)
+        *("POST", "/v1/images/pull", pull, "Pull an image"),
+        *(None, Progress, ("reference", "platform", EVERY, "referrers"), NDJSON),
     ),
     Route("POST", "/v1/images/push", push, "Push an image", None, Progress, ("reference", EVERY), NDJSON),
     Route("POST", "/v1/images/load", load, "Load images from a tar", None, Progress, (), NDJSON),

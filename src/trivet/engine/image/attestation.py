@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from trivet.base.error import Unsupported
+from trivet.base.error import Corrupt, Unsupported
 from trivet.engine.image import package
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.image.package import Package
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SPDX = "application/spdx+json"
 IN_TOTO = "application/vnd.in-toto+json"
 EMPTY = "application/vnd.oci.empty.v1+json"
+KINDS = (SPDX, IN_TOTO)
+MOST = 20  # referrers of one manifest that are fetched
+LARGEST = 64 << 20
 LICENSE = re.compile(r"[A-Za-z0-9.+-]+(?: (?:AND|OR|WITH) [A-Za-z0-9.+-]+)*")
 
 
@@ -84,11 +87,28 @@ class Attestations:
         self._table.put(digest, Attached(digest, subject, kind))
         return digest
 
+    def keep(self, images: Images, digest: str, manifest: Manifest) -> None:
+        """Remember an artifact that is here. Raises `Corrupt` for one that can't be read."""
+        assert manifest.subject
+        assert manifest.artifact_type
+        attached = Attached(digest, manifest.subject.digest, manifest.artifact_type)
+        try:
+            msgspec.json.decode(self.read(images, attached), type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise Corrupt(f"what {digest} tells about {attached.subject} is malformed: {error}") from error
+        self._table.put(digest, attached)
+
     def read(self, images: Images, attached: Attached) -> bytes:
         """Read what an artifact says."""
         parsed = manifests.parse(images.content.read(attached.id, limit=manifests.LIMIT), subject=attached.id)
         assert isinstance(parsed, Manifest)
         return images.content.read(parsed.layers[0].digest, limit=1 << 28)
+
+
+def is_about(manifest: Manifest, subject: str) -> bool:
+    """Tell whether an artifact from elsewhere is one of ours in form, and about this manifest."""
+    right = manifest.artifact_type in KINDS and manifest.subject is not None and manifest.subject.digest == subject
+    return right and len(manifest.layers) == 1 and max(manifest.layers[0].size, manifest.config.size) <= LARGEST
 
 
 def bill(images: Images, record: ImageRecord, manifest: str, name: str) -> bytes:

@@ -32,6 +32,7 @@ from trivet.engine.image.catalog import Catalog
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageNotFound, ImageRecord, Name, WrongPlatform
 from trivet.engine.image.progress import Report, relay, silent
+from trivet.engine.image.source_registry import NO_MORE, More
 from trivet.engine.image.trust import Trust
 from trivet.engine.operation import Locks
 from trivet.engine.snapshot.diff import store_changes
@@ -176,18 +177,18 @@ class Images:
         return retention.remove(self, ref, force)
 
     async def pull(
-        self, reference: str, platform: str = "", report: Report = silent, *, every: bool = False
+        self, reference: str, platform: str = "", report: Report = silent, more: More = NO_MORE
     ) -> ImageRecord:
         """Get an image from its registry, or make it from packages (`bootstrap:debian/bookworm`), and unpack it.
 
-        With `every` its other platforms come too, to be pushed or saved. Layers that are here aren't fetched again.
+        `more` is what comes beside it. Layers that are here aren't fetched again.
         Raises `Unavailable`, `ImageNotFound`, `WrongPlatform` and what the registry's errors say; nothing is recorded
         then.
         """
         wanted = platforms.parse(platform) if platform else platforms.host()
         if reference.startswith(bootstrap.SCHEME):
             return await asyncio.to_thread(bootstrap.make, self, reference, wanted, report)
-        return await source_registry.pull(self, references.parse(reference).tagged(), wanted, report, every=every)
+        return await source_registry.pull(self, references.parse(reference).tagged(), wanted, report, more)
 
     async def push(self, reference: str, report: Report = silent, *, every: bool = False) -> str:
         """Send an image to the registry its name says; return the digest it has there.

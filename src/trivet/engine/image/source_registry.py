@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from trivet.base.error import Corrupt, Denied, NotFound, Unauthenticated, Unavailable
 from trivet.client.schema import Progress
 from trivet.engine.disk.model import is_disk
-from trivet.engine.image import adopt
+from trivet.engine.image import adopt, attestation
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageRecord, Name, WrongPlatform
 from trivet.engine.image.progress import Meter, Report
@@ -39,25 +39,32 @@ PARALLEL = 3
 DEEPEST = 4  # indexes in indexes
 
 
-async def pull(
-    images: Images, reference: Reference, wanted: Platform, report: Report, *, every: bool = False
-) -> ImageRecord:
-    """Fetch an image for a platform, unpack it as it arrives, and give it its name. Mirrors are asked first.
+class More(NamedTuple):
+    """What to fetch beside an image: what its index lists for other `platforms`, the `referrers` that tell of it."""
 
-    With `every` everything else that its index lists is fetched too, and not unpacked.
-    """
+    platforms: bool = False
+    referrers: bool = False
+
+
+NO_MORE = More()
+
+
+async def pull(
+    images: Images, reference: Reference, wanted: Platform, report: Report, more: More = NO_MORE
+) -> ImageRecord:
+    """Fetch an image for a platform, unpack it as it arrives, and give it its name. Mirrors are asked first."""
     report(Progress(status=f"pulling {reference.familiar}"))
     *mirrors, origin = await asyncio.to_thread(mirror.places, reference)
     for place in mirrors:
         try:
-            return await _pull_from(images, place, reference, wanted, report, every)
+            return await _pull_from(images, place, reference, wanted, report, more)
         except (Unavailable, NotFound, Unauthenticated, Denied, Corrupt) as error:
             report(Progress(status=f"mirror {place.domain} is passed over: {error.message}"))
-    return await _pull_from(images, origin, reference, wanted, report, every)
+    return await _pull_from(images, origin, reference, wanted, report, more)
 
 
 async def _pull_from(
-    images: Images, place: Place, reference: Reference, wanted: Platform, report: Report, every: bool
+    images: Images, place: Place, reference: Reference, wanted: Platform, report: Report, more: More
 ) -> ImageRecord:
     subject = reference.familiar
     with images.leases.hold(f"pull of {subject}", resumable=True) as lease:
@@ -75,8 +82,10 @@ async def _pull_from(
             expected = adopt.record_of(image, found.manifest, digest=digest, chosen=found.digest, subject=subject)
             with images.arriving(draft := Draft(config=image, layers=expected.layers)):
                 await fetch.layers(found.manifest, draft)
-                if every:
+                if more.platforms:
                     await fetch.everything(digest)
+                if more.referrers:
+                    await fetch.referrers(found.digest)
                 return _name(images, reference, digest, found)
 
 
@@ -135,6 +144,17 @@ class _Fetch:
             else:
                 await self._blob(parsed.config)
                 await self.layers(parsed)
+
+    async def referrers(self, subject: str) -> None:
+        """Fetch what is told about a manifest in forms we can show, as far as it is what it says it is."""
+        listed = await self._registry.referrers(self._repository, subject)
+        known = [each for each in listed if each.artifact_type in attestation.KINDS and each.size <= manifests.LIMIT]
+        for each in known[: attestation.MOST]:
+            digest, parsed = await self._manifest(each.digest, each)
+            if isinstance(parsed, Manifest) and attestation.is_about(parsed, subject):
+                for blob in (parsed.config, *parsed.layers):
+                    await self._blob(blob)
+                await asyncio.to_thread(self._images.attestations.keep, self._images, digest, parsed)
 
     async def config(self, manifest: Manifest) -> Image:
         """Fetch and read the configuration."""
