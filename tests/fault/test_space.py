@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.busybox import busybox_tar
-from tests.conftest import Daemon
+from tests.conftest import BIN, Daemon
 from tests.fault.conftest import IMAGE
 
 SIZE = 24 << 20
@@ -76,3 +77,24 @@ def test_a_full_disk_stops_neither_the_program_nor_its_output(cramped: Daemon) -
     assert done.stdout.splitlines()[-1] == b"5000"
     cramped.ok("rm", "full")
     assert cramped.ok("run", "--rm", IMAGE, "echo", "fine") == "fine"
+
+
+@pytest.mark.vm
+def test_a_machine_waits_for_room_on_the_hosts_disk(cramped: Daemon) -> None:
+    """It stands still instead of losing data, says why, and goes on when there is room and somebody says so."""
+    cramped.ok("run", "-d", "--isolation", "vm", "--name", "full", IMAGE, "sh", "-c", "sleep 600")
+    words = ["exec", "full", "sh", "-c", "dd if=/dev/urandom of=/filler bs=1M count=40 && sync && wc -c < /filler"]
+    environment = {**os.environ, "TRIVET_HOST": cramped.address}
+    command = [str(BIN / "trivet"), *words]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writing:
+        deadline = time.monotonic() + 60
+        while (found := cramped.client.instances.get("full")).status != "paused":
+            assert time.monotonic() < deadline, found
+            time.sleep(0.2)
+        assert found.error.startswith("no space left on the host's disk for ")
+        subprocess.run(["mount", "-o", "remount,size=200m", cramped.root], check=True)
+        cramped.ok("unpause", "full")
+        output, _ = writing.communicate(timeout=60)
+    assert output.strip() == str(40 << 20).encode()
+    found = cramped.client.instances.get("full")
+    assert (found.status, found.error) == ("running", "")

@@ -206,6 +206,14 @@ class Saving(Protocol):
 
 
 @runtime_checkable
+class Stalling(Protocol):
+    """A level that stops an instance when the host can't give it what it needs, instead of letting it fail."""
+
+    def stalled(self, plan: Plan) -> str:
+        """Tell why a running instance stands still; "" when it doesn't. It is `paused` from then on."""
+
+
+@runtime_checkable
 class Readable(Protocol):
     """A level whose instances' files the host can't read by itself."""
 

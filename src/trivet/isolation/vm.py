@@ -26,7 +26,7 @@ import msgspec
 from trivet.base.error import Conflict, InvalidArgument, TrivetError
 from trivet.hypervisor import memory
 from trivet.hypervisor.machine import Acceleration
-from trivet.hypervisor.qmp import Qmp
+from trivet.hypervisor.qmp import Qmp, QmpRefused, QmpUnavailable
 from trivet.hypervisor.template import Templates
 from trivet.isolation import (
     boot,
@@ -60,6 +60,7 @@ _PATIENCE = {Acceleration.KVM: 20.0, Acceleration.EMULATION: 60.0}
 _ATTEMPTS = 2
 _ANSWER = 30.0
 _QUICK = 5.0
+_GLANCE, _STALLED = 2.0, "io-error"
 _WITHOUT_A_WORD = "machine ended"
 _LISTING = Program(argv=("/proc",), builtin="processes")
 _LEFT = (
@@ -262,6 +263,17 @@ class VmDriver:
         with Qmp(Path(plan.directory, machine.QMP)) as qmp:
             qmp.resume()
             _marker(plan).unlink(missing_ok=True)
+
+    def stalled(self, plan: Plan) -> str:
+        """Tell whether QEMU has stopped the machine: what is written to its drive has no room on the host's disk."""
+        try:
+            with Qmp(Path(plan.directory, machine.QMP), patience=_GLANCE) as qmp:
+                if qmp.status() != _STALLED:
+                    return ""
+        except (QmpUnavailable, QmpRefused):  # it has just ended, or somebody else speaks with it
+            return ""
+        _marker(plan).touch()
+        return f"no space left on the host's disk for {plan.root.upper}; make room, then trivet unpause {plan.name}"
 
     def check_saving(self, plan: Plan) -> None:
         """Raise `Unsupported` for an instance that can't be saved."""

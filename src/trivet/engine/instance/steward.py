@@ -9,7 +9,7 @@ import sqlite3
 
 from trivet.base.clock import now_ns
 from trivet.base.error import TrivetError
-from trivet.engine.instance import health
+from trivet.engine.instance import health, stall
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import finish
 from trivet.engine.instance.model import InstanceRecord
@@ -31,11 +31,12 @@ async def steward(context: Context) -> None:
 
 
 async def _accompany(context: Context, key: str, watch: Watch) -> None:
-    checks = asyncio.create_task(health.accompany(context, key, watch))
+    checks = [asyncio.create_task(each.accompany(context, key, watch)) for each in (health, stall)]
     try:
         end = await _explained(context, key, await watch.follow())
     finally:
-        checks.cancel()
+        for check in checks:
+            check.cancel()
     try:
         record = await _finish(context, key, end)
         if context.watches.get(key) is watch:

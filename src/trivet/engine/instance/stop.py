@@ -91,7 +91,7 @@ async def _freeze(context: Context, key: str, action: str, word: Word) -> None:
     check(action, record.name, record.word)
     driver = context.pausable(record)
     await asyncio.to_thread(driver.pause if action == "pause" else driver.resume, record.plan)
-    record = record.change(word=word)
+    record = record.change(word=word, error="")
     context.table.update(record.id, record)
     context.emit(action, record)
 
