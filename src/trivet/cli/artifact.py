@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from trivet.cli import value
 from trivet.cli.archive import result_of
+from trivet.cli.argument import DIRECTORY, FILE, IMAGE, repeated
 from trivet.cli.command import Command, Misuse, Option, flag, option
 from trivet.cli.context import Context
-from trivet.cli.option import DIRECTORY, FILE, IMAGE, repeated
 from trivet.cli.output import FORMAT, JSON, Column, human_size, show, write_json
 from trivet.cli.progress import follow
 from trivet.client.archive import tar_writer, unpack

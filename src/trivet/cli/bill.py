@@ -6,9 +6,9 @@ from argparse import Namespace
 
 import msgspec
 
+from trivet.cli.argument import IMAGE
 from trivet.cli.command import Command, option
 from trivet.cli.context import Context
-from trivet.cli.option import IMAGE
 from trivet.cli.output import FORMAT, Column, show, write_json
 
 

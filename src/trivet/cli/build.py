@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trivet.cli import value
+from trivet.cli.argument import DIRECTORY, FILE, repeated
 from trivet.cli.build_call import call_of, show_call
 from trivet.cli.build_context import find_source
 from trivet.cli.build_offer import Offer
 from trivet.cli.build_progress import choose_build
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
-from trivet.cli.option import DIRECTORY, FILE, repeated
 from trivet.cli.output import JSON, write_json
 from trivet.cli.progress import Transfer, follow
 from trivet.cli.prune import prune_command

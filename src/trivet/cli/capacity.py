@@ -5,10 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 
 from trivet.cli import value
+from trivet.cli.argument import INSTANCE
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
 from trivet.cli.control import visible
-from trivet.cli.option import INSTANCE
 from trivet.cli.output import JSON, Column, binary_size, print_table, write_json
 from trivet.client.schema_capacity import Capacity, Decision, Share
 

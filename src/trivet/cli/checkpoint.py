@@ -5,10 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 
 from trivet.cli import value
+from trivet.cli.argument import INSTANCE, REF
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
 from trivet.cli.instance import each
-from trivet.cli.option import INSTANCE, REF
 from trivet.cli.output import FORMAT, JSON, Column, age, human_size, show, write_json
 from trivet.cli.patience import patience
 from trivet.client.schema_checkpoint import Checkpoint, CloneRequest

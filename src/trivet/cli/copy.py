@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from trivet.base.error import Conflict, Corrupt, NotFound
 from trivet.cli import terminal
+from trivet.cli.argument import FILE
 from trivet.cli.attach import write_all
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
-from trivet.cli.option import FILE
 from trivet.cli.progress import Transfer, choose
 from trivet.client.archive import pack, unpack
 from trivet.client.connection import Response, Writer

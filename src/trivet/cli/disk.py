@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from trivet.cli.archive import input_, output_, result_of
+from trivet.cli.argument import FILE, IMAGE
 from trivet.cli.attach import write_all
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
-from trivet.cli.option import FILE, IMAGE
 from trivet.cli.progress import Transfer, choose, follow
 from trivet.client.archive import tar_writer
 from trivet.client.connection import Body, Response, Writer

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from trivet.base.error import NotFound
 from trivet.cli import disk, value
 from trivet.cli.archive import input_, output_, result_of, write_out
+from trivet.cli.argument import FILE, FILTER, IMAGE, repeated
 from trivet.cli.command import Command, flag, option, under
 from trivet.cli.context import Context
 from trivet.cli.instance import each
-from trivet.cli.option import FILE, FILTER, IMAGE, repeated
 from trivet.cli.output import FORMAT, JSON, QUIET, Column, age, human_size, short, show, write_array, write_json
 from trivet.cli.progress import Transfer, choose, follow
 from trivet.cli.prune import prune_command

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from trivet.base.error import NotFound, TrivetError
 from trivet.cli import value
+from trivet.cli.argument import FILTER, REF, REFS
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
-from trivet.cli.option import FILTER, REF, REFS
 from trivet.cli.output import (
     FORMAT,
     JSON,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from argparse import Namespace
 
 from trivet.cli import terminal, value
+from trivet.cli.argument import REF
 from trivet.cli.attach import replay, write_all
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
 from trivet.cli.control import Neutraliser
-from trivet.cli.option import REF
 from trivet.cli.output import JSON, write_json
 from trivet.client.stream import Output
 

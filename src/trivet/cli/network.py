@@ -5,11 +5,11 @@ from __future__ import annotations
 from argparse import Namespace
 
 from trivet.cli import value
+from trivet.cli.argument import FILTER, NETWORK, REF, repeated
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
 from trivet.cli.endpoint import rate
 from trivet.cli.instance import each
-from trivet.cli.option import FILTER, NETWORK, REF, repeated
 from trivet.cli.output import FORMAT, JSON, QUIET, Column, short, show, write_array, write_json
 from trivet.cli.prune import prune_command
 from trivet.client.schema import EndpointRequest, Network, NetworkRequest

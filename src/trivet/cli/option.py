@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from trivet.cli import value
-from trivet.cli.command import Option, flag, option, under
+from trivet.cli.argument import FILE, IMAGE, NETWORK, repeated
+from trivet.cli.command import flag, option, under
 from trivet.cli.device import device
 from trivet.cli.endpoint import network
 from trivet.cli.link import link
@@ -15,24 +15,6 @@ from trivet.cli.port import publish
 from trivet.cli.terminal import DETACH_KEYS, keys
 
 LEVELS = ("process", "container", "vm")
-
-# What a shell completes these arguments with; the functions are in completion.py.
-INSTANCE = {"bash": "_trivet_instances", "zsh": "_trivet_instances"}
-IMAGE = {"bash": "_trivet_images", "zsh": "_trivet_images"}
-VOLUME = {"bash": "_trivet_volumes", "zsh": "_trivet_volumes"}
-NETWORK = {"bash": "_trivet_networks", "zsh": "_trivet_networks"}
-FILE = {"bash": "_shtab_compgen_files", "zsh": "_files"}
-DIRECTORY = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/"}
-
-
-def repeated(*names: str, **settings: Any) -> Option:
-    """Describe an option that may be given several times."""
-    return option(*names, action="append", default=[], **settings)
-
-
-REF = option("instance", metavar="INSTANCE", help="name, id or beginning of an id", complete=INSTANCE)
-REFS = option("instances", metavar="INSTANCE", nargs="+", help="name, id or beginning of an id", complete=INSTANCE)
-FILTER = repeated("-f", "--filter", metavar="KEY=VALUE", type=value.pair, help="only those that match, e.g. label=web")
 
 TERMINAL = (
     flag("-i", "--interactive", help="pass standard input on"),

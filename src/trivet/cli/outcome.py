@@ -6,11 +6,11 @@ from argparse import Namespace
 
 from trivet.cli import value
 from trivet.cli.archive import output_, write_out
+from trivet.cli.argument import FILE, REF, REFS, repeated
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
 from trivet.cli.endpoint import pace
 from trivet.cli.instance import each
-from trivet.cli.option import FILE, REF, REFS, repeated
 from trivet.cli.output import FORMAT, JSON, Column, age, human_size, show, write_json
 from trivet.cli.patience import patience
 from trivet.cli.port import publish

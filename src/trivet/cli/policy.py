@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from trivet.base.error import NotFound
+from trivet.cli.argument import FILE
 from trivet.cli.command import Command, flag, option
 from trivet.cli.compose import document
 from trivet.cli.context import Context
-from trivet.cli.option import FILE
 from trivet.cli.output import FORMAT, JSON, Column, show, write_array, write_json
 from trivet.cli.policy_document import read
 from trivet.client.schema_policy import Flow, PolicyOutcome, PolicyRequest

@@ -8,9 +8,9 @@ import sys
 from argparse import Namespace
 
 from trivet.cli import terminal, value
+from trivet.cli.argument import DIRECTORY, FILE
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
-from trivet.cli.option import DIRECTORY, FILE
 from trivet.client.schema import LoginRequest
 
 LONGEST = 64 << 10  # of a password; tokens can be long

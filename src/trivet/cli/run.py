@@ -13,10 +13,11 @@ import msgspec
 
 from trivet.base.error import AlreadyExists, NotFound, TrivetError
 from trivet.cli import terminal
+from trivet.cli.argument import repeated
 from trivet.cli.attach import Settings, converse
 from trivet.cli.command import REFUSED, Command, Misuse, flag, under
 from trivet.cli.context import Context
-from trivet.cli.option import KEYS, PROXY, SHARED, repeated
+from trivet.cli.option import KEYS, PROXY, SHARED
 from trivet.cli.output import write_json
 from trivet.cli.patience import patience
 from trivet.cli.request import request_of

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from trivet.base.error import NotFound
 from trivet.cli import value
+from trivet.cli.argument import FILE, repeated
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
 from trivet.cli.instance import each
-from trivet.cli.option import FILE, repeated
 from trivet.cli.output import FORMAT, JSON, Column, age, show, write_array, write_json
 from trivet.client.schema_secret import Secret
 

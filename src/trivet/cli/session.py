@@ -8,11 +8,12 @@ from argparse import Namespace
 
 from trivet.base.error import Conflict
 from trivet.cli import terminal
+from trivet.cli.argument import REF, REFS
 from trivet.cli.attach import Settings, converse
 from trivet.cli.command import REFUSED, Command, Misuse, flag, option
 from trivet.cli.context import Context
 from trivet.cli.instance import each
-from trivet.cli.option import KEYS, PROGRAM, PROXY, REF, REFS
+from trivet.cli.option import KEYS, PROGRAM, PROXY
 from trivet.cli.output import JSON
 from trivet.cli.request import environment
 from trivet.cli.run import signal_sender

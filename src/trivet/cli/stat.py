@@ -8,9 +8,9 @@ from argparse import Namespace
 
 from trivet.base.error import NotFound
 from trivet.cli import terminal
+from trivet.cli.argument import INSTANCE
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
-from trivet.cli.option import INSTANCE
 from trivet.cli.output import JSON, Column, binary_size, human_size, short, table, write_json
 from trivet.client.schema import StatsSample
 

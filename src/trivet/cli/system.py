@@ -8,10 +8,10 @@ from typing import Any
 
 from trivet.base.error import NotFound, TrivetError
 from trivet.cli import value
+from trivet.cli.argument import FILTER, INSTANCE
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
 from trivet.cli.control import visible
-from trivet.cli.option import FILTER, INSTANCE
 from trivet.cli.output import JSON, Column, binary_size, human_size, print_table, short, write_array, write_json
 from trivet.cli.patience import patience
 from trivet.cli.prune import prune_command

@@ -8,10 +8,10 @@ from argparse import Namespace
 from trivet.base.error import NotFound
 from trivet.cli import value
 from trivet.cli.archive import input_, output_, result_of, write_out
+from trivet.cli.argument import FILE, FILTER, VOLUME, repeated
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
 from trivet.cli.instance import each
-from trivet.cli.option import FILE, FILTER, VOLUME, repeated
 from trivet.cli.output import FORMAT, JSON, Column, age, human_size, show, write_array, write_json
 from trivet.cli.patience import patience
 from trivet.cli.progress import Transfer, choose, follow

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError, Namespace
 
+from trivet.cli.argument import INSTANCE
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
-from trivet.cli.option import INSTANCE
 from trivet.cli.output import JSON, write_json
 from trivet.client.schema_path import Way
 

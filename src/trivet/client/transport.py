@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from socket import socket
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from trivet.client.connection import Body, Response, connect, exchange
 from trivet.client.problem import EngineGone, error_of, error_of_answer, error_of_head
 from trivet.client.schema import Progress
-from trivet.client.stream import Stream
+
+if TYPE_CHECKING:
+    from trivet.client.stream import Stream
 
 T = TypeVar("T")
 Value = str | int | float | bool | Sequence[str] | None
@@ -71,6 +73,8 @@ class Transport:
         self, path: str, query: Query | None = None, body: msgspec.Struct | None = None
     ) -> tuple[Mapping[str, str], Stream]:
         """Turn a request into a stream of frames; give the answer's headers too, their names in lower case."""
+        from trivet.client.stream import Stream  # few requests are upgraded
+
         data = msgspec.json.encode(body) if body is not None else None
         headers = {"Connection": "Upgrade", "Upgrade": "trivet-stream", "Content_Type": "application/json"}
         response = self.request("POST", path, query, data, **headers)

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from trivet.base.error import NotFound, TrivetError
+from trivet.cli.argument import FILE, repeated
 from trivet.cli.command import Command, Misuse, Option, flag, option
 from trivet.cli.compose import image, log, plan, program, watch
 from trivet.cli.compose.apply import Application
 from trivet.cli.compose.project import NoComposeFile, Project, Wish, load, normal
 from trivet.cli.compose.store import PROJECT
 from trivet.cli.context import Context
-from trivet.cli.option import FILE, repeated
 from trivet.cli.output import FORMAT, JSON, Column, print_table, show, write_json
 from trivet.cli.value import seconds
 from trivet.client.schema import Instance, Port

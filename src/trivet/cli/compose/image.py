@@ -10,13 +10,13 @@ from pathlib import Path
 
 from trivet.base.error import NotFound, TrivetError
 from trivet.cli import build as building
+from trivet.cli.argument import repeated
 from trivet.cli.command import Command, Parser, build_parser, flag, option
 from trivet.cli.compose import service
 from trivet.cli.compose.document import ComposeError
 from trivet.cli.compose.merge import Value, as_list
 from trivet.cli.compose.project import Project
 from trivet.cli.context import Context
-from trivet.cli.option import repeated
 from trivet.cli.output import Column, print_table, short
 from trivet.cli.progress import follow
 from trivet.client.client import Client

@@ -12,6 +12,7 @@ import msgspec
 
 from trivet.base.error import NotFound
 from trivet.cli import terminal
+from trivet.cli.argument import repeated
 from trivet.cli.attach import Settings, converse
 from trivet.cli.command import REFUSED, Command, Misuse, flag, option
 from trivet.cli.compose import plan
@@ -20,7 +21,7 @@ from trivet.cli.compose.secret import File
 from trivet.cli.context import Context
 from trivet.cli.instance import COMMANDS as OF_INSTANCES
 from trivet.cli.mount import volume
-from trivet.cli.option import KEYS, repeated
+from trivet.cli.option import KEYS
 from trivet.cli.port import publish
 from trivet.cli.run import signal_sender
 from trivet.cli.session import exec_ as exec_instance

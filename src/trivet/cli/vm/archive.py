@@ -6,10 +6,10 @@ from argparse import Namespace
 from pathlib import Path
 
 from trivet.cli.archive import output_, result_of, write_out
+from trivet.cli.argument import FILE
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
 from trivet.cli.disk import FORMATS, SUFFIXES
-from trivet.cli.option import FILE
 from trivet.cli.output import JSON
 from trivet.cli.patience import patience
 from trivet.cli.progress import Transfer, choose, follow

@@ -10,9 +10,9 @@ from pathlib import Path
 from trivet.base.error import TimedOut, TrivetError
 from trivet.cli import value
 from trivet.cli.archive import result_of
+from trivet.cli.argument import DIRECTORY, INSTANCE
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
-from trivet.cli.option import DIRECTORY, INSTANCE
 from trivet.cli.output import FORMAT, Column, age, human_size, show
 from trivet.cli.patience import patience
 from trivet.cli.progress import follow

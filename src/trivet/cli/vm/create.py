@@ -11,11 +11,11 @@ import msgspec
 
 from trivet.base.error import NotFound
 from trivet.cli import value
+from trivet.cli.argument import FILE, NETWORK, repeated
 from trivet.cli.command import Command, Misuse, flag, option, under
 from trivet.cli.context import Context
 from trivet.cli.disk import FORMATS, format_of
 from trivet.cli.endpoint import network
-from trivet.cli.option import FILE, NETWORK, repeated
 from trivet.cli.output import write_json
 from trivet.cli.patience import patience
 from trivet.cli.port import publish

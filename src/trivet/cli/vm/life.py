@@ -7,10 +7,10 @@ from argparse import Namespace
 
 from trivet.base.error import Conflict
 from trivet.cli import value
+from trivet.cli.argument import FILTER, INSTANCE
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
 from trivet.cli.instance import each, port_text, status
-from trivet.cli.option import FILTER, INSTANCE
 from trivet.cli.output import FORMAT, JSON, Column, binary_size, human_size, show, write_json
 from trivet.client.schema import Instance
 from trivet.client.schema_machine import MachineInfo

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from trivet.base.error import Conflict
 from trivet.cli import terminal
+from trivet.cli.argument import FILE
 from trivet.cli.attach import Settings, converse, write_all
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
-from trivet.cli.option import FILE, KEYS
+from trivet.cli.option import KEYS
 from trivet.cli.vm.life import REF
 
 
