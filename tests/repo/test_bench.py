@@ -35,7 +35,8 @@ def check_times(result: Result) -> None:
     assert result.skipped == ""
     assert result.version
     bridged = {f"{where} {what}" for where in ("bridge", "published") for what in ("start", "run")}
-    wanted = {"start", "run", "exec", "stop"} | (bridged if result.name == CONTAINER else set())
+    engine = bridged | {"application", "foreign application"}
+    wanted = {"start", "run", "exec", "stop"} | (engine if result.name == CONTAINER else set())
     assert result.figures.keys() == wanted
     assert 0 < result.figures["start"].median < result.figures["run"].median
     assert all(result.figures[measure].cpu for measure in ("run", "exec"))
@@ -46,7 +47,7 @@ def check_crowd(result: Result, text: str) -> None:
     crowd = result.crowd
     assert crowd
     assert (crowd.containers, crowd.left) == (4, {})
-    assert min(crowd.rate, crowd.rate_bridged, crowd.requests, crowd.each, crowd.removed) > 0
+    assert min(crowd.rate, crowd.rate_bridged, crowd.requests, crowd.all, crowd.removed) > 0
     assert text.count("starts per second, bridge") == 2
 
 
