@@ -120,3 +120,25 @@ def test_killed_while_restarting_again_and_again(victim: Daemon) -> None:
         victim.start()
         before = victim.client.instances.get("busy").restarts
         _until(lambda before=before: victim.client.instances.get("busy").restarts > before)  # type: ignore[misc]
+
+
+@pytest.mark.vm
+def test_a_machine_goes_on_when_the_engine_dies_while_it_is_saved(victim: Daemon) -> None:
+    """Whenever that is, no half a snapshot is left, the program goes on, and the next snapshot is a whole one."""
+    script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"
+    victim.ok("run", "-d", "--name", "counting", "--isolation", "vm", IMAGE, "sh", "-c", script)
+    for pause in (0.05, 0.3, 0.6):
+        saving = victim.begin("snapshot", "counting")
+        time.sleep(pause)
+        victim.kill()
+        saving.wait(20)
+        victim.start()
+        before = len(victim.ok("logs", "counting").splitlines())
+        _until(lambda before=before: len(victim.ok("logs", "counting").splitlines()) > before + 3)  # type: ignore[misc]
+        known = len(victim.client.checkpoints.list("counting"))
+        assert len(list(victim.root.glob("instance/*/checkpoint/*"))) == known
+    victim.ok("snapshot", "counting", "whole")
+    counted = len(victim.ok("logs", "counting").splitlines())
+    victim.ok("snapshot", "revert", "counting", "whole")
+    _until(lambda: len(victim.ok("logs", "counting").splitlines()) > counted)
+    assert victim.client.instances.get("counting").origin == "restored"

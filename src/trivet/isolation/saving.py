@@ -135,7 +135,8 @@ def _quiet(plan: Plan, *, go_on: bool) -> Iterator[None]:
         channel.greet(_ANSWER)
         channel.send(Type.HOLD)
         try:
-            frame = channel.receive(_ANSWER)
+            while (frame := channel.receive(_ANSWER)) is not None and frame.type is Type.STARTED:
+                pass  # it has only just begun
         except TimeoutError:
             raise boot.AgentSilent(plan.name, _ANSWER) from None
         if frame is None or frame.type is not Type.HELD:
