@@ -176,7 +176,7 @@ def _nth(first: int, number: int) -> int:
 def _firmware(parts: Hardware, host: Host) -> Firmware | None:
     if parts.firmware != "uefi":
         return None
-    return Firmware(code=host.firmware, variables=f"{parts.home}/{VARIABLES}")
+    return Firmware(code=host.firmware, variables=f"{parts.home}/{VARIABLES}", secure=parts.secure_boot)
 
 
 def _tpm(plan: Plan, host: Host) -> list[Operation]:

@@ -10,10 +10,11 @@ from trivet.hypervisor.device.device import option
 
 
 class Firmware(msgspec.Struct, frozen=True, kw_only=True):
-    """UEFI: the program, shared, and the machine's own variables."""
+    """UEFI: the program, shared, and the machine's own variables, which if `secure` only the program may write."""
 
     code: str
     variables: str
+    secure: bool = False
 
     def arguments(self) -> list[str]:
         return [
@@ -21,6 +22,7 @@ class Firmware(msgspec.Struct, frozen=True, kw_only=True):
             option("driver=file", node_name="firmware", filename=self.code, read_only=True),
             "-blockdev",
             option("driver=file", node_name="variables", filename=self.variables),
+            *(("-global", "driver=cfi.pflash01,property=secure,value=on") if self.secure else ()),
         ]
 
 
