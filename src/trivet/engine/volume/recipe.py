@@ -32,6 +32,7 @@ CHUNK = 128 << 10
 LITERAL = 1024  # shorter pieces of the stream stand in the recipe itself
 LIMIT = 256 << 20  # of a recipe; a million files come to a tenth of that
 PACKED_LIMIT = 64 << 20
+PARTS = 8_000_000  # of a recipe's stream; a million files have three
 PACKS = 64  # more packs than this, and the smallest are not used again
 LEVEL = 1
 
@@ -54,6 +55,14 @@ class Recipe(msgspec.Struct, frozen=True, array_like=True):
     stream: tuple[int | bytes, ...]
 
 
+class _Outline(msgspec.Struct, frozen=True, array_like=True):
+    """A recipe whose parts haven't been decoded."""
+
+    size: int
+    chunks: msgspec.Raw
+    stream: msgspec.Raw
+
+
 class BrokenSnapshot(Corrupt):
     """A snapshot that can't be put together again."""
 
@@ -71,10 +80,13 @@ def read(content: ContentStore, manifest: Manifest, subject: str) -> Recipe:
     packed = content.read(manifest.config.digest, limit=PACKED_LIMIT)
     try:
         with zstandard.ZstdDecompressor().stream_reader(packed) as reader:
-            raw = reader.read(LIMIT + 1)
+            pieces = bytearray()
+            while len(pieces) <= LIMIT and (piece := reader.read(1 << 20)):  # room is made for what is asked for
+                pieces += piece
+        raw = bytes(pieces)
         if len(raw) > LIMIT:
             raise BrokenSnapshot(subject, f"its recipe is larger than {LIMIT >> 20} MiB")
-        recipe = msgspec.msgpack.decode(raw, type=Recipe)
+        recipe = _decode(raw, len(packed), subject)
     except (zstandard.ZstdError, msgspec.DecodeError) as error:
         raise BrokenSnapshot(subject, error) from error
     sizes = [layer.size for layer in manifest.layers]
@@ -91,6 +103,28 @@ def read(content: ContentStore, manifest: Manifest, subject: str) -> Recipe:
     if total != recipe.size:
         raise BrokenSnapshot(subject, "its parts don't add up")
     return recipe
+
+
+def _decode(raw: bytes, packed: int, subject: str) -> Recipe:
+    """Decode a recipe that may be a bomb: a byte of it can become hundreds as an object.
+
+    Digests don't get smaller by packing, so there are no more chunks than what is packed has room for.
+    """
+    outline = msgspec.msgpack.decode(raw, type=_Outline)
+    if _length(outline.chunks) > packed // 32 + 1 or _length(outline.stream) > PARTS:
+        raise BrokenSnapshot(subject, "its recipe has more parts than it can have")
+    return msgspec.msgpack.decode(raw, type=Recipe)
+
+
+def _length(array: msgspec.Raw) -> int:
+    """Read how many elements an array has, as MessagePack writes it in front of them."""
+    head = memoryview(array)
+    kind = head[0]
+    if kind & 0xF0 == 0x90:
+        return kind & 0xF
+    if kind in (0xDC, 0xDD):
+        return int.from_bytes(head[1 : 3 if kind == 0xDC else 5])
+    return 0  # no array, which the decoder says
 
 
 class Stream:
