@@ -28,8 +28,7 @@ def holder(launch: Launch) -> Channel:
     channel = connect(launch.directories[0])
     assert channel is not None
     channel.send(Type.HOLD)
-    while (frame := channel.receive(10)) is not None and frame.type is Type.STARTED:
-        pass
+    frame = channel.receive(10)
     assert frame is not None
     assert frame.type is Type.HELD
     return channel
@@ -41,6 +40,9 @@ def test_while_it_is_held_other_clients_wait(launch: Launch, listen: Listen, lea
     agent = f"{WORDS}begin(); hear(HOLD); say(HELD); said = [hear() for _ in range(2)]\n"
     agent += "say(STDOUT, repr([(kind, payload) for kind, _, payload in said]).encode()); exit_with(0)"
     channel = start(launch, agent)
+    begun = channel.receive(10)
+    assert begun is not None
+    assert begun.type is Type.STARTED
     held = holder(launch)
     channel.write(b"later")
     with pytest.raises(TimeoutError):
