@@ -15,6 +15,7 @@ there before the interface is: an interface that is in no set isn't looked at.
 from __future__ import annotations
 
 import ipaddress
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -153,6 +154,7 @@ class Guard:
     def __init__(self, name: str) -> None:
         self.name = name
         self._left: list[Mark] = []
+        self._lock = threading.Lock()
 
     def add(self, endpoint: Endpoint, network: NetworkRecord) -> None:
         """Let an endpoint be what it is. Raises FileNotFoundError when somebody flushed the table."""
@@ -161,14 +163,23 @@ class Guard:
 
     def drop(self, endpoints: Sequence[tuple[Endpoint, NetworkRecord]]) -> None:
         """Take out what endpoints were whose interfaces are gone, sooner or later."""
-        self._left += [mark for endpoint, network in endpoints for mark in marks(endpoint, network)]
-        if len(self._left) > self.LEFT:
+        with self._lock:
+            self._left += [mark for endpoint, network in endpoints for mark in marks(endpoint, network)]
+            many = len(self._left) > self.LEFT
+        if many:
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Take out now what was dropped."""
+        with self._lock:
             old, self._left = self._left, []
+        if old:
             nftables.delete_elements(self.name, [(mark.set, mark.key) for mark in old], FAMILY)
 
     def forget(self) -> None:
         """Take note that the table holds only what it should."""
-        self._left = []
+        with self._lock:
+            self._left = []
 
 
 def _link_local(mac: str) -> str:

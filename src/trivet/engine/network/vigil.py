@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 CALM = 0.2
 PATIENCE = 0.1
+TIDY = 1.0
 LONGEST = 2.0  # of waiting for calm
 BURST, PERIOD = 3, 30.0
 
@@ -32,13 +33,16 @@ Tell = Callable[[Finding], None]
 
 async def watch(networks: Networks, tell: Tell) -> None:
     """Watch and mend until cancelled; `tell` hears of each thing that was mended, or couldn't be."""
-    loop, woken = asyncio.get_running_loop(), asyncio.Event()
+    loop, woken, gone = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     with Listener() as listener:
 
         def hear() -> None:
             deaf()
-            if concern(networks, list(listener.read())):
+            news = list(listener.read())
+            if concern(networks, news):
                 woken.set()
+            if any(each.gone for each in news):
+                gone.set()
             timers[:] = [loop.call_later(PATIENCE, listen)]  # a start alone is ten pieces of news
 
         def listen() -> None:
@@ -51,6 +55,7 @@ async def watch(networks: Networks, tell: Tell) -> None:
 
         timers: list[asyncio.TimerHandle] = []
         listen()
+        tidying = asyncio.create_task(_tidy(networks, gone))
         try:
             repairs: deque[float] = deque(maxlen=BURST)
             while True:
@@ -58,6 +63,7 @@ async def watch(networks: Networks, tell: Tell) -> None:
                 await _calm(woken)
                 await _mend(networks, repairs, tell)
         finally:
+            tidying.cancel()
             for timer in timers:
                 timer.cancel()
             deaf()
@@ -83,6 +89,18 @@ async def _calm(woken: asyncio.Event) -> None:
         woken.clear()
         await asyncio.sleep(CALM)
     woken.clear()
+
+
+async def _tidy(networks: Networks, gone: asyncio.Event) -> None:
+    """Take out of the guard's sets what interfaces that are gone left there, once no more go."""
+    while True:
+        await gone.wait()
+        await asyncio.sleep(TIDY)
+        gone.clear()
+        try:
+            await asyncio.to_thread(networks.guard.tidy)
+        except OSError as error:
+            log.warning("cannot tidy up the table of who may send: %s", error)
 
 
 async def _mend(networks: Networks, repairs: deque[float], tell: Tell) -> None:
