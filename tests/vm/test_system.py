@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -11,6 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from tests.conftest import BIN, Daemon
+from tests.docker.request import Link
 from tests.vm.box import NEEDS, PATIENCE, asked, said
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs(*NEEDS)]
@@ -59,6 +61,10 @@ def test_it_starts_again_and_pauses(engine: Daemon, tiny: list[str]) -> None:
     while engine.ok("logs", "box").count("tiny: up with") < 3:
         assert time.monotonic() < deadline
         time.sleep(0.3)
+    link = Link(str(engine.run / "docker.sock"))
+    link.request("GET", "/v1.43/containers/box/json")
+    assert json.loads(link.getresponse().read())["State"]["Running"] is True  # also by Docker's words, without an image
+    link.close()
     engine.ok("vm", "stop", "--force", "box")
     assert engine.client.instances.get("box").exit_code == 137
     engine.ok("vm", "rm", "box")

@@ -132,7 +132,7 @@ async def by_name(engine: Engine) -> dict[str, Network]:
 async def inspect(engine: Engine, request: web.Request) -> web.StreamResponse:
     found = await engine.instances.inspect(name(request), size=flag(request, "size"))
     try:
-        image = await engine.inspect_image(found.image_id)
+        image = await engine.inspect_image(found.image_id) if found.image_id else None  # a machine may have none
     except NotFound:
         image = None
     sessions = engine.instances.sessions.of_instance(found.id)
