@@ -115,7 +115,14 @@ def _entries(directory: Path) -> list[str]:
 
 
 def _rubbish(root: Path) -> Iterator[Path]:
-    for pattern in ("snapshot/*/making/*", "content/ingest/*", "content/scratch/*", "content/partial/*", "tmp/*"):
+    for pattern in (
+        "snapshot/*/making/*",
+        "content/ingest/*",
+        "content/scratch/*",
+        "content/partial/*",
+        "disk/making/*",
+        "tmp/*",
+    ):
         yield from root.glob(pattern)
 
 

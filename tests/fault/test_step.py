@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.conftest import Daemon
 from tests.fault.conftest import IMAGE
 from tests.fault.step import Killer, Verb, has_image, spread, there
 from tests.image.served import trivet_registry
+from tests.image.test_disk import make_raw
 
 MOST = 2
 SLEEP = ("--network", "net", IMAGE, "sleep", "1000")
@@ -52,6 +54,11 @@ def _verbs(registry: str, context: str) -> dict[str, Verb]:
             done=has_image("made:1"),
             after=(("builder", "prune", "-f"), ("rmi", "made:1")),
         ),
+        "disk": Verb(
+            words=("image", "import", "-q", f"{context}/disk.qcow2", "disk:1"),
+            done=has_image("disk:1"),
+            after=(("rmi", "disk:1"),),
+        ),
         "gc": Verb(
             before=(("pull", "-q", far),),
             words=("rmi", far),
@@ -83,6 +90,9 @@ def verb(killer: Killer, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
     engine, context = killer.engine, tmp_path / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY Dockerfile /there\nRUN rm /bin/vi && echo one >/one\n")
+    if request.param == "disk":
+        raw = make_raw(context / "disk.raw")
+        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, context / "disk.qcow2"], check=True)
     with trivet_registry(tmp_path / "served") as registry:
         if request.param in ("pull", "gc"):
             engine.ok("build", "-q", "-t", f"{registry}/far:1", str(context))
@@ -92,7 +102,7 @@ def verb(killer: Killer, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
         yield _verbs(registry, str(context))[request.param]
 
 
-CASES = [(name, "overlay") for name in ("create", "start", "stop", "remove", "connect", "pull", "build", "gc")]
+CASES = [(name, "overlay") for name in ("create", "start", "stop", "remove", "connect", "pull", "build", "gc", "disk")]
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,8 @@ def test_it_travels_through_registries_and_archives(
     elsewhere, other = make_images("elsewhere"), make_images("other")
     pulled = asyncio.run(elsewhere.pull(f"{registry}/team/disk:1"))
     assert (pulled.id, pulled.digest, pulled.disk) == (record.id, pushed, record.disk)
+    assert import_(other, raw, Format.RAW).digest == pushed
+    other.prune(every=True)
     archive = io.BytesIO()
     elsewhere.save([f"{registry}/team/disk:1"], archive)
     archive.seek(0)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from trivet.base.clock import now_ns, rfc3339
 from trivet.engine.disk import capture, convert, header, index, model
 from trivet.engine.disk.base import Bases
 from trivet.engine.disk.capture import Earlier
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 MOST_EARLIER = 16  # disk images whose chunks are looked at when a new one comes
 TITLE = "org.opencontainers.image.title"
-CREATED = "org.opencontainers.image.created"
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,8 +153,7 @@ class Disks:
         )
         raw = msgspec.json.encode(disk, order="deterministic")
         config = Descriptor(media_type=CONFIG, digest=self._content.add(raw, lease=lease), size=len(raw))
-        about = {CREATED: rfc3339(now_ns()), TITLE: source.name}
-        return self._content.add(capture.manifest_of(config, layers, about), lease=lease)
+        return self._content.add(capture.manifest_of(config, layers, {TITLE: source.name}), lease=lease)
 
     def _earlier(self) -> Earlier:
         """Read the indexes of the disk images that came last."""

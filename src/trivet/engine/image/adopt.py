@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from trivet.base.clock import now_ns, rfc3339
 from trivet.base.error import Corrupt, Unsupported
 from trivet.engine.disk import index, model
 from trivet.engine.image.model import ImageRecord, WrongPlatform
@@ -97,7 +98,10 @@ def describe(content: ContentStore, digest: str, found: Found, *, subject: str) 
 
 
 def _disk(content: ContentStore, digest: str, found: Found, subject: str) -> ImageRecord:
-    """Build the record of a disk image, whose index is held against its packs."""
+    """Build the record of a disk image, whose index is held against its packs.
+
+    It holds no time, so that the same disk has the same digest; it counts from when it came here, unless it says more.
+    """
     manifest = found.manifest
     index.read(content, manifest, subject)
     disk = index.read_config(content, manifest, subject)
@@ -112,7 +116,7 @@ def _disk(content: ContentStore, digest: str, found: Found, subject: str) -> Ima
         layers=layers,
         size=manifest.config.size + sum(layer.size for layer in layers),
         platform=f"{disk.os}/{disk.architecture}",
-        created=(manifest.annotations or {}).get("org.opencontainers.image.created", "")[:40],
+        created=(manifest.annotations or {}).get("org.opencontainers.image.created", rfc3339(now_ns()))[:40],
         disk=disk,
     )
 
