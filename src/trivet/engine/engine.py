@@ -88,8 +88,12 @@ class Engine:
 
     async def remove_image(self, ref: str, *, force: bool) -> Removed:
         """Take a name from an image, and delete it with its last one."""
+        record = await asyncio.to_thread(self.context.images.find, ref)
         removed = await asyncio.to_thread(self.context.images.remove, ref, force)
-        self.events.emit("image", "remove", ref, ref)
+        for name in removed.untagged:
+            self.events.emit("image", "untag", record.id, name)
+        if removed.deleted:
+            self.events.emit("image", "remove", record.id, ref)
         return removed
 
     async def tag_image(self, ref: str, target: str) -> None:
@@ -157,6 +161,7 @@ class Engine:
             self.context, key, name, changes=changes, author=author, message=message, pause=pause
         )
         self._made("commit", record)
+        self.instances.tell(key, "commit", image_id=record.id, reference=name, comment=message)
         return record.id
 
     async def why(self, digest: str) -> list[str]:
@@ -177,7 +182,7 @@ class Engine:
     async def create_volume(self, request: VolumeRequest) -> Volume:
         """Create a volume."""
         volume = await asyncio.to_thread(self.context.volumes.create, request)
-        self.events.emit("volume", "create", volume.name, volume.name)
+        self.events.emit("volume", "create", volume.name, volume.name, driver="local")
         return self._show(volume.name)
 
     async def list_volumes(self, filters: dict[str, list[str]], *, size: bool) -> list[Volume]:
@@ -201,7 +206,7 @@ class Engine:
     async def remove_volume(self, name: str, *, force: bool) -> None:
         """Remove a volume nobody uses; with `force` a missing one is fine."""
         await asyncio.to_thread(self.context.volumes.remove, name, self.volume_users(), force)
-        self.events.emit("volume", "remove", name, name)
+        self.events.emit("volume", "remove", name, name, driver="local")
 
     def volume_users(self) -> dict[str, list[str]]:
         """Tell which instances use which volume, by its name."""
@@ -245,7 +250,7 @@ class Engine:
     async def create_network(self, request: NetworkRequest) -> Network:
         """Create a network."""
         network = await asyncio.to_thread(self.context.networks.create, request)
-        self.events.emit("network", "create", network.id, network.name)
+        self.events.emit("network", "create", network.id, network.name, type=network.driver)
         return network
 
     async def list_networks(self, filters: dict[str, list[str]]) -> list[Network]:
@@ -260,7 +265,7 @@ class Engine:
         """Remove a network nobody is on."""
         network = await asyncio.to_thread(self.context.networks.find, ref)
         await asyncio.to_thread(self.context.networks.remove, ref)
-        self.events.emit("network", "remove", network.id, network.name)
+        self.events.emit("network", "remove", network.id, network.name, type=network.driver)
 
     async def why_network(self, source: str, target: str, port: int, protocol: str, version: int) -> Way:
         """Tell what becomes of a connection; `source` and `target` are instances, host, world, or an address."""

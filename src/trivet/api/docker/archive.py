@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import posixpath
 import stat as modes
 from typing import Any
 
@@ -29,10 +30,11 @@ GO_MODE = {
 GO_BITS = {modes.S_ISUID: 1 << 23, modes.S_ISGID: 1 << 22, modes.S_ISVTX: 1 << 20}
 
 
-def _header(found: PathStat) -> dict[str, str]:
+def _header(found: PathStat, path: str) -> dict[str, str]:
     mode = found.mode & 0o777 | GO_MODE.get(modes.S_IFMT(found.mode), 0)
     mode |= sum(bit for flag_, bit in GO_BITS.items() if found.mode & flag_)
-    shown = {"name": found.name, "size": found.size, "mode": mode, "mtime": found.modified, "linkTarget": found.link}
+    link = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), found.link)) if found.link else ""
+    shown = {"name": found.name, "size": found.size, "mode": mode, "mtime": found.modified, "linkTarget": link}
     return {HEADER: base64.b64encode(msgspec.json.encode(shown)).decode()}
 
 
@@ -44,13 +46,16 @@ def _path(request: web.Request) -> str:
 
 
 async def stat(engine: Engine, request: web.Request) -> web.StreamResponse:
-    return web.Response(headers=_header(await engine.instances.stat_path(name(request), _path(request))))
+    return web.Response(
+        headers=_header(await engine.instances.stat_path(name(request), _path(request)), _path(request))
+    )
 
 
 async def read(engine: Engine, request: web.Request) -> web.StreamResponse:
     ref, path = name(request), _path(request)
     found = await engine.instances.stat_path(ref, path)
-    return await chunks(request, engine.instances.read_archive(ref, path), _header(found))
+    engine.instances.tell(engine.instances.key(ref), "archive-path")
+    return await chunks(request, engine.instances.read_archive(ref, path), _header(found, path))
 
 
 async def write(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -60,11 +65,13 @@ async def write(engine: Engine, request: web.Request) -> web.StreamResponse:
         if not modes.S_ISDIR(found.mode) and not modes.S_ISLNK(found.mode):
             raise InvalidArgument("extraction point is not a directory")
     await engine.instances.write_archive(ref, path, request.content.iter_chunked(CHUNK))
+    engine.instances.tell(engine.instances.key(ref), "extract-to-dir")
     return nothing(200)
 
 
 async def export(engine: Engine, request: web.Request) -> web.StreamResponse:
     key = engine.instances.key(name(request))
+    engine.instances.tell(key, "export")
     return await download(request, lambda file: engine.instances.export(key, file.write))
 
 

@@ -31,14 +31,23 @@ FILTERS = (
     *("config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret"),
     *("service", "type", "volume"),
 )
-ATTRIBUTES = {"exit_code": "exitCode", "session": "execID", "isolation": "trivet.isolation"}
+ATTRIBUTES = {
+    "exit_code": "exitCode",
+    "session": "execID",
+    "isolation": "trivet.isolation",
+    "old_name": "oldName",
+    "image_id": "imageID",
+    "reference": "imageRef",
+}
 
 
 def shown(event: Event) -> dict[str, Any]:
     """Show an event; containers have three older fields besides."""
     action = ACTIONS.get((event.kind, event.action), event.action)
-    attributes = {**event.labels, "name": event.name}
+    attributes = {**event.labels, **({} if event.kind == "volume" else {"name": event.name})}
     attributes |= {ATTRIBUTES.get(key, key): value for key, value in event.attributes.items() if key != "command"}
+    if action == "rename":
+        attributes["oldName"] = f"/{attributes.get('oldName', '')}"
     if action in ("exec_create", "exec_start"):
         action = f"{action}: {event.attributes.get('command', '')}"
     if action == "health_status":

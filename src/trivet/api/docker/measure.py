@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -52,7 +53,11 @@ def _shown(instance: Instance, sample: StatsSample | None, before: dict[str, Any
         "cpu_stats": _cpu(sample) if sample else _NO_CPU,
         "precpu_stats": before.get("cpu_stats", _NO_CPU),
         "memory_stats": {"usage": sample.memory, "limit": sample.memory_limit, "stats": {}} if sample else {},
-        "networks": {"eth0": _traffic(sample)} if sample and instance.networks else {},
+        **(
+            {"networks": {"eth0": _traffic(sample)}}
+            if sample and any(use.interface for use in instance.networks)
+            else {}
+        ),
     }
 
 
@@ -106,6 +111,7 @@ COLUMNS: dict[str, Callable[[TopRow], str]] = {
     "comm": lambda row: row.command.split(" ")[0].rpartition("/")[2],
 }
 TITLES = {"comm": "COMMAND", "args": "COMMAND"}
+EVERY = re.compile(r"-[eAa]f?o\b")  # -eo is -e -o
 FULL = ("uid", "pid", "ppid", "c", "stime", "tty", "time", "cmd")
 STYLES = {"": FULL, "-ef": FULL, "-f": FULL, "ef": FULL, "aux": ("user", "pid", "start", "time", "command")}
 
@@ -114,7 +120,9 @@ async def top(engine: Engine, request: web.Request) -> web.StreamResponse:
     columns = _columns(request.query.get("ps_args", ""))
     if "pid" not in columns:
         raise InvalidArgument("Couldn't find PID field in ps output")
-    rows = await engine.instances.top(name(request))
+    key = engine.instances.key(name(request))
+    rows = await engine.instances.top(key)
+    engine.instances.tell(key, "top")
     return answer(
         {
             "Titles": [TITLES.get(column, column.upper()) for column in columns],
@@ -127,7 +135,7 @@ def _columns(arguments: str) -> tuple[str, ...]:
     """Read ps's arguments: a style, or `-o` with columns. Raises `InvalidArgument`."""
     if arguments.strip() in STYLES:
         return STYLES[arguments.strip()]
-    style, option, wanted = arguments.rpartition("-o")
+    style, option, wanted = EVERY.sub(r"-e -o ", arguments).rpartition("-o")
     columns = tuple(wanted.strip(" =").replace(" ", ",").lower().split(","))
     if not option or style.strip() not in (*STYLES, "-e", "-a") or not set(columns) <= COLUMNS.keys():
         raise InvalidArgument(f"ps arguments {arguments!r} are not supported: -ef, aux or -o {','.join(COLUMNS)}")

@@ -68,6 +68,7 @@ async def prepare(engine: Engine, request: web.Request, found: Instance, streams
 async def converse(engine: Engine, entry: Entry, client: Connection, keys: bytes, *, bare: bool = False) -> None:
     """Carry an attached client's conversation to its end."""
     found = entry.instance
+    engine.instances.tell(found.id, "attach")
     try:
         if entry.logs and found.log_path:
             await _replay(engine, client, entry, bare=bare)
@@ -140,7 +141,9 @@ async def logs(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 async def resize(engine: Engine, request: web.Request) -> web.StreamResponse:
-    await engine.instances.resize(name(request), whole(request, "h", 0), whole(request, "w", 0))
+    key, rows, columns = engine.instances.key(name(request)), whole(request, "h", 0), whole(request, "w", 0)
+    await engine.instances.resize(key, rows, columns)
+    engine.instances.tell(key, "resize", height=str(rows), width=str(columns))
     return nothing(200)
 
 

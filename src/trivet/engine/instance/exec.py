@@ -15,11 +15,11 @@ from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
 from trivet.isolation.plan import Program
 
 
-async def execute(context: Context, key: str, request: ExecRequest) -> Stream:
+async def execute(context: Context, key: str, request: ExecRequest, session: str = "") -> Stream:
     """Run a further program in a running instance; the stream is attached from its first byte on.
 
-    Environment, directory and user default to those of the instance's own program. Raises the level's
-    error when the program cannot be executed.
+    `session` is what events call it. Environment, directory and user default to those of the instance's own program.
+    Raises the level's error when the program cannot be executed.
     """
     record = context.table.find(key)
     check("exec in", record.name, record.word)
@@ -27,7 +27,7 @@ async def execute(context: Context, key: str, request: ExecRequest) -> Stream:
         raise InvalidArgument(f"cannot exec in instance {record.name}: no command was given")
     streams = Attach(stdin=request.stdin, stdout=not request.detach, stderr=not request.detach)
     stream = await run(context, record, exec_program(record.plan.program, request), streams)
-    context.emit("exec", record, command=" ".join(request.command)[:200])
+    context.emit("exec", record, session=session, command=" ".join(request.command)[:200])
     return stream
 
 

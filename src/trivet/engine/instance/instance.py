@@ -260,6 +260,12 @@ class Instances:
         async with self.context.locks.hold(key, "restarting"):
             await stop.stop(self.context, key, grace, word)
             await self._start(key)
+        self.tell(key, "restart")
+
+    def tell(self, key: str, action: str, **attributes: str) -> None:
+        """Tell the world what somebody did with an instance that changes nothing."""
+        if record := self.context.table.get(key):
+            self.context.emit(action, record, **attributes)
 
     async def signal(self, key: str, number: int) -> None:
         """Pass a signal on from an attached client; one that comes too late is nobody's error."""
@@ -288,13 +294,13 @@ class Instances:
 
     async def rename(self, ref: str, name: str) -> None:
         """Give an instance another name. Raises `AlreadyExists` when it is taken."""
-        record = self.context.table.find(ref)
-        record = record.change(name=check_name("instance", name))
+        before = self.context.table.find(ref)
+        record = before.change(name=check_name("instance", name))
         self.context.table.put(record.id, record, name=name)
         await asyncio.to_thread(self.context.networks.rename, record.id, name)
         if ships(record):
             await asyncio.to_thread(self.context.shipping.announce)
-        self.context.emit("rename", record)
+        self.context.emit("rename", record, old_name=before.name)
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove an instance; with `force` stop it first, at once."""

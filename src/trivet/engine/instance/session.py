@@ -55,7 +55,7 @@ class Session:
         self.check_new()
         request = msgspec.structs.replace(self.request, rows=rows, columns=columns, detach=detach)
         try:
-            self._stream = await execution.execute(self._context, self.instance, request)
+            self._stream = await execution.execute(self._context, self.instance, request, self.id)
         except TrivetError as error:
             self.code = error.exit_code or 126
             raise

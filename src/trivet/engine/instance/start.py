@@ -57,7 +57,8 @@ async def _start(context: Context, record: InstanceRecord, attach: Attach | None
             record, channels = await in_thread(_set_up, context, record, begin, attach is not None, undo)
             watch, client, pid = await _run(record, attach, channels, undo)
         except (TrivetError, OSError) as error:
-            context.table.update(record.id, record.change(wanted=False, ports=(), error=str(error)))
+            code = getattr(error, "exit_code", 0) or record.exit_code
+            context.table.update(record.id, record.change(wanted=False, ports=(), error=str(error), exit_code=code))
             context.emit("die", record, error=str(error))
             raise
         undo.pop_all()

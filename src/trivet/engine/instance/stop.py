@@ -107,6 +107,7 @@ async def _signal(context: Context, record: InstanceRecord, number: int) -> None
         await asyncio.to_thread(context.driver(record).signal, record.plan, number)
     except Exception:  # it ended by itself, or its monitor hangs: waiting for the end decides
         return
+    context.emit("kill", record, signal=str(number))
 
 
 async def _ends(ended: asyncio.Future[Exit], timeout: float | None) -> bool:
