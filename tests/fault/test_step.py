@@ -23,6 +23,9 @@ from tests.image.served import trivet_registry
 from tests.image.test_disk import make_raw
 
 MOST = 2
+EVERY = os.environ.get("TRIVET_FAULT_STEPS") == "all"
+pytestmark = pytest.mark.timeout(3600 if EVERY else 300)
+
 SLEEP = ("--network", "net", IMAGE, "sleep", "1000")
 GONE = (("rm", "-f", "one"),)
 
@@ -112,9 +115,8 @@ def test_killed_before_a_step(verb: Verb, killer: Killer) -> None:
     """Wherever the engine dies, after its restart the check is clean, and the verb done again ends as undisturbed."""
     steps, expected = killer.plain(verb)
     assert steps > 2
-    every = os.environ.get("TRIVET_FAULT_STEPS") == "all"
     problems = []
-    for step in spread(steps, steps if every else MOST, int(time.time() / 86400)):
+    for step in spread(steps, steps if EVERY else MOST, int(time.time() / 86400)):
         left = killer.killed(verb, step)
         at = killer.last()
         if left != expected:
