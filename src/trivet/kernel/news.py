@@ -25,19 +25,20 @@ _SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES = 270, 1, 7
 _DELADDR = 21
 _SUBSYSTEM = 10
 _TABLE = 1  # the attribute that names the table, in messages about tables, chains, rules and elements alike
-_NEW_ELEMENT = 12
+_NEW_ELEMENT, _GONE_ELEMENT = 12, 14
 _ROOM = 1 << 20
 _GENERATION = 15
 
 
 class News(msgspec.Struct, frozen=True, kw_only=True):
-    """Something happened to an interface or to an nftables table; `lost` is that we don't know to what."""
+    """Something happened to an interface or an nftables table (`element`: what is in its sets); `lost`: to what?"""
 
     interface: str = ""
     gone: bool = False
     up: bool = True
     master: int = 0
     table: str = ""
+    element: bool = False
     lost: bool = False
 
 
@@ -103,4 +104,5 @@ def _route(kind: int, payload: bytes) -> News | None:
 def _table(kind: int, payload: bytes) -> News | None:
     if kind >> 8 != _SUBSYSTEM or kind & 0xFF in (_GENERATION, _NEW_ELEMENT):
         return None
-    return News(table=text(attributes(payload[NFGEN.size :]).get(_TABLE, b"")))
+    name = text(attributes(payload[NFGEN.size :]).get(_TABLE, b""))
+    return News(table=name, element=kind & 0xFF == _GONE_ELEMENT)

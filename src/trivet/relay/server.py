@@ -3,7 +3,7 @@
     control     a sequence-packet socket; a message is a JSON list of rows, the answer {"version", "problems"}
     row         [protocol, address, port, target, target port]
 
-What is carried is what the last message said. It goes on when the engine doesn't; without rows it ends.
+What is carried is what the last message said. It goes on when the engine doesn't; without rows it ends after a while.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ CHUNK = 1 << 16
 WAITING = 128
 MOST = 1000  # connections at a time; more wait in the kernel's queue
 LARGEST = 1 << 20
+LINGER = 300.0
 
 
 class Relay:
@@ -35,6 +36,7 @@ class Relay:
         self._doors: dict[Row, asyncio.Task[None] | Datagrams] = {}
         self._room = asyncio.Semaphore(MOST)
         self._carried = set[asyncio.Task[None]]()
+        self._ending: asyncio.TimerHandle | None = None
         self.over = asyncio.Event()
 
     async def serve(self, control: socket.socket) -> None:
@@ -52,8 +54,7 @@ class Relay:
                 problems = self._open({tuple(row) for row in json.loads(message)})
                 reply = json.dumps({"version": self._version, "problems": problems})
                 await loop.sock_sendall(link, reply.encode())
-                if not self._doors:
-                    self.over.set()
+                self._rest()
 
     def _open(self, rows: set[Row]) -> dict[str, str]:
         """Close doors that nobody wants, open those that are missing."""
@@ -67,6 +68,14 @@ class Relay:
             except OSError as error:
                 problems[f"[{row[1]}]:{row[2]}/{row[0]}"] = error.strerror or str(error)
         return problems
+
+    def _rest(self) -> None:
+        """Without doors, end after a while: instances that come and go shouldn't each start a relay."""
+        if self._ending:
+            self._ending.cancel()
+            self._ending = None
+        if not self._doors:
+            self._ending = asyncio.get_running_loop().call_later(LINGER, self.over.set)
 
     def _door(self, row: Row) -> asyncio.Task[None] | Datagrams:
         protocol, address, port, target, target_port = row

@@ -88,7 +88,9 @@ class Policies:
         return outcome
 
     def people(self, policies: Sequence[PolicyRequest] | None = None) -> Population:
-        """Gather endpoints and labels, with the policies in force or others."""
+        """Gather endpoints and labels, with the policies in force or others; nobody where none is in force."""
+        if policies is None and not self._known:
+            return Population()
         endpoints = [each for each in self._networks.ledger.endpoints() if each.address or each.address6]
         labels = {each.instance: self._networks.labels(each.instance) for each in endpoints}
         return Population(
@@ -105,7 +107,7 @@ class Policies:
         self._networks.carry()
 
     def _changes(self, wanted: Sequence[PolicyRequest]) -> Iterator[PolicyChange]:
-        now, then = self.people(), self.people(sorted(wanted, key=lambda each: each.name))
+        now, then = self.people(self.list()), self.people(sorted(wanted, key=lambda each: each.name))
         edges = sorted({port for people in (now, then) for port in _edges(people)})
         for source, target in _pairs(now.endpoints):
             before, after = (_words(people, source, target, edges) for people in (now, then))

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 10.0
 AGAIN = 1.0
+PAUSE = 0.3
 _SOURCE = Path(program.__file__).parent
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from trivet.relay.server import main; main()"
 
@@ -81,6 +82,7 @@ class Carrier:
         self._lock = threading.Lock()
         self._told: list[Row] = []
         self._link: socket.socket | None = None
+        self._starting = False
         self._ended = False
         self._version = f"{zlib.crc32(b''.join(path.read_bytes() for path in sorted(_SOURCE.glob('*.py')))):08x}"
 
@@ -92,6 +94,9 @@ class Carrier:
         with self._lock:
             rows = self._rows()
             if rows and not self._connect() and all(row[1] == LOOPBACK6 for row in rows):
+                if self._starting:
+                    return
+                self._starting = True
                 threading.Thread(target=self._later, name="relay", daemon=True).start()
             elif rows != self._told or (again and (rows or self._connect())):
                 self._tell(rows)
@@ -121,10 +126,12 @@ class Carrier:
             self._hang_up()
 
     def _later(self) -> None:
+        threading.Event().wait(PAUSE)  # an instance that is gone by then needs none
         try:
             with self._lock:
-                if not self._ended:
-                    self._tell(self._rows())
+                self._starting = False
+                if not self._ended and (rows := self._rows()):
+                    self._tell(rows)
         except (TrivetError, OSError) as error:
             log.warning("cannot start the relay: %s", error)
 
@@ -142,8 +149,6 @@ class Carrier:
             if problems is not None:
                 for key, problem in problems.items():
                     log.warning("the relay cannot listen at %s: %s", key, problem)
-                if not rows:
-                    self._hang_up()  # without anything to carry it ends
                 self._told = rows
                 return
         raise Unavailable("the relay of published ports does not answer", hint=f"see {self.log}")

@@ -23,6 +23,7 @@ from trivet.kernel.news import Listener, News
 log = logging.getLogger(__name__)
 
 CALM = 0.2
+LEISURE = 1.0
 PATIENCE = 0.1
 TIDY = 1.0
 LONGEST = 2.0  # of waiting for calm
@@ -33,7 +34,8 @@ Tell = Callable[[Finding], None]
 
 async def watch(networks: Networks, tell: Tell) -> None:
     """Watch and mend until cancelled; `tell` hears of each thing that was mended, or couldn't be."""
-    loop, woken, gone = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    woken, urgent, gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
     with Listener() as listener:
 
         def hear() -> None:
@@ -41,6 +43,8 @@ async def watch(networks: Networks, tell: Tell) -> None:
             news = list(listener.read())
             if concern(networks, news):
                 woken.set()
+                if concern(networks, [each for each in news if not each.element]):
+                    urgent.set()
             if any(each.gone for each in news):
                 gone.set()
             timers[:] = [loop.call_later(PATIENCE, listen)]  # a start alone is ten pieces of news
@@ -60,7 +64,10 @@ async def watch(networks: Networks, tell: Tell) -> None:
             repairs: deque[float] = deque(maxlen=BURST)
             while True:
                 await woken.wait()
+                if not urgent.is_set():  # ports were closed, by us as a rule
+                    await asyncio.sleep(LEISURE)
                 await _calm(woken)
+                urgent.clear()
                 await _mend(networks, repairs, tell)
         finally:
             tidying.cancel()
