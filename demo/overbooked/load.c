@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PIECE = 1 << 20, LIMIT = 1 << 16, PAGE = 4096, PAUSE = 100 * 1000, PACE = 20 * 1000 /* a piece; times 32 it is 1.6 GB a second */ };
+enum { PIECE = 1 << 20, LIMIT = 1 << 16, PAGE = 4096, PAUSE = 100 * 1000, ROUND = 20, PACE = 20 * 1000 /* a piece; times 32 it is 1.6 GB a second */ };
 
 static char *pieces[LIMIT];
 
@@ -37,7 +37,7 @@ int main(void)
             pieces[has] = piece;
             usleep(PACE);
         }
-        for (long i = 0; i < has; i++)
+        for (long i = 0; i < has && round % ROUND == 0; i++)
             for (long at = 0; at < PIECE; at += PAGE)
                 pieces[i][at] = (char)round;
         usleep(PAUSE);

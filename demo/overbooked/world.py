@@ -126,9 +126,8 @@ class World:
         self.client.instances.exec_detached(name, ExecRequest(command=command, detach=True))
 
     def want_at(self, moment: int, name: str, size: int) -> None:
-        """Let an instance be told at a moment of Unix time, however long it takes to get there."""
-        command = ["sh", "-c", f"while [ $(date +%s) -lt {moment} ]; do sleep 0.2; done; echo {size} > /tmp/want"]
-        self.client.instances.exec_detached(name, ExecRequest(command=command, detach=True))
+        """Tell an instance at a moment of Unix time, however long it takes to get there."""
+        self.run(name, "sh", "-c", f"while [ $(date +%s) -lt {moment} ]; do sleep 0.2; done; echo {size} > /tmp/want")
 
     def run(self, name: str, *command: str) -> str:
         """Run a program in an instance; what it printed."""

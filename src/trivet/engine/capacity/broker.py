@@ -131,13 +131,13 @@ class Broker:
         made = plan.plan(self.budget, self._host, found)
         self._warn(found, made.short)
         # What was only allowed and not used yet is free at once, if it is no longer allowed before others may have it.
-        at_once = [action for action in made.actions if action.word is Word.TAKE and self._quick(action)]
+        at_once = [action for action in made.actions if action.word is Word.TAKE and self._quick(action.id)]
         free = all(await asyncio.gather(*map(self._act, at_once)))
         others = (action for action in made.actions if action not in at_once and (free or action.word is Word.TAKE))
         await asyncio.gather(*map(self._act, others))
         if not any(each.promise.elastic for each in found):
             return IDLE
-        return HURRIED if any(each.starved and each.promise.elastic for each in found) else CALM
+        return HURRIED if any(each.starved and self._quick(each.promise.id) for each in found) else CALM
 
     async def _look(self) -> None:
         """Measure host and instances, and remember."""
@@ -170,8 +170,10 @@ class Broker:
             measure = msgspec.structs.replace(measure, starved=False)
         return measure
 
-    def _quick(self, action: Action) -> bool:
-        return self._measures[action.id].promise.level != Level.VM
+    def _quick(self, key: str) -> bool:
+        """Tell whether an instance is bounded at once; a guest tells how it is once a second, and takes its time."""
+        measure = self._measures.get(key)
+        return measure is None or measure.promise.level != Level.VM
 
     async def _act(self, action: Action) -> bool:
         record = self._context.table.get(action.id)
@@ -199,7 +201,8 @@ class Broker:
     def _warn(self, found: list[Measure], short: int) -> None:
         """Say it before it hurts, but not every second."""
         probability = self._shortage(found)
-        if (not short and probability < WARNING) or time.monotonic() < self._warned + QUIET:
+        tight = short or probability >= WARNING or self._host.stalled >= WARNING
+        if not tight or time.monotonic() < self._warned + QUIET:
             return
         self._warned = time.monotonic()
         why = plan.warning(self.budget, self._host, found, short, probability)

@@ -145,9 +145,11 @@ def _give(stake: Stake, after: int) -> Action:
 
 def warning(budget: Budget, host: Host, measures: Sequence[Measure], short: int, probability: float) -> str:
     """Say how things stand when memory is, or may soon be, short."""
-    promised, used = (sum(part) for part in zip(*((m.promise.maximum, m.used) for m in measures), strict=True))
+    promised, used = sum(each.promise.maximum for each in measures), sum(each.used for each in measures)
     text = (
         f"{size(promised)} are promised and {size(used)} in use of {size(room_of(budget, host, measures))}; "
         f"the probability of a shortage is {probability:.0%}"
     )
+    if host.stalled:
+        text += f"; in {host.stalled:.0%} of the last 10 s something on this host waited for memory"
     return f"{text}, and {size(short)} that are wanted now are not there" if short else text
