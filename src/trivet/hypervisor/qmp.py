@@ -5,6 +5,7 @@ Blocking and short-lived: connect, ask, close. QEMU serves one client at a time;
 
 from __future__ import annotations
 
+import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ class _Message(msgspec.Struct):
     value: Any = msgspec.field(name="return", default=None)
     error: _Fault | None = None
     event: str = ""
+    id: Any = None
 
 
 class Qmp:
@@ -57,6 +59,7 @@ class Qmp:
     def __init__(self, path: Path, patience: float = _PATIENCE, connection: socket.socket | None = None) -> None:
         """Connect to `path`, or speak over a `connection` that is there already and is closed in the end."""
         self._path = path
+        self._id = secrets.token_hex(4)
         self._deadline = time.monotonic() + patience
         self._socket = connection or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -79,7 +82,7 @@ class Qmp:
 
     def execute(self, command: str, **arguments: object) -> Any:
         """Run one command and return its answer. Raises `QmpRefused` and `QmpUnavailable`."""
-        request = {"execute": command, **({"arguments": arguments} if arguments else {})}
+        request = {"execute": command, "id": self._id, **({"arguments": arguments} if arguments else {})}
         try:
             self._socket.sendall(msgspec.json.encode(request) + b"\n")
         except OSError as error:
@@ -87,7 +90,8 @@ class Qmp:
         return self._answer(command)
 
     def _answer(self, command: str) -> Any:
-        while (message := self._next()).event:
+        # The answer to somebody who didn't wait for it is given to who comes next.
+        while (message := self._next()).event or message.id != self._id:
             pass
         if message.error is not None:
             raise QmpRefused(command, message.error.desc)
@@ -95,14 +99,14 @@ class Qmp:
 
     def give(self, name: str, descriptor: int) -> None:
         """Hand a descriptor over, to be named in the address `fd:name`."""
-        request = msgspec.json.encode({"execute": "getfd", "arguments": {"fdname": name}}) + b"\n"
+        request = msgspec.json.encode({"execute": "getfd", "id": self._id, "arguments": {"fdname": name}}) + b"\n"
         self._socket.settimeout(self._left())
         socket.send_fds(self._socket, [request], [descriptor])
         self._answer("getfd")
 
     def lend(self, descriptor: int) -> int:
         """Hand a descriptor over, to be opened as /dev/fdset/NUMBER, whose number this is (command add-fd)."""
-        request = msgspec.json.encode({"execute": "add-fd", "arguments": {"opaque": LENT}}) + b"\n"
+        request = msgspec.json.encode({"execute": "add-fd", "id": self._id, "arguments": {"opaque": LENT}}) + b"\n"
         self._socket.settimeout(self._left())
         socket.send_fds(self._socket, [request], [descriptor])
         return int(self._answer("add-fd")["fdset-id"])
@@ -110,7 +114,9 @@ class Qmp:
     def add(self, descriptor: int) -> int:
         """Hand a descriptor over for good, to be opened as `/dev/fdset/N`; the number."""
         self._socket.settimeout(self._left())
-        socket.send_fds(self._socket, [msgspec.json.encode({"execute": "add-fd"}) + b"\n"], [descriptor])
+        socket.send_fds(
+            self._socket, [msgspec.json.encode({"execute": "add-fd", "id": self._id}) + b"\n"], [descriptor]
+        )
         return int(self._answer("add-fd")["fdset-id"])
 
     def save(self, descriptor: int) -> None:
