@@ -62,6 +62,12 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def pid(self) -> int:
+        """The engine's process, while it runs."""
+        assert self._process
+        return self._process.pid
+
+    @property
     def client(self) -> Client:
         """A new client of this engine."""
         return Client(self.address)

@@ -27,6 +27,7 @@ from trivet.launch import feature
 
 log = logging.getLogger("trivetd")
 
+BACKLOG = 4096  # clients that wait to be let in: one more is refused, as connecting doesn't wait everywhere (unix(7))
 WORKERS = 64  # blocking driver calls at once; a VM's start takes seconds and must not hold the others up
 
 
@@ -100,7 +101,7 @@ async def _open(runner: web.AppRunner, path: Path, undo: AsyncExitStack) -> None
     undo.push_async_callback(runner.cleanup)
     listener = _listen(path)
     undo.callback(path.unlink, missing_ok=True)
-    await web.SockSite(runner, listener).start()
+    await web.SockSite(runner, listener, backlog=BACKLOG).start()
     log.info("listening on unix://%s", path)
 
 
@@ -112,7 +113,7 @@ def _listen(path: Path) -> socket.socket:
     try:
         listener.bind(str(fresh))
         fresh.chmod(0o660)
-        listener.listen(1024)
+        listener.listen(BACKLOG)
         fresh.rename(path)
     except OSError as error:
         listener.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,10 +14,10 @@ from trivet.base.clock import rfc3339
 from trivet.base.error import Unsupported
 from trivet.engine.instance.context import Context
 from trivet.launch.frame import MAXIMUM, Type
-from trivet.launch.log import Record, parse, records, tail
+from trivet.launch.log import Record, files, parse, records, tail
 
 POLL = 0.05  # seconds between looks at a log that grows
-BATCH = 4 << 20  # bytes read between two chances for other tasks
+BATCH = 256 << 10  # bytes read at once: what a client that does not read costs; others have a turn in between
 
 
 class NoLog(Unsupported):
@@ -59,9 +59,11 @@ async def follow(context: Context, key: str, wanted: Wanted) -> AsyncIterator[tu
                 yield _show(record, wanted)
     while growing is not None:
         ended = key not in context.watches  # asked before reading: what was written until then is read
-        for record in growing.read():
-            if record.time > last and _in_range(record, wanted):
-                yield _show(record, wanted)
+        while (added := growing.read()) is not None:
+            for record in added:
+                if record.time > last and _in_range(record, wanted):
+                    yield _show(record, wanted)
+            await asyncio.sleep(0)
         if ended or (wanted.until and last > wanted.until):
             growing.close()
             return
@@ -106,12 +108,12 @@ class _Growing:
         self._path = path
         self._file: BinaryIO | None = None
         self._rest = b""
-        if self._open():
+        if self._open(path):
             self._seek_last_line()
 
-    def _open(self) -> bool:
+    def _open(self, path: Path) -> bool:
         try:
-            self._file = self._path.open("rb")
+            self._file = path.open("rb")
         except FileNotFoundError:
             return False
         return True
@@ -124,29 +126,33 @@ class _Growing:
         block = self._file.read(MAXIMUM)
         self._file.seek(size - len(block) + block.rfind(b"\n") + 1)
 
-    def read(self) -> Iterable[Record]:
-        """Read what was added since the last call."""
-        found: list[Record] = []
-        if self._file is None and not self._open():
-            return found
+    def read(self) -> list[Record] | None:
+        """Read some of what was added; None when that is all for now."""
+        if self._file is None and not self._open(self._path):
+            return None
         assert self._file is not None
-        self._take(self._file, found)
-        if self._rotated(self._file):
-            self._take(self._file, found)
-            self._file.close()
-            if self._open():
-                self._take(self._file, found)
-        return found
+        block = self._file.read(BATCH)
+        if not block and (successor := self._successor(self._file)):
+            block = self._file.read(BATCH)  # what came just before the rotation
+            if not block:
+                self._file.close()
+                self._file = None
+                return [] if self._open(successor) else None
+        if not block:
+            return None
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        return [record for line in lines if (record := parse(line))]
 
-    def _take(self, file: BinaryIO, found: list[Record]) -> None:
-        *lines, self._rest = (self._rest + file.read()).split(b"\n")
-        found += [record for line in lines if (record := parse(line))]
-
-    def _rotated(self, file: BinaryIO) -> bool:
-        try:
-            return os.fstat(file.fileno()).st_ino != self._path.stat().st_ino
-        except FileNotFoundError:
-            return False
+    def _successor(self, file: BinaryIO) -> Path | None:
+        """Find the file that was begun after an open one; the oldest there is if that was removed since."""
+        inode, known = os.fstat(file.fileno()).st_ino, files(self._path)
+        for number, path in enumerate(known):
+            try:
+                if path.stat().st_ino == inode:
+                    return known[number + 1] if number + 1 < len(known) else None
+            except FileNotFoundError:
+                return None  # it is being rotated right now
+        return known[0] if known else None
 
     def close(self) -> None:
         """Close the file."""
