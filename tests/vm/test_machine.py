@@ -14,8 +14,9 @@ from tests.conformance.harness import Harness
 
 from trivet.base.error import Unsupported
 from trivet.hypervisor.qmp import Qmp
-from trivet.isolation import provision, vm
+from trivet.isolation import fork, provision, vm
 from trivet.isolation.boot import AgentSilent, DriveDamaged, MachineEnded, MachineSilent
+from trivet.isolation.failure import SetupFailed
 from trivet.isolation.plan import Attachment, Root, Security
 from trivet.isolation.vm import VmDriver
 from trivet.kernel import capability
@@ -116,11 +117,21 @@ def test_boot_that_panics(machine: Harness, monkeypatch: pytest.MonkeyPatch, tmp
     assert "console.log" in caught.value.hint
 
 
-def test_hypervisor_that_refuses(machine: Harness, tmp_path: Path) -> None:
-    """What QEMU itself says when it can't start is in the error."""
+def test_a_drive_that_is_not_there_is_named(machine: Harness, tmp_path: Path) -> None:
+    """The machine isn't tried another way, and others go on being forked."""
     gone = Root(form="drive", lowers=(str(tmp_path / "no.erofs"),), upper=machine.root.upper)
-    with pytest.raises(MachineEnded, match=r"no\.erofs.*No such file"):
+    with pytest.raises(SetupFailed, match=r"no\.erofs: no such file"):
         machine.start("true", root=gone)
+    assert fork.noted(machine.plan) == fork.FORKED
+    machine.start("sleep", "600")
+    assert fork.noted(machine.plan) == fork.FORKED
+
+
+def test_hypervisor_that_refuses(machine: Harness) -> None:
+    """What QEMU itself says when it can't start is in the error."""
+    nothing = Root(form="drive", lowers=("/dev/null",), upper="/dev/null")
+    with pytest.raises(MachineEnded, match="dev/fdset"):
+        machine.start("true", root=nothing)
 
 
 def test_silent_machine_is_given_up(machine: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

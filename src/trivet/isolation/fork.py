@@ -1,6 +1,7 @@
 """Starting a machine as a copy of its shape's template instead of booting it.
 
 plan.directory/origin   "forked", or "booted" and why it was not forked
+plan.directory/awake    there when a fork goes on
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from trivet.isolation.plan import Plan
 FORKED, BOOTED, RESTORED = "forked", "booted", "restored"
 _STEP = 0.002
 _PATIENCE = 60.0
-ORIGIN = "origin"
+ORIGIN, AWAKE = "origin", "awake"
+_TOLD = 2.0
 
 
 class CannotFork(Internal):
@@ -65,10 +67,21 @@ def wake(plan: Plan, share: Share | None, silent: Sequence[str] = ()) -> Callabl
                 for name in silent:
                     qmp.execute("set_link", name=name, up=False)
                 qmp.resume()
-        except (QmpUnavailable, QmpRefused) as error:
+            Path(plan.directory, AWAKE).touch()
+        except QmpUnavailable as error:
+            if not _soon(reported):  # else the launcher tells more: it may never have come to QEMU
+                raise CannotFork(error.message) from error
+        except QmpRefused as error:
             raise CannotFork(error.message) from error
 
     return load
+
+
+def _soon(reported: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + _TOLD
+    while not (said := reported()) and time.monotonic() < deadline:
+        time.sleep(_STEP)
+    return said
 
 
 def note(plan: Plan, origin: str, reason: str = "") -> None:

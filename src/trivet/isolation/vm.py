@@ -72,6 +72,7 @@ _LEFT = (
     machine.QMP,
     machine.SHARE_SOCKET,
     fork.ORIGIN,
+    fork.AWAKE,
     resize.SHAPE,
 )
 
@@ -384,7 +385,7 @@ class VmDriver:
         if error.index == 0 and error.errno == errno.ECHILD:  # the monitor's word for a machine that ended
             ended = boot.ended(name, console, _machine_log(plan))
             return fork.CannotFork(ended.message) if forked else ended
-        up = console.exists() if forked else boot.came_up(console)  # a fork is up as soon as it is there
+        up = Path(plan.directory, fork.AWAKE).exists() if forked else boot.came_up(console)
         steps: list[Operation | None] = [*guest.launch(plan, forked=forked)] if up else []
         step = steps[error.index] if error.index < len(steps) else error.operation
         drives = {guest.IMAGE: plan.root.lowers[0], guest.DRIVE: plan.root.upper}
