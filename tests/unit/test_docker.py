@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from trivet.api.docker import creation, mount, raw
+from trivet.api.docker import creation, filter, mount, raw
 from trivet.api.docker.duration import human, nanoseconds, seconds
 from trivet.base.error import InvalidArgument, Unsupported
 from trivet.client.schema import EndpointRequest, InstanceRequest, MountRequest, PortRequest
@@ -95,3 +95,36 @@ def test_frames() -> None:
     """Output has a header that tells the stream and the length, but from a terminal."""
     assert raw.frame(Type.STDERR, b"abc", terminal=False) == b"\x02\0\0\0\0\0\0\x03abc"
     assert raw.frame(Type.STDOUT, b"abc", terminal=True) == b"abc"
+
+
+@pytest.mark.parametrize("text", ["(a+)+$", "(a|a)*b", "a*a*a*a*b", "a{99999999999}", "[", "x" * 300])
+def test_patterns_that_would_take_long(text: str) -> None:
+    """A regular expression that could take for ever, or isn't one, is refused."""
+    with pytest.raises(InvalidArgument):
+        filter.pattern(text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "fits"),
+    [
+        ("web", "web:1", True),
+        ("web:1", "web:1", True),
+        ("we", "web:1", False),
+        ("w*", "web:1", True),
+        ("*:1", "web:1", True),
+        ("*", "team/web:1", False),
+        ("*/web", "team/web:1", True),
+        ("127.0.0.1:5000/web", "127.0.0.1:5000/web:1", True),
+    ],
+)
+def test_references(pattern: str, name: str, fits: bool) -> None:
+    """A filter for images is a pattern of the whole name, with or without its tag."""
+    assert filter.referenced([pattern], [name]) == fits
+
+
+def test_names() -> None:
+    """A filter for names is a regular expression; without one everything fits."""
+    assert filter.named({"name": ["^web$"]}, "name", "web")
+    assert not filter.named({"name": ["^web$"]}, "name", "web2")
+    assert filter.named({"name": ["nothing", "eb"]}, "name", "web")
+    assert filter.named({}, "name", "web")

@@ -77,7 +77,7 @@ def pattern(text: str) -> re.Pattern[str]:
         raise InvalidArgument(f"filter {text[:40]!r} is too complex a regular expression")
     try:
         return re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InvalidArgument(f"error parsing regexp: {error}: `{text}`") from None
 
 
