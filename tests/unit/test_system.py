@@ -11,6 +11,7 @@ import pytest
 from trivet.base.error import Corrupt, InvalidArgument, Unsupported
 from trivet.client.schema_machine import MachineRequest
 from trivet.engine.machine import cloud, keyboard
+from trivet.engine.snapshot.disk import DiskSnapshotter
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.system import command_line
 from trivet.isolation import computer, errand_command, seed
@@ -146,3 +147,14 @@ def test_the_guests_answers_are_not_believed() -> None:
     assert rows(b"1 0 0 10 2 /sbin/init x\nnonsense\n") == b"1 0 0 10000 2000 /sbin/init x\n"
     with pytest.raises(Unsupported, match="passes none"):
         errand_command.command(PLAN, Program(argv=("sh",), terminal=True))
+
+
+def test_what_a_killed_engine_was_making_goes(tmp_path: Path) -> None:
+    """A machine's disks that were never finished are gone when the next engine looks."""
+    with DiskSnapshotter(tmp_path).making.draft() as draft:
+        (draft / "disk").mkdir()
+        left = tmp_path / "making" / "left"
+        draft.rename(left)
+    found = DiskSnapshotter(tmp_path)
+    assert not left.exists()
+    assert found.instances() == set()

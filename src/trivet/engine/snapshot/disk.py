@@ -49,6 +49,8 @@ class DiskSnapshotter:
         self._instances = directory / "instance"
         self.making = Making(directory / "making")
         self._instances.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in self.making.leftovers():  # of an engine that was killed
+            self.making.discard(path)
 
     def make(self, instance: str, base: Path | None, size: int, furnish: Callable[[Path], None]) -> Root:
         """Make an instance's root disk of `size` bytes over a raw base, or an empty one; `furnish` adds to them."""
