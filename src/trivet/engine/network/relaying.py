@@ -92,6 +92,8 @@ class Carrier:
         It is when this returns, unless the relay must be started for no more than [::1]: nobody waits for that.
         """
         with self._lock:
+            if self._ended:
+                return
             rows = self._rows()
             if rows and not self._connect() and all(row[1] == LOOPBACK6 for row in rows):
                 if self._starting:
