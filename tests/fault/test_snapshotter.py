@@ -55,6 +55,28 @@ def test_an_image_is_a_machines_drive(other: Daemon) -> None:
     assert drives == [2 if "erofs" in other.options[0] else 1]
 
 
+@pytest.mark.vm
+def test_layers_from_elsewhere_are_one_drive(other: Daemon, tmp_path: Path) -> None:
+    """An image of several layers that came as such boots as a machine: the upper ones replace and delete."""
+    if "copy" in other.options[0]:
+        return
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {IMAGE}\nRUN echo one >/one && rm /bin/vi\nRUN echo two >/two; rm /one\n"
+    )
+    other.ok("build", "-q", "-t", "many:1", str(tmp_path))
+    saved = other.trivet("save", "many:1").stdout
+    other.ok("builder", "prune", "-f")
+    other.ok("rmi", "many:1", IMAGE)
+    other.ok("load", "-q", input=saved)
+    script = "cat /two; ls /one /bin/vi 2>/dev/null || echo gone; sha256sum /bin/busybox"
+    shown = [
+        other.ok("run", "--rm", "--isolation", level, "many:1", "sh", "-c", script) for level in ("vm", "container")
+    ]
+    assert shown[0] == shown[1]
+    assert shown[0].split()[:2] == ["two", "gone"]
+    assert len(_mounts(other)) == 1
+
+
 def test_what_was_changed_is_found_and_committed(other: Daemon) -> None:
     """diff, commit, export and cp see what was written, changed and deleted; the new image has it."""
     script = "echo new >/new; rm /bin/vi; mkdir /d; echo x >>/etc/passwd; ln /new /d/new"
