@@ -16,7 +16,7 @@ from trivet.cli.control import Neutraliser, visible
 from trivet.cli.instance import level, port_text, status
 from trivet.cli.output import Column, age, binary_size, human_size, short, span, table
 from trivet.cli.patience import patience
-from trivet.cli.progress import Live, Plain
+from trivet.cli.progress import Live, Meter, Plain
 from trivet.client.schema import Instance, InstanceRequest, Port, Progress
 
 NOW = 1_800_000_000.0
@@ -210,6 +210,18 @@ def test_live_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     assert screen.startswith("one fetching ━━━━━━━━━━━━╌╌╌╌╌╌╌╌╌╌╌╌ 50 B of 100 B\n\x1b[1F\x1b[Jone fetching")
     assert "two waiting\n\x1b[2F\x1b[Jhello\none fetching" in screen
     assert screen.endswith("two waiting\n")
+
+
+def test_a_parts_numbers() -> None:
+    """A part's line tells bytes, speed and time left; another status begins to measure anew."""
+    meter = Meter(Progress(id="abc", status="downloading", current=0, total=100_000_000), 10.0)
+    assert meter.text(10.1) == "abc downloading 0 B of 100 MB"
+    meter.update(Progress(id="abc", status="downloading", current=20_000_000, total=100_000_000), 12.0)
+    assert meter.text(12.0) == "abc downloading 20 MB of 100 MB 10 MB/s 0:08 left"
+    meter.update(Progress(id="abc", status="downloading", current=100_000_000, total=100_000_000), 20.0)
+    assert meter.text(20.0) == "abc downloading 100 MB of 100 MB"
+    meter.update(Progress(id="abc", status="unpacking", current=1_000_000, total=100_000_000), 20.1)
+    assert meter.text(20.2) == "abc unpacking 1 MB of 100 MB"
 
 
 class Screen(io.StringIO):

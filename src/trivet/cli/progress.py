@@ -147,6 +147,11 @@ class Meter:
         elapsed = now - self._since
         return (self.step.current - self._first) / elapsed if elapsed > 0.2 else 0.0
 
+    def fitted(self, now: float, width: int) -> str:
+        """Write the line with a bar, which gives way where there is no room for all of it."""
+        text = self.text(now, BAR)
+        return text if len(text) <= width else self.text(now, max(BAR - len(text) + width, 0))[:width]
+
     def text(self, now: float, bar: int = 0) -> str:
         """Write the part's line: name, status, bar, bytes, speed, time left."""
         step = self.step
@@ -231,7 +236,7 @@ class Live:
         meters = list(self._meters.values())[-max(rows - 2, 1) :]
         self._erase()
         for meter in meters:
-            self._output.write(meter.text(now, BAR)[: columns - 1] + "\n")
+            self._output.write(meter.fitted(now, columns - 1) + "\n")
         self._drawn = len(meters)
         self._output.flush()
 
