@@ -89,7 +89,9 @@ def pull(images: Images, registry: Registry, times: int = 1) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_the_next_pull_goes_on_at_the_byte(make_images: Callable[[str], Images]) -> None:
     """What a failed pull had is not fetched again by the next one, nor by the next engine."""
-    registry = broken_off(make_images("engine"))
+    first = make_images("engine")
+    registry = broken_off(first)
+    first.records.close()
     restarted = make_images("engine")
     restarted.recover()
     pull(restarted, registry)

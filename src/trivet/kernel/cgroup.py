@@ -271,7 +271,12 @@ class Group:
         return not self.processes()
 
     def vanish(self) -> bool:
-        """Remove the group if nobody is in it, which needs no look; tells whether it is gone everywhere."""
+        """Remove the group if nobody is in it, which needs no look; tells whether it is gone everywhere.
+
+        A group that has no directory tells nothing of who is in it.
+        """
+        if not self.directories:
+            return False
         try:
             gone = [_rmdir(directory) for directory in self.directories]  # all of them, whatever the first says
             return all(gone)

@@ -19,6 +19,8 @@ import os
 import re
 import secrets
 import shutil
+import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -175,9 +177,7 @@ class ContentStore:
     def read(self, digest: str, *, limit: int) -> bytes:
         """Read a small blob (manifest, configuration) and verify it. Raises `Corrupt` if it is over `limit`."""
         with self.open(digest) as file:
-            data = file.read(
-                min(limit + 1, os.fstat(file.fileno()).st_size)
-            )  # room is made for as much as is asked for
+            data = file.read(min(limit + 1, _most(file)))
         if len(data) > limit:
             raise Corrupt(f"blob {digest} is corrupt: larger than {limit} bytes")
         actual = digests.of(data, digest.partition(":")[0])
@@ -298,3 +298,9 @@ def _explaining_missing(digest: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise BlobNotFound(digest) from error
+
+
+def _most(file: BinaryIO) -> int:
+    """Tell how much a file may hold: reading makes room for as much as is asked for. What isn't a file doesn't say."""
+    status = os.fstat(file.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else sys.maxsize
