@@ -190,11 +190,17 @@ def resize(root: Path, name: str, size: int) -> None:
 
 
 def _be_alone(name: str, device: Path) -> None:
-    try:
-        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))  # a mounted one has been claimed
-    except OSError as error:
-        problem = f"cannot resize volume {name} while it is in use: the engine lacks CAP_SYS_RESOURCE"
-        raise Conflict(problem, hint="stop the instances that use it first") from error
+    """Wait a moment for the last mount to go: a mount namespace that just ended, or begins, may still have it."""
+    deadline = time.monotonic() + MOMENT
+    while True:
+        try:
+            os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))  # a mounted one has been claimed
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                problem = f"cannot resize volume {name} while it is in use: the engine lacks CAP_SYS_RESOURCE"
+                raise Conflict(problem, hint="stop the instances that use it first") from error
+        time.sleep(0.05)
 
 
 def used(root: Path, name: str) -> int:
