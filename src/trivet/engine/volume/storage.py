@@ -18,6 +18,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +44,8 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 _PACKAGE = "e2fsprogs"
 
 Kind = Literal["directory", "drive", "mounted", "host"]
+
+MOMENT = 2.0  # seconds
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
