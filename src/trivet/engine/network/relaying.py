@@ -107,7 +107,7 @@ class Carrier:
         """Say what is wrong; "" when all is well, or nobody needs it."""
         with self._lock:
             rows = self._rows()
-            if not rows:
+            if not rows or self._starting:
                 return ""
             if not self._connect():
                 return "it does not run"
