@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from tests.gym.host import Host
 
-_ELEMENTS = re.compile(r"\telements = \{[^}]*\}\n")
+_ELEMENTS = re.compile(r"\s*elements = \{[^}]*\}")
 _OF_INTERFACE = re.compile(r'("(tv[0-9a-f]{10})"[^,}]*)')
 SWITCHES = ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/sys/kernel/uevent_helper")
 
@@ -48,7 +48,7 @@ def _of_those_there(host: Host, elements: str) -> str:
     """Leave out what is said about interfaces that are gone: tidied up a moment later, it lets nobody do anything."""
     named = _OF_INTERFACE.findall(elements)
     there = host.read("net/dev")
-    return "\n".join(text.strip() for text, name in named if name in there) if named else elements
+    return "".join(f"\n{text.strip()}" for text, name in named if name in there) if named else elements
 
 
 def _listening(host: Host) -> list[str]:
