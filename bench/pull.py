@@ -44,7 +44,7 @@ def layer(number: int) -> bytes:
             info = archive.gettarinfo(busybox, "bin/true")
             archive.addfile(info, io.BytesIO(Path(busybox).read_bytes()))
         for index in range(FILES // LAYERS):
-            size = int(pick.lognormvariate(8.6, 1.35))
+            size = int(pick.lognormvariate(8.77, 1.35))
             info = tarfile.TarInfo(f"data/{number}/{index % 100}/file-{index}")
             info.size = min(size, 4 << 20)
             half = pick.randbytes(info.size // 3 + 1)

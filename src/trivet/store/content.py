@@ -29,6 +29,7 @@ from typing import BinaryIO
 from trivet.base.error import Conflict, Corrupt, Exhausted, NotFound
 from trivet.oci import digest as digests
 from trivet.oci import layout
+from trivet.store.growing import Growing, GrowingFile
 from trivet.store.lease import Lease
 
 CHUNK = 1 << 20
@@ -86,6 +87,7 @@ class Ingest:
         self._file = file
         self._limit = limit
         self._state = digests.hasher(algorithm)
+        self.growing: Growing | None = None
 
     @property
     def digest(self) -> str:
@@ -99,7 +101,9 @@ class Ingest:
             raise SizeMismatch("content received", self._limit, self.size)
         self._state.update(data)
         with explaining_full(self.path):
-            return self._file.write(data)
+            written = self._file.write(data)
+            self._grown()
+        return written
 
     def rehash(self, algorithm: str) -> None:
         """Go over to another digest algorithm; what was written so far is read again."""
@@ -117,6 +121,7 @@ class Ingest:
         if self._limit is not None and self.size > self._limit:
             self.restart()
         self.rehash(self._state.name)
+        self._grown()
 
     def restart(self) -> None:
         """Forget everything written, to begin again."""
@@ -124,6 +129,7 @@ class Ingest:
         self._file.truncate()
         self._state = digests.hasher(self._state.name)
         self.size = 0
+        self._grown()
 
     def finish(self, digest: str | None, size: int | None) -> None:
         """Check size and digest, and see the bytes onto the disk."""
@@ -135,6 +141,11 @@ class Ingest:
         with explaining_full(self.path):
             self._file.flush()
             os.fsync(self._file.fileno())
+
+    def _grown(self) -> None:
+        if self.growing:
+            self._file.flush()
+            self.growing.grow(self.size)
 
 
 class ContentStore:
@@ -152,6 +163,7 @@ class ContentStore:
             *(self._blobs / algorithm for algorithm in digests.LENGTHS),
         ):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._arriving: dict[str, Growing] = {}
         marker = root / layout.MARKER
         if not marker.exists():
             marker.write_bytes(layout.MARKER_CONTENT)
@@ -173,6 +185,26 @@ class ContentStore:
         """Open a blob for reading. Raises `BlobNotFound`."""
         with _explaining_missing(digest):
             return self.path(digest).open("rb")
+
+    def follow(self, digest: str) -> BinaryIO | GrowingFile:
+        """Open a blob that is here, or one that this process is fetching. Raises `BlobNotFound`."""
+        growing = self._arriving.get(digest)
+        with suppress(FileNotFoundError):  # complete just now
+            if growing:
+                return growing.open()
+        return self.open(digest)
+
+    @contextmanager
+    def arriving(self, digest: str, ingest: Ingest) -> Iterator[None]:
+        """Let others follow what is written, until the block ends: with the published blob, or by raising."""
+        growing = ingest.growing = self._arriving[digest] = Growing(ingest.path)
+        complete = False
+        try:
+            yield
+            complete = True
+        finally:
+            del self._arriving[digest]
+            growing.end(complete=complete)
 
     def read(self, digest: str, *, limit: int) -> bytes:
         """Read a small blob (manifest, configuration) and verify it. Raises `Corrupt` if it is over `limit`."""

@@ -53,12 +53,13 @@ class Partials:
         with explaining_full(path), file:
             ingest = Ingest(path, file, digests.split(digest)[0], size)
             try:
-                ingest.adopt()
-                yield ingest
-                ingest.finish(digest, size)
-                if lease:
-                    lease.add(digest)
-                self._content.publish(path, digest)
+                with self._content.arriving(digest, ingest):
+                    ingest.adopt()
+                    yield ingest
+                    ingest.finish(digest, size)
+                    if lease:
+                        lease.add(digest)
+                    self._content.publish(path, digest)
             except (Corrupt, StoreFull):
                 path.unlink(missing_ok=True)
                 raise

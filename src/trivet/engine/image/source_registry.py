@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +15,7 @@ from trivet.engine.image import adopt, attestation
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageRecord, Name, WrongPlatform
 from trivet.engine.image.progress import Meter, Report
-from trivet.engine.image.unpack import unpack
+from trivet.engine.image.unpack import Coming, unpack
 from trivet.oci import config as configs
 from trivet.oci import digest as digests
 from trivet.oci import manifest as manifests
@@ -96,6 +96,10 @@ def _name(images: Images, reference: Reference, digest: str, found: adopt.Found)
     return images.catalog.add(record, [name])
 
 
+def _nobody() -> None:
+    """Tell nobody that it has begun."""
+
+
 class _Fetch:
     """What one pull works with."""
 
@@ -171,21 +175,28 @@ class _Fetch:
         await self.layers(manifest)
 
     async def layers(self, manifest: Manifest, image: Draft | None = None) -> None:
-        """Fetch the layers, each once, a few at a time, and unpack each of `image` when it is here.
+        """Fetch the layers, each once, a few at a time, and unpack those of `image` as they come.
 
         The first failure ends all.
         """
-        tasks = {each.digest: asyncio.create_task(self._blob(each)) for each in manifest.layers}
-        everything = list(tasks.values())
+        coming = {each.digest: self._coming(each) for each in manifest.layers}
+        everything = [each.blob for each in coming.values()]
         if image:
-            blobs = [tasks[each.digest] for each in manifest.layers]
-            everything.append(asyncio.create_task(unpack(self._images, image, blobs, self._report)))
+            layers = [coming[each.digest] for each in manifest.layers]
+            everything.append(asyncio.create_task(unpack(self._images, image, layers, self._report)))
         try:
             await asyncio.gather(*everything)
         finally:
             for task in everything:
                 task.cancel()
             await asyncio.gather(*everything, return_exceptions=True)
+
+    def _coming(self, layer: Descriptor) -> Coming:
+        """Begin to fetch a layer."""
+        begun = asyncio.Event()
+        blob = asyncio.create_task(self._blob(layer, begun.set))
+        blob.add_done_callback(lambda _: begun.set())
+        return Coming(blob, begun)
 
     async def _manifest(self, identifier: str, promised: Descriptor | None = None) -> tuple[str, Index | Manifest]:
         fetched = await self._registry.manifest(self._repository, identifier)
@@ -200,8 +211,11 @@ class _Fetch:
         await asyncio.to_thread(self._content.add, fetched.raw, fetched.digest)
         return fetched.digest, parsed
 
-    async def _blob(self, blob: Descriptor) -> None:
-        """Get a blob unless it is here; pulls that want the same one wait for whoever is at it already."""
+    async def _blob(self, blob: Descriptor, begun: Callable[[], None] = _nobody) -> None:
+        """Get a blob unless it is here; pulls that want the same one wait for whoever is at it already.
+
+        `begun` is called when it can be followed.
+        """
         short = digests.short(blob.digest)
         self._lease.add(blob.digest)
         if self._images.fetching.action(blob.digest):
@@ -211,20 +225,21 @@ class _Fetch:
                 self._report(Progress(id=short, status="exists", current=blob.size, total=blob.size))
                 return
             async with self._slots:
-                await self._download(blob)
+                await self._download(blob, begun)
             self._report(Progress(id=short, status="downloaded", current=blob.size, total=blob.size))
 
-    async def _download(self, blob: Descriptor) -> None:
+    async def _download(self, blob: Descriptor, begun: Callable[[], None]) -> None:
         """Fetch a blob, going on where an earlier pull broke off; if the old part was bad, once more from the start."""
-        begun = self._images.partials.size(blob.digest)
+        old = self._images.partials.size(blob.digest)
         meter = Meter(self._report, digests.short(blob.digest), blob.size)
         try:
             async with ingesting(self._images.partials, blob) as ingest:
+                begun()
                 await self._registry.blob(self._repository, blob, ingest, partial(meter.count, "downloading"))
         except Corrupt:
-            if not begun:
+            if not old:
                 raise
-            await self._download(blob)
+            await self._download(blob, begun)
 
 
 @asynccontextmanager

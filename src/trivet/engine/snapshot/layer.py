@@ -174,7 +174,7 @@ class Layers:
     @contextmanager
     def _stream(self, layer: Layer, subject: str) -> Iterator[LayerStream]:
         with (
-            self._content.open(layer.digest) as file,
+            self._content.follow(layer.digest) as file,
             LayerStream(file, subject=subject, budget=self._budget) as stream,
         ):
             yield stream

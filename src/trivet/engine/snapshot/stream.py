@@ -70,6 +70,13 @@ class Readable(Protocol):
         """Read at most `size` bytes; empty at the end."""
 
 
+class Counted(Readable, Protocol):
+    """A stored layer, or one that is still coming."""
+
+    def tell(self) -> int:
+        """Tell how much of it was read."""
+
+
 def decompressed(file: Readable, *, subject: str) -> Readable:
     """Open a gzip, zstd or plain stream for reading, told apart by its first bytes.
 
@@ -95,7 +102,7 @@ class LayerStream:
     Use as a context manager; `diff_id` is right when `read` has returned nothing.
     """
 
-    def __init__(self, file: BinaryIO, *, subject: str, budget: Budget, algorithm: str = "sha256") -> None:
+    def __init__(self, file: Counted, *, subject: str, budget: Budget, algorithm: str = "sha256") -> None:
         self._file = file
         self._subject = subject
         self._budget = budget
