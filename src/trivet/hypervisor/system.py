@@ -20,7 +20,7 @@ SLOTS = Slots(count=6)
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """A kernel to start in place of firmware's choice; host paths."""
+    """A kernel to start in place of firmware's choice; paths as QEMU sees them."""
 
     kernel: str
     initrd: str
@@ -28,7 +28,10 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything QEMU is told; `memory` in bytes. With `incoming` it goes on from a saved state."""
+    """Everything QEMU is told; `memory` in bytes. With `incoming` it goes on from a saved state.
+
+    `control` is the descriptor of the socket on which QEMU listens for QMP.
+    """
 
     name: str
     uuid: str
@@ -36,7 +39,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     acceleration: Acceleration
     memory: int
     cpus: int
-    qmp: str
+    control: int
     agent: Agent
     display: Display
     firmware: Firmware | None = None
@@ -74,7 +77,7 @@ def command_line(system: System) -> tuple[str, ...]:
         *_board(system),
         *("-smp", str(system.cpus), "-m", f"{-(-system.memory // MEBIBYTE)}M"),
         *("-boot", "strict=on"),
-        *("-chardev", option("socket", id="qmp", path=system.qmp, server=True, wait=False)),
+        *("-chardev", option("socket", id="qmp", fd=system.control, server=True, wait=False)),
         *("-mon", "chardev=qmp,mode=control"),
         *_start(system.start),
         *(("-incoming", system.incoming) if system.incoming else ()),

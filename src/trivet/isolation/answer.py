@@ -30,3 +30,4 @@ def prepare(plan: Plan) -> None:
         with target.open("ab") as file:  # the kernel unpacks one archive after the other
             file.write(bytes(-file.tell() % _ALIGNMENT))
             file.write(cpio.archive([cpio.file(name, content) for name, content in contents.items()]))
+        target.chmod(0o644)  # for a QEMU that isn't root; nobody else comes there

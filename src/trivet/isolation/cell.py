@@ -14,6 +14,7 @@ A machine with shared directories keeps user 0, as whom virtiofsd listens: witho
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -72,8 +73,21 @@ def gifts(plan: Plan, console: str, control: str, taps: list[tuple[int, str, str
 
 def walls(plan: Plan, made: Machine, share: str) -> list[Operation]:
     """Leave everything behind that isn't QEMU's."""
-    place = f"{plan.directory}/{PLACE}"
-    devices = ("null", "urandom", *(("kvm",) if made.acceleration is Acceleration.KVM else ()))
+    shown: list[Operation] = [
+        Bind(made.kernel, "/kernel", recursive=0, attributes=READ_ONLY),
+        Bind(made.initramfs, "/initramfs", recursive=0, attributes=READ_ONLY),
+        *([Bind(share, SHARE_SOCKET, recursive=0)] if guest.shared(plan) else []),
+    ]
+    own = None if guest.shared(plan) else user(plan)
+    accelerated = made.acceleration is Acceleration.KVM
+    return [*around(f"{plan.directory}/{PLACE}", shown, accelerated=accelerated), *rights(own, accelerated=accelerated)]
+
+
+def around(
+    place: str, shown: Sequence[Operation], inside: Sequence[Operation] = (), *, accelerated: bool
+) -> list[Operation]:
+    """Leave everything behind but programs and what is `shown`; what is to be done `inside` is, before it is sealed."""
+    devices = ("null", "urandom", *(("kvm",) if accelerated else ()))
     return [
         # Once more a mount namespace: virtiofsd stays in the other one, which has what it serves.
         Unshare(FLAGS["mount"] | FLAGS["network"] | FLAGS["ipc"] | FLAGS["uts"]),
@@ -82,17 +96,15 @@ def walls(plan: Plan, made: Machine, share: str) -> list[Operation]:
         *(Bind(path, path, attributes=READ_ONLY | NO_SUID | NO_DEVICE, optional=1) for path in _SHOWN),
         *(Bind(f"/dev/{name}", f"/dev/{name}", recursive=0) for name in devices),
         Mount("proc", "proc", "/proc", NO_SUID | NO_DEVICE | NO_EXEC, ("subset=pid",)),
-        Bind(made.kernel, "/kernel", recursive=0, attributes=READ_ONLY),
-        Bind(made.initramfs, "/initramfs", recursive=0, attributes=READ_ONLY),
-        *([Bind(share, SHARE_SOCKET, recursive=0)] if guest.shared(plan) else []),
+        *shown,
         Pivot(),
+        *inside,
         RemountRoot(READ_ONLY | NO_SUID | NO_DEVICE | NO_EXEC),
-        *_rights(plan, made),
     ]
 
 
-def _rights(plan: Plan, made: Machine) -> list[Operation]:
-    own = user(plan)
-    groups = (str(_KVM.stat().st_gid),) if made.acceleration is Acceleration.KVM and _KVM.exists() else ()
-    become: list[Operation] = [] if guest.shared(plan) else [Identity(own, own, groups), Become()]
+def rights(own: int | None, *, accelerated: bool) -> list[Operation]:
+    """Become a user, if not None, and give every right up."""
+    groups = (str(_KVM.stat().st_gid),) if accelerated and _KVM.exists() else ()
+    become: list[Operation] = [] if own is None else [Identity(own, own, groups), Become()]
     return [*become, Capabilities(0, 0, 0, 0), NoNewPrivileges()]

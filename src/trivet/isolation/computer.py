@@ -1,7 +1,7 @@
 """From the plan of a machine with an operating system of its own to QEMU's record and the launcher's steps.
 
 launcher   Monitor · Spawn (own mount and pid namespace, a terminal that is the serial console)
-child      cgroups · swtpm · rights dropped · Wait · QEMU
+child      cgroups · files opened · the cell around QEMU and swtpm (housing.py) · Wait · QEMU
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from trivet.hypervisor.device.disk import Cdrom, Disk, Stick
 from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration
 from trivet.hypervisor.system import Start, System, command_line
+from trivet.isolation import housing
 from trivet.isolation.hardware import Disk as PlannedDisk
 from trivet.isolation.hardware import Hardware
 from trivet.isolation.machine import (
@@ -23,13 +24,10 @@ from trivet.isolation.machine import (
     TAP_DESCRIPTOR,
     Host,
     limited,
-    opened,
-    privileges,
 )
 from trivet.isolation.plan import Attachment, Plan
 from trivet.kernel.cgroup_record import Resources, Write
 from trivet.launch.operation import (
-    Background,
     Exec,
     Give,
     Monitor,
@@ -43,7 +41,7 @@ from trivet.runtime.mount import PROPAGATION
 from trivet.runtime.namespace import FLAGS
 
 DEFAULT_MEMORY = 1024 * MEBIBYTE
-QMP, AGENT, SCREEN, TPM = "qmp.sock", "agent.sock", "screen.sock", "tpm.sock"
+QMP, AGENT, SCREEN = "qmp.sock", "agent.sock", "screen.sock"
 SEED, STICK, INITRD = "seed.img", "stick.img", "initrd"
 VARIABLES = "variables.fd"
 ROWS, COLUMNS = 25, 80
@@ -66,8 +64,8 @@ def resources(plan: Plan) -> Resources:
     return limited(plan, memory(plan) + 2 * OVERHEAD)
 
 
-def disk(planned: PlannedDisk, boot: int = 0) -> Disk:
-    """Translate a disk, at its place in the boot order."""
+def disk(planned: PlannedDisk, boot: int = 0, descriptor: int | None = None, base: int | None = None) -> Disk:
+    """Translate a disk, at its place in the boot order; opened, and what is below it, if there are descriptors."""
     return Disk(
         name=planned.name,
         path=planned.path,
@@ -78,6 +76,8 @@ def disk(planned: PlannedDisk, boot: int = 0) -> Disk:
         rate=planned.rate,
         boot=boot,
         port=planned.port,
+        descriptor=descriptor,
+        base_descriptor=base if planned.base else None,
     )
 
 
@@ -93,28 +93,32 @@ def system(plan: Plan, host: Host) -> System:
         acceleration=host.acceleration,
         memory=memory(plan),
         cpus=cpus(plan, host),
-        qmp=f"{home}/{QMP}",
-        agent=Agent(socket=f"{home}/{AGENT}"),
-        display=Display(socket=f"{home}/{SCREEN}"),
+        control=housing.CONTROL,
+        agent=Agent(descriptor=housing.AGENT),
+        display=Display(),
         firmware=_firmware(parts, host),
-        tpm=Tpm(socket=f"{home}/{TPM}") if parts.tpm else None,
+        tpm=Tpm(socket=housing.TPM) if parts.tpm else None,
         watchdog=Watchdog(action=parts.watchdog) if parts.watchdog else None,
         disks=(*_disks(parts, order.get("disk", 0)), *_seed(plan)),
         cdroms=tuple(
-            Cdrom(number=number, path=each.path, boot=_nth(order.get("cdrom", 0), number))
+            Cdrom(
+                number=number,
+                path=each.path,
+                boot=_nth(order.get("cdrom", 0), number),
+                descriptor=housing.CDROMS + number,
+            )
             for number, each in enumerate(parts.cdroms)
         ),
         nics=tuple(nic(use, number, _nth(order.get("network", 0), number)) for number, use in enumerate(taps)),
         incoming=f"fd:{STATE_DESCRIPTOR}" if host.begin else "",
         start=_start(plan),
-        stick=Stick(path=f"{home}/{STICK}") if parts.answers else None,
+        stick=Stick(path=f"{home}/{STICK}", descriptor=housing.STICK) if parts.answers else None,
     )
 
 
 def nic(use: Attachment, number: int, boot: int = 0) -> Nic:
     """Translate an interface."""
-    descriptor = TAP_DESCRIPTOR + number if use.path else None
-    return Nic(name=f"net{number}", tap=use.device, mac=use.mac, boot=boot, descriptor=descriptor)
+    return Nic(name=f"net{number}", tap=use.device, mac=use.mac, boot=boot, descriptor=TAP_DESCRIPTOR + number)
 
 
 def cpus(plan: Plan, host: Host | None = None) -> int:
@@ -131,6 +135,7 @@ def uuid(plan: Plan) -> str:
 
 def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap: tuple[str, ...]) -> list[Operation]:
     """Compute what the launcher does."""
+    parts, made = hardware(plan), system(plan, host)
     return [
         Monitor(
             directory=plan.directory,
@@ -142,31 +147,31 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
         Spawn(flags=FLAGS["mount"] | FLAGS["pid"], terminal=1, rows=ROWS, columns=COLUMNS, stdin=1, cgroup=unified),
         *(WriteFile(write.path, write.value.encode()) for write in joins),
         Propagation("/", PROPAGATION["rslave"]),
-        *_tpm(plan, host),
-        *(Give(use.path, 1, number) for number, use in opened(plan)),
         *([Give(host.begin, 0, STATE_DESCRIPTOR)] if host.begin else []),
-        *privileges(plan),
+        *housing.gifts(plan, made, (f"{plan.directory}/{QMP}", f"{plan.directory}/{AGENT}")),
+        *housing.walls(plan, parts, host),
         Wait(),
-        Exec(command_line(system(plan, host)), ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)),
+        Exec(command_line(made), ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)),
     ]
 
 
 def _disks(parts: Hardware, first: int) -> list[Disk]:
-    return [disk(each, _nth(first, number)) for number, each in enumerate(parts.disks)]
+    places = enumerate(parts.disks)
+    return [disk(each, _nth(first, n), housing.FILES + 2 * n, housing.FILES + 2 * n + 1) for n, each in places]
 
 
 def _seed(plan: Plan) -> list[Disk]:
     if hardware(plan).seed is None:
         return []
-    return [Disk(name="seed", path=f"{plan.directory}/{SEED}", format="raw", read_only=True)]
+    return [Disk(name="seed", path=f"{plan.directory}/{SEED}", format="raw", read_only=True, descriptor=housing.SEED)]
 
 
 def _start(plan: Plan) -> Start | None:
     parts = hardware(plan)
     if parts.direct is None:
         return None
-    initrd = f"{plan.directory}/{INITRD}" if parts.answers and parts.direct.initrd else parts.direct.initrd
-    return Start(kernel=parts.direct.kernel, initrd=initrd, parameters=parts.direct.parameters)
+    initrd = housing.INITRD if parts.direct.initrd else ""
+    return Start(kernel=housing.KERNEL, initrd=initrd, parameters=parts.direct.parameters)
 
 
 def _nth(first: int, number: int) -> int:
@@ -176,21 +181,5 @@ def _nth(first: int, number: int) -> int:
 def _firmware(parts: Hardware, host: Host) -> Firmware | None:
     if parts.firmware != "uefi":
         return None
-    return Firmware(code=host.firmware, variables=f"{parts.home}/{VARIABLES}", secure=parts.secure_boot)
-
-
-def _tpm(plan: Plan, host: Host) -> list[Operation]:
-    parts = hardware(plan)
-    if not parts.tpm:
-        return []
-    socket = f"{plan.directory}/{TPM}"
-    return [
-        Background(
-            argv=(
-                *(host.swtpm, "socket", "--tpm2", "--tpmstate", f"dir={parts.home}/tpm,mode=0600"),
-                *("--ctrl", f"type=unixio,path={socket}", "--flags", "startup-clear"),
-            ),
-            log=f"{plan.directory}/tpm.log",
-            ready=socket,
-        )
-    ]
+    variables = f"{parts.home}/{VARIABLES}"
+    return Firmware(code=host.firmware, variables=variables, secure=parts.secure_boot, descriptor=housing.VARIABLES)

@@ -20,16 +20,13 @@ from trivet.hypervisor.template import SLOT, shape_of
 from trivet.isolation import cell, guest
 from trivet.isolation.elastic import elastic
 from trivet.isolation.plan import Attachment, Mount, Plan
-from trivet.kernel import capability
 from trivet.kernel.cgroup_record import Resources, Write
 from trivet.launch.operation import (
     Background,
     Bind,
-    Capabilities,
     Exec,
     Give,
     Monitor,
-    NoNewPrivileges,
     Operation,
     Propagation,
     Relay,
@@ -216,11 +213,6 @@ def _forked(made: Machine, origin: Origin) -> Machine:
     )
 
 
-def opened(plan: Plan) -> list[tuple[int, Attachment]]:
-    """List the interfaces that QEMU gets opened, by the descriptor."""
-    return [(TAP_DESCRIPTOR + number, use) for number, use in enumerate(_uses(plan)) if use.path]
-
-
 def _uses(plan: Plan) -> list[Attachment]:
     return [attachment for attachment in plan.attachments if attachment.kind != "none"]
 
@@ -272,10 +264,3 @@ def _staged(mount: Mount, target: str) -> Bind:
         attributes=READ_ONLY if mount.read_only else 0,
         host=1,
     )
-
-
-def privileges(plan: Plan) -> list[Operation]:
-    """Leave QEMU no capability but, with a network interface, the one that opens its tap device."""
-    names = ("CAP_NET_ADMIN",) if any(a.kind == "tap" and not a.path for a in plan.attachments) else ()
-    mask = capability.mask(names)
-    return [Capabilities(mask, mask, 0, mask), NoNewPrivileges()]

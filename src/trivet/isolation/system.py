@@ -4,10 +4,10 @@ plan.directory/
 ├── monitor.sock, pid, exit   the monitor's (docs/launch.md); `pid` is QEMU's
 ├── qmp.sock                  QEMU's control socket
 ├── agent.sock                the guest agent's port
-├── screen.sock               the display, by VNC
+├── screen.sock               the display, by VNC, once somebody asked for it (isolation/display.py)
 ├── seed.img                  what cloud-init reads
 ├── stick.img, initrd         what installers read (isolation/answer.py)
-├── tpm.sock, tpm.log         swtpm's
+├── cell/                     where QEMU's root is made, in its mount namespace only (isolation/housing.py)
 └── paused                    there while the machine is paused
 """
 
@@ -24,7 +24,7 @@ import msgspec
 from trivet.base.error import Conflict, InvalidArgument, Unsupported
 from trivet.hypervisor import memory
 from trivet.hypervisor.qmp import Qmp
-from trivet.isolation import answer, computer, elastic, errand, extent, gauge, moment, provision, seed
+from trivet.isolation import answer, computer, elastic, errand, extent, gauge, housing, moment, provision, seed
 from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
@@ -74,6 +74,7 @@ class SystemDriver:
     def prepare(self, plan: Plan) -> None:
         """Make the run directory, the cgroup with its limits, and what cloud-init reads. Idempotent."""
         parts = computer.hardware(plan)
+        housing.check(plan, parts)
         if plan.program.builtin:
             raise Conflict(
                 f"cannot copy files of machine {plan.name} while it is off", hint=f"trivet vm start {plan.name}"
@@ -84,6 +85,7 @@ class SystemDriver:
         directory = Path(plan.directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         group(plan).create(computer.resources(plan))
+        housing.prepare(plan, parts)
         answer.prepare(plan)
         if parts.seed:
             seed.write(plan, directory / computer.SEED)
@@ -94,6 +96,8 @@ class SystemDriver:
 
     def _launch(self, plan: Plan, begin: str = "") -> Channel:
         host = msgspec.structs.replace(provision.computer(self.cache, computer.hardware(plan)), begin=begin)
+        for name in (computer.QMP, computer.AGENT, computer.SCREEN):
+            Path(plan.directory, name).unlink(missing_ok=True)
         try:
             return spawn(self._plan(plan, host), directory=Path(plan.directory))
         except LaunchError as error:
@@ -236,6 +240,7 @@ class SystemDriver:
 
 def _last_words(plan: Plan) -> str:
     """Find what QEMU complained about: it speaks on the terminal that is the serial console."""
-    found = (record.content.decode(errors="replace").strip() for record in tail(Path(plan.log.path), _TAIL))
-    said = [text for text in found if text.startswith("qemu-system-")]
+    whole = b"".join(record.content for record in tail(Path(plan.log.path), _TAIL))  # a line may come in pieces
+    lines = (line.strip() for line in whole.decode(errors="replace").splitlines())
+    said = [line for line in lines if line.startswith("qemu-system-")]
     return f"the machine ended: {said[-1]}" if said else ""

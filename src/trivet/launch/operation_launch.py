@@ -104,7 +104,7 @@ class Background(Operation, frozen=True):
 
 
 class Give(Operation, frozen=True):
-    """Open host path `path`, with `writable` 1 also for writing, as descriptor `number` (below 64) of the program.
+    """Open host path `path`, with `writable` 1 also for writing, as descriptor `number` (below 256) of the program.
 
     With 2 only for writing, made or emptied first.
     """

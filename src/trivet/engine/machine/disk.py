@@ -6,6 +6,7 @@ killed in between leaves a disk that the next start has.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -97,7 +98,13 @@ def find(record: InstanceRecord, name: str) -> Disk:
 def plug(qmp: Qmp, planned: Disk) -> None:
     """Plug a disk into its slot; what was made for it goes again when that fails."""
     undo: list[Callable[[], object]] = []
-    disk = computer.disk(planned)
+    descriptor = os.open(planned.path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        number = qmp.add(descriptor)
+    finally:
+        os.close(descriptor)
+    undo.append(lambda: qmp.execute("remove-fd", **{"fdset-id": number}))
+    disk = computer.disk(planned, descriptor=number)
     try:
         if disk.limited:
             qmp.execute("object-add", **disk.limits())

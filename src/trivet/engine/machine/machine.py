@@ -18,7 +18,7 @@ from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
 from trivet.engine.machine import backup, disk, export, image, inside, keyboard, point, restore, screen
 from trivet.engine.snapshot.making import disk_usage
-from trivet.isolation import computer
+from trivet.isolation import computer, display
 from trivet.isolation.errand import agent_of
 from trivet.isolation.plan import Plan
 from trivet.oci import reference as references
@@ -159,7 +159,7 @@ class Machines:
             hostname=guest.hostname if guest else "",
             system=guest.system if guest else "",
             addresses=list(guest.addresses) if guest else [],
-            display=f"{plan.directory}/{computer.SCREEN}" if alive else "",
+            display=_screen(plan) if state else "",
         )
 
 
@@ -181,6 +181,15 @@ def _state(plan: Plan) -> str:
     try:
         with screen.control(plan) as qmp:
             return qmp.status()
+    except TrivetError:
+        return ""
+
+
+def _screen(plan: Plan) -> str:
+    """Have the screen be shown, and tell where."""
+    try:
+        with screen.control(plan) as qmp:
+            return str(display.offer(plan, qmp))
     except TrivetError:
         return ""
 

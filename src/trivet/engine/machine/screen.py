@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
+import os
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from trivet.isolation.plan import Plan
 _PACE = 0.03  # seconds between keys: a BIOS keyboard buffer holds sixteen
 _START = 3.0
 _LIMIT = 4096
+_LARGEST = 256 << 20
 BUTTONS = ("left", "middle", "right", "wheel-up", "wheel-down")
 RANGE = 0x7FFF
 """Places on the screen go from 0 to this, across and down."""
@@ -30,13 +32,17 @@ def control(plan: Plan, patience: float = 10.0) -> Qmp:
 
 def picture(plan: Plan) -> bytes:
     """Take a picture of the screen, as PNG."""
-    file = Path(plan.directory, f"screen-{secrets.token_hex(4)}.png")
-    try:
-        with control(plan) as qmp:
-            qmp.execute("screendump", filename=str(file), format="png")
-        return file.read_bytes()
-    finally:
-        file.unlink(missing_ok=True)
+    with tempfile.TemporaryFile() as file, control(plan) as qmp:
+        writable = os.open(f"/proc/self/fd/{file.fileno()}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            number = qmp.add(writable)
+        finally:
+            os.close(writable)
+        try:
+            qmp.execute("screendump", filename=f"/dev/fdset/{number}", format="png")
+        finally:
+            qmp.execute("remove-fd", **{"fdset-id": number})
+        return file.read(_LARGEST)
 
 
 def press(plan: Plan, chords: Iterable[list[str]]) -> None:

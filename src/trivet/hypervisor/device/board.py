@@ -6,22 +6,27 @@ from typing import Literal
 
 import msgspec
 
-from trivet.hypervisor.device.device import option
+from trivet.hypervisor.device.device import handed, opened, option
 
 
 class Firmware(msgspec.Struct, frozen=True, kw_only=True):
-    """UEFI: the program, shared, and the machine's own variables, which if `secure` only the program may write."""
+    """UEFI: the program, shared, and the machine's own variables, which if `secure` only the program may write.
+
+    The variables may be open already, as `descriptor`.
+    """
 
     code: str
     variables: str
     secure: bool = False
+    descriptor: int | None = None
 
     def arguments(self) -> list[str]:
         return [
+            *handed(self.descriptor),
             "-blockdev",
             option("driver=file", node_name="firmware", filename=self.code, read_only=True),
             "-blockdev",
-            option("driver=file", node_name="variables", filename=self.variables),
+            option("driver=file", node_name="variables", filename=opened(self.variables, self.descriptor)),
             *(("-global", "driver=cfi.pflash01,property=secure,value=on") if self.secure else ()),
         ]
 
@@ -39,14 +44,15 @@ class Tpm(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-class Display(msgspec.Struct, frozen=True, kw_only=True):
-    """A graphics card whose picture is shown by VNC on a unix socket, and a tablet that points where it is told to."""
+class Display(msgspec.Struct, frozen=True):
+    """A graphics card whose picture is shown by VNC to who is let in by QMP, and a tablet that points where it is told.
 
-    socket: str
+    Nobody is at the beginning: QEMU has no place to listen at.
+    """
 
     def arguments(self) -> list[str]:
         return [
-            *("-display", f"vnc=unix:{self.socket.replace(',', ',,')}"),
+            *("-display", "vnc=none"),
             *("-device", "VGA"),
             *("-device", option("qemu-xhci", id="usb")),
             *("-device", option("usb-tablet", bus="usb.0")),
@@ -61,14 +67,14 @@ class Serial(msgspec.Struct, frozen=True):
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
-    """The port on which the distribution's guest agent listens, and its socket on the host."""
+    """The port on which the distribution's guest agent listens; QEMU has its socket on the host as a descriptor."""
 
-    socket: str
+    descriptor: int
 
     def arguments(self) -> list[str]:
         return [
             *("-device", option("virtio-serial-pci", id="serial")),
-            *("-chardev", option("socket", id="agent", path=self.socket, server=True, wait=False)),
+            *("-chardev", option("socket", id="agent", fd=self.descriptor, server=True, wait=False)),
             *("-device", option("virtserialport", chardev="agent", name="org.qemu.guest_agent.0")),
         ]
 

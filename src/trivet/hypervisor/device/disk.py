@@ -10,11 +10,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from trivet.hypervisor.device.device import option
+from trivet.hypervisor.device.device import handed, opened, option
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
-    """An image file on virtio-blk; `port` is the slot it is plugged into later, `boot` its place in the boot order."""
+    """An image file on virtio-blk; `port` is the slot it is plugged into later, `boot` its place in the boot order.
+
+    With descriptors it is open already, and so is its base.
+    """
 
     name: str
     path: str
@@ -26,6 +29,8 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     rate: int = 0
     boot: int = 0
     port: str = ""
+    descriptor: int | None = None
+    base_descriptor: int | None = None
 
     @property
     def limited(self) -> bool:
@@ -39,7 +44,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
             "node-name": self.name,
             "read-only": self.read_only,
             "discard": "unmap",
-            "file": _file(self.path, f"{self.name}-file", read_only=self.read_only),
+            "file": _file(opened(self.path, self.descriptor), f"{self.name}-file", read_only=self.read_only),
         }
         if self.format == "qcow2":
             found["backing"] = self._below() if self.base else None
@@ -71,7 +76,8 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
         return found | ({"bootindex": self.boot} if self.boot else {}) | ({"bus": self.port} if self.port else {})
 
     def arguments(self) -> list[str]:
-        words = ["-object", _json(self.limits())] if self.limited else []
+        words = [*handed(self.descriptor), *handed(self.base_descriptor)]
+        words += ["-object", _json(self.limits())] if self.limited else []
         words += ["-blockdev", _json(self.node())]
         words += ["-blockdev", _json(self.throttle())] if self.limited else []
         return [*words, "-device", _json(self.device())]
@@ -85,7 +91,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
             "driver": self.base_format,
             "node-name": f"{self.name}-base",
             "read-only": True,
-            "file": _file(self.base, f"{self.name}-base-file", read_only=True),
+            "file": _file(opened(self.base, self.base_descriptor), f"{self.name}-base-file", read_only=True),
         }
         return base | ({"backing": None} if self.base_format == "qcow2" else {})
 
@@ -96,6 +102,7 @@ class Cdrom(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     path: str
     boot: int = 0
+    descriptor: int | None = None
 
     def arguments(self) -> list[str]:
         name = f"cdrom{self.number}"
@@ -103,27 +110,28 @@ class Cdrom(msgspec.Struct, frozen=True, kw_only=True):
             "driver": "raw",
             "node-name": name,
             "read-only": True,
-            "file": _file(self.path, f"{name}-file", read_only=True),
+            "file": _file(opened(self.path, self.descriptor), f"{name}-file", read_only=True),
         }
         order = {"bootindex": self.boot} if self.boot else {}
         device = option("ide-cd", id=f"disk-{name}", drive=name, bus=f"ide.{self.number}", **order)
-        return ["-blockdev", _json(node), "-device", device]
+        return [*handed(self.descriptor), "-blockdev", _json(node), "-device", device]
 
 
 class Stick(msgspec.Struct, frozen=True, kw_only=True):
     """A raw image as a USB stick, read only."""
 
     path: str
+    descriptor: int | None = None
 
     def arguments(self) -> list[str]:
         node = {
             "driver": "raw",
             "node-name": "stick",
             "read-only": True,
-            "file": _file(self.path, "stick-file", read_only=True),
+            "file": _file(opened(self.path, self.descriptor), "stick-file", read_only=True),
         }
         device = option("usb-storage", id="disk-stick", drive="stick", bus="usb.0", removable=True)
-        return ["-blockdev", _json(node), "-device", device]
+        return [*handed(self.descriptor), "-blockdev", _json(node), "-device", device]
 
 
 def _file(path: str, name: str, *, read_only: bool) -> dict[str, Any]:

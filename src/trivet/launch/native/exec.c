@@ -305,7 +305,7 @@ int operate_exec(struct executor *executor, struct cursor *fields)
     if (executor->given >= 0 && fcntl(executor->given_number, F_SETFD, 0) < 0)
         return -1;
     for (int number = 0; number < GIFT_LIMIT; number++)
-        if (executor->gifts >> number & 1 && fcntl(number, F_SETFD, 0) < 0)
+        if (executor->gifts[number / 64] >> number % 64 & 1 && fcntl(number, F_SETFD, 0) < 0)
             return -1;
     if (!strchr(argv[0], '/'))
         return search(executor, argv, environment);

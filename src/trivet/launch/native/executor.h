@@ -65,7 +65,7 @@ struct executor {
     bool own_stdio; /* pipes or terminal were made for this child, and may be given to its user */
     bool terminal;  /* it is a terminal, which `Console` may replace */
     int given, given_number; /* a descriptor the program inherits under this number, or -1 */
-    uint64_t gifts; /* further descriptors it inherits, a bit for each number */
+    uint64_t gifts[4]; /* further descriptors it inherits, a bit for each number */
     int conductor; /* the socket to whoever started us, or -1: see conduct.c */
     unsigned preserved; /* how many descriptors the program inherits from 3 on */
     int trees[TREE_LIMIT]; /* what OpenTree opened, for Bind */
@@ -187,7 +187,7 @@ DECLARE_OPERATION(operate_seccomp);
 DECLARE_OPERATION(operate_wait);
 DECLARE_OPERATION(operate_background);
 /* gift.c: descriptors below this are given by number. */
-enum { GIFT_LIMIT = 64 };
+enum { GIFT_LIMIT = 256 };
 DECLARE_OPERATION(operate_give);
 DECLARE_OPERATION(operate_give_tap);
 DECLARE_OPERATION(operate_give_listener);

@@ -22,7 +22,7 @@ static int give(struct executor *executor, int fd, int number)
     int result = fd == number ? 0 : dup3(fd, number, O_CLOEXEC);
     if (fd != number)
         close(fd);
-    executor->gifts |= (uint64_t)1 << number;
+    executor->gifts[number / 64] |= (uint64_t)1 << number % 64;
     return result < 0 ? -1 : 0;
 }
 
