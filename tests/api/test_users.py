@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,6 +139,61 @@ def test_a_restarted_engine_knows_them(short_path: Path) -> None:
         assert after[0] == before
         assert after[1] != before
         engine.ok("exec", "a", "true")
+    finally:
+        engine.clean()
+    assert str(short_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+def _held(engine: Daemon) -> set[int]:
+    """The numbers of the namespaces that the engine holds by a descriptor."""
+    device = Path("/proc/self/ns/user").stat().st_dev
+    found = set()
+    for link in Path(f"/proc/{engine.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if link.stat().st_dev == device:
+                found.add(link.stat().st_ino)
+    return found
+
+
+def _ready(engine: Daemon) -> set[int]:
+    """The namespaces that it holds for instances to come, once it has some."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if found := _held(engine):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"no namespace is ready: {engine.log.read_text()[-2000:]}")
+
+
+def test_namespaces_made_ahead(short_path: Path) -> None:
+    """An engine that waits keeps none; after the first start there are some, which next starts take, one each."""
+    engine = Daemon(short_path / "root", short_path / "run")
+    engine.run.mkdir()
+    engine.start()
+    look = "readlink /proc/self/ns/user; cat /proc/self/uid_map; cat /sys/class/net/lo/operstate /proc/net/dev | wc -l"
+    try:
+        engine.ok("import", "-q", "-", "busybox:1", input=busybox_tar())
+        assert not _held(engine)
+        seen = []
+        for number, options in enumerate([(), (), ("--network", "none"), ("--network", "host", "--userns", "private")]):
+            ready = _ready(engine) if number else set()
+            engine.ok("run", "-d", "--name", f"i{number}", *options, "busybox:1", "sleep", "600")
+            space, _, first, _ = engine.ok("exec", f"i{number}", "sh", "-c", look).split()[:4]
+            users = engine.client.instances.get(f"i{number}").users
+            assert users is not None
+            assert users.first == int(first)
+            assert (int(space[6:-1]) in ready) == (0 < number < 3)
+            seen.append(space)
+        assert len(set(seen)) == 4
+        for mine in ("i1", "i2"):  # a start of its own, with the ids it had
+            first = engine.ok("exec", mine, "cat", "/proc/self/uid_map").split()[1]
+            engine.ok("restart", "-t", "0", mine)
+            assert engine.ok("exec", mine, "cat", "/proc/self/uid_map").split()[1] == first
+            assert "127.0.0.1" in engine.ok("exec", mine, "ip", "addr", "show", "lo")
+        engine.kill()
+        engine.start()
+        engine.ok("exec", "i2", "true")
+        engine.ok("rm", "-f", "i0", "i1", "i2", "i3")
     finally:
         engine.clean()
     assert str(short_path) not in Path("/proc/self/mountinfo").read_text()

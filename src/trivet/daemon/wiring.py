@@ -33,6 +33,7 @@ from trivet.engine.instance.owner import Owners
 from trivet.engine.instance.reconcile import reconcile, restart
 from trivet.engine.instance.shipping import Shipping
 from trivet.engine.instance.steward import steward
+from trivet.engine.instance.stock import Stock
 from trivet.engine.machine import backup
 from trivet.engine.network import vigil
 from trivet.engine.network.fleet import Fleet
@@ -119,6 +120,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
         context.networks.nameserver.leave()
         context.networks.carrier.leave()
         context.shipping.leave()
+        await asyncio.to_thread(context.stock.close)
         for left in (*tasks, *context.tasks):
             left.cancel()
         await asyncio.gather(*tasks, *context.tasks, return_exceptions=True)
@@ -140,13 +142,15 @@ def _context(settings: Settings, records: Records) -> Context:
     volumes = Volumes(records, settings.root / "volume")
     key = identity(records)
     table = records.table("instance", InstanceRecord)
+    owners = Owners(lambda: (record.plan.owner for record in table.all()), int(key[:8], 16))
     context = Context(
         root=settings.root,
         run=settings.run_dir,
         cgroup=f"trivet/{key[:8]}",
         records=records,
         table=table,
-        owners=Owners(lambda: (record.plan.owner for record in table.all()), int(key[:8], 16)),
+        owners=owners,
+        stock=Stock(owners, settings.run_dir / "spare"),
         machine=SystemDriver(settings.cache_dir),
         drivers={"process": ProcessDriver(), "container": ContainerDriver(), "vm": VmDriver(settings.cache_dir)},
         overlay=overlay,
@@ -176,6 +180,7 @@ def uninstall(settings: Settings) -> None:
         if context.driver(record).status(record.plan).word in ("running", "paused"):
             raise Conflict(f"cannot uninstall: instance {record.name} is running", hint="trivet stop it first")
         context.driver(record).release(record.plan)
+    context.stock.close()
     context.shipping.stop()
     context.networks.remove_all()
     context.overlay.hide_all()

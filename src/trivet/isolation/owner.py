@@ -41,7 +41,12 @@ def making(owner: Owner, network: str = "") -> Hold:
 def own(plan: Plan) -> Owner | None:
     """Give the owner whose user namespace the start makes: it isn't another's, nor made with a network's namespace."""
     made = any(attachment.kind == "netns" and attachment.path for attachment in plan.attachments)
-    return None if plan.owner is None or plan.owner.borrowed or made else plan.owner
+    return None if plan.owner is None or plan.owner.borrowed or plan.owner.network or made else plan.owner
+
+
+def beside(owner: Owner) -> str:
+    """Tell where a network namespace is kept that was made with the owner's and is on no network."""
+    return f"{Path(owner.path).parent}/network"
 
 
 def borrow(owner: Owner | None) -> Owner | None:
@@ -56,8 +61,9 @@ def held(owner: Owner) -> bool:
 
 
 def let_go(owner: Owner) -> None:
-    """Let the namespace go; missing is fine."""
+    """Let the namespace go, and a network's that was made with it; missing is fine."""
     drop(Path(owner.path))
+    drop(Path(beside(owner)))
 
 
 def inside(owner: Owner | None, user: str) -> str:

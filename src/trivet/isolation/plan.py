@@ -139,13 +139,14 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     """The user namespace of an instance: ids 0 to `size` - 1 inside are `first` and up on the host.
 
     `path` is the namespace's file, made before the start. Files keep the ids they have inside. What is `borrowed` is
-    another instance's.
+    another instance's. `network` is a network namespace that was made with it, for an instance on no network.
     """
 
     path: str
     first: int
     size: int = 65536
     borrowed: bool = False
+    network: str = ""
 
 
 class Shared(msgspec.Struct, frozen=True, kw_only=True):

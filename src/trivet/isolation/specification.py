@@ -31,7 +31,7 @@ def contained(
     """Describe a container: namespaces of its own, /dev of its own, only the rights the plan gives."""
     privileged = plan.security.privileged
     own = tuple(kind for kind in namespaces if not any(each.kind == kind for each in plan.shared))
-    network = _network(plan.attachments)
+    network = _network(plan)
     sysctl = (network_sysctl(plan.owner) if network else {}) | dict(plan.sysctls)
     return oci.Spec(
         oci_version=oci.VERSION,
@@ -154,10 +154,11 @@ def interface(device: str, attachment: Attachment) -> list[Operation]:
 _PERIOD = 100_000
 
 
-def _network(attachments: tuple[Attachment, ...]) -> tuple[oci.Namespace, ...]:
-    if any(attachment.kind == "host" for attachment in attachments):
+def _network(plan: Plan) -> tuple[oci.Namespace, ...]:
+    if any(attachment.kind == "host" for attachment in plan.attachments):
         return ()
-    path = next((attachment.path for attachment in attachments if attachment.kind == "netns"), "")
+    ready = plan.owner.network if plan.owner else ""
+    path = next((attachment.path for attachment in plan.attachments if attachment.kind == "netns"), ready)
     return (oci.Namespace(type="network", path=path),)
 
 

@@ -14,6 +14,7 @@ READ_ONLY = 0x1
 NO_SET_USER_ID = 0x2
 NO_DEVICES = 0x4
 NO_EXECUTION = 0x8
+BIND = 0x1000
 DETACH = 0x2
 
 # the same numbers everywhere: include/uapi/asm-generic/unistd.h

@@ -36,6 +36,7 @@ MODESTY = 100
 WARNING = 0.05
 """A probability of a shortage that is worth a word."""
 QUIET = 60.0
+FRESH = 0.25  # seconds for which what was seen of the machine is good enough for a start
 """Seconds between two warnings."""
 
 _FAREWELL = 5.0
@@ -55,7 +56,7 @@ class Broker:
         self._measures: dict[str, Measure] = {}
         self._targets: dict[str, tuple[Promise, int]] = {}
         self._waited: dict[str, tuple[float, float]] = {}
-        self._host = sample.host()
+        self._host, self._looked = sample.host(), time.monotonic()
         self._warned = -QUIET
         self._wake = asyncio.Event()
 
@@ -228,7 +229,9 @@ class Broker:
         )
 
     def _host_now(self) -> Host:
-        self._host = sample.host()
+        """Look at the machine, but not for each of many starts: what those before it will take is counted anyway."""
+        if time.monotonic() > self._looked + FRESH:
+            self._host, self._looked = sample.host(), time.monotonic()
         return self._host
 
     def _stolen(self, measure: Measure) -> float:

@@ -18,6 +18,7 @@ from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.owner import Owners
 from trivet.engine.instance.plan import Place
 from trivet.engine.instance.shipping import Shipping
+from trivet.engine.instance.stock import Stock
 from trivet.engine.instance.watch import Watch
 from trivet.engine.network.network import Networks
 from trivet.engine.operation import Locks
@@ -74,6 +75,7 @@ class Context:
     images: Images
     networks: Networks
     owners: Owners
+    stock: Stock
     volumes: Volumes
     secrets: Secrets
     snapshots: Snapshots

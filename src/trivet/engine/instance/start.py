@@ -26,7 +26,9 @@ from trivet.engine.instance.watch import Watch
 from trivet.engine.network import names
 from trivet.engine.secret import take
 from trivet.isolation.driver import Forking
+from trivet.isolation.owner import beside, let_go
 from trivet.isolation.plan import Plan
+from trivet.isolation.spare import Spare, having
 from trivet.launch.channel import Channel
 
 Begin = Callable[[Plan], Channel]
@@ -77,6 +79,8 @@ async def _start(context: Context, record: InstanceRecord, attach: Attach | None
     context.table.update(record.id, record)
     context.watches[record.id] = watch
     context.started.put_nowait((record.id, watch))
+    if record.plan.owner:
+        context.stock.refill()
     context.emit("start", record)
     return client
 
@@ -97,12 +101,19 @@ def _set_up(
     undo.push_async_callback(asyncio.to_thread, take, context.place(record.id).state)
     undo.push_async_callback(asyncio.to_thread, networks.detach, record.id)
     undo.push_async_callback(asyncio.to_thread, networks.unpublish, record.id)
-    plan, ports = _connect(context, record)
+    spare = None if begin else _spare(context, record)
+    try:
+        plan, ports = _connect(context, record, spare)
+    finally:
+        if spare:
+            spare.close()
     plan, linked = link.tell(context, record, plan) if record.request.links else (plan, record.linked)
     plan = staging.stage(context.run, record.id, plan)
     undo.push_async_callback(asyncio.to_thread, staging.clear, context.run, record.id)
     record = record.change(plan=plan, ports=ports, linked=linked, wanted=True)
     context.table.update(record.id, record)
+    if plan.owner:
+        context.owners.forget(plan.owner)
     undo.push_async_callback(asyncio.to_thread, driver.release, plan)
     driver.prepare(plan)
     if ships(record):
@@ -115,19 +126,31 @@ def _set_up(
         raise
 
 
-def _connect(context: Context, record: InstanceRecord) -> tuple[Plan, tuple[Port, ...]]:
+def _spare(context: Context, record: InstanceRecord) -> Spare | None:
+    """Take namespaces that are ready, with their ids, for an instance that never ran; it keeps the ids."""
+    owner = record.plan.owner
+    fresh = owner and not owner.borrowed and not record.started and not other(record.request)
+    return context.stock.take() if fresh else None
+
+
+def _connect(context: Context, record: InstanceRecord, spare: Spare | None) -> tuple[Plan, tuple[Port, ...]]:
     """Give the instance its interface, its files (addresses may have changed) and its published ports."""
     request, networks = record.request, context.networks
     plan = shared.join(context, request, record.plan)
     if reference := other(request):
         return share(context, reference, plan), ()
-    form, owner = context.driver(record).ability().network, plan.owner
+    form = context.driver(record).ability().network
+    owner = having(plan.owner, spare)
     wishes = request.networks or ([EndpointRequest(network="host")] if form == "host" else [])
-    uses = networks.attach(record.id, record.name, form, wishes, owner, request.dns)
+    uses = networks.attach(record.id, record.name, form, wishes, owner, request.dns, spare)
+    if owner and spare and all(use.kind == "none" for use in uses):
+        owner = msgspec.structs.replace(owner, network=beside(owner))
+        let_go(owner)
+        spare.settle(owner.path, owner.network)
     files = describe(context, record)
     names.write(files)
     ports = networks.publish(record.id, request.ports)
-    return msgspec.structs.replace(plan, attachments=uses, files=files), tuple(ports)
+    return msgspec.structs.replace(plan, attachments=uses, files=files, owner=owner), tuple(ports)
 
 
 async def _run(

@@ -19,6 +19,7 @@ from trivet.engine.network.bridge import device_name
 from trivet.engine.network.ipam import mac_of
 from trivet.engine.network.model import BRIDGE, NONE, OVERLAY, Endpoint, Form, NetworkRecord, NotConnected
 from trivet.isolation.plan import Attachment, Owner
+from trivet.isolation.spare import Spare
 from trivet.isolation.specification import network as in_place
 from trivet.launch.operation import AddRoute
 
@@ -58,6 +59,7 @@ def attach(
     wishes: Sequence[EndpointRequest],
     owner: Owner | None = None,
     servers: Sequence[str] = (),
+    spare: Spare | None = None,
 ) -> tuple[Attachment, ...]:
     """Connect an instance that starts; when it fails, addresses are kept and links are not."""
     wanted = list(wishes) or [EndpointRequest(network=BRIDGE)]
@@ -72,7 +74,7 @@ def attach(
             blank = Endpoint(instance=instance, name=name, network=record.id, form=real or form, servers=tuple(servers))
             pairs.append((record, _reserve(networks, record, blank, wish, real)))
         if any(endpoint.form == "netns" and endpoint.device for _, endpoint in pairs):
-            namespace.create(path(networks, instance), owner)
+            namespace.create(path(networks, instance), owner, spare)
         ways = default_routes(pairs)
         made = [_attach(networks, record, endpoint, ways) for record, endpoint in pairs]
         undo.pop_all()

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from trivet.isolation.owner import hold
+from trivet.isolation.owner import hold, let_go
 from trivet.isolation.plan import Owner
+from trivet.isolation.spare import Spare
 from trivet.kernel.mount import drop
 from trivet.launch.operation import Bind, JoinPath, Operation, Sysctl, Unshare
 from trivet.launch.spawn import run
@@ -25,12 +26,16 @@ SYSCTLS = (
 )
 
 
-def create(path: Path, owner: Owner | None = None) -> None:
+def create(path: Path, owner: Owner | None = None, spare: Spare | None = None) -> None:
     """Make a network namespace and keep it at `path`; one left there by an earlier attempt is replaced.
 
-    With an owner it belongs to a user namespace that is made with it.
+    With an owner it belongs to a user namespace that is made with it, or is a spare's, which has the owner's ids.
     """
     remove(path)
+    if owner and spare:
+        let_go(owner)
+        spare.settle(owner.path, str(path))
+        return
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
     try:

@@ -57,6 +57,7 @@ from trivet.engine.network.policy import held
 from trivet.engine.network.relaying import Carrier, ways
 from trivet.engine.network.ruleset import table
 from trivet.isolation.plan import Attachment, File, Owner
+from trivet.isolation.spare import Spare
 from trivet.kernel import nftables, rtnetlink
 from trivet.resolver.door import ADDRESS
 from trivet.store.record import Records
@@ -184,17 +185,18 @@ class Networks:
         wishes: Sequence[EndpointRequest] = (),
         owner: Owner | None = None,
         servers: Sequence[str] = (),
+        spare: Spare | None = None,
     ) -> tuple[Attachment, ...]:
         """Connect an instance in the form its level wants; addresses it had before are kept.
 
-        A network namespace that is made for it belongs to `owner`, which is made with it. `servers` are asked for names
-        that its networks don't know, none are the host's.
+        A network namespace that is made for it belongs to `owner`, which is made with it, or both are a `spare`'s.
+        `servers` are asked for names that its networks don't know, none are the host's.
 
         Raises `NoSuchNetwork`, `NoAddressLeft`, `AlreadyExists` for a taken address, `Unsupported` for a level that
         can't be on this network. When it fails, the address is kept too: `release` frees it.
         """
         self.nameserver.leaving.discard(instance_id)
-        made = membership.attach(self, instance_id, instance_name, form, wishes, owner, servers)
+        made = membership.attach(self, instance_id, instance_name, form, wishes, owner, servers, spare)
         try:
             self._announce(instance_id)
         except BaseException:
