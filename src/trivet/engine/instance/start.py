@@ -28,7 +28,7 @@ from trivet.engine.secret import take
 from trivet.isolation.driver import Forking
 from trivet.isolation.owner import beside, let_go
 from trivet.isolation.plan import Plan
-from trivet.isolation.spare import Spare, having
+from trivet.isolation.spare import having
 from trivet.launch.channel import Channel
 
 Begin = Callable[[Plan], Channel]
@@ -101,12 +101,7 @@ def _set_up(
     undo.push_async_callback(asyncio.to_thread, take, context.place(record.id).state)
     undo.push_async_callback(asyncio.to_thread, networks.detach, record.id)
     undo.push_async_callback(asyncio.to_thread, networks.unpublish, record.id)
-    spare = None if begin else _spare(context, record)
-    try:
-        plan, ports = _connect(context, record, spare)
-    finally:
-        if spare:
-            spare.close()
+    plan, ports = _connect(context, record, ready=begin is None and not record.started)
     plan, linked = link.tell(context, record, plan) if record.request.links else (plan, record.linked)
     plan = staging.stage(context.run, record.id, plan)
     undo.push_async_callback(asyncio.to_thread, staging.clear, context.run, record.id)
@@ -126,27 +121,27 @@ def _set_up(
         raise
 
 
-def _spare(context: Context, record: InstanceRecord) -> Spare | None:
-    """Take namespaces that are ready, with their ids, for an instance that never ran; it keeps the ids."""
-    owner = record.plan.owner
-    fresh = owner and not owner.borrowed and not record.started and not other(record.request)
-    return context.stock.take() if fresh else None
+def _connect(context: Context, record: InstanceRecord, *, ready: bool) -> tuple[Plan, tuple[Port, ...]]:
+    """Give the instance its interface, its files (addresses may have changed) and its published ports.
 
-
-def _connect(context: Context, record: InstanceRecord, spare: Spare | None) -> tuple[Plan, tuple[Port, ...]]:
-    """Give the instance its interface, its files (addresses may have changed) and its published ports."""
+    With `ready` it may take namespaces that were made ahead, and then has their ids from now on.
+    """
     request, networks = record.request, context.networks
     plan = shared.join(context, request, record.plan)
     if reference := other(request):
         return share(context, reference, plan), ()
     form = context.driver(record).ability().network
-    owner = having(plan.owner, spare)
     wishes = request.networks or ([EndpointRequest(network="host")] if form == "host" else [])
-    uses = networks.attach(record.id, record.name, form, wishes, owner, request.dns, spare)
-    if owner and spare and all(use.kind == "none" for use in uses):
-        owner = msgspec.structs.replace(owner, network=beside(owner))
-        let_go(owner)
-        spare.settle(owner.path, owner.network)
+    with ExitStack() as left:
+        spare = context.stock.take() if ready and plan.owner and not plan.owner.borrowed else None
+        if spare:
+            left.callback(spare.close)
+        owner = having(plan.owner, spare)
+        uses = networks.attach(record.id, record.name, form, wishes, owner, request.dns, spare)
+        if owner and spare and all(use.kind == "none" for use in uses):
+            owner = msgspec.structs.replace(owner, network=beside(owner))
+            let_go(owner)
+            spare.settle(owner.path, owner.network)
     files = describe(context, record)
     names.write(files)
     ports = networks.publish(record.id, request.ports)
