@@ -198,7 +198,7 @@ def matrix(short_path: Path) -> Iterator[Matrix]:
     with contextlib.ExitStack() as stack:
         made = Matrix(stack, short_path)
         deadline = time.monotonic() + 15
-        while not made.networks.carrier._told:  # the relay of [::1] comes a moment later
+        while not made.networks.carrier.told:  # the relay of [::1] comes a moment later
             assert time.monotonic() < deadline, "there is no relay"
             time.sleep(0.05)
         yield made

@@ -7,33 +7,23 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import select
-import signal
-import socket
-import struct
-import subprocess
-import sys
 import threading
-import zlib
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
-from trivet.base.error import TrivetError, Unavailable
+from trivet.base.error import TrivetError
 from trivet.client.schema import Port
+from trivet.engine.network.companion import Companion
 from trivet.engine.network.model import Endpoint
 from trivet.engine.network.ruleset import ANY, ANY6, LOOPBACK6
 from trivet.relay import server as program
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 10.0
-AGAIN = 1.0
 PAUSE = 0.3
-_SOURCE = Path(program.__file__).parent
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from trivet.relay.server import main; main()"
+_NOTHING = b"[]"
 
 LOOPBACK_INTERFACE = re.compile(r"^0{31}1 .* lo$", re.MULTILINE)
 
@@ -77,166 +67,80 @@ class Carrier:
     """The relay of one engine. Methods may be called from any thread."""
 
     def __init__(self, directory: Path, look: Callable[[], Iterable[Row]]) -> None:
-        self.control, self.log = directory / "relay.sock", directory / "relay.log"
+        control = directory / "relay.sock"
         self._look = look
-        self._lock = threading.Lock()
-        self._told: list[Row] = []
-        self._link: socket.socket | None = None
+        self._relay = Companion(
+            "relay of published ports", program, (str(control),), control, lambda: self.announce(again=True)
+        )
         self._starting = False
-        self._ended = False
-        self._version = f"{zlib.crc32(b''.join(path.read_bytes() for path in sorted(_SOURCE.glob('*.py')))):08x}"
+
+    @property
+    def told(self) -> bool:
+        """Tell whether the relay runs and carries something."""
+        return self._relay.told not in (b"", _NOTHING)
 
     def announce(self, *, again: bool = False) -> None:
         """Have carried what the records say now. Raises `Unavailable`.
 
         It is when this returns, unless the relay must be started for no more than [::1]: nobody waits for that.
         """
-        with self._lock:
-            if self._ended:
+        with self._relay.lock:
+            if self._relay.ended:
                 return
             rows = self._rows()
-            if rows and not self._connect() and all(row[1] == LOOPBACK6 for row in rows):
+            if rows and not self._relay.connect() and all(row[1] == LOOPBACK6 for row in rows):
                 if self._starting:
                     return
                 self._starting = True
                 threading.Thread(target=self._later, name="relay", daemon=True).start()
-            elif rows != self._told or (again and (rows or self._connect())):
+            elif _message(rows) != self._relay.told or (again and (rows or self._relay.connect())):
                 self._tell(rows)
 
     def check(self) -> str:
         """Say what is wrong; "" when all is well, or nobody needs it."""
-        with self._lock:
+        with self._relay.lock:
             rows = self._rows()
             if not rows or self._starting:
                 return ""
-            if not self._connect():
-                return "it does not run"
-            return "; ".join(f"{key}: {problem}" for key, problem in (self._ask(rows) or {}).items())
+            found = self._relay.ask(_message(rows))
+        return (
+            "; ".join(f"{key}: {problem}" for key, problem in found.items()) if found is not None else "it does not run"
+        )
 
     def stop(self) -> None:
         """End the relay."""
-        with self._lock:
-            self._ended = True
-            if self._connect():
-                self._kill()
-            self.control.unlink(missing_ok=True)
+        with self._relay.lock:
+            self._relay.stop()
 
     def leave(self) -> None:
         """Let it go on without us."""
-        with self._lock:
-            self._ended = True
-            self._hang_up()
+        with self._relay.lock:
+            self._relay.leave()
 
     def _later(self) -> None:
-        threading.Event().wait(PAUSE)  # an instance that is gone by then needs none
+        time.sleep(PAUSE)  # an instance that is gone by then needs none
         try:
-            with self._lock:
+            with self._relay.lock:
                 self._starting = False
-                if not self._ended and (rows := self._rows()):
+                if not self._relay.ended and (rows := self._rows()):
                     self._tell(rows)
         except (TrivetError, OSError) as error:
             log.warning("cannot start the relay: %s", error)
-
-    # inside; the lock is held
 
     def _rows(self) -> list[Row]:
         return sorted(self._look()) if LOOPBACK_INTERFACE.search(_interfaces()) else []
 
     def _tell(self, rows: list[Row]) -> None:
-        for _ in range(2):
-            if self._connect() or (rows and self._start()):
-                problems = self._ask(rows)
-            else:
-                problems = {}
-            if problems is not None:
-                for key, problem in problems.items():
-                    log.warning("the relay cannot listen at %s: %s", key, problem)
-                self._told = rows
-                return
-        raise Unavailable("the relay of published ports does not answer", hint=f"see {self.log}")
+        for key, problem in self._relay.tell(_message(rows), needed=bool(rows)).items():
+            log.warning("the relay cannot listen at %s: %s", key, problem)
+        self._relay.told = _message(rows)
 
-    def _ask(self, rows: list[Row]) -> dict[str, str] | None:
-        """Tell it the rows; what it couldn't do, or None when it must be replaced."""
-        assert self._link
-        try:
-            self._link.send(json.dumps(rows).encode())
-            reply = json.loads(self._link.recv(1 << 20) or b"{}")
-        except (OSError, ValueError):
-            reply = {}
-        if reply.get("version") != self._version:
-            self._kill()
-            return None
-        problems: dict[str, str] = reply["problems"]
-        return problems
 
-    def _connect(self) -> bool:
-        if self._link:
-            return True
-        link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        link.settimeout(PATIENCE)
-        try:
-            link.connect(str(self.control))
-        except OSError:
-            link.close()
-            return False
-        self._link = link
-        threading.Thread(target=self._watch, args=(os.pidfd_open(_peer(link)), link), name="relay", daemon=True).start()
-        return True
-
-    def _start(self) -> bool:
-        """Start one. Raises `Unavailable`."""
-        arguments = [str(_SOURCE.parent.parent), str(self.control), self._version]
-        with self.log.open("wb") as errors:
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _START, *arguments],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd="/", start_new_session=True,
-            )  # fmt: skip
-        assert child.stdout
-        ready = select.select([child.stdout], [], [], PATIENCE)[0] and child.stdout.read(1)
-        child.stdout.close()
-        if not ready:
-            child.kill()
-            child.wait()
-            raise Unavailable("cannot start the relay of published ports", hint=f"see {self.log}")
-        child.returncode = 0  # `_watch` collects it
-        return self._connect()
-
-    def _kill(self) -> None:
-        assert self._link
-        with suppress(OSError):
-            os.kill(_peer(self._link), signal.SIGKILL)
-        self._hang_up()
-
-    def _hang_up(self) -> None:
-        if self._link:
-            self._link.close()
-            self._link = None
-
-    def _watch(self, handle: int, link: socket.socket) -> None:
-        """Wait for its end; when that was not meant, start another."""
-        pid = _peer(link)
-        poll = select.poll()
-        poll.register(handle, select.POLLIN)
-        poll.poll()
-        os.close(handle)
-        with suppress(ChildProcessError):
-            os.waitpid(pid, 0)
-        with self._lock:
-            if self._ended or self._link is not link:
-                return
-            self._hang_up()
-            self._told = []
-        if not threading.Event().wait(AGAIN) and not self._ended:
-            with suppress(Exception):  # it is told in the log, and `system check` finds it
-                self.announce(again=True)
+def _message(rows: list[Row]) -> bytes:
+    return json.dumps(rows).encode()
 
 
 def _interfaces() -> str:
     """Read which IPv6 addresses there are; a host without IPv6 has none."""
     path = Path("/proc/thread-self/net/if_inet6")
     return path.read_text() if path.exists() else ""
-
-
-def _peer(link: socket.socket) -> int:
-    packed = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", packed)[0])

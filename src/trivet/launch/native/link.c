@@ -143,6 +143,7 @@ static bool parse_subnet(const char *text, struct subnet *subnet)
     return inet_pton(subnet->family, address, subnet->address) == 1;
 }
 
+/* Say what failed, unless nothing did, and close the socket. */
 static int finish(struct executor *executor, int fd, int result, const char *what, const char *link)
 {
     if (result < 0)
@@ -153,112 +154,110 @@ static int finish(struct executor *executor, int fd, int result, const char *wha
     return result;
 }
 
-static int rename_link(int fd, int index, const char *name)
+/* A socket to speak to the kernel about an interface, whose index is found. */
+static int reach(struct executor *executor, const char *what, const char *link, int *index)
+{
+    int fd = netlink_open();
+    if (fd < 0)
+        return -1;
+    *index = index_of(fd, link);
+    return *index < 0 ? finish(executor, fd, -1, what, link) : fd;
+}
+
+static int set_link(int fd, const struct ifinfomsg *info, uint16_t type, const void *value, size_t size)
 {
     struct message message;
-    struct ifinfomsg info = { .ifi_family = AF_UNSPEC, .ifi_index = index };
-    begin(&message, RTM_NEWLINK, 0, &info, sizeof info);
-    add(&message, IFLA_IFNAME, name, strlen(name) + 1);
+    begin(&message, RTM_NEWLINK, 0, info, sizeof *info);
+    if (size)
+        add(&message, type, value, size);
     return exchange(fd, &message);
 }
 
 int operate_link_up(struct executor *executor, struct cursor *fields)
 {
+    static const char what[] = "bring up";
     const char *link = take_text(fields), *name = take_text(fields);
     uint32_t mtu = (uint32_t)take_integer(fields);
-    int fd = netlink_open();
+    int index, result = 0, fd = reach(executor, what, link, &index);
     if (fd < 0)
         return -1;
-    int index = index_of(fd, link), result = index < 0 ? -1 : 0;
+    struct ifinfomsg same = { .ifi_index = index };
+    struct ifinfomsg up = { .ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
     if (strlen(name) >= IFNAMSIZ)
         result = refuse(executor, ENAMETOOLONG, "interface name %s", name);
     if (result == 0 && *name && strcmp(name, link))
-        result = rename_link(fd, index, name);
-    if (result == 0) {
-        struct message message;
-        struct ifinfomsg info = { .ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
-        begin(&message, RTM_NEWLINK, 0, &info, sizeof info);
-        if (mtu)
-            add(&message, IFLA_MTU, &mtu, sizeof mtu);
-        result = exchange(fd, &message);
-    }
-    return finish(executor, fd, result, "bring up", link);
+        result = set_link(fd, &same, IFLA_IFNAME, name, strlen(name) + 1);
+    if (result == 0)
+        result = set_link(fd, &up, IFLA_MTU, &mtu, mtu ? sizeof mtu : 0);
+    return finish(executor, fd, result, what, link);
 }
 
 int operate_link_address(struct executor *executor, struct cursor *fields)
 {
+    static const char what[] = "MAC address";
     const char *link = take_text(fields), *text = take_text(fields);
     unsigned char mac[6];
     if (!parse_mac(text, mac))
         return refuse(executor, EINVAL, "not a MAC address: %s", text);
-    int fd = netlink_open();
+    int index, fd = reach(executor, what, link, &index);
     if (fd < 0)
         return -1;
-    int index = index_of(fd, link), result = -1;
-    if (index >= 0) {
-        struct message message;
-        struct ifinfomsg info = { .ifi_family = AF_UNSPEC, .ifi_index = index };
-        begin(&message, RTM_NEWLINK, 0, &info, sizeof info);
-        add(&message, IFLA_ADDRESS, mac, sizeof mac);
-        result = exchange(fd, &message);
-    }
-    return finish(executor, fd, result, "MAC address", link);
+    struct ifinfomsg same = { .ifi_index = index };
+    return finish(executor, fd, set_link(fd, &same, IFLA_ADDRESS, mac, sizeof mac), what, link);
+}
+
+static void begin_address(struct message *message, uint16_t type, uint16_t flags, const struct subnet *subnet, int index)
+{
+    /* Without duplicate address detection an IPv6 address can be used at once; the engine gave it out. */
+    struct ifaddrmsg info = { .ifa_family = (unsigned char)subnet->family, .ifa_prefixlen = subnet->prefix,
+                              .ifa_index = (unsigned)index, .ifa_flags = type == RTM_NEWADDR ? IFA_F_NODAD : 0 };
+    begin(message, type, flags, &info, sizeof info);
+    add(message, IFA_LOCAL, subnet->address, subnet->size);
 }
 
 int operate_drop_address(struct executor *executor, struct cursor *fields)
 {
+    static const char what[] = "drop the address";
     const char *link = take_text(fields), *address = take_text(fields);
     struct subnet subnet;
     if (!parse_subnet(address, &subnet))
         return refuse(executor, EINVAL, "not an address: %s", address);
-    int fd = netlink_open();
+    int index, fd = reach(executor, what, link, &index);
     if (fd < 0)
         return -1;
-    int index = index_of(fd, link), result = -1;
-    if (index >= 0) {
-        struct message message;
-        struct ifaddrmsg info = { .ifa_family = (unsigned char)subnet.family, .ifa_prefixlen = subnet.prefix,
-                                  .ifa_index = (unsigned)index };
-        begin(&message, RTM_DELADDR, 0, &info, sizeof info);
-        add(&message, IFA_LOCAL, subnet.address, subnet.size);
-        result = exchange(fd, &message);
-        if (result < 0 && errno == EADDRNOTAVAIL) /* somebody inside was faster */
-            result = 0;
-    }
-    return finish(executor, fd, result, "drop the address", link);
+    struct message message;
+    begin_address(&message, RTM_DELADDR, 0, &subnet, index);
+    int result = exchange(fd, &message);
+    if (result < 0 && errno == EADDRNOTAVAIL) /* somebody inside was faster */
+        result = 0;
+    return finish(executor, fd, result, what, link);
 }
 
 int operate_add_address(struct executor *executor, struct cursor *fields)
 {
+    static const char what[] = "address";
     const char *link = take_text(fields), *address = take_text(fields);
     struct subnet subnet;
     if (!parse_subnet(address, &subnet))
         return refuse(executor, EINVAL, "not an address: %s", address);
-    int fd = netlink_open();
+    int index, fd = reach(executor, what, link, &index);
     if (fd < 0)
         return -1;
-    int index = index_of(fd, link), result = -1;
-    if (index >= 0) {
-        struct message message;
-        /* Without duplicate address detection an IPv6 address can be used at once; the engine gave it out. */
-        struct ifaddrmsg info = { .ifa_family = (unsigned char)subnet.family, .ifa_prefixlen = subnet.prefix,
-                                  .ifa_index = (unsigned)index, .ifa_flags = IFA_F_NODAD };
-        begin(&message, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &info, sizeof info);
-        add(&message, IFA_LOCAL, subnet.address, subnet.size);
-        add(&message, IFA_ADDRESS, subnet.address, subnet.size);
-        if (subnet.family == AF_INET && subnet.prefix < 31) {
-            uint32_t broadcast;
-            memcpy(&broadcast, subnet.address, sizeof broadcast);
-            broadcast |= htonl(subnet.prefix ? 0xffffffffu >> subnet.prefix : 0xffffffffu);
-            add(&message, IFA_BROADCAST, &broadcast, sizeof broadcast);
-        }
-        result = exchange(fd, &message);
+    struct message message;
+    begin_address(&message, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &subnet, index);
+    add(&message, IFA_ADDRESS, subnet.address, subnet.size);
+    if (subnet.family == AF_INET && subnet.prefix < 31) {
+        uint32_t broadcast;
+        memcpy(&broadcast, subnet.address, sizeof broadcast);
+        broadcast |= htonl(subnet.prefix ? 0xffffffffu >> subnet.prefix : 0xffffffffu);
+        add(&message, IFA_BROADCAST, &broadcast, sizeof broadcast);
     }
-    return finish(executor, fd, result, "address", link);
+    return finish(executor, fd, exchange(fd, &message), what, link);
 }
 
 int operate_add_route(struct executor *executor, struct cursor *fields)
 {
+    static const char what[] = "route";
     const char *link = take_text(fields), *destination = take_text(fields), *gateway = take_text(fields);
     struct subnet subnet = { 0 }, via = { 0 };
     if (*destination && !parse_subnet(destination, &subnet))
@@ -266,22 +265,18 @@ int operate_add_route(struct executor *executor, struct cursor *fields)
     if (*gateway && !parse_subnet(gateway, &via))
         return refuse(executor, EINVAL, "not a gateway: %s", gateway);
     int family = subnet.family ? subnet.family : via.family ? via.family : AF_INET;
-    int fd = netlink_open();
+    int index, fd = reach(executor, what, link, &index);
     if (fd < 0)
         return -1;
-    int index = index_of(fd, link), result = -1;
-    if (index >= 0) {
-        struct message message;
-        struct rtmsg info = { .rtm_family = (unsigned char)family, .rtm_dst_len = subnet.prefix,
-                              .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_BOOT, .rtm_type = RTN_UNICAST,
-                              .rtm_scope = *gateway || family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK };
-        begin(&message, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &info, sizeof info);
-        if (*destination)
-            add(&message, RTA_DST, subnet.address, subnet.size);
-        if (*gateway)
-            add(&message, RTA_GATEWAY, via.address, via.size);
-        add(&message, RTA_OIF, &index, sizeof index);
-        result = exchange(fd, &message);
-    }
-    return finish(executor, fd, result, "route", link);
+    struct message message;
+    struct rtmsg info = { .rtm_family = (unsigned char)family, .rtm_dst_len = subnet.prefix,
+                          .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_BOOT, .rtm_type = RTN_UNICAST,
+                          .rtm_scope = *gateway || family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK };
+    begin(&message, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &info, sizeof info);
+    if (*destination)
+        add(&message, RTA_DST, subnet.address, subnet.size);
+    if (*gateway)
+        add(&message, RTA_GATEWAY, via.address, via.size);
+    add(&message, RTA_OIF, &index, sizeof index);
+    return finish(executor, fd, exchange(fd, &message), what, link);
 }
