@@ -9,7 +9,8 @@ from bench import memory
 from bench.table import draw
 
 from demo.visitor import Machine, look_around
-from trivet.client.schema import Info, Instance, LevelInfo
+from trivet.client.schema import Instance
+from trivet.client.schema_host import Info, LevelInfo
 
 MADE = "guestbook: cluster made in "  # and "... ms", in the service's log
 

@@ -17,7 +17,9 @@ from bench.image import DIRECTORY, MARK, NAME, archive
 from bench.peers.peer import PeerFailed, Run, command, end, instant, last_line, spawn, timed
 from trivet.base.error import TrivetError
 from trivet.client.client import Client
-from trivet.client.schema import EndpointRequest, ExecRequest, InstanceRequest, LevelInfo, LevelName
+from trivet.client.schema import ExecRequest, InstanceRequest, LevelName
+from trivet.client.schema_host import LevelInfo
+from trivet.client.schema_network import EndpointRequest
 from trivet.client.stream import Exit, Output, Stream
 
 BIN = Path(sys.executable).parent

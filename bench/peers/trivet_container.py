@@ -10,7 +10,8 @@ import msgspec
 from bench.image import MARK
 from bench.peers.peer import Run, command, composed, instant
 from bench.peers.trivet import BIN, TrivetApi, read
-from trivet.client.schema import EndpointRequest, InstanceRequest, PortRequest
+from trivet.client.schema import InstanceRequest
+from trivet.client.schema_network import EndpointRequest, PortRequest
 
 
 class TrivetContainer(TrivetApi):

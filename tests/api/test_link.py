@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from tests.conftest import Daemon
 
-from trivet.client.schema import InstanceRequest, LinkRequest
+from trivet.client.schema import InstanceRequest
+from trivet.client.schema_network import LinkRequest
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.conftest import Daemon
 
 from trivet.base.error import InvalidArgument
 from trivet.build.secret import Offered
-from trivet.client.schema import BuildRequest
+from trivet.client.schema_build import BuildRequest
 
 pytestmark = pytest.mark.needs("root")
 

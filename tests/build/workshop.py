@@ -20,7 +20,8 @@ from trivet.build.cache import Cache
 from trivet.build.kept import Kept
 from trivet.build.secret import Offered
 from trivet.build.session import Tools
-from trivet.client.schema import BuildRequest, Progress
+from trivet.client.schema import Progress
+from trivet.client.schema_build import BuildRequest
 from trivet.engine.image.image import Images
 from trivet.engine.network.network import Networks
 from trivet.engine.snapshot.overlay import OverlaySnapshotter

@@ -25,7 +25,7 @@ import msgspec
 import pytest
 
 from trivet.base.error import AlreadyExists, Conflict, InvalidArgument, TrivetError, Unsupported
-from trivet.client.schema import EndpointRequest, NetworkRequest, PortRequest
+from trivet.client.schema_network import EndpointRequest, NetworkRequest, PortRequest
 from trivet.engine.network import names, namespace
 from trivet.engine.network.model import Form, NetworkInUse, NoSuchNetwork, PortTaken
 from trivet.engine.network.network import Networks

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.kernel.test_network import Place, World
 
-from trivet.client.schema import EndpointRequest, NetworkRequest
+from trivet.client.schema_network import EndpointRequest, NetworkRequest
 from trivet.kernel import nftables
 
 pytestmark = [pytest.mark.needs("root", "nft", "nsenter", "ip"), pytest.mark.usefixtures("own_network")]

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from tests.kernel.test_network import HOST, NEIGHBOUR, Place, World
 
-from trivet.client.schema import EndpointRequest, NetworkRequest
+from trivet.client.schema_network import EndpointRequest, NetworkRequest
 from trivet.client.schema_path import Way
 from trivet.client.schema_policy import Allowance, Peer, PolicyPort, PolicyRequest
 from trivet.engine.network import path

@@ -12,7 +12,7 @@ import pytest
 from tests.kernel.test_network import HOST, NEIGHBOUR, Place, World
 
 from trivet.base.error import Conflict, Exhausted
-from trivet.client.schema import EndpointRequest, NetworkRequest
+from trivet.client.schema_network import EndpointRequest, NetworkRequest
 from trivet.engine.network.model import InvalidNetwork
 from trivet.kernel import rtnetlink
 

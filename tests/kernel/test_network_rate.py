@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.kernel.test_network import Place, World
 
-from trivet.client.schema import EndpointRequest
+from trivet.client.schema_network import EndpointRequest
 from trivet.engine.network import guard
 
 pytestmark = [pytest.mark.needs("root", "nft", "nsenter", "ip"), pytest.mark.usefixtures("own_network")]

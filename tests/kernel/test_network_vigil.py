@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from tests.kernel.test_network import HOST, NEIGHBOUR, World
 
-from trivet.client.schema import EndpointRequest, Finding, NetworkRequest
+from trivet.client.schema_host import Finding
+from trivet.client.schema_network import EndpointRequest, NetworkRequest
 from trivet.engine.network import vigil
 from trivet.engine.network.network import Networks
 from trivet.kernel import rtnetlink

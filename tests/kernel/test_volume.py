@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trivet.base.error import Conflict, InvalidArgument, NotFound, Unsupported
-from trivet.client.schema import VolumeRequest
+from trivet.client.schema_volume import VolumeRequest
 from trivet.engine.volume.volume import Volumes, disk_usage
 from trivet.store.record import Records
 

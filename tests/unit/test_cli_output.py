@@ -17,7 +17,8 @@ from trivet.cli.instance import level, port_text, status
 from trivet.cli.output import Column, age, binary_size, human_size, short, span, table
 from trivet.cli.patience import patience
 from trivet.cli.progress import Live, Meter, Plain
-from trivet.client.schema import Instance, InstanceRequest, Port, Progress
+from trivet.client.schema import Instance, InstanceRequest, Progress
+from trivet.client.schema_network import Port
 
 NOW = 1_800_000_000.0
 

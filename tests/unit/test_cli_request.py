@@ -13,15 +13,8 @@ from trivet.base.error import TrivetError
 from trivet.cli.catalog import BY_WORDS
 from trivet.cli.command import Misuse, Parser, build_parser
 from trivet.cli.request import request_of
-from trivet.client.schema import (
-    EndpointRequest,
-    InstanceRequest,
-    LogRequest,
-    MountRequest,
-    PortRequest,
-    RestartPolicy,
-    RlimitRequest,
-)
+from trivet.client.schema import InstanceRequest, LogRequest, MountRequest, RestartPolicy, RlimitRequest
+from trivet.client.schema_network import EndpointRequest, PortRequest
 
 ENVIRON = {"HOME": "/root", "SECRET": "s3cret"}
 

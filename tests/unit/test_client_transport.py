@@ -17,7 +17,9 @@ from trivet.base.error import Denied, Internal, NotFound, TrivetError
 from trivet.client.client import Client
 from trivet.client.connection import Writer
 from trivet.client.problem import EngineGone, ProgramFailed, ProgramNotFound
-from trivet.client.schema import BuildRequest, ExecRequest, Problem, VolumeRequest
+from trivet.client.schema import ExecRequest, Problem
+from trivet.client.schema_build import BuildRequest
+from trivet.client.schema_volume import VolumeRequest
 from trivet.client.stream import Exit, Output
 from trivet.client.transport import encode_query, segment
 from trivet.launch.frame import Type, pack

@@ -15,14 +15,8 @@ from trivet.cli.compose import interpolation, plan
 from trivet.cli.compose import service as reading
 from trivet.cli.compose.document import ComposeError, parse
 from trivet.cli.compose.project import Project, Wish, load
-from trivet.client.schema import (
-    EndpointRequest,
-    InstanceRequest,
-    MountRequest,
-    PortRequest,
-    RestartPolicy,
-    RlimitRequest,
-)
+from trivet.client.schema import InstanceRequest, MountRequest, RestartPolicy, RlimitRequest
+from trivet.client.schema_network import EndpointRequest, PortRequest
 
 
 def _project(directory: Path, *documents: str, environ: dict[str, str] | None = None, **wish: Any) -> Project:

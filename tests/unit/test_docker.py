@@ -10,7 +10,8 @@ import pytest
 from trivet.api.docker import creation, filter, mount, raw
 from trivet.api.docker.duration import human, nanoseconds, seconds
 from trivet.base.error import InvalidArgument, Unsupported
-from trivet.client.schema import EndpointRequest, InstanceRequest, MountRequest, PortRequest
+from trivet.client.schema import InstanceRequest, MountRequest
+from trivet.client.schema_network import EndpointRequest, PortRequest
 from trivet.launch.frame import Type
 
 DNS = PortRequest(container_port=53, host_port=5353, protocol="udp")

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from trivet.client.schema import Port
+from trivet.client.schema_network import Port
 from trivet.engine.network import guard
 from trivet.engine.network.model import Endpoint, Form, NetworkRecord
 from trivet.engine.network.ruleset import Element, element, table

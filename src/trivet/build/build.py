@@ -43,7 +43,8 @@ from trivet.build.stage import build_target
 from trivet.build.state import State
 from trivet.build.stub import make_common
 from trivet.build.tree import Tree
-from trivet.client.schema import BuildRequest, Progress
+from trivet.client.schema import Progress
+from trivet.client.schema_build import BuildRequest
 from trivet.engine.image.commit import Draft
 from trivet.engine.snapshot.snapshotter import Layered
 from trivet.engine.snapshot.stream import Readable, decompressed

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import msgspec
 
 from trivet.build.kept import Kept
-from trivet.client.schema import Removed, Usage
+from trivet.client.schema import Removed
+from trivet.client.schema_host import Usage
 from trivet.oci.layer import Layer
 from trivet.store.collect import Root
 from trivet.store.lease import Lease

@@ -12,7 +12,8 @@ from trivet.build import cache_document
 from trivet.build.cache_document import ANNOTATION, DOCUMENT, MOUNT, Document, Entry
 from trivet.build.output import send_file
 from trivet.build.session import Session
-from trivet.client.schema import CacheTo, Progress
+from trivet.client.schema import Progress
+from trivet.client.schema_build import CacheTo
 from trivet.engine.image import push
 from trivet.engine.snapshot.diff import LayerWriter
 from trivet.engine.snapshot.pack import CHUNK, Packer

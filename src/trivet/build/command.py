@@ -24,7 +24,7 @@ from trivet.build.sandbox import HOSTNAME, SCRIPT, Command, cgroup_of, make_plan
 from trivet.build.session import Step
 from trivet.build.state import State
 from trivet.build.stub import COMMON
-from trivet.client.schema import EndpointRequest
+from trivet.client.schema_network import EndpointRequest
 from trivet.engine.instance.stream import Failed, Stream
 from trivet.engine.instance.watch import parse_exit
 from trivet.engine.network import names

@@ -13,7 +13,8 @@ import msgspec
 from trivet.base.thread import in_thread
 from trivet.build.caller import Ask, NoAnswer
 from trivet.build.session import Session
-from trivet.client.schema import EndpointRequest, Progress
+from trivet.client.schema import Progress
+from trivet.client.schema_network import EndpointRequest
 from trivet.engine.instance.stream import Failed, Stream
 from trivet.isolation.plan import Plan
 from trivet.launch.frame import Type

@@ -13,7 +13,8 @@ from trivet.build.caller import Ask, NoAnswer, Reply
 from trivet.build.error import BuildError
 from trivet.build.provenance import attest
 from trivet.build.session import Session, Step
-from trivet.client.schema import Output, Progress
+from trivet.client.schema import Progress
+from trivet.client.schema_build import Output
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.snapshot.diff import export_all

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from trivet.build.scope import env_list
-from trivet.client.schema import BuildRequest
+from trivet.client.schema_build import BuildRequest
 from trivet.isolation.plan import (
     Attachment,
     File,

@@ -24,7 +24,8 @@ from trivet.build.spool import Spool
 from trivet.build.state import State
 from trivet.build.transfer import Transfer
 from trivet.build.tree import Tree
-from trivet.client.schema import BuildRequest, Progress
+from trivet.client.schema import Progress
+from trivet.client.schema_build import BuildRequest
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.image import Images
 from trivet.engine.network.network import Networks

@@ -19,7 +19,7 @@ from trivet.cli.output import FORMAT, JSON, Column, human_size, show, write_json
 from trivet.cli.progress import follow
 from trivet.client.archive import tar_writer, unpack
 from trivet.client.connection import Response, Writer
-from trivet.client.schema import Referrer
+from trivet.client.schema_image import Referrer
 
 CREATED = "org.opencontainers.image.created"
 

@@ -21,7 +21,8 @@ from trivet.cli.output import JSON, write_json
 from trivet.cli.progress import Transfer, follow
 from trivet.cli.prune import prune_command
 from trivet.client.errand import Errands
-from trivet.client.schema import BuildRequest, RlimitRequest
+from trivet.client.schema import RlimitRequest
+from trivet.client.schema_build import BuildRequest
 
 if TYPE_CHECKING:
     from trivet.cli.build_shell import Shell

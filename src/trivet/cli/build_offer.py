@@ -14,7 +14,7 @@ from trivet.cli.build_context import REMOTE, send_directory
 from trivet.cli.command import Misuse
 from trivet.client.archive import unpack
 from trivet.client.errand import Answer, Line, relay
-from trivet.client.schema import CacheFrom, CacheTo, Output
+from trivet.client.schema_build import CacheFrom, CacheTo, Output
 
 LARGEST = 500 << 10  # bytes of a secret
 _IMAGE, _LAYOUT, _LOCAL = "docker-image://", "oci-layout://", "local:"

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from trivet.cli.command import Misuse
-from trivet.client.schema import EndpointRequest, RateRequest
+from trivet.client.schema_network import EndpointRequest, RateRequest
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)(|bit|kbit|mbit|gbit)")
 _UNITS = {"": 1, "bit": 1, "kbit": 1000, "mbit": 10**6, "gbit": 10**9}

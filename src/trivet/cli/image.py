@@ -15,7 +15,7 @@ from trivet.cli.instance import each
 from trivet.cli.output import FORMAT, JSON, QUIET, Column, age, human_size, short, show, write_array, write_json
 from trivet.cli.progress import Transfer, choose, follow
 from trivet.cli.prune import prune_command
-from trivet.client.schema import Image
+from trivet.client.schema_image import Image
 
 
 def images(context: Context, args: Namespace) -> int:

@@ -30,7 +30,8 @@ from trivet.cli.output import (
 )
 from trivet.cli.patience import patience
 from trivet.cli.prune import prune_command
-from trivet.client.schema import Instance, Port, TopRow
+from trivet.client.schema import Instance, TopRow
+from trivet.client.schema_network import Port
 
 
 def each(context: Context, args: Namespace, refs: list[str], action: Callable[[str], None], *, say: bool = True) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 
-from trivet.client.schema import LinkRequest
+from trivet.client.schema_network import LinkRequest
 
 
 def link(text: str) -> LinkRequest:

@@ -12,7 +12,7 @@ from trivet.cli.endpoint import rate
 from trivet.cli.instance import each
 from trivet.cli.output import FORMAT, JSON, QUIET, Column, short, show, write_array, write_json
 from trivet.cli.prune import prune_command
-from trivet.client.schema import EndpointRequest, Network, NetworkRequest
+from trivet.client.schema_network import EndpointRequest, Network, NetworkRequest
 
 
 def create(context: Context, args: Namespace) -> int:

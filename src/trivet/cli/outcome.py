@@ -15,7 +15,8 @@ from trivet.cli.output import FORMAT, JSON, Column, age, human_size, show, write
 from trivet.cli.patience import patience
 from trivet.cli.port import publish
 from trivet.cli.request import restart_policy
-from trivet.client.schema import CommitRequest, UpdateRequest
+from trivet.client.schema import UpdateRequest
+from trivet.client.schema_image import CommitRequest
 
 LETTERS = {"changed": "C", "added": "A", "deleted": "D"}
 

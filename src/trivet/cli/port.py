@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentTypeError
 
-from trivet.client.schema import PortRequest
+from trivet.client.schema_network import PortRequest
 
 _PORT = re.compile(
     r"(?:(?P<address>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<host>[0-9-]*):)?(?P<port>[0-9-]+)(?:/(?P<protocol>\w+))?"

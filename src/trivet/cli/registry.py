@@ -11,7 +11,7 @@ from trivet.cli import terminal, value
 from trivet.cli.argument import DIRECTORY, FILE
 from trivet.cli.command import Command, Misuse, flag, option
 from trivet.cli.context import Context
-from trivet.client.schema import LoginRequest
+from trivet.client.schema_image import LoginRequest
 
 LONGEST = 64 << 10  # of a password; tokens can be long
 

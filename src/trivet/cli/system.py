@@ -15,7 +15,8 @@ from trivet.cli.control import visible
 from trivet.cli.output import JSON, Column, binary_size, human_size, print_table, short, write_array, write_json
 from trivet.cli.patience import patience
 from trivet.cli.prune import prune_command
-from trivet.client.schema import Event, Finding, Info, LevelInfo, Usage
+from trivet.client.schema import Event
+from trivet.client.schema_host import Finding, Info, LevelInfo, Usage
 
 
 def info(context: Context, args: Namespace) -> int:

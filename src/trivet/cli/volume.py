@@ -16,8 +16,7 @@ from trivet.cli.output import FORMAT, JSON, Column, age, human_size, show, write
 from trivet.cli.patience import patience
 from trivet.cli.progress import Transfer, choose, follow
 from trivet.cli.prune import prune_command
-from trivet.client.schema import Volume, VolumeRequest
-from trivet.client.schema_volume import VolumeSnapshot
+from trivet.client.schema_volume import Volume, VolumeRequest, VolumeSnapshot
 
 
 def create(context: Context, args: Namespace) -> int:

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from trivet.client.connection import Body, Response
-from trivet.client.schema import BuildRequest, Image, ImageDetail, Progress, Removed
+from trivet.client.schema import Progress, Removed
+from trivet.client.schema_build import BuildRequest
+from trivet.client.schema_image import Image, ImageDetail
 from trivet.client.transport import Query, Transport, filters, segment
 
 TAR = "application/x-tar"

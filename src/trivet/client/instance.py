@@ -9,8 +9,6 @@ from trivet.base.error import InvalidArgument, NotFound, TrivetError
 from trivet.client.connection import Body, Response
 from trivet.client.schema import (
     Change,
-    CommitRequest,
-    Committed,
     Created,
     ExecRequest,
     ExitStatus,
@@ -22,6 +20,7 @@ from trivet.client.schema import (
     TopRow,
     UpdateRequest,
 )
+from trivet.client.schema_image import CommitRequest, Committed
 from trivet.client.stream import Decoder, Output, Stream
 from trivet.client.transport import Query, Transport, decode, filters, segment
 

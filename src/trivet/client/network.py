@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from trivet.client.schema import ConnectRequest, EndpointRequest, Network, NetworkRequest
+from trivet.client.schema_network import ConnectRequest, EndpointRequest, Network, NetworkRequest
 from trivet.client.schema_path import Way
 from trivet.client.schema_policy import Flow, PolicyOutcome, PolicyRequest
 from trivet.client.transport import Query, Transport, filters, segment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trivet.client.schema import LoginRequest
+from trivet.client.schema_image import LoginRequest
 from trivet.client.transport import Transport
 
 

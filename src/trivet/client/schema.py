@@ -1,4 +1,4 @@
-"""The wire shapes of /v1, shared by the client and the door. Field names are snake_case on the wire.
+"""The wire shapes of /v1, shared by the client and the door: instances, and what is common. A file per noun beside it.
 
 Sizes are bytes, durations seconds, times RFC 3339 strings in UTC, unless a name says otherwise.
 """
@@ -11,6 +11,7 @@ import msgspec
 
 from trivet.client.schema_health import Health, HealthCheck
 from trivet.client.schema_machine import MachineRequest
+from trivet.client.schema_network import EndpointRequest, LinkRequest, NetworkUse, Port, PortRequest, RateRequest
 
 LevelName = Literal["process", "container", "vm"]
 
@@ -60,47 +61,6 @@ class SecretGrant(msgspec.Struct, frozen=True, kw_only=True):
     mode: int = 0o444
 
 
-class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One `-p`: host port 0 picks a free one; address "" is every address."""
-
-    container_port: int
-    host_port: int = 0
-    host_address: str = ""
-    protocol: Literal["tcp", "udp"] = "tcp"
-
-
-class EndpointRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One network wanted: `--network NAME`, or `name=NAME,alias=..,ip=..,ip6=..,mac-address=..`.
-
-    `aliases` are names besides the instance's own. The default route goes over the network of the highest `priority`,
-    the first one of several. Rates are bits per second, as the instance sees it, 0 unlimited.
-    """
-
-    network: str
-    aliases: list[str] = []
-    ip: str = ""
-    ip6: str = ""
-    mac: str = ""
-    priority: int = 0
-    rate_in: int = 0
-    rate_out: int = 0
-
-
-class RateRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """How much an instance may get and send on one of its networks: bits per second, 0 unlimited, None as it is."""
-
-    network: str
-    rate_in: int | None = None
-    rate_out: int | None = None
-
-
-class ConnectRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`network connect` and `disconnect`."""
-
-    instance: str
-    endpoint: EndpointRequest | None = None
-
-
 class RlimitRequest(msgspec.Struct, frozen=True):
     """One `--ulimit`, -1 unlimited."""
 
@@ -118,17 +78,6 @@ class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     target: str = ""
     access: str = "rwm"
-
-
-class LinkRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`--link INSTANCE[:ALIAS]`: another instance on one of the networks is known by `alias`, too.
-
-    The engine puts the id in the place of a name, which goes to `name`.
-    """
-
-    instance: str
-    alias: str
-    name: str = ""
 
 
 class LogRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,30 +161,6 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineRequest | None = None  # one with an operating system of its own; `image` is what its disk begins as
 
 
-class Port(msgspec.Struct, frozen=True, kw_only=True):
-    """A published port as it is."""
-
-    container_port: int
-    protocol: str
-    host_address: str
-    host_port: int
-
-
-class NetworkUse(msgspec.Struct, frozen=True, kw_only=True):
-    """One interface of an instance."""
-
-    network: str
-    interface: str
-    addresses: list[str]
-    gateway: str
-    mac: str
-    aliases: list[str] = []
-    gateway6: str = ""
-    priority: int = 0
-    rate_in: int = 0
-    rate_out: int = 0
-
-
 class MountUse(msgspec.Struct, frozen=True, kw_only=True):
     """A mount as it is; `name` is the volume's, `image` an image's, `subpath` what of them is shown."""
 
@@ -286,22 +211,6 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     users: UserRange | None = None  # None: the host's own, or a machine's
     origin: str = ""  # how a machine began: "forked", or "booted" and why
     size: int = -1  # bytes of the writable layer, only when asked for (-s)
-
-
-class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`commit`; `changes` are Dockerfile instructions, `pause` lets the instance stand still meanwhile."""
-
-    name: str = ""
-    changes: list[str] = []
-    author: str = ""
-    message: str = ""
-    pause: bool = True
-
-
-class Committed(msgspec.Struct, frozen=True, kw_only=True):
-    """The image that was made."""
-
-    id: str
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -404,162 +313,12 @@ class TopRow(msgspec.Struct, frozen=True, kw_only=True):
     started: str
 
 
-class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """An image in the list: `id` is the digest of its configuration, `digest` of its manifest.
-
-    Of a disk image `virtual_size` is what a machine sees, `size` what is stored (bytes).
-    """
-
-    id: str
-    digest: str
-    names: list[str]
-    created: str
-    size: int
-    platform: str
-    labels: dict[str, str] = {}
-    kind: Literal["files", "disk"] = "files"
-    virtual_size: int = 0
-
-
-class ImageDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """`inspect` of an image: the OCI configuration as stored, and its layers."""
-
-    id: str
-    digest: str
-    names: list[str]
-    created: str
-    size: int
-    platform: str
-    layers: list[dict[str, Any]]
-    config: dict[str, Any]
-    history: list[dict[str, Any]]
-    attestations: list[dict[str, Any]] = []
-    kind: Literal["files", "disk"] = "files"
-    virtual_size: int = 0
-
-
-class Referrer(msgspec.Struct, frozen=True, kw_only=True):
-    """What refers to a manifest in a registry: signatures, bills of materials, reports."""
-
-    subject: str
-    digest: str
-    artifact_type: str
-    media_type: str
-    size: int
-    annotations: dict[str, str] = {}
-
-
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
     """What a removal or a prune took away, and the bytes it freed."""
 
     untagged: list[str] = []
     deleted: list[str] = []
     freed: int = 0
-
-
-class Volume(msgspec.Struct, frozen=True, kw_only=True):
-    """A volume; `size` is -1 unless asked for."""
-
-    name: str
-    driver: str
-    mountpoint: str
-    created: str
-    labels: dict[str, str] = {}
-    options: dict[str, str] = {}
-    anonymous: bool = False
-    users: list[str] = []
-    size: int = -1
-
-
-class VolumeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`volume create`; an empty name makes an anonymous one."""
-
-    name: str = ""
-    driver: str = "local"
-    labels: dict[str, str] = {}
-    options: dict[str, str] = {}
-
-
-class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """A network; `members` maps instance names to addresses."""
-
-    id: str
-    name: str
-    driver: str
-    subnet: str
-    gateway: str
-    interface: str
-    internal: bool
-    created: str
-    labels: dict[str, str] = {}
-    members: dict[str, str] = {}
-    subnet6: str = ""
-    gateway6: str = ""
-    mtu: int = 1500
-    options: dict[str, str] = {}
-
-
-class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`network create`."""
-
-    name: str
-    driver: str = "bridge"
-    subnet: str = ""
-    gateway: str = ""
-    ipv6: bool = False
-    subnet6: str = ""
-    gateway6: str = ""
-    ip_range: str = ""
-    internal: bool = False
-    mtu: int = 1500
-    labels: dict[str, str] = {}
-    options: dict[str, str] = {}
-
-
-class LevelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What one level can do here; `missing` is empty when it works."""
-
-    level: str
-    available: bool
-    acceleration: str
-    unshared: list[str]
-    missing: list[str]
-    hint: str
-
-
-class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """`system info`."""
-
-    version: str
-    id: str
-    root: str
-    run_directory: str
-    pid: int
-    host: dict[str, Any]
-    levels: list[LevelInfo]
-    snapshotter: str
-    instances: dict[str, int]
-    images: int
-    warnings: list[str] = []
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `system df`."""
-
-    kind: str
-    total: int
-    active: int
-    size: int
-    reclaimable: int
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `system check`: what is wrong and what `--repair` would do (or did)."""
-
-    object: str
-    problem: str
-    repair: str
-    repaired: bool = False
 
 
 class PruneRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -607,79 +366,3 @@ class PathStat(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     modified: str
     link: str = ""
-
-
-class Output(msgspec.Struct, frozen=True, kw_only=True):
-    """What becomes of a build's result.
-
-    kind `image` keeps it, `registry` also pushes it; `local`, `tar` (its files), `oci` and `docker` (an archive) go to
-    the caller, who knows the `destination`; `cacheonly` is for the cache. `name` is one more name.
-    """
-
-    kind: Literal["image", "registry", "local", "tar", "oci", "docker", "cacheonly"]
-    destination: str = ""
-    name: str = ""
-
-
-class CacheTo(msgspec.Struct, frozen=True, kw_only=True):
-    """`--cache-to`: `place` is a reference, or a directory of the caller's. `whole`: steps of all stages."""
-
-    kind: Literal["registry", "local", "inline"]
-    place: str = ""
-    whole: bool = False
-    mounts: bool = False  # what RUN --mount=type=cache keeps, too
-
-
-class CacheFrom(msgspec.Struct, frozen=True, kw_only=True):
-    """`--cache-from`: a reference, or a directory of the caller's."""
-
-    kind: Literal["registry", "local"]
-    place: str
-
-
-class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`build`; the context travels as a tar in the body, this as the header Trivet-Build (JSON).
-
-    `session` is the id under which the caller waits for questions (`client/errand.py`): there are the `secrets` and
-    `ssh` agents (by id), the `contexts` whose value is `local:` or `oci-layout://`, and where outputs go.
-    `timestamp` is SOURCE_DATE_EPOCH; `remote` a context for the engine to fetch; `memory` and `shm_size` are bytes.
-    """
-
-    tags: list[str] = []
-    dockerfile: str = "Dockerfile"
-    target: str = ""
-    build_args: dict[str, str] = {}
-    labels: dict[str, str] = {}
-    network: str = ""
-    no_cache: bool = False
-    pull: bool = False
-    platform: str = ""
-    timestamp: int | None = None
-    remote: str = ""
-    no_cache_filter: list[str] = []
-    allow: list[str] = []  # security.insecure, network.host
-    add_hosts: list[str] = []  # NAME:ADDRESS
-    ulimits: list[RlimitRequest] = []
-    shm_size: int = 0
-    memory: int = 0
-    cpu_shares: int = 0
-    cpuset: str = ""
-    session: str = ""
-    secrets: list[str] = []
-    ssh: list[str] = []
-    contexts: dict[str, str] = {}
-    outputs: list[Output] = []  # none is `image`
-    cache_from: list[CacheFrom] = []
-    cache_to: list[CacheTo] = []
-    call: Literal["build", "check", "outline", "targets"] = "build"  # but for build, tell something instead
-    on_error: Literal["fail", "shell"] = "fail"
-    sbom: bool = False
-    provenance: bool = False
-
-
-class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`login`: what to try at a registry ("" is Docker's), and to remember if it is right."""
-
-    registry: str = ""
-    user: str
-    password: str

@@ -1,4 +1,4 @@
-"""Wire shapes of volumes' snapshots."""
+"""Wire shapes of volumes and their snapshots."""
 
 from __future__ import annotations
 
@@ -16,3 +16,26 @@ class VolumeSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     added: int
     pause: float
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume; `size` is -1 unless asked for."""
+
+    name: str
+    driver: str
+    mountpoint: str
+    created: str
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+    anonymous: bool = False
+    users: list[str] = []
+    size: int = -1
+
+
+class VolumeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`volume create`; an empty name makes an anonymous one."""
+
+    name: str = ""
+    driver: str = "local"
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}

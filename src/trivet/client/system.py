@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from trivet.client.schema import Event, Finding, Info, PruneRequest, Removed, StatsSample, Usage
+from trivet.client.schema import Event, PruneRequest, Removed, StatsSample
+from trivet.client.schema_host import Finding, Info, Usage
 from trivet.client.transport import Query, Transport, filters
 
 

@@ -20,7 +20,7 @@ from trivet.build.cache import Cache
 from trivet.build.kept import Kept
 from trivet.build.secret import Offered
 from trivet.build.session import Tools
-from trivet.client.schema import Finding
+from trivet.client.schema_host import Finding
 from trivet.daemon.settings import DEFAULT_ROOT, Settings
 from trivet.engine.capacity.broker import Broker
 from trivet.engine.engine import Engine

@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from trivet.base.error import InvalidArgument
-from trivet.client.schema import Progress, Referrer
+from trivet.client.schema import Progress
+from trivet.client.schema_image import Referrer
 from trivet.engine.image import artifact, artifact_file
 from trivet.engine.image.artifact_file import Files
 from trivet.engine.image.progress import Meter, Report, silent

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from trivet.client.schema import Progress, VolumeRequest
-from trivet.client.schema_volume import VolumeSnapshot
+from trivet.client.schema import Progress
+from trivet.client.schema_volume import VolumeRequest, VolumeSnapshot
 from trivet.engine.image.progress import Meter, Report, late, silent
 from trivet.engine.image.source_registry import ingesting
 from trivet.engine.instance.status import Word

@@ -7,22 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trivet.client.schema import (
-    Finding,
-    Image,
-    ImageDetail,
-    Info,
-    LoginRequest,
-    Network,
-    NetworkRequest,
-    PruneRequest,
-    Removed,
-    Usage,
-    Volume,
-    VolumeRequest,
-)
+from trivet.client.schema import PruneRequest, Removed
+from trivet.client.schema_host import Finding, Info, Usage
+from trivet.client.schema_image import Image, ImageDetail, LoginRequest
+from trivet.client.schema_network import Network, NetworkRequest
 from trivet.client.schema_path import Way
 from trivet.client.schema_secret import Secret, SecretRequest
+from trivet.client.schema_volume import Volume, VolumeRequest
 from trivet.engine import inventory, keeping
 from trivet.engine.artifact import Artifacts
 from trivet.engine.backup import Backups

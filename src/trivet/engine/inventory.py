@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from trivet.base.error import InvalidArgument
-from trivet.client.schema import Info, LevelInfo, Network, Usage, Volume
+from trivet.client.schema_host import Info, LevelInfo, Usage
+from trivet.client.schema_network import Network
+from trivet.client.schema_volume import Volume
 from trivet.engine.host import facts
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.instance.context import Context

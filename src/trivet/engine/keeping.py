@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from trivet.base.error import InvalidArgument
-from trivet.client.schema import Finding, PruneRequest, Removed
+from trivet.client.schema import PruneRequest, Removed
+from trivet.client.schema_host import Finding
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.remove import remove

@@ -16,7 +16,8 @@ from trivet.api.docker.route import Route, answer, filters, flag
 from trivet.api.transfer import upload
 from trivet.base.error import InvalidArgument, Unsupported
 from trivet.build.error import StepFailed
-from trivet.client.schema import BuildRequest, Progress, PruneRequest, RlimitRequest
+from trivet.client.schema import Progress, PruneRequest, RlimitRequest
+from trivet.client.schema_build import BuildRequest
 from trivet.engine.engine import Engine
 
 T = TypeVar("T")

@@ -14,7 +14,8 @@ from trivet.api.docker.error import NameTaken
 from trivet.api.docker.raw import parse_keys
 from trivet.api.docker.route import Filters, Route, answer, body, filters, flag, name, nothing, whole
 from trivet.base.error import Conflict, InvalidArgument, NotFound, TrivetError
-from trivet.client.schema import MountRequest, Network
+from trivet.client.schema import MountRequest
+from trivet.client.schema_network import Network
 from trivet.engine.engine import Engine
 from trivet.engine.instance.status import Word
 

@@ -14,10 +14,10 @@ from trivet.client.schema import (
     LevelName,
     LogRequest,
     MountRequest,
-    PortRequest,
     RestartPolicy,
     RlimitRequest,
 )
+from trivet.client.schema_network import PortRequest
 from trivet.oci.config import Healthcheck
 from trivet.shipper import option
 

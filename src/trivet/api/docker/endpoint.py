@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from trivet.base.error import InvalidArgument
-from trivet.client.schema import EndpointRequest, Instance, Network, NetworkUse
+from trivet.client.schema import Instance
+from trivet.client.schema_network import EndpointRequest, Network, NetworkUse
 
 PLAIN = ("bridge", "host", "none")
 

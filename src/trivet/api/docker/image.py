@@ -14,7 +14,8 @@ from trivet.api.docker.progress import stream
 from trivet.api.docker.route import Filters, Route, answer, body, filters, flag, name, nothing
 from trivet.api.transfer import download, upload
 from trivet.base.error import InvalidArgument, TrivetError
-from trivet.client.schema import Image, ImageDetail, Progress, PruneRequest
+from trivet.client.schema import Progress, PruneRequest
+from trivet.client.schema_image import Image, ImageDetail
 from trivet.engine.engine import Engine
 from trivet.oci import reference as references
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trivet.base.error import InvalidArgument
-from trivet.client.schema import LinkRequest
+from trivet.client.schema_network import LinkRequest
 
 MODES = {"host": "host type networking", "container": "container type network"}
 

@@ -12,7 +12,8 @@ from trivet.api.docker.duration import nanoseconds
 from trivet.api.docker.endpoint import Endpoint, identity, split
 from trivet.api.docker.route import Filters, Route, answer, body, filters, name, nothing
 from trivet.base.error import Conflict, Denied, InvalidArgument, TrivetError, Unsupported
-from trivet.client.schema import Instance, Network, NetworkRequest
+from trivet.client.schema import Instance
+from trivet.client.schema_network import Network, NetworkRequest
 from trivet.engine.engine import Engine
 from trivet.engine.network.model import MTU, OVERLAY, PREDEFINED, NoSuchNetwork, NotConnected
 

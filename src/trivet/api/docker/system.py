@@ -11,7 +11,8 @@ from aiohttp import web
 
 from trivet.api.docker import container, image, version, view, volume
 from trivet.api.docker.route import Route, answer, body
-from trivet.client.schema import Info, LevelInfo, LoginRequest
+from trivet.client.schema_host import Info, LevelInfo
+from trivet.client.schema_image import LoginRequest
 from trivet.engine.engine import VERSION, Engine
 from trivet.shipper.option import DRIVERS
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from trivet.api.docker import endpoint, health, link
 from trivet.api.docker.duration import human, moment, seconds, since
-from trivet.client.schema import ImageDetail, Instance, MountRequest, MountUse, Network
+from trivet.client.schema import Instance, MountRequest, MountUse
+from trivet.client.schema_image import ImageDetail
+from trivet.client.schema_network import Network
 
 LEVEL = "trivet.isolation"  # the annotation that says the level
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from trivet.api.docker import filter
 from trivet.api.docker.route import Route, answer, body, filters, flag, name, nothing
 from trivet.base.error import TrivetError
-from trivet.client.schema import Volume, VolumeRequest
+from trivet.client.schema_volume import Volume, VolumeRequest
 from trivet.engine.engine import Engine
 
 ANONYMOUS = "com.docker.volume.anonymous"

@@ -11,7 +11,8 @@ from trivet.api.native.route import NDJSON, Route, answer, required
 from trivet.api.stream import progress
 from trivet.api.transfer import download, upload
 from trivet.base.error import InvalidArgument
-from trivet.client.schema import Progress, Referrer
+from trivet.client.schema import Progress
+from trivet.client.schema_image import Referrer
 from trivet.engine.engine import Engine
 from trivet.engine.image.artifact_file import About, check_kind
 

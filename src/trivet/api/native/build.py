@@ -10,7 +10,8 @@ from trivet.api.transfer import upload
 from trivet.base.error import InvalidArgument
 from trivet.build.build import Builder
 from trivet.build.caller import Line
-from trivet.client.schema import BuildRequest, Progress
+from trivet.client.schema import Progress
+from trivet.client.schema_build import BuildRequest
 from trivet.engine.engine import Engine
 
 BUILDER = web.AppKey("builder", Builder)

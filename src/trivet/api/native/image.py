@@ -10,7 +10,8 @@ from trivet.api.native.route import NDJSON, Route, answer, filters, flag, nothin
 from trivet.api.stream import progress
 from trivet.api.transfer import download, store, upload
 from trivet.base.error import InvalidArgument
-from trivet.client.schema import Image, ImageDetail, Progress, Removed
+from trivet.client.schema import Progress, Removed
+from trivet.client.schema_image import Image, ImageDetail
 from trivet.engine.engine import Engine
 from trivet.engine.image.source_registry import More
 

@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from trivet.api.native.route import Route, answer, body, filters, flag, nothing, number, ref
-from trivet.client.schema import ConnectRequest, EndpointRequest, Network, NetworkRequest
+from trivet.client.schema_network import ConnectRequest, EndpointRequest, Network, NetworkRequest
 from trivet.client.schema_path import Way
 from trivet.engine.engine import Engine
 

@@ -7,7 +7,8 @@ from aiohttp import web
 
 from trivet.api.native.route import Route, answer, body, nothing, ref
 from trivet.api.transfer import download
-from trivet.client.schema import Change, CommitRequest, Committed, TakeoverRequest, UpdateRequest
+from trivet.client.schema import Change, TakeoverRequest, UpdateRequest
+from trivet.client.schema_image import CommitRequest, Committed
 from trivet.engine.engine import Engine
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from trivet.api.native.route import Route, answer, body
-from trivet.client.schema import LoginRequest
+from trivet.client.schema_image import LoginRequest
 from trivet.engine.engine import Engine
 
 

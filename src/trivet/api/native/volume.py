@@ -7,8 +7,8 @@ from aiohttp import web
 from trivet.api.native.route import NDJSON, Route, answer, body, filters, flag, nothing, ref, required
 from trivet.api.stream import progress
 from trivet.api.transfer import download, upload
-from trivet.client.schema import Progress, Volume, VolumeRequest
-from trivet.client.schema_volume import VolumeSnapshot
+from trivet.client.schema import Progress
+from trivet.client.schema_volume import Volume, VolumeRequest, VolumeSnapshot
 from trivet.engine.engine import Engine
 
 

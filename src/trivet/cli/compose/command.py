@@ -20,7 +20,8 @@ from trivet.cli.compose.store import PROJECT
 from trivet.cli.context import Context
 from trivet.cli.output import FORMAT, JSON, Column, print_table, show, write_json
 from trivet.cli.value import seconds
-from trivet.client.schema import Instance, Port
+from trivet.client.schema import Instance
+from trivet.client.schema_network import Port
 
 
 def project_of(args: Namespace, *, services: bool = True) -> Project:

@@ -13,7 +13,9 @@ from trivet.cli.compose import secret, service, store
 from trivet.cli.compose.project import Project
 from trivet.cli.compose.store import PROJECT
 from trivet.client.client import Client
-from trivet.client.schema import Instance, InstanceRequest, NetworkRequest, VolumeRequest
+from trivet.client.schema import Instance, InstanceRequest
+from trivet.client.schema_network import NetworkRequest
+from trivet.client.schema_volume import VolumeRequest
 
 SERVICE = "com.docker.compose.service"
 NUMBER = "com.docker.compose.container-number"

@@ -20,17 +20,9 @@ from trivet.cli.compose.store import network_name, volume_name
 from trivet.cli.device import device
 from trivet.cli.mount import tmpfs
 from trivet.cli.request import PULLS, log_of, restart_policy, security
-from trivet.client.schema import (
-    DeviceRequest,
-    EndpointRequest,
-    InstanceRequest,
-    LevelName,
-    MountRequest,
-    PortRequest,
-    RestartPolicy,
-    RlimitRequest,
-)
+from trivet.client.schema import DeviceRequest, InstanceRequest, LevelName, MountRequest, RestartPolicy, RlimitRequest
 from trivet.client.schema_health import HealthCheck
+from trivet.client.schema_network import EndpointRequest, PortRequest
 
 # What is read elsewhere: by the plan, by those who make it true, by `build` and `watch`.
 ELSEWHERE = set(

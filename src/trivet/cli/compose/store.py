@@ -7,7 +7,8 @@ from typing import Any
 from trivet.cli.compose.document import ComposeError
 from trivet.cli.compose.merge import Value
 from trivet.cli.compose.project import Project
-from trivet.client.schema import NetworkRequest, VolumeRequest
+from trivet.client.schema_network import NetworkRequest
+from trivet.client.schema_volume import VolumeRequest
 
 PROJECT = "com.docker.compose.project"
 

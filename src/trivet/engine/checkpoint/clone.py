@@ -15,8 +15,9 @@ from trivet.base.error import AlreadyExists, InvalidArgument, Unsupported
 from trivet.base.identity import check_name, new_id
 from trivet.base.thread import in_thread
 from trivet.base.tree import delete
-from trivet.client.schema import EndpointRequest, InstanceRequest
+from trivet.client.schema import InstanceRequest
 from trivet.client.schema_checkpoint import Cloned, CloneRequest
+from trivet.client.schema_network import EndpointRequest
 from trivet.engine.checkpoint import model, take
 from trivet.engine.instance import create, remove, start, stop
 from trivet.engine.instance.attachment import OTHER

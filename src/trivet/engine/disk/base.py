@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trivet.base.error import InvalidArgument
-from trivet.client.schema import Usage
+from trivet.client.schema_host import Usage
 from trivet.engine.disk import convert, index
 from trivet.engine.disk.index import Count
 from trivet.engine.disk.model import SECTOR, Disk

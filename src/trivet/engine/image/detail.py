@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from trivet.client.schema import Image as Row
-from trivet.client.schema import ImageDetail
+from trivet.client.schema_image import Image as Row
+from trivet.client.schema_image import ImageDetail
 from trivet.engine.image.model import ImageRecord
 from trivet.oci import config as configs
 from trivet.oci import digest as digests

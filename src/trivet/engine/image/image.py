@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from trivet.client import schema
+from trivet.client import schema, schema_host, schema_image
 from trivet.engine.disk.base import Bases
 from trivet.engine.disk.disk import Disks
 from trivet.engine.disk.model import IsDisk
@@ -137,11 +137,11 @@ class Images:
             self._configs[record.id] = known
         return known
 
-    def view(self, record: ImageRecord) -> schema.Image:
+    def view(self, record: ImageRecord) -> schema_image.Image:
         """Show an image as the API lists it."""
         return detail.view(record)
 
-    def inspect(self, ref: str) -> schema.ImageDetail:
+    def inspect(self, ref: str) -> schema_image.ImageDetail:
         """Show everything about an image."""
         record = self.find(ref)
         shown = detail.inspect(self.content, record, None if record.disk else self.config(record))
@@ -273,11 +273,11 @@ class Images:
         if not (platforms.matches(wanted, offered) if wanted else platforms.runs_here(offered)):
             raise WrongPlatform(ref, record.platform, str(wanted or platforms.host()))
 
-    def df(self) -> schema.Usage:
+    def df(self) -> schema_host.Usage:
         """Add up what images take on disk, each blob once."""
         return retention.usage(self)
 
-    def df_disks(self) -> schema.Usage:
+    def df_disks(self) -> schema_host.Usage:
         """Measure what disk images take as files for machines."""
         return retention.usage_of_disks(self)
 
@@ -293,7 +293,7 @@ class Images:
         """Tell what keeps a blob: the chain from it up to an image, instance or lease; empty if nothing does."""
         return collect.why(self.content, retention.roots(self), digest)
 
-    def check(self, repair: bool = False) -> builtins.list[schema.Finding]:
+    def check(self, repair: bool = False) -> builtins.list[schema_host.Finding]:
         """Verify records and blobs; with `repair` drop what is broken."""
         return retention.check(self, repair)
 

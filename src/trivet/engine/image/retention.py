@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from trivet.base.error import Conflict, TrivetError
-from trivet.client.schema import Finding, Removed, Usage
+from trivet.client.schema import Removed
+from trivet.client.schema_host import Finding, Usage
 from trivet.engine.image import detail
 from trivet.engine.image.model import ImageInUse, ImageRecord
 from trivet.engine.snapshot.snapshotter import Layered

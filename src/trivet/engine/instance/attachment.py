@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument, Unsupported
-from trivet.client.schema import EndpointRequest, InstanceRequest
+from trivet.client.schema import InstanceRequest
+from trivet.client.schema_network import EndpointRequest
 from trivet.engine.instance.status import Word
 from trivet.engine.network.model import BRIDGE, OVERLAY
 from trivet.engine.network.network import Networks

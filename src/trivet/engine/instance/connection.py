@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from trivet.base.error import Conflict, Unsupported
-from trivet.client.schema import EndpointRequest, LinkRequest
+from trivet.client.schema_network import EndpointRequest, LinkRequest
 from trivet.engine.instance.attachment import DEFAULT, OTHER, choose
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.link import NoSuchLink, found

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from trivet.base.error import Unsupported
-from trivet.client.schema import Removed, Usage
+from trivet.client.schema import Removed
+from trivet.client.schema_host import Usage
 from trivet.engine.event import Events
 from trivet.engine.image.image import Images
 from trivet.engine.instance.expectation import Expectation

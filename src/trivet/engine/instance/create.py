@@ -16,7 +16,8 @@ from trivet.base.clock import now_ns
 from trivet.base.error import Unsupported
 from trivet.base.identity import check_name, new_id, new_name
 from trivet.base.thread import in_thread
-from trivet.client.schema import Created, EndpointRequest, InstanceRequest, PortRequest
+from trivet.client.schema import Created, InstanceRequest
+from trivet.client.schema_network import EndpointRequest, PortRequest
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.instance import link, shared
 from trivet.engine.instance.attachment import OTHER, choose, other

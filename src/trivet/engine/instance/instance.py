@@ -11,20 +11,17 @@ from trivet.base.error import Conflict, TrivetError
 from trivet.base.identity import check_name
 from trivet.client.schema import (
     Created,
-    EndpointRequest,
     ExecRequest,
     ExitStatus,
     Instance,
     InstanceRequest,
     LevelName,
-    LinkRequest,
     PathStat,
-    PortRequest,
-    RateRequest,
     StatsSample,
     TakeoverRequest,
     TopRow,
 )
+from trivet.client.schema_network import EndpointRequest, LinkRequest, PortRequest, RateRequest
 from trivet.engine.image.model import ImageNotFound
 from trivet.engine.image.progress import silent
 from trivet.engine.instance import (

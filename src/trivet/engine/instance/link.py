@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument, NotFound
-from trivet.client.schema import InstanceRequest, LinkRequest
+from trivet.client.schema import InstanceRequest
+from trivet.client.schema_network import LinkRequest
 from trivet.engine.instance.attachment import DEFAULT
 from trivet.engine.instance.status import Word
 from trivet.isolation.plan import Plan

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from trivet.base.clock import rfc3339
-from trivet.client.schema import EndpointRequest, Instance, InstanceRequest, MountUse, NetworkUse, Port, UserRange
+from trivet.client.schema import Instance, InstanceRequest, MountUse, UserRange
 from trivet.client.schema_health import Health, HealthCheck
+from trivet.client.schema_network import EndpointRequest, NetworkUse, Port
 from trivet.engine.instance.status import Word
 from trivet.isolation.plan import Plan
 

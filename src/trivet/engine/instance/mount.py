@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import InvalidArgument, NotFound
-from trivet.client.schema import MountRequest, VolumeRequest
+from trivet.client.schema import MountRequest
+from trivet.client.schema_volume import VolumeRequest
 from trivet.engine.volume.volume import Volumes
 from trivet.isolation.plan import Mount
 

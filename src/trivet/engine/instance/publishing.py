@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument
-from trivet.client.schema import Port, PortRequest, TakeoverRequest
+from trivet.client.schema import TakeoverRequest
+from trivet.client.schema_network import Port, PortRequest
 from trivet.engine.instance.attachment import OTHER
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from trivet.client.schema import EndpointRequest, RateRequest
+from trivet.client.schema_network import EndpointRequest, RateRequest
 from trivet.engine.instance.attachment import DEFAULT, OTHER, check_rate
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord

@@ -11,8 +11,8 @@ import msgspec
 from trivet.base.clock import now_ns
 from trivet.base.error import TrivetError
 from trivet.base.thread import in_thread
-from trivet.client.schema import EndpointRequest, Port
 from trivet.client.schema_health import Health
+from trivet.client.schema_network import EndpointRequest, Port
 from trivet.engine.instance import link, shared, staging
 from trivet.engine.instance.attachment import other, share
 from trivet.engine.instance.context import Context

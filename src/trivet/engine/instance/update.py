@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from trivet.base.error import TrivetError, Unsupported
-from trivet.client.schema import PortRequest, RateRequest
+from trivet.client.schema_network import PortRequest, RateRequest
 from trivet.engine.instance import publishing, rate
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.plan import limits

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import Internal
-from trivet.client.schema import EndpointRequest, InstanceRequest
+from trivet.client.schema import InstanceRequest
 from trivet.client.schema_machine import MachineRequest, RestoreRequest
+from trivet.client.schema_network import EndpointRequest
 from trivet.engine.instance import create
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument
-from trivet.client.schema import NetworkRequest
+from trivet.client.schema_network import NetworkRequest
 from trivet.engine.network import names
 from trivet.engine.network.ipam import DEFAULT_RANGES, USER_RANGES, Address, Subnet, free_subnet, local_range
 from trivet.engine.network.model import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trivet.client.schema import Finding
+from trivet.client.schema_host import Finding
 from trivet.engine.network import guard
 from trivet.engine.network.model import Endpoint
 from trivet.engine.network.ruleset import element

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trivet.base.error import AlreadyExists, Conflict, TrivetError
-from trivet.client.schema import NetworkRequest
+from trivet.client.schema_network import NetworkRequest
 from trivet.engine.network import board, member
 from trivet.engine.network.board import Board, Claim, Peer
 from trivet.engine.network.model import OVERLAY, Endpoint, NetworkInUse, NetworkRecord

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 import msgspec
 
 from trivet.base.error import AlreadyExists, NotFound
-from trivet.client.schema import Port
+from trivet.client.schema_network import Port
 from trivet.engine.network.ipam import Pool
 from trivet.engine.network.model import Endpoint, NetworkRecord, NoSuchNetwork
 from trivet.store.record import Records

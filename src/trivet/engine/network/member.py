@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trivet.base.error import TrivetError
-from trivet.client.schema import NetworkRequest
+from trivet.client.schema_network import NetworkRequest
 from trivet.engine.network import board
 from trivet.engine.network import design as designing
 from trivet.engine.network.board import Board, Claim

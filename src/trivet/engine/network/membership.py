@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import msgspec
 
 from trivet.base.error import AlreadyExists, Conflict, InvalidArgument
-from trivet.client.schema import EndpointRequest
+from trivet.client.schema_network import EndpointRequest
 from trivet.engine.network import namespace
 from trivet.engine.network.bridge import device_name
 from trivet.engine.network.ipam import mac_of

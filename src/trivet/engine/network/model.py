@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from trivet.base.error import AlreadyExists, Conflict, InvalidArgument, NotFound
-from trivet.client.schema import Network, Port
+from trivet.client.schema_network import Network, Port
 
 Form = Literal["netns", "tap", "host"]
 

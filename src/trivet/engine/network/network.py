@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trivet.base.error import Conflict, TrivetError, Unsupported
-from trivet.client.schema import EndpointRequest, Finding, Network, NetworkRequest, Port, PortRequest
+from trivet.client.schema_host import Finding
+from trivet.client.schema_network import EndpointRequest, Network, NetworkRequest, Port, PortRequest
 from trivet.engine.network import forwarding, guard, membership, names, publication, publish, repair
 from trivet.engine.network.bridge import Bridge
 from trivet.engine.network.design import alone, design, sized

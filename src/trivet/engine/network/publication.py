@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trivet.base.error import Conflict
-from trivet.client.schema import Port, PortRequest
+from trivet.client.schema_network import Port, PortRequest
 from trivet.engine.network import publish
 from trivet.engine.network.model import HOST, IPVLAN, MACVLAN, Endpoint
 from trivet.engine.network.ruleset import Element, element

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from trivet.base.error import Denied, Exhausted, InvalidArgument
-from trivet.client.schema import Port, PortRequest
+from trivet.client.schema_network import Port, PortRequest
 from trivet.engine.network.model import Endpoint, PortTaken
 from trivet.engine.network.ruleset import ANY, ANY6, map_names
 from trivet.kernel import nftables

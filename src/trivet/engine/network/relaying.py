@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from trivet.base.error import TrivetError
-from trivet.client.schema import Port
+from trivet.client.schema_network import Port
 from trivet.engine.network.companion import Companion
 from trivet.engine.network.model import Endpoint
 from trivet.engine.network.ruleset import ANY, ANY6, LOOPBACK6

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trivet.base.error import TrivetError
-from trivet.client.schema import Finding
+from trivet.client.schema_host import Finding
 from trivet.engine.network import disturbance, forwarding, guard, membership, namespace
 from trivet.engine.network.design import alone, moved, rival
 from trivet.engine.network.model import IPVLAN, MACVLAN, OVERLAY, Endpoint, NetworkRecord

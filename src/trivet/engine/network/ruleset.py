@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from trivet.client.schema import Port
+from trivet.client.schema_network import Port
 from trivet.engine.network import policy
 from trivet.engine.network.model import Endpoint, NetworkRecord
 from trivet.kernel import nftables

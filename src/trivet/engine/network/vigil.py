@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from trivet.base.error import TrivetError
-from trivet.client.schema import Finding
+from trivet.client.schema_host import Finding
 from trivet.engine.network import repair
 from trivet.engine.network.network import Networks
 from trivet.kernel.news import Listener, News

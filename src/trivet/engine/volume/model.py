@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument, NotFound, Unsupported
-from trivet.client.schema import Volume
+from trivet.client.schema_volume import Volume
 
 DRIVER = "local"
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import msgspec
 
 from trivet.base.error import AlreadyExists, Conflict, Corrupt, InvalidArgument, NotFound
-from trivet.client.schema import Finding
+from trivet.client.schema_host import Finding
 from trivet.client.schema_volume import VolumeSnapshot
 from trivet.engine.snapshot.extract import extract
 from trivet.engine.snapshot.stream import Budget

@@ -24,7 +24,8 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import AlreadyExists
-from trivet.client.schema import Removed, Volume, VolumeRequest
+from trivet.client.schema import Removed
+from trivet.client.schema_volume import Volume, VolumeRequest
 from trivet.engine.volume import storage
 from trivet.engine.volume.model import (
     DRIVER,
