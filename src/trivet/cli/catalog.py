@@ -179,6 +179,7 @@ ENTRIES = (
     Entry(MACHINE, "", "vm reboot", "vm.life", "reboot", "have machines reboot"),
     Entry(MACHINE, "", "vm rm", "vm.life", "rm", "remove machines and their disks"),
     Entry(MACHINE, "", "vm ls", "vm.life", "ls", "list machines"),
+    Entry(MACHINE, "", "vm images", "vm.image", "images", "list the disk images of a catalogue"),
     Entry(MACHINE, "", "vm info", "vm.life", "info", "show what a machine is made of, and what its guest says"),
     Entry(MACHINE, "", "vm disk", "vm.disk", "disk", "list, add, resize and remove disks, also while it runs"),
     Entry(MACHINE, "", "vm backup", "vm.backup", "backup", "back machines up, whole or what changed; prove it"),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from trivet.client.connection import Response
 from trivet.client.schema import Created, Progress
 from trivet.client.schema_machine import (
     BackupPoint,
+    CatalogueImage,
     DiskRequest,
     KeysRequest,
     MachineInfo,
+    ObtainRequest,
     PointRequest,
     RestoreRequest,
 )
@@ -25,9 +29,13 @@ class Machines:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def obtain(self, reference: str) -> Iterator[Progress]:
+    def obtain(self, wish: ObtainRequest) -> Iterator[Progress]:
         """Have a disk image here, made or fetched; the result has its `name` and `id`."""
-        return self._transport.progress("POST", _IMAGES, {"reference": reference})
+        return self._transport.progress("POST", _IMAGES, None, msgspec.json.encode(wish))
+
+    def catalogue(self, url: str, keyring: str = "") -> list[CatalogueImage]:
+        """List the disk images of a catalogue."""
+        return self._transport.fetch(list[CatalogueImage], "GET", _IMAGES, {"catalogue": url, "keyring": keyring})
 
     def get(self, ref: str) -> MachineInfo:
         """Read what is known of a machine."""

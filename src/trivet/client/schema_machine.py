@@ -50,6 +50,31 @@ class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
     answers: dict[str, str] = {}  # files for an installer, by name: preseed.cfg, ks.cfg, autounattend.xml
 
 
+class ObtainRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk image to have here: `reference` is an image's, debian/12, an address on the web, or `stream:` and a name.
+
+    What comes from an address is believed by its `checksum` (sha256:... or sha512:...), and read as `format` or as its
+    name says. A `stream:` is of a `catalogue`, an address; it must be signed if there is a `keyring`, a path of the
+    engine's host.
+    """
+
+    reference: str
+    checksum: str = ""
+    format: str = ""
+    catalogue: str = ""
+    keyring: str = ""
+
+
+class CatalogueImage(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk image of a catalogue; `size` in bytes is that of its file."""
+
+    names: list[str]
+    title: str
+    version: str
+    size: int
+    url: str
+
+
 class DiskInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A disk of a machine: how large it is for the guest, and what it takes here, in bytes."""
 

@@ -10,9 +10,11 @@ from trivet.api.transfer import download
 from trivet.client.schema import Created, Progress
 from trivet.client.schema_machine import (
     BackupPoint,
+    CatalogueImage,
     DiskRequest,
     KeysRequest,
     MachineInfo,
+    ObtainRequest,
     PointRequest,
     RestoreRequest,
 )
@@ -20,8 +22,13 @@ from trivet.engine.engine import Engine
 
 
 async def obtain(engine: Engine, request: web.Request) -> web.StreamResponse:
-    reference = required(request, "reference")
-    return await progress(request, lambda report: engine.machines.obtain(reference, report))
+    wish = await body(request, ObtainRequest)
+    return await progress(request, lambda report: engine.machines.obtain(wish, report))
+
+
+async def catalogue(engine: Engine, request: web.Request) -> web.StreamResponse:
+    url, keyring = required(request, "catalogue"), request.query.get("keyring", "")
+    return answer(await engine.machines.catalogue(url, keyring))
 
 
 async def info(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -94,7 +101,16 @@ async def commit(engine: Engine, request: web.Request) -> web.StreamResponse:
 ONE = "/v1/machines/{ref}"
 IMAGES, BACKUPS = "/v1/machine-images", "/v1/machine-backups"
 ROUTES = (
-    Route("POST", IMAGES, obtain, "Have a disk image here, made or fetched", None, Progress, ("reference",), NDJSON),
+    Route("POST", IMAGES, obtain, "Have a disk image here, made or fetched", ObtainRequest, Progress, stream=NDJSON),
+    Route(
+        "GET",
+        IMAGES,
+        catalogue,
+        "List the disk images of a catalogue",
+        None,
+        list[CatalogueImage],
+        ("catalogue", "keyring"),
+    ),
     Route("GET", ONE, info, "Tell what is known of a machine", None, MachineInfo),
     Route("POST", ONE + "/reboot", reboot, "Reboot a machine", query=("force",)),
     Route("GET", ONE + "/screenshot", screenshot, "Take a picture of a machine's screen", stream="image/png"),

@@ -22,9 +22,10 @@ from trivet.cli.port import publish
 from trivet.cli.progress import Transfer, choose, follow
 from trivet.cli.request import restart_policy
 from trivet.client.schema import Created, InstanceRequest
-from trivet.client.schema_machine import Boot, DiskRequest, MachineRequest
+from trivet.client.schema_machine import Boot, DiskRequest, MachineRequest, ObtainRequest
 
 STOP = 120
+FROM_ELSEWHERE = ("https://", "http://", "stream:")
 _DISK = re.compile(r"([a-z0-9-]+):([^,]+)((?:,[a-z]+=[^,]+)*)")
 
 
@@ -48,7 +49,16 @@ def _made(context: Context, args: Namespace, request: InstanceRequest) -> Create
         image = _imported(context, args)
         request = msgspec.structs.replace(request, image=image)
     elif request.image:
-        follow(context.client.machines.obtain(request.image), quiet=args.quiet)
+        wish = ObtainRequest(
+            reference=args.image,
+            checksum=args.checksum,
+            format=args.format,
+            catalogue=args.catalogue,
+            keyring=_path(args.keyring),
+        )
+        found = follow(context.client.machines.obtain(wish), quiet=args.quiet)
+        if args.image.startswith(FROM_ELSEWHERE):
+            request = msgspec.structs.replace(request, image=str(found["name"]))
     with patience(f"creating machine {request.name}"):
         return context.client.instances.create(request, dry_run=args.dry_run)
 
@@ -166,6 +176,11 @@ def order(text: str) -> list[Boot]:
     return [known[word] for word in words]
 
 
+CATALOGUE = (
+    option("--catalogue", metavar="URL", default="", help="simplestreams catalogue of disk images"),
+    option("--keyring", metavar="FILE", default="", help="OpenPGP keys that must have signed it", complete=FILE),
+)
+
 OPTIONS = (
     *under(
         "what it boots",
@@ -173,10 +188,13 @@ OPTIONS = (
             "--image",
             metavar="IMAGE",
             default="",
-            help="debian/12, made from this machine's package sources; a disk image; or a FILE of one",
+            help="debian/12, made from this machine's package sources; a disk image, a FILE of one, or its URL; "
+            "stream:NAME of a catalogue",
             complete=FILE,
         ),
-        option("--format", choices=FORMATS, default="", help="the FILE's format (default: what its name says)"),
+        option("--format", choices=FORMATS, default="", help="the file's format (default: what its name says)"),
+        option("--checksum", metavar="SUM", default="", help="of what the URL gives: sha256:... or sha512:..."),
+        *CATALOGUE,
         repeated("--cdrom", metavar="FILE", help="an ISO image in a drive; may be given twice", complete=FILE),
         repeated(
             "--answer",

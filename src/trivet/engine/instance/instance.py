@@ -21,6 +21,7 @@ from trivet.client.schema import (
     TakeoverRequest,
     TopRow,
 )
+from trivet.client.schema_machine import ObtainRequest
 from trivet.client.schema_network import EndpointRequest, LinkRequest, PortRequest, RateRequest
 from trivet.engine.image.model import ImageNotFound
 from trivet.engine.image.progress import silent
@@ -106,7 +107,8 @@ class Instances:
         images = self.context.images
         if request.machine:
             if request.image:
-                await machine_image.obtain(images, request.image, self.context.cache_dir, silent)
+                wish = ObtainRequest(reference=request.image)
+                await machine_image.obtain(images, wish, self.context.cache_dir, silent)
             return
         if request.pull != "always":
             try:

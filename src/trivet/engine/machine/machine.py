@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from trivet.base.error import TrivetError, Unsupported
-from trivet.client.schema_machine import BackupPoint, DiskInfo, DiskRequest, MachineInfo, RestoreRequest
+from trivet.client.schema_machine import (
+    BackupPoint,
+    CatalogueImage,
+    DiskInfo,
+    DiskRequest,
+    MachineInfo,
+    ObtainRequest,
+    RestoreRequest,
+)
 from trivet.engine.image.progress import Report
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
-from trivet.engine.machine import backup, disk, export, image, inside, keyboard, point, restore, screen
+from trivet.engine.machine import backup, catalogue, disk, export, image, inside, keyboard, point, restore, screen
 from trivet.engine.snapshot.making import disk_usage
 from trivet.isolation import computer, display
 from trivet.isolation.errand import agent_of
@@ -48,10 +56,14 @@ class Machines:
             raise NoMachine(record.name)
         return record
 
-    async def obtain(self, reference: str, report: Report) -> dict[str, Any]:
+    async def obtain(self, wish: ObtainRequest, report: Report) -> dict[str, Any]:
         """Have a disk image here: made from packages, or fetched, if it isn't."""
-        record = await image.obtain(self._context.images, reference, self._context.cache_dir, report)
-        return {"name": image.named(reference), "id": record.id}
+        name, record = await image.obtain(self._context.images, wish, self._context.cache_dir, report)
+        return {"name": name, "id": record.id}
+
+    async def catalogue(self, url: str, keyring: str) -> list[CatalogueImage]:
+        """List the disk images of a catalogue for this machine's architecture."""
+        return [catalogue.view(found) for found in await catalogue.images(url, keyring)]
 
     async def info(self, ref: str) -> MachineInfo:
         """Tell what is known of a machine, and what its guest says itself."""
