@@ -75,6 +75,7 @@ class Daemon:
     def start(self, *, path: str | None = None) -> None:
         """Start the engine and wait until it answers; `path` replaces its PATH."""
         arguments = [f"--root={self.root}", f"--run-dir={self.run}", f"--listen={self.address}", "--log-level=debug"]
+        arguments += ["--spares=0"]  # machines that wait would be somebody's leftovers; options may ask for some
         arguments += self.options
         environment = {"PATH": path} if path else {}
         with self.log.open("ab") as log:

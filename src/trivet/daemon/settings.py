@@ -17,6 +17,7 @@ from trivet.engine.snapshot.layer import Kind
 from trivet.store.etcd import Etcd, connect
 
 DEFAULT_ROOT = Path("/var/lib/trivet")
+MOST_SPARES = 16
 
 FIELDS = (
     # flag, environment, default, help
@@ -44,6 +45,7 @@ FIELDS = (
     ("store-ttl", "TRIVET_STORE_TTL", "30", "seconds until the others forget this host's instances when it is silent"),
     ("advertise-addr", "TRIVET_ADVERTISE_ADDR", "", "address at which other hosts of the fleet reach this one"),
     ("journal", "TRIVET_JOURNAL", "/run/systemd/journal/socket", "where journald listens, for --log-driver journald"),
+    ("spares", "TRIVET_SPARES", "1", "machines kept ready for each shape that was started last, 0 for none"),
     ("log-level", "TRIVET_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
 
@@ -58,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     docker_listen: Path | None
     log_level: str
     snapshotter: Kind = Kind.OVERLAY
+    spares: int = 0
     policy: Path = POLICY
     journal: str = "/run/systemd/journal/socket"
     uninstall: bool = False
@@ -90,6 +93,8 @@ def parse(arguments: list[str] | None = None) -> Settings:
         parser.error(f"unknown snapshotter {values.snapshotter}: one of {', '.join(Kind)}")
     if not values.store_ttl.isdigit() or int(values.store_ttl) < 2:
         parser.error(f"cannot keep a lease of {values.store_ttl} seconds: 2 and more are possible")
+    if not values.spares.isdigit() or int(values.spares) > MOST_SPARES:
+        parser.error(f"cannot keep {values.spares!r} machines ready: 0 to {MOST_SPARES} are possible")
     if values.advertise_addr and not _is_address(values.advertise_addr):
         parser.error(f"{values.advertise_addr!r} is not an IP address")
     try:
@@ -106,6 +111,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         policy=Path(values.policy).absolute(),
         journal=values.journal,
         snapshotter=Kind(values.snapshotter),
+        spares=int(values.spares),
         uninstall=values.uninstall,
         store=_store(parser, values),
         store_ttl=int(values.store_ttl),

@@ -48,6 +48,7 @@ from trivet.engine.snapshot.snapshotter import Snapshotter
 from trivet.engine.volume.snapshot import Snapshots
 from trivet.engine.volume.volume import Volumes
 from trivet.isolation.container import ContainerDriver
+from trivet.isolation.driver import Forking
 from trivet.isolation.process import ProcessDriver
 from trivet.isolation.system import SystemDriver
 from trivet.isolation.vm import VmDriver
@@ -121,6 +122,9 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
         context.networks.carrier.leave()
         context.shipping.leave()
         await asyncio.to_thread(context.stock.close)
+        for driver in context.drivers.values():
+            if isinstance(driver, Forking):
+                await asyncio.to_thread(driver.leave)
         for left in (*tasks, *context.tasks):
             left.cancel()
         await asyncio.gather(*tasks, *context.tasks, return_exceptions=True)
@@ -152,7 +156,11 @@ def _context(settings: Settings, records: Records) -> Context:
         owners=owners,
         stock=Stock(owners, settings.run_dir / "spare"),
         machine=SystemDriver(settings.cache_dir),
-        drivers={"process": ProcessDriver(), "container": ContainerDriver(), "vm": VmDriver(settings.cache_dir)},
+        drivers={
+            "process": ProcessDriver(),
+            "container": ContainerDriver(),
+            "vm": VmDriver(settings.cache_dir, settings.spares),
+        },
         overlay=overlay,
         disks=disks,
         cache_dir=settings.cache_dir,

@@ -24,11 +24,23 @@ _DIRECTORIES = ("dev", "proc", "sys", "run", "modules")
 def build(kernel: Kernel, agent: Path, cache: Path, *, network: bool = False, share: bool = False) -> Path:
     """Return the initramfs for guests with these devices, made now unless the cache has it."""
     names = ALWAYS + (NETWORK if network else ()) + (SHARE if share else ())
-    data = cpio.archive(_entries(kernel, agent.read_bytes(), names))
-    path = cache / f"initramfs-{hashlib.sha256(data).hexdigest()[:32]}"
-    if not path.exists():
-        _write(path, data)
+    known = (cache, kernel, names, *_stamp(agent), *_stamp(kernel.image))
+    path = _made.get(known)
+    if path is None or not path.exists():
+        data = cpio.archive(_entries(kernel, agent.read_bytes(), names))
+        path = _made[known] = cache / f"initramfs-{hashlib.sha256(data).hexdigest()[:32]}"
+        if not path.exists():
+            _write(path, data)
     return path
+
+
+_made: dict[tuple[object, ...], Path] = {}
+"""What this process has found or made: to look for modules takes longer than all else of a start."""
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _entries(kernel: Kernel, agent: bytes, names: tuple[str, ...]) -> list[cpio.Entry]:

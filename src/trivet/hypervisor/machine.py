@@ -81,6 +81,12 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         own: list[Device | None] = [*self.drives, *self.nics, self.share]
         return tuple(device for device in (*common, *own) if device is not None)
 
+    @property
+    def late(self) -> tuple[dict[str, str | int] | dict[str, str], ...]:
+        """List what is plugged in when the machine has its state, as QMP's device_add takes it."""
+        share = (self.share.late(),) if self.share and self.share.slot else ()
+        return (*share, *(nic.plugged() for nic in self.nics if nic.late))
+
 
 def command_line(machine: Machine) -> tuple[str, ...]:
     """Translate a machine to QEMU's argv."""

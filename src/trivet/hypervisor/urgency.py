@@ -24,6 +24,13 @@ def urgent(process: int) -> Iterator[None]:
         yield
 
 
+def ordinary(process: int) -> None:
+    """Put all threads of a process where this one is."""
+    usual = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    for each in Path(f"/proc/{process}/task").iterdir():
+        _set(int(each.name), usual)
+
+
 def _set(number: int, priority: int) -> None:
     with contextlib.suppress(OSError):  # it has ended
         os.setpriority(os.PRIO_PROCESS, number, priority)

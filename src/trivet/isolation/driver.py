@@ -174,6 +174,9 @@ class Forking(Protocol):
     def prune_templates(self, *, dry_run: bool) -> tuple[list[str], int]:
         """Remove it; instances that run go on. Names, and bytes freed."""
 
+    def leave(self) -> None:
+        """Let go of what waits to become an instance, as this engine ends."""
+
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
     """Something that ran, to be gone on from: descriptors of its memory and state, what it fits to, and its size."""

@@ -17,7 +17,7 @@ import msgspec
 
 from trivet.base.error import Internal, TrivetError
 from trivet.hypervisor import memory
-from trivet.hypervisor.device.share import Share
+from trivet.hypervisor.machine import Machine
 from trivet.hypervisor.qmp import Qmp, QmpRefused, QmpUnavailable
 from trivet.hypervisor.template import MEMORY_NAME, Templates
 from trivet.isolation import guest, machine
@@ -52,7 +52,7 @@ def prepared(templates: Templates, plan: Plan, host: machine.Host, patience: flo
         yield msgspec.structs.replace(host, origin=origin)
 
 
-def wake(plan: Plan, share: Share | None, silent: Sequence[str] = ()) -> Callable[[Callable[[], bool]], None]:
+def wake(plan: Plan, made: Machine, silent: Sequence[str] = ()) -> Callable[[Callable[[], bool]], None]:
     """Return what lets QEMU, once it listens, begin in its template's state; network cards named `silent` stay off."""
 
     def load(reported: Callable[[], bool]) -> None:
@@ -62,8 +62,8 @@ def wake(plan: Plan, share: Share | None, silent: Sequence[str] = ()) -> Callabl
         try:
             with Qmp(Path(plan.directory, machine.QMP), patience=_PATIENCE, connection=connection) as qmp:
                 qmp.load(machine.STATE_DESCRIPTOR)
-                if share:
-                    qmp.execute("device_add", **share.late())
+                for device in made.late:
+                    qmp.execute("device_add", **device)
                 for name in silent:
                     qmp.execute("set_link", name=name, up=False)
                 qmp.resume()

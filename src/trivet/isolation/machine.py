@@ -69,7 +69,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
     A machine that shares its memory with a file server has a copy of its own, `writable`. With `changes` it is a copy
     of a machine whose program runs, to be told in what they differ: operations, for the agent. With `instead` it
-    carries out those in place of the program.
+    carries out those in place of the program. A `spare` machine is nobody's yet, and can be given other drives.
     """
 
     memory: str
@@ -77,6 +77,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     writable: bool = False
     changes: tuple[Operation, ...] | None = None
     instead: tuple[Operation, ...] | None = None
+    spare: bool = False
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +188,8 @@ _PERIOD = 100_000
 
 def _payload(plan: Plan, origin: Origin | None) -> bytes:
     """Encode what the agent does first: start the program, or in a copy, where it runs, only what changes."""
+    if origin and origin.spare:
+        return b""
     if origin and origin.instead:
         return encode(list(origin.instead))
     if origin is None or origin.changes is None:
@@ -195,21 +198,32 @@ def _payload(plan: Plan, origin: Origin | None) -> bytes:
 
 
 def _begins(origin: Origin | None) -> int:
-    return 0 if origin is None else 1 if origin.changes is None else 2
+    if origin is None:
+        return 0
+    return 3 if origin.spare else 1 if origin.changes is None else 2
 
 
 def _forked(made: Machine, origin: Origin) -> Machine:
-    """Give a machine what its template has, so that it can begin with its state."""
-    shape = shape_of(made)
+    """Give a machine what its template has, so that it can begin with its state.
+
+    The slot is for what the template hasn't: a share, or else the first interface.
+    """
+    shape, copy = shape_of(made), origin.changes is not None
+    plugged = made.nics[:0] if made.share else made.nics[:1]
+    nics = (*(msgspec.structs.replace(nic, slot=SLOT, late=not copy) for nic in plugged), *made.nics[len(plugged) :])
     return msgspec.structs.replace(
         made,
         balloon=shape.balloon,
         generation=shape.generation,
         slot=shape.slot,
         share=msgspec.structs.replace(made.share, slot=SLOT) if made.share else None,
+        nics=nics,
+        drives=tuple(msgspec.structs.replace(each, changeable=True) for each in made.drives)
+        if origin.spare
+        else made.drives,
         memory_file=Memory(path=f"/proc/self/fd/{MEMORY_DESCRIPTOR}", shared=origin.writable),
         incoming=True,
-        copy=origin.changes is not None,
+        copy=copy,
     )
 
 

@@ -124,7 +124,8 @@ def contents(plan: Plan, saved: Saved) -> Iterator[int]:
 
 def key_of(plan: Plan, host: machine.Host) -> str:
     """Name what a copy must have in common with the saved machine."""
-    return f"{digest(shape_of(machine.machine(plan, host)))}-{len(machine.machine(plan, host).nics)}"
+    made = machine.machine(plan, host)
+    return f"{digest(shape_of(made))}-{len(made.nics)}p"  # the first of them in the slot
 
 
 @contextlib.contextmanager

@@ -41,11 +41,13 @@ from trivet.isolation import (
     reading,
     resize,
     saving,
+    standby,
 )
 from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
 from trivet.isolation.plan import Level, Plan, Program
+from trivet.isolation.pool import Pool
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 from trivet.launch.operation import Operation, WriteFile, encode
@@ -82,9 +84,10 @@ class VmDriver:
 
     level = Level.VM
 
-    def __init__(self, cache: Path = CACHE) -> None:
+    def __init__(self, cache: Path = CACHE, spares: int = 0) -> None:
         self.cache = cache
         self._templates = Templates(cache / "template")
+        self._pool = Pool(cache, self._templates, spares)
         # Machines that all come up at the same time take longer than one after the other, and seem to hang.
         self._turns = threading.BoundedSemaphore(2 * (os.cpu_count() or 1))
 
@@ -123,13 +126,18 @@ class VmDriver:
         group(plan).create(machine.resources(plan))
 
     def start(self, plan: Plan) -> Channel:
-        """Fork the machine, or boot it, and set the program up in it; it waits for `Channel.go()`.
+        """Take a spare machine, fork one, or boot one, and set the program up in it; it waits for `Channel.go()`.
 
         A machine that hangs while it boots is replaced once.
         """
+        host = provision.acquire(self.cache, plan, template=True)
         with self._turns:
-            forked, reason = self._fork(plan)
-            return forked or self._boot(plan, reason)
+            begun, reason = self._become(plan, host), ""
+            if begun is None:
+                begun, reason = self._fork(plan, host)
+            if begun:
+                self._pool.want(plan, host, _PATIENCE[host.acceleration])
+            return begun or self._boot(plan, reason)
 
     def attach(self, plan: Plan) -> Channel:
         """Open a further connection to the instance's monitor."""
@@ -247,8 +255,18 @@ class VmDriver:
         return self._templates.usage()
 
     def prune_templates(self, *, dry_run: bool) -> tuple[list[str], int]:
-        """Remove them."""
+        """Remove them, and the spare machines."""
+        if not dry_run:
+            self._pool.drop()
         return self._templates.prune(dry_run=dry_run)
+
+    def spares(self) -> tuple[str, ...]:
+        """Name the run directories of machines that wait to become an instance's."""
+        return self._pool.waiting()
+
+    def leave(self) -> None:
+        """End the spare machines: the engine ends."""
+        self._pool.close()
 
     def pause(self, plan: Plan) -> None:
         """Stop the machine's virtual CPUs."""
@@ -322,7 +340,8 @@ class VmDriver:
         try:
             self.prepare(reader)
             with self._turns:
-                channel, reason = self._fork(reader, tuple(guest.reading()))
+                host = provision.acquire(self.cache, reader, template=True)
+                channel, reason = self._fork(reader, host, tuple(guest.reading()))
             if channel is None:
                 raise fork.CannotFork(reason)
             with channel:
@@ -337,9 +356,25 @@ class VmDriver:
 
     # --- start --------------------------------------------------------------------------------------
 
-    def _fork(self, plan: Plan, instead: tuple[Operation, ...] | None = None) -> tuple[Channel | None, str]:
+    def _become(self, plan: Plan, host: machine.Host) -> Channel | None:
+        """Let a spare machine become the instance's; None when there is none that can."""
+        found = self._pool.take(plan, host)
+        if found is None:
+            return None
+        self._clear(plan)
+        try:
+            return standby.become(found, plan, host, _PATIENCE[host.acceleration])
+        except (LaunchError, TrivetError, OSError) as error:
+            found.channel.close()
+            standby.remove(found.plan)
+            if isinstance(error, LaunchError):
+                raise self._explain(plan, error, forked=True) from error
+            return None
+
+    def _fork(
+        self, plan: Plan, host: machine.Host, instead: tuple[Operation, ...] | None = None
+    ) -> tuple[Channel | None, str]:
         """Start the machine from a template; None and why when it has to boot instead."""
-        host = provision.acquire(self.cache, plan, template=True)
         patience = _PATIENCE[host.acceleration]
         self._clear(plan)
         try:
@@ -373,7 +408,7 @@ class VmDriver:
         steps, forked = self._plan(plan, host), host.origin is not None
         resize.note(plan, machine.machine(plan, host))
         silent = _cards(plan) if host.origin and host.origin.changes else ()
-        meanwhile = fork.wake(plan, machine.machine(plan, host).share, silent) if forked else None
+        meanwhile = fork.wake(plan, machine.machine(plan, host), silent) if forked else None
         try:
             return spawn(steps, directory=Path(plan.directory), timeout=patience, meanwhile=meanwhile)
         except LaunchError as error:

@@ -50,6 +50,13 @@ def stat(pid: int) -> tuple[str, list[int]]:
     return name, [int(word) if word.lstrip("-").isdigit() else 0 for word in rest.split()]
 
 
+def memory() -> tuple[int, int]:
+    """Read how many bytes of memory this machine has, and how many are available."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    values = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines[:3]}
+    return values["MemTotal"], values["MemAvailable"]
+
+
 def namespace_members(pid: int) -> list[int]:
     """List the processes in the pid namespace of a process and in those below it."""
     parents: dict[int, int] = {}

@@ -8,7 +8,7 @@ import struct
 
 _SET_INTERFACE = 0x400454CA
 _SET_PERSISTENT = 0x400454CB
-_TAP, _NO_PACKET_INFO, _EXCLUSIVE = 0x0002, 0x1000, 0x8000
+_TAP, _NO_PACKET_INFO, _HEADER, _EXCLUSIVE = 0x0002, 0x1000, 0x4000, 0x8000
 _IFREQ = struct.Struct("16sH22x")
 
 
@@ -24,3 +24,14 @@ def create_tap(name: str) -> None:
             os.close(descriptor)
     except OSError as error:
         raise OSError(error.errno, error.strerror, error.filename or name) from error
+
+
+def open_tap(name: str) -> int:
+    """Open a persistent tap device of our network namespace as a machine does; the descriptor."""
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, _SET_INTERFACE, _IFREQ.pack(name.encode(), _TAP | _NO_PACKET_INFO | _HEADER))
+    except OSError as error:
+        os.close(descriptor)
+        raise OSError(error.errno, error.strerror, name) from error
+    return descriptor

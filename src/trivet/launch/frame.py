@@ -32,6 +32,7 @@ class Type(IntEnum):
     HOST = 0x0B  # agent only, before START: u64 time in ns, 32 random bytes
     HOLD = 0x0C  # monitor of a VM only: say nothing more, so that the machine can be saved, until RELEASE
     RELEASE = 0x0D  # also when who said HOLD has gone
+    BECOME = 0x0E  # monitor of a spare machine only: an encoded plan, whose Monitor and Relay are its own from now on
 
     HELLO = 0x41  # JSON object: {"version": 1, "state": "created|running", "pid": N}
     READY = 0x42  # set up; waits for GO

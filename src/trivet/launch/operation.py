@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from trivet.launch.codec import MAGIC, Operation, encode, signature
 from trivet.launch.operation_file import (
+    AwaitUnused,
     Bind,
     Chroot,
     Directory,
@@ -89,6 +90,7 @@ __all__ = [
     "AddAddress",
     "AddRoute",
     "Affinity",
+    "AwaitUnused",
     "Background",
     "Become",
     "Bind",

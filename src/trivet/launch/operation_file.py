@@ -110,6 +110,13 @@ class Bind(Operation, frozen=True):
     deep_clear: int = 0
 
 
+class AwaitUnused(Operation, frozen=True):
+    """Wait until nobody has mounted the block device at host path `path`, at most 5 s."""
+
+    code = 76
+    path: str
+
+
 class Directory(Operation, frozen=True):
     """Make a directory, and missing parents, at a root path; an existing one is left alone."""
 

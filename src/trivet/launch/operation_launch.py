@@ -29,7 +29,8 @@ class Relay(Operation, frozen=True):
     sends START with `payload` (an encoded plan); session 0's output, exit and errors are the
     instance's own, and EXEC frames of clients open further sessions. The agent of a `fork` (1) has said
     its HELLO in the template already, and is called to say it again. With 2 the machine is a copy of a saved one:
-    its program goes on at GO, after `payload` (if there is any) was carried out as a session beside it.
+    its program goes on at GO, after `payload` (if there is any) was carried out as a session beside it. With 3 it is
+    a spare: EXEC is allowed before there is a program, BECOME brings one, and without a client the machine is ended.
     """
 
     code = 2

@@ -53,18 +53,18 @@ def _unattended(directory: Path) -> Life:
     return Life(word="lost" if began else "gone")
 
 
+def monitor_of(directory: Path) -> int:
+    """Tell which process is the monitor of a directory. Raises OSError where none lives."""
+    with Channel.connect(directory / "monitor.sock").detach() as connection:
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(raw)[0])
+
+
 def end(directory: Path) -> None:
     """Kill the monitor of a directory, if one lives: its program is dead, nobody else will ask for its end."""
     try:
-        channel = Channel.connect(directory / "monitor.sock")
+        os.kill(monitor_of(directory), signal.SIGKILL)
     except OSError:
-        return
-    with channel.detach() as connection:
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid = _CREDENTIALS.unpack(raw)[0]
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
         pass
 
 

@@ -10,7 +10,8 @@ from trivet.hypervisor.device.device import option
 class Nic(msgspec.Struct, frozen=True, kw_only=True):
     """An interface; the guest finds it by its `mac`. With a `descriptor` that is the device, opened.
 
-    One with a place in the `boot` order can be booted from.
+    One with a place in the `boot` order can be booted from. One with a `slot` is there; `late`, it is plugged in when
+    the machine has its state.
     """
 
     name: str
@@ -18,14 +19,17 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     mac: str
     descriptor: int | None = None
     boot: int = 0
+    slot: str = ""
+    late: bool = False
 
     def arguments(self) -> list[str]:
         order: dict[str, str | int] = {"bootindex": self.boot} if self.boot else {"romfile": ""}
         # The boot ROM would cost a guest that never boots from the network some milliseconds and memory.
         host = {"fd": self.descriptor} if self.descriptor else {"ifname": self.tap, "script": "no", "downscript": "no"}
-        return [
-            "-netdev",
-            option("tap", id=self.name, **host),
-            "-device",
-            option("virtio-net-pci", netdev=self.name, mac=self.mac, **order),
-        ]
+        place = {"bus": self.slot} if self.slot else {}
+        device = ["-device", option("virtio-net-pci", netdev=self.name, mac=self.mac, **order, **place)]
+        return ["-netdev", option("tap", id=self.name, **host), *([] if self.late else device)]
+
+    def plugged(self) -> dict[str, str]:
+        """Describe the device in the slot, as QMP's device_add takes it."""
+        return {"driver": "virtio-net-pci", "netdev": self.name, "mac": self.mac, "romfile": "", "bus": self.slot}

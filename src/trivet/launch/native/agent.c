@@ -161,7 +161,7 @@ static void start(uint16_t number, const unsigned char *bytes, size_t length)
     executor_init(&executor);
     executor.waits = true;
     executor.program = first ? first->session.pid : 0;
-    if (!slot || (number && !first)) {
+    if (!slot || (number && finished)) {
         say_failed(number, 0, slot ? ESRCH : EAGAIN, slot ? "the program has ended" : "too many sessions");
         return;
     }

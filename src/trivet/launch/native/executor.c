@@ -83,6 +83,7 @@ static const struct operation operations[] = {
     { 73, "DropAddress", "ss", operate_drop_address },
     { 74, "GiveTap", "si", operate_give_tap },
     { 75, "GiveListener", "si", operate_give_listener },
+    { 76, "AwaitUnused", "s", operate_await_unused },
 };
 
 enum { OPERATION_COUNT = sizeof operations / sizeof *operations };

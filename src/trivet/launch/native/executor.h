@@ -157,6 +157,7 @@ DECLARE_OPERATION(operate_root);
 DECLARE_OPERATION(operate_mount);
 DECLARE_OPERATION(operate_bind);
 DECLARE_OPERATION(operate_directory);
+DECLARE_OPERATION(operate_await_unused);
 DECLARE_OPERATION(operate_node);
 DECLARE_OPERATION(operate_symlink);
 DECLARE_OPERATION(operate_file);

@@ -6,6 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
+
+enum { UNUSED_STEP_NS = 1000000, UNUSED_STEPS = 5000 };
 
 static int write_all(int fd, struct bytes bytes)
 {
@@ -57,6 +60,17 @@ int operate_directory(struct executor *executor, struct cursor *fields)
     if (fstat(fd, &status) == 0 && !S_ISDIR(status.st_mode))
         return finish(fd, refuse(executor, ENOTDIR, "directory %s", path));
     return finish(fd, 0);
+}
+
+/* A mount has its device exclusively; when the last one who had it open goes, what was read of it is forgotten. */
+int operate_await_unused(struct executor *executor, struct cursor *fields)
+{
+    const struct timespec step = { .tv_nsec = UNUSED_STEP_NS };
+    const char *path = take_text(fields);
+    int fd = -1;
+    for (int i = 0; i < UNUSED_STEPS && (fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && errno == EBUSY; i++)
+        nanosleep(&step, NULL);
+    return fd < 0 ? refuse(executor, errno, "await that %s is unused", path) : finish(fd, 0);
 }
 
 int operate_node(struct executor *executor, struct cursor *fields)

@@ -85,7 +85,8 @@ void wire_close(struct wire *wire)
 
 static size_t maximum(uint8_t type)
 {
-    return type == FRAME_START || type == FRAME_EXEC ? FRAME_MAXIMUM_PLAN : FRAME_MAXIMUM;
+    bool plan = type == FRAME_START || type == FRAME_EXEC || type == FRAME_BECOME;
+    return plan ? FRAME_MAXIMUM_PLAN : FRAME_MAXIMUM;
 }
 
 /* Bytes the first frame in the buffer still lacks, at least one read's worth when its header isn't there. */

@@ -294,6 +294,31 @@ static int open_monitor(struct monitor *monitor, const struct plan *plan)
     return relay_open(monitor, plan);
 }
 
+int monitor_take(struct monitor *monitor, const struct plan *plan)
+{
+    struct cursor fields;
+    if (plan_find(plan, CODE_MONITOR, &fields) == plan->count)
+        return refuse(monitor->executor, EINVAL, "a plan without a monitor");
+    const char *directory = take_text(&fields), *log = take_text(&fields);
+    int64_t limit = take_integer(&fields);
+    int files = (int)take_integer(&fields);
+    take_integer(&fields);
+    int opened = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (opened < 0)
+        return refuse(monitor->executor, errno, "monitor directory %s", directory);
+    if (log_open(&monitor->log, log, limit, files) < 0) {
+        int error = errno;
+        close(opened);
+        return refuse(monitor->executor, error, "log %s", log);
+    }
+    close(monitor->directory);
+    monitor->directory = opened;
+    monitor->reap = take_strings(&fields);
+    monitor->oom_kills = ending_oom_kills(monitor);
+    ending_reserve(monitor);
+    return 0;
+}
+
 static int fail(struct monitor *monitor)
 {
     struct executor *executor = monitor->executor;

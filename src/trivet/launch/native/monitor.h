@@ -44,6 +44,9 @@ void monitor_state(struct monitor *monitor, enum session_state state, pid_t pid)
 /* Output of the program: into the log and to attached clients. */
 void monitor_output(struct monitor *monitor, enum frame_type type, const unsigned char *bytes, size_t length);
 
+/* Go on as somebody else's: in the directory, with the log and the groups of another plan's Monitor. */
+int monitor_take(struct monitor *monitor, const struct plan *plan);
+
 /* client.c */
 void client_greet(struct monitor *monitor, size_t first);
 void client_serve(struct monitor *monitor, size_t index, short events);

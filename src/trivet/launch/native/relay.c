@@ -7,6 +7,9 @@
  * A client may HOLD the conversation while it saves the machine: then nothing is under way in either direction until
  * it says RELEASE, or has gone. A machine that begins as a copy of a saved one is CALLed to go on from there; what it
  * has to change, as it isn't the original, is done by a session of its own before the program goes on.
+ *
+ * A spare machine has no program yet. Whoever made it has sessions run in it, stays connected, for a spare that nobody
+ * holds is ended, and some time says whose machine it is to BECOME.
  */
 #include "monitor.h"
 
@@ -20,7 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LANE_LIMIT = 128, POWER_OFF_MS = 5000, NOTES_LIMIT = 1 << 20, NEVER = 0, BEGINS_COPY = 2 };
+enum { LANE_LIMIT = 128, POWER_OFF_MS = 5000, NOTES_LIMIT = 1 << 20, NEVER = 0, BEGINS_COPY = 2, BEGINS_SPARE = 3 };
+enum { SPARE_SETUP_MS = 120000, SPARE_ALONE_MS = 5000 };
 
 struct lane {
     bool used;
@@ -36,6 +40,8 @@ struct relay {
     struct bytes payload; /* session 0's plan; a copy's changes */
     bool started;
     bool copy;          /* of a machine whose program runs */
+    bool spare;         /* nobody's yet */
+    bool became;        /* and who made it hears how its program is set up */
     uint16_t changing;  /* the session that makes a copy's changes */
     const struct client *holder;
     struct lane lanes[LANE_LIMIT];
@@ -81,6 +87,7 @@ int relay_open(struct monitor *monitor, const struct plan *plan)
     relay.notes = openat(monitor->directory, "machine.log", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     monitor->relay = &relay;
     relay.copy = begins == BEGINS_COPY;
+    relay.spare = begins == BEGINS_SPARE;
     if (begins && wire_put(&relay.wire, FRAME_CALL, 0, NULL, 0) < 0)
         return -1;
     return lane_add(&relay, 0) ? 0 : -1;
@@ -125,7 +132,8 @@ static int open_session(struct monitor *monitor, struct client *client, const st
     struct relay *relay = monitor->relay;
     if (client->attached || client->session)
         return -1;
-    if (monitor->state != SESSION_STARTED || monitor->ending_type) {
+    bool ready = relay->spare ? monitor->state == SESSION_WAITING : monitor->state == SESSION_STARTED;
+    if (!ready || monitor->ending_type) {
         refuse_exec(client, ESRCH, "the instance is not running");
         return 0;
     }
@@ -171,6 +179,35 @@ static int hold(struct monitor *monitor, struct client *client)
     return wire_put(&monitor->relay->wire, FRAME_HOLD, 0, NULL, 0);
 }
 
+static int begin(struct relay *relay);
+
+/* Whose directory, log and program these are is said once; the words are kept as the launcher's plan is. */
+static int become(struct monitor *monitor, struct client *client, const struct frame *frame)
+{
+    static unsigned char *words;
+    struct relay *relay = monitor->relay;
+    struct cursor fields;
+    struct plan plan;
+    if (!relay->spare || monitor->state != SESSION_WAITING || monitor->ending_type || client->session)
+        return -1;
+    if (!(words = malloc(frame->length)))
+        return -1;
+    memcpy(words, frame->payload, frame->length);
+    if (plan_open(monitor->executor, &plan, words, frame->length) < 0
+        || plan_find(&plan, CODE_RELAY, &fields) == plan.count || monitor_take(monitor, &plan) < 0) {
+        refuse_exec(client, errno, monitor->executor->text);
+        session_signal(&monitor->session, SIGKILL);
+        return 0;
+    }
+    take_integer(&fields);
+    relay->payload = take_bytes(&fields);
+    relay->spare = false;
+    relay->became = true;
+    relay->deadline = NEVER;
+    monitor->state = SESSION_SETUP;
+    return begin(relay);
+}
+
 static void let_go(struct relay *relay)
 {
     relay->holder = NULL;
@@ -195,6 +232,8 @@ int relay_ask(struct monitor *monitor, struct client *client, const struct frame
         return open_session(monitor, client, frame);
     if (frame->type == FRAME_HOLD)
         return hold(monitor, client);
+    if (frame->type == FRAME_BECOME)
+        return become(monitor, client, frame);
     if (frame->type == FRAME_RELEASE && client == monitor->relay->holder) {
         let_go(monitor->relay);
         return 0;
@@ -263,9 +302,11 @@ static void end_program(struct monitor *monitor, const struct frame *frame)
 
 static void on_program(struct monitor *monitor, const struct frame *frame)
 {
-    if (frame->type == FRAME_READY)
+    if (frame->type == FRAME_READY) {
         monitor_state(monitor, SESSION_WAITING, 0);
-    else if (frame->type == FRAME_STARTED)
+        if (monitor->relay->became)
+            hub_send(&monitor->hub, 0, 0, FRAME_READY, NULL, 0);
+    } else if (frame->type == FRAME_STARTED)
         monitor_state(monitor, SESSION_STARTED, monitor->session.pid);
     else
         end_program(monitor, frame);
@@ -389,6 +430,13 @@ static int begin(struct relay *relay)
     return wire_put(&relay->wire, FRAME_START, 0, relay->payload.data, relay->payload.length);
 }
 
+static int stand_by(struct monitor *monitor)
+{
+    monitor->relay->deadline = NEVER;
+    monitor_state(monitor, SESSION_WAITING, 0);
+    return tell_host(monitor->relay);
+}
+
 /* The guest may be hostile: what it says is bounded by credit, or can be said once. */
 static int on_agent(struct monitor *monitor, const struct frame *frame)
 {
@@ -397,7 +445,7 @@ static int on_agent(struct monitor *monitor, const struct frame *frame)
     if (frame->type == FRAME_HELLO) {
         int again = relay->started || relay->copy ? -1 : 0;
         relay->started = true;
-        return again ? again : begin(relay);
+        return again ? again : relay->spare ? stand_by(monitor) : begin(relay);
     }
     if (frame->type == FRAME_REST) {
         if (!monitor->ending_type)
@@ -468,6 +516,16 @@ int relay_timeout(const struct monitor *monitor)
     return left > 0 ? (int)left + 1 : 0;
 }
 
+/* Whoever makes a spare may die at any moment, also before he is connected. */
+static void mind_spare(struct monitor *monitor)
+{
+    struct relay *relay = monitor->relay;
+    if (monitor->hub.count)
+        relay->deadline = NEVER;
+    else if (relay->deadline == NEVER)
+        relay->deadline = monotonic_ms() + (monitor->state == SESSION_WAITING ? SPARE_ALONE_MS : SPARE_SETUP_MS);
+}
+
 void relay_advance(struct monitor *monitor)
 {
     struct relay *relay = monitor->relay;
@@ -484,6 +542,8 @@ void relay_advance(struct monitor *monitor)
     }
     if (relay->wire.fd >= 0)
         wire_flush(&relay->wire);
+    if (relay->spare)
+        mind_spare(monitor);
     if (relay->deadline != NEVER && monotonic_ms() >= relay->deadline) {
         session_signal(&monitor->session, SIGKILL);
         relay->deadline = monotonic_ms() + POWER_OFF_MS;

@@ -1,0 +1,29 @@
+"""Giving a machine that stands still drives and interfaces of its own in the place of nobody's."""
+
+from __future__ import annotations
+
+from trivet.hypervisor.device.drive import FILE
+from trivet.hypervisor.device.nic import Nic
+from trivet.hypervisor.qmp import Qmp
+
+OWN = "own"
+
+
+def drive(qmp: Qmp, name: str, descriptor: int, *, read_only: bool, before: int) -> None:
+    """Put the file that is open as `descriptor` below a changeable drive; the one that QEMU has as `before` goes.
+
+    The node that the device and everybody else knows stays, and so does what the guest takes for its size.
+    """
+    below, how = f"{name}-{OWN}", {"read-only": read_only, "discard": "ignore" if read_only else "unmap"}
+    file = f"/dev/fdset/{qmp.add(descriptor)}"
+    qmp.execute("blockdev-add", driver="file", filename=file, **{"node-name": below}, **how)
+    qmp.execute("blockdev-reopen", options=[{"driver": "raw", "node-name": name, "file": below, **how}])
+    qmp.execute("blockdev-del", **{"node-name": f"{name}-{FILE}"})
+    qmp.execute("remove-fd", **{"fdset-id": before})
+
+
+def interface(qmp: Qmp, nic: Nic, descriptor: int) -> None:
+    """Plug an interface into its slot, whose tap device is open as `descriptor`."""
+    qmp.give(nic.name, descriptor)
+    qmp.execute("netdev_add", type="tap", id=nic.name, fd=nic.name)
+    qmp.execute("device_add", **nic.plugged())
