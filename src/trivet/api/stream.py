@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -20,6 +20,10 @@ from trivet.engine.instance.stream import BUFFER, Stream
 from trivet.launch.frame import Type, pack
 
 SWITCH = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: trivet-stream\r\n"
+
+
+LOOK = 0.5  # seconds between looks at whether a client is still there
+T = TypeVar("T")
 
 
 class Hijacked(web.StreamResponse):
@@ -72,6 +76,21 @@ def take_over(
     transport.write(head)
     transport.resume_reading()
     return reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
+
+
+def switch(request: web.Request, head: bytes, protocol: asyncio.Protocol, early: bytes = b"") -> None:
+    """Give the request's connection, answered by `head`, to a protocol that isn't HTTP/1.
+
+    Raises ConnectionResetError if it is gone.
+    """
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the client is gone")
+    transport.write(head)
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    if early:
+        protocol.data_received(early)
 
 
 async def splice(
@@ -141,6 +160,25 @@ async def lines(request: web.Request, items: AsyncIterator[msgspec.Struct]) -> w
     return response
 
 
+async def present(request: web.Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` for as long as the client is there; when it has gone, whoever still waits is cancelled.
+
+    aiohttp tells of that only who writes, and a step may be silent for an hour.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=LOOK)
+            if request.transport is None or request.transport.is_closing():
+                break
+        else:
+            return task.result()
+        raise asyncio.CancelledError
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def progress(
     request: web.Request, work: Callable[[Callable[[Progress], None]], Coroutine[Any, Any, dict[str, Any]]]
 ) -> web.StreamResponse:
@@ -154,7 +192,7 @@ async def progress(
     def report(item: Progress) -> None:
         loop.call_soon_threadsafe(queue.put_nowait, item)
 
-    task = asyncio.create_task(work(report))
+    task = asyncio.create_task(present(request, work(report)))
     task.add_done_callback(lambda _: queue.put_nowait(None))
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)

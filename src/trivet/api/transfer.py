@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -15,14 +15,21 @@ from aiohttp import web
 CHUNK = 1 << 20
 
 
+@contextmanager
+def spooled(directory: Path) -> Iterator[BinaryIO]:
+    """Make an unnamed file in `directory`; it is gone when the block ends."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        yield cast(BinaryIO, file)
+
+
 @asynccontextmanager
 async def upload(request: web.Request, directory: Path) -> AsyncIterator[BinaryIO]:
     """Spool the request's body into an unnamed file in `directory`; it is gone when the block ends."""
-    with tempfile.TemporaryFile(dir=directory) as file:
+    with spooled(directory) as file:
         async for chunk in request.content.iter_chunked(CHUNK):
             await asyncio.to_thread(file.write, chunk)
         file.seek(0)
-        yield cast(BinaryIO, file)
+        yield file
 
 
 async def store(request: web.Request, path: Path) -> None:

@@ -188,7 +188,9 @@ def _read_context(spool: Spool, context: Readable) -> Tree:
 def _graph(place: Workplace, context: Tree) -> Graph:
     """Read the Dockerfile and cut it into stages."""
     request, spool = place.request, place.spool
-    shown = "Dockerfile" if request.dockerfile.startswith(".dockerfile.") else request.dockerfile
+    shown = request.dockerfile
+    if shown.startswith(".dockerfile."):  # .dockerfile.<random>[.<its own name>]: sent beside the context
+        shown = ".".join(shown.split(".")[3:]) or "Dockerfile"
     text = _text(context, spool, request.dockerfile)
     if text is None:
         raise BuildError(f"{CONTEXT} has no {shown}", hint="name the Dockerfile with --file")

@@ -16,7 +16,10 @@ So only what a build really uses leaves the caller, and none of it is ever on th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 
@@ -74,15 +77,41 @@ class NoAnswer(Unavailable):
         super().__init__(f"{what} {name} was asked for, but who started the build does not answer")
 
 
+class Caller(Protocol):
+    """Whoever started one build."""
+
+    async def offers(self, what: Ask, name: str, listed: Sequence[str]) -> bool:
+        """Tell whether something can be asked for; `listed` is what the request says of that."""
+
+    async def ask(self, what: Ask, name: str) -> tuple[Line, Reply]:
+        """Ask for something. Raises `BuildError` with the caller's reason, `NoAnswer`."""
+
+    async def secret(self, name: str) -> bytes:
+        """Get a secret."""
+
+    def close(self) -> None:
+        """End the build."""
+
+
 class Callers:
-    """The waiting connections of all builds, by the id that the caller made up."""
+    """Those who started builds, by the id that they made up: most are waiting connections."""
 
     def __init__(self) -> None:
         self._lines: dict[str, asyncio.Queue[Line]] = {}
+        self._present: dict[str, Caller] = {}
 
     def open(self, key: str) -> Caller:
         """Begin a build of this id; "" is a caller who offers nothing."""
-        return Caller(key, self._queue(key), self)
+        return self._present.get(key) or WaitingCaller(key, self._queue(key), self)
+
+    @contextmanager
+    def present(self, key: str, caller: Caller) -> Iterator[None]:
+        """Let builds of this id, which nobody can guess, ask a caller who has a way of their own to be asked."""
+        self._present[key] = caller
+        try:
+            yield
+        finally:
+            del self._present[key]
 
     async def wait(self, key: str, line: Line) -> None:
         """Keep a connection until it was used, or the build is over."""
@@ -99,13 +128,17 @@ class Callers:
         return self._lines.setdefault(key, asyncio.Queue())
 
 
-class Caller:
-    """Whoever started one build."""
+class WaitingCaller:
+    """A caller who keeps connections waiting."""
 
     def __init__(self, key: str, lines: asyncio.Queue[Line], callers: Callers) -> None:
         self._key = key
         self._lines = lines
         self._callers = callers
+
+    async def offers(self, what: Ask, name: str, listed: Sequence[str]) -> bool:
+        """Believe the request."""
+        return name in listed
 
     async def ask(self, what: Ask, name: str) -> tuple[Line, Reply]:
         """Ask for something. Raises `BuildError` with the caller's reason, `NoAnswer`."""

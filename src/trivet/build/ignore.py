@@ -25,6 +25,7 @@ class Ignore:
     def __init__(self, patterns: Iterable[str], *, name: str = ".dockerignore") -> None:
         """Compile `patterns` ("!" in front keeps what an earlier one left out). Raises `ContextError`."""
         self._rules: list[_Rule] = []
+        self.patterns: list[str] = []
         for number, pattern in enumerate(patterns, 1):
             if number > MAXIMUM:
                 raise ContextError(f"{name} has more than {MAXIMUM} patterns")
@@ -32,6 +33,7 @@ class Ignore:
             cleaned = _clean(pattern[1:] if keep else pattern)
             if cleaned == ".":
                 continue
+            self.patterns.append(f"!{cleaned}" if keep else cleaned)
             try:
                 self._rules.append(_Rule(compile_pattern(cleaned, deep=True), keep))
             except PatternError as error:

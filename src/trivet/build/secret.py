@@ -48,7 +48,7 @@ class Offered:
 
 async def secret_of(caller: Caller, mount: RunMount, offered: list[str]) -> bytes | None:
     """Get a mount's secret; None if there is none and it isn't required."""
-    if mount.id not in offered:
+    if not await caller.offers(Ask.SECRET, mount.id, offered):
         if mount.required:
             raise BuildError(f"secret {mount.id} is required", hint=f"give it: --secret id={mount.id},src=FILE")
         return None
@@ -65,7 +65,7 @@ def write_secret(path: Path, content: bytes, mount: RunMount) -> None:
 
 async def agent_of(caller: Caller, mount: RunMount, offered: list[str], path: Path, undo: AsyncExitStack) -> bool:
     """Listen where a step finds the caller's SSH agent; False if none is offered and it isn't required."""
-    if mount.id not in offered:
+    if not await caller.offers(Ask.SSH, mount.id, offered):
         if mount.required:
             hint = "give it: --ssh default" if mount.id == "default" else f"give it: --ssh {mount.id}=SOCKET"
             raise BuildError(f"ssh agent {mount.id} is required", hint=hint)

@@ -110,7 +110,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     context.background(asyncio.create_task(vigil.watch(context.networks, lambda finding: _tell(context, finding))))
     restart(context, again)
     try:
-        yield Doors(native.application(engine, builder), docker.application(engine, builder.build))
+        yield Doors(native.application(engine, builder), docker.application(engine, builder))
     finally:
         if fleet:
             await asyncio.to_thread(fleet.leave)

@@ -68,7 +68,7 @@ class Transport:
 
     async def __aenter__(self) -> Transport:
         if self._credentials is None:
-            self._credentials = offered(self.domain) or await asyncio.to_thread(stored_credentials, self.domain)
+            self._credentials = await offered(self.domain) or await asyncio.to_thread(stored_credentials, self.domain)
         self._tls = await asyncio.to_thread(certificate.context, self.domain)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, connect=CONNECT, sock_read=SILENCE)
         connector = aiohttp.TCPConnector(resolver=self._guard)

@@ -1,4 +1,4 @@
-"""What an engine without swarm, plugins and sessions answers."""
+"""What an engine without swarm and plugins answers."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ async def no_new_plugin(engine: Engine, request: web.Request) -> web.StreamRespo
     raise Unsupported("plugins cannot be installed")
 
 
-async def no_session(engine: Engine, request: web.Request) -> web.StreamResponse:
-    """Refuse BuildKit's channel as dockerd does where it isn't asked for properly, else say what to do instead."""
+async def no_control(engine: Engine, request: web.Request) -> web.StreamResponse:
+    """Refuse what buildx speaks as dockerd does where it isn't asked for properly, else say what to do instead."""
     if not request.headers.get("Upgrade"):
         raise InvalidArgument("no upgrade proto in request")
-    raise Unsupported("BuildKit is not here: build with DOCKER_BUILDKIT=0")
+    raise Unsupported("buildx is not served here: build with DOCKER_BUILDKIT=0")
 
 
 async def no_search(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -72,7 +72,6 @@ ROUTES = (
     Route("POST", "/plugins/pull", no_new_plugin),
     Route("POST", "/plugins/create", no_new_plugin),
     *(Route(method, path, no_plugin) for method, path in PLUGIN),
-    Route("POST", "/session", no_session),
-    Route("POST", "/grpc", no_session),
+    Route("POST", "/grpc", no_control),
     Route("GET", "/images/search", no_search),
 )

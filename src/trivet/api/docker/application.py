@@ -19,14 +19,17 @@ from trivet.api.docker import (
     measure,
     network,
     registry,
+    session,
     stream,
     system,
     version,
     volume,
     websocket,
 )
+from trivet.api.docker.buildkit.job import JOBS, Jobs
 from trivet.api.docker.error import message, response
 from trivet.api.docker.route import Handler
+from trivet.build.build import Builder
 from trivet.engine.engine import VERSION, Engine
 from trivet.engine.instance.status import WrongStatus
 
@@ -43,6 +46,7 @@ ROUTES = (
     *archive.ROUTES,
     *measure.ROUTES,
     *build.ROUTES,
+    *session.ROUTES,
     *image.ROUTES,
     *registry.ROUTES,
     *distribution.ROUTES,
@@ -52,14 +56,16 @@ ROUTES = (
 Bound = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def application(engine: Engine, builder: Callable[..., Awaitable[object]]) -> web.Application:
-    """Make the application; `builder` is the builder's entry point, which the engine doesn't know.
+def application(engine: Engine, builder: Builder) -> web.Application:
+    """Make the application; the builder is one the engine doesn't know.
 
     Raises `version.BadMinimum`.
     """
     version.oldest()
     app = web.Application(middlewares=[_errors])
-    app["build"] = builder
+    app[build.BUILDER] = builder
+    app[session.SESSIONS] = session.Sessions()
+    app[JOBS] = Jobs()
     app.on_response_prepare.append(_introduce)
     for route in ROUTES:
         handler = _bind(route.handler, engine, route.path)

@@ -1,8 +1,7 @@
-"""`docker build` with the classic builder's endpoint."""
+"""`docker build`: the classic builder's request, and the way to BuildKit's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import UnionType
 from typing import Any, TypeVar, cast
 
@@ -10,25 +9,37 @@ import msgspec
 from aiohttp import web
 
 from trivet.api.docker import filter
+from trivet.api.docker.buildkit.job import JOBS, PREFIX
 from trivet.api.docker.creation import Ulimit
+from trivet.api.docker.credential import of_many
 from trivet.api.docker.progress import stream
-from trivet.api.docker.route import Route, answer, filters, flag
+from trivet.api.docker.route import Route, answer, filters, flag, nothing
 from trivet.api.transfer import upload
-from trivet.base.error import InvalidArgument, Unsupported
+from trivet.base.error import InvalidArgument
+from trivet.build.build import Builder
 from trivet.build.error import StepFailed
 from trivet.client.schema import Progress, PruneRequest, RlimitRequest
-from trivet.client.schema_build import BuildRequest
+from trivet.client.schema_build import BuildRequest, CacheFrom
 from trivet.engine.engine import Engine
+from trivet.registry.offer import asking
 
 T = TypeVar("T")
 FILTERS = ("description", "id", "inuse", "parent", "private", "shared", "type", "until", "unused-for")
 HERE = ("", "default", "bridge")
+BUILDER = web.AppKey("builder", Builder)
 
 
 async def build(engine: Engine, request: web.Request) -> web.StreamResponse:
-    """Build the tar in the body; credentials beside it (X-Registry-Config) are not needed for anything."""
+    """Build the tar in the body, or what the client of a session has (`version` 2)."""
+    builder, query = request.app[BUILDER], request.query
+    if query.get("buildid", "").startswith(PREFIX):
+        await request.app[JOBS].give(query["buildid"].removeprefix(PREFIX), request)
+        return answer({})
     wish = _wish(request)
-    builder: Callable[..., Any] = request.app["build"]
+    if query.get("version") == "2":
+        from trivet.api.docker.buildkit.build import build as by_session  # not before it is needed: gRPC takes memory
+
+        return await by_session(engine, request, builder, wish)
     quiet = flag(request, "q")
     seen: set[str] = set()
 
@@ -55,13 +66,12 @@ async def build(engine: Engine, request: web.Request) -> web.StreamResponse:
         return error.code if isinstance(error, StepFailed) else 0
 
     async with upload(request, engine.spool) as file:
-        return await stream(request, lambda report: builder(wish, file, report), spell, end, code)
+        with asking(of_many(request)):
+            return await stream(request, lambda report: builder.build(wish, file, report), spell, end, code)
 
 
 def _wish(request: web.Request) -> BuildRequest:
     query = request.query
-    if query.get("version") == "2":
-        raise Unsupported("BuildKit is not here: build with DOCKER_BUILDKIT=0")
     network = query.get("networkmode", "")
     return BuildRequest(
         tags=[tag for tag in query.getall("t", []) if tag],
@@ -83,6 +93,11 @@ def _wish(request: web.Request) -> BuildRequest:
         memory=max(_json(request, "memory", int, "0"), 0),
         cpu_shares=_json(request, "cpushares", int, "0"),
         cpuset=query.get("cpusetcpus", ""),
+        cache_from=[
+            CacheFrom(kind="registry", place=name)
+            for name in _json(request, "cachefrom", list[str] | None, "null") or []
+            if query.get("version") == "2"
+        ],
     )
 
 
@@ -91,6 +106,11 @@ def _json(request: web.Request, key: str, shape: type[T] | UnionType, absent: st
         return cast(T, msgspec.json.decode(request.query.get(key) or absent, type=shape))
     except msgspec.DecodeError as error:
         raise InvalidArgument(f"error reading {key}: {error}") from error
+
+
+async def cancel(engine: Engine, request: web.Request) -> web.StreamResponse:
+    request.app[JOBS].cancel(request.query.get("id", ""))
+    return nothing(200)
 
 
 async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -107,9 +127,21 @@ ROUTES = (
         (
             *("t", "dockerfile", "target", "buildargs", "labels", "networkmode", "nocache", "pull", "platform", "q"),
             *("cachefrom", "rm", "forcerm", "memswap", "cpuperiod", "cpuquota", "squash", "outputs"),
-            *("version", "remote", "extrahosts", "ulimits", "shmsize", "memory", "cpushares", "cpusetcpus"),
+            *(
+                "version",
+                "session",
+                "buildid",
+                "remote",
+                "extrahosts",
+                "ulimits",
+                "shmsize",
+                "memory",
+                "cpushares",
+                "cpusetcpus",
+            ),
         ),
     ),
+    Route("POST", "/build/cancel", cancel, ("id",)),
     Route(
         "POST",
         "/build/prune",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -12,6 +12,8 @@ from aiohttp import web
 
 from trivet.api.docker.error import text
 from trivet.api.problem import as_trivet_error
+from trivet.api.stream import present
+from trivet.base.error import TrivetError
 from trivet.client.schema import Progress
 
 Line = dict[str, Any]
@@ -24,10 +26,12 @@ async def stream(
     spell: Callable[[Progress], list[Line]],
     end: Callable[[dict[str, Any]], list[Line]],
     code: Callable[[Exception], int] = lambda _: 0,
+    broken: Callable[[TrivetError], list[Line]] = lambda _: [],
 ) -> web.StreamResponse:
     """Run `work`, and spell its progress and its end for the client. It is cancelled when the client goes.
 
-    The head is sent with the first line, so that an error before it has its own status.
+    The head is sent with the first line, so that an error before it has its own status; `broken` says what
+    is told before one that comes later.
     """
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
 
@@ -38,7 +42,7 @@ async def stream(
             await response.prepare(request)
         await response.write(b"".join(msgspec.json.encode(line) + b"\r\n" for line in lines))
 
-    async with _reports(work) as (reports, task):
+    async with _reports(lambda report: present(request, work(report))) as (reports, task):
         async for item in reports:
             await write(spell(item))
         try:
@@ -46,7 +50,10 @@ async def stream(
         except Exception as error:
             if not response.prepared:
                 raise
-            await write([failure(error, code(error))])
+            with suppress(ConnectionError):
+                await write([*broken(as_trivet_error(error)), failure(error, code(error))])
+                await response.write_eof()
+            return response
     if not response.prepared:
         await response.prepare(request)
     await response.write_eof()

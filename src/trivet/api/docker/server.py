@@ -85,7 +85,12 @@ def hijack(request: web.Request, content_type: str = RAW) -> Connection:
         head = b"HTTP/1.1 101 UPGRADED\r\n" + kind + b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
     else:
         head = b"HTTP/1.1 200 OK\r\n" + kind + b"\r\n"
-    early = bytes(handler.early) if isinstance(handler, Handler) else b""
     ended = isinstance(handler, Handler) and handler.ended
-    reader, writer = take_over(request, head, early, ended)
+    reader, writer = take_over(request, head, early(request), ended)
     return reader, Wire(writer)
+
+
+def early(request: web.Request) -> bytes:
+    """Tell what the client of an upgrade has said already, behind its request."""
+    handler = request.protocol
+    return bytes(handler.early) if isinstance(handler, Handler) else b""
