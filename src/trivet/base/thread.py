@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -16,9 +17,9 @@ async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
     So that what it made can be undone afterwards: `asyncio.to_thread` alone would leave it running. Work in one piece
     is faster than in several: a change of threads takes as long as a small piece.
     """
-    task = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    future = asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
     try:
-        return await asyncio.shield(task)
+        return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        await asyncio.wait([future])
         raise

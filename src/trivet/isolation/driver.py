@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import msgspec
 
@@ -241,3 +242,24 @@ class Elastic(Protocol):
 
     def allot(self, plan: Plan, memory: int) -> None:
         """Let the instance have so many bytes for now; its limit, or more, lifts the bound. What is in use stays."""
+
+
+@cache
+def _offers(driver: type[object], face: type[object]) -> bool:
+    """Tell it from the class, once: isinstance looks at every method of a protocol, and starts ask each time."""
+    return issubclass(driver, face)
+
+
+def forking(driver: Driver) -> Forking | None:
+    """Take a driver for one that forks, if it is one."""
+    return cast(Forking, driver) if _offers(type(driver), Forking) else None
+
+
+def stalling(driver: Driver) -> Stalling | None:
+    """Take a driver for one that stalls, if it is one."""
+    return cast(Stalling, driver) if _offers(type(driver), Stalling) else None
+
+
+def elastic(driver: Driver) -> Elastic | None:
+    """Take a driver for an elastic one, if it is one."""
+    return cast(Elastic, driver) if _offers(type(driver), Elastic) else None

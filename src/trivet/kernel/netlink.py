@@ -65,6 +65,19 @@ def pairs(data: bytes) -> Iterator[tuple[int, bytes]]:
         data = data[length + (-length % 4) :]
 
 
+def find(data: bytes, offset: int, *kinds: int) -> list[bytes]:
+    """Read the first attribute of each kind from `offset` on, empty where there is none; quicker than splitting all."""
+    found = [b""] * len(kinds)
+    while offset + ATTRIBUTE.size <= len(data) and not all(found):
+        length, kind = ATTRIBUTE.unpack_from(data, offset)
+        if not ATTRIBUTE.size <= length <= len(data) - offset:
+            break
+        if (kind := kind & _TYPE_MASK) in kinds and not found[place := kinds.index(kind)]:
+            found[place] = data[offset + ATTRIBUTE.size : offset + length]
+        offset += length + (-length % 4)
+    return found
+
+
 def attributes(data: bytes) -> dict[int, bytes]:
     """Split a run of attributes; of several of one type the last counts."""
     return dict(pairs(data))

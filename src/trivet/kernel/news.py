@@ -16,9 +16,9 @@ from types import TracebackType
 
 import msgspec
 
-from trivet.kernel.netlink import HEADER, attributes, text
+from trivet.kernel.netlink import HEADER, find, number, text
 from trivet.kernel.nftables import NETLINK_NETFILTER, NFGEN
-from trivet.kernel.rtnetlink import DELLINK, IFADDR, NEWLINK, parse_link
+from trivet.kernel.rtnetlink import DELLINK, IFADDR, IFF_UP, IFINFO, IFLA_IFNAME, IFLA_MASTER, NEWLINK
 
 _GROUPS = 0x1 | 0x10 | 0x100
 _SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES = 270, 1, 7
@@ -83,18 +83,21 @@ class Listener:
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= HEADER.size:
-        length, kind, _, _, _ = HEADER.unpack_from(data)
-        if not HEADER.size <= length <= len(data):
+    offset = 0
+    while offset + HEADER.size <= len(data):
+        length, kind, _, _, _ = HEADER.unpack_from(data, offset)
+        if not HEADER.size <= length <= len(data) - offset:
             return
-        yield kind, data[HEADER.size : length]
-        data = data[length + (-length % 4) :]
+        yield kind, data[offset + HEADER.size : offset + length]
+        offset += length + (-length % 4)
 
 
 def _route(kind: int, payload: bytes) -> News | None:
     if kind in (NEWLINK, DELLINK):
-        link = parse_link(payload)
-        return News(interface=link.name, gone=kind == DELLINK, up=link.up, master=link.master)
+        _, _, _, flags, _ = IFINFO.unpack_from(payload)
+        name, master = find(payload, IFINFO.size, IFLA_IFNAME, IFLA_MASTER)
+        up = bool(flags & IFF_UP)
+        return News(interface=text(name), gone=kind == DELLINK, up=up, master=number(master) if master else 0)
     if kind == _DELADDR:
         with suppress(OSError):  # gone with its interface, of which there is other news
             return News(interface=socket.if_indextoname(IFADDR.unpack_from(payload)[4]), gone=True)
@@ -104,5 +107,5 @@ def _route(kind: int, payload: bytes) -> News | None:
 def _table(kind: int, payload: bytes) -> News | None:
     if kind >> 8 != _SUBSYSTEM or kind & 0xFF in (_GENERATION, _NEW_ELEMENT):
         return None
-    name = text(attributes(payload[NFGEN.size :]).get(_TABLE, b""))
-    return News(table=name, element=kind & 0xFF == _GONE_ELEMENT)
+    (name,) = find(payload, NFGEN.size, _TABLE)
+    return News(table=text(name), element=kind & 0xFF == _GONE_ELEMENT)

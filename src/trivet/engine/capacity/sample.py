@@ -14,7 +14,7 @@ from trivet.engine.capacity.promise import promise
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word
-from trivet.isolation.driver import Elastic, Footprint
+from trivet.isolation.driver import Footprint, elastic
 from trivet.isolation.plan import Level
 from trivet.kernel.cgroup_memory import stalled
 from trivet.kernel.cgroup_record import table
@@ -53,8 +53,8 @@ def measures(context: Context, records: Sequence[InstanceRecord], last: dict[str
 
 
 def _measure(context: Context, last: dict[str, Measure], record: InstanceRecord) -> Measure | None:
-    asked, driver = promise_of(record), context.driver(record)
-    if not isinstance(driver, Elastic):
+    asked, driver = promise_of(record), elastic(context.driver(record))
+    if driver is None:
         return None
     try:
         return _read(asked, driver.footprint(record.plan))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from trivet.base.clock import now_ns
+from trivet.base.thread import in_thread
 from trivet.engine.instance import staging
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
@@ -34,7 +33,7 @@ async def finish(context: Context, key: str, end: Exit) -> InstanceRecord | None
             if end.out_of_memory:
                 context.emit("oom", record)
             context.emit("die", record, exit_code=str(end.code))
-        await asyncio.to_thread(free, context, record)
+        await in_thread(free, context, record)
         return record
 
 

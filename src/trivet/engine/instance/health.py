@@ -57,6 +57,11 @@ def effective(wish: HealthCheck | None, image: Healthcheck | None, shell: tuple[
     )
 
 
+def applies(_: Context, record: InstanceRecord) -> bool:
+    """Tell whether the instance is to be checked."""
+    return record.check is not None
+
+
 async def accompany(context: Context, key: str, watch: Watch) -> None:
     """Check a running instance until it ends, or until this is cancelled."""
     record = context.table.get(key)

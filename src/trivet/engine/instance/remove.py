@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from trivet.base.thread import in_thread
 from trivet.base.tree import delete_later
 from trivet.engine.checkpoint import model
 from trivet.engine.instance.context import Context
@@ -22,7 +23,7 @@ async def remove(context: Context, key: str, *, volumes: bool = False) -> None:
     check("remove", record.name, record.word)
     if ships(record):
         await asyncio.to_thread(context.shipping.farewell, record)
-    await asyncio.to_thread(_remove, context, record)
+    await in_thread(_remove, context, record)
     context.freed.discard(record.id)
     if ships(record):
         await asyncio.to_thread(context.shipping.announce)

@@ -8,22 +8,26 @@ import sqlite3
 
 from trivet.base.error import TrivetError
 from trivet.engine.instance.context import Context
+from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word
 from trivet.engine.instance.watch import Watch
-from trivet.isolation.driver import Stalling
+from trivet.isolation.driver import stalling
 
 INTERVAL = 5.0
 
 log = logging.getLogger(__name__)
 
 
+def applies(context: Context, record: InstanceRecord) -> bool:
+    """Tell whether the instance's level can stall."""
+    return stalling(context.driver(record)) is not None
+
+
 async def accompany(context: Context, key: str, watch: Watch) -> None:
     """Look now and then, until an instance ends, whether it stands still by itself."""
     record = context.table.get(key)
-    driver = context.driver(record) if record else None
-    if not isinstance(driver, Stalling):
-        return
-    while not watch.ended.done():
+    driver = stalling(context.driver(record)) if record else None
+    while driver and not watch.ended.done():
         await asyncio.wait([watch.ended], timeout=INTERVAL)
         record = context.table.get(key)
         if record is None or watch.ended.done():

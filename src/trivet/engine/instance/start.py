@@ -25,7 +25,7 @@ from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
 from trivet.engine.instance.watch import Watch
 from trivet.engine.network import names
 from trivet.engine.secret import take
-from trivet.isolation.driver import Forking
+from trivet.isolation.driver import forking
 from trivet.isolation.owner import beside, let_go
 from trivet.isolation.plan import Plan
 from trivet.isolation.spare import having
@@ -166,5 +166,5 @@ async def _run(
 
 
 async def _origin(context: Context, record: InstanceRecord) -> str:
-    driver = context.driver(record)
-    return await asyncio.to_thread(driver.origin, record.plan) if isinstance(driver, Forking) else ""
+    driver = forking(context.driver(record))
+    return await asyncio.to_thread(driver.origin, record.plan) if driver else ""

@@ -31,7 +31,9 @@ async def steward(context: Context) -> None:
 
 
 async def _accompany(context: Context, key: str, watch: Watch) -> None:
-    checks = [asyncio.create_task(each.accompany(context, key, watch)) for each in (health, stall)]
+    record = context.table.get(key)
+    wanted = [each for each in (health, stall) if record and each.applies(context, record)]
+    checks = [asyncio.create_task(each.accompany(context, key, watch)) for each in wanted]
     try:
         end = await _explained(context, key, await watch.follow())
     finally:

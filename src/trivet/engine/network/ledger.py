@@ -33,6 +33,9 @@ class Ledger:
         self._networks = records.table("network", NetworkRecord)
         self._endpoints = records.table("endpoint", Endpoint)
         self._known = {endpoint.key: endpoint for endpoint in self._endpoints.all()}
+        self._of_instance: dict[str, list[str]] = {}  # keys of endpoints
+        for endpoint in self._known.values():
+            self._of_instance.setdefault(endpoint.instance, []).append(endpoint.key)
         self._pools: dict[str, dict[int, Pool]] = {}
 
     def networks(self) -> list[NetworkRecord]:
@@ -82,7 +85,8 @@ class Ledger:
 
     def of_instance(self, instance: str) -> list[Endpoint]:
         """List the endpoints of one instance."""
-        return [endpoint for endpoint in self.endpoints() if endpoint.instance == instance]
+        with self.lock:
+            return [self._known[key] for key in self._of_instance.get(instance, ())]
 
     def reserve(self, network: NetworkRecord, endpoint: Endpoint, ip: str = "", ip6: str = "") -> Endpoint:
         """Record an endpoint with addresses of its network's pools. Raises as `Pool.allocate` does."""
@@ -105,6 +109,8 @@ class Ledger:
         """Record an endpoint as it is now."""
         with self.lock:
             self._endpoints.put(endpoint.key, endpoint, name=endpoint.claim)
+            if endpoint.key not in self._known:
+                self._of_instance.setdefault(endpoint.instance, []).append(endpoint.key)
             self._known[endpoint.key] = endpoint
             return endpoint
 
@@ -117,7 +123,11 @@ class Ledger:
         """Forget an endpoint, whose address was not given to it after all."""
         with self.lock:
             self._endpoints.delete(endpoint.key)
-            self._known.pop(endpoint.key, None)
+            if self._known.pop(endpoint.key, None):
+                keys = self._of_instance[endpoint.instance]
+                keys.remove(endpoint.key)
+                if not keys:
+                    del self._of_instance[endpoint.instance]
             pools = self._pools.get(endpoint.network, {})
             for version, address in ((4, endpoint.address), (6, endpoint.address6)):
                 if address and version in pools:
