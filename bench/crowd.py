@@ -9,12 +9,13 @@ from time import monotonic, sleep
 from bench import memory
 from bench.contestant import Contestant, Crowd
 from bench.footprint import footprint
-from bench.harness import SETTLE, Tell, summarise
+from bench.harness import Tell, summarise
 from bench.peers.peer import Engine
 
 AT_ONCE = 4  # requests under way while rates are measured
 FEW = 20  # containers that a group of people start in the same moment
 LISTS, REQUESTS = 20, 300
+REST = 5.0  # seconds until memory is looked at: what work needed has been given back
 PATIENCE = 10.0  # seconds for what is tidied up in the background
 
 
@@ -29,7 +30,7 @@ def measure(one: Contestant, count: int, tell: Tell) -> None:
 def _crowd(one: Contestant, engine: Engine, count: int) -> Crowd:
     engine.begin("bench-first", bridge=True)
     engine.end("bench-first")
-    sleep(SETTLE)
+    sleep(REST)
     before = footprint(engine.daemon(), one.account)
     daemon = one.account.processes()
     idle = memory.total(daemon)
@@ -43,7 +44,7 @@ def _crowd(one: Contestant, engine: Engine, count: int) -> Crowd:
     plain, bridged = names[::2], names[1::2]
     rate = len(plain) / _together(lambda name: engine.begin(name, bridge=False), plain, AT_ONCE)
     rate_bridged = len(bridged) / _together(lambda name: engine.begin(name, bridge=True), bridged, AT_ONCE)
-    sleep(SETTLE)
+    sleep(REST)
     listed = summarise([_seconds(engine.overview) for _ in range(LISTS)])
     everything = memory.total(one.account.processes() - engine.pids())
     removed = _together(engine.end, names, AT_ONCE)

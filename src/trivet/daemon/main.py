@@ -20,7 +20,7 @@ from aiohttp import web
 
 from trivet.api.docker.server import Runner
 from trivet.base.error import AlreadyExists, Denied, TrivetError, Unavailable
-from trivet.daemon import fault
+from trivet.daemon import fault, memory
 from trivet.daemon.settings import Settings, parse
 from trivet.daemon.wiring import uninstall, wire
 from trivet.launch import feature
@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     os.umask(0o077)
+    memory.prepare()
     fault.arm()
     try:
         if not settings.uninstall:
@@ -91,6 +92,7 @@ async def _serve(settings: Settings) -> None:
             await _open(Runner(doors.docker, access_log=None, shutdown_timeout=1.0), settings.docker_listen, undo)
         gc.collect()
         gc.freeze()  # what is there now stays: looking through it for rubbish takes longer than starting a container
+        undo.callback(asyncio.create_task(memory.tidy()).cancel)
         await ended.wait()
         log.info("ending; what runs goes on")
 
