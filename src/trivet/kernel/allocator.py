@@ -13,7 +13,7 @@ _libc = ctypes.CDLL(None)
 
 
 def limit_arenas(count: int) -> None:
-    """Let all threads share `count` arenas; call it before there are threads. C libraries without arenas are left alone."""
+    """Let threads share `count` arenas; call it before there are any. A C library without them is left alone."""
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(ctypes.c_int(_ARENA_MAX), ctypes.c_int(count))
 
