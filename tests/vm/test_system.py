@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pytest
-from tests.conftest import BIN, Daemon
+from tests.conftest import Daemon
 from tests.docker.request import Link
 from tests.vm.box import NEEDS, PATIENCE, asked, said
 
@@ -92,27 +88,3 @@ def test_what_cannot_be_is_refused(engine: Daemon, options: list[str], complaint
     assert done.returncode in (1, 2)
     assert complaint in done.stderr.decode()
     assert engine.trivet("vm", "info", "wrong").returncode == 1
-
-
-def test_its_screen_is_shown_to_who_knows_the_token(engine: Daemon, tiny: list[str]) -> None:
-    """The page of `vm view` is there for all, picture and keyboard only with the token."""
-    engine.ok("vm", "create", "seen", *tiny, "--start")
-    command = [str(BIN / "trivet"), "vm", "view", "seen"]
-    view = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TRIVET_HOST": engine.address}
-    )
-    try:
-        assert view.stdout is not None
-        address, _, token = view.stdout.readline().strip().partition("#")
-        assert b"<img" in urlopen(address).read()
-        with pytest.raises(HTTPError):
-            urlopen(address + "screen.png")
-        assert urlopen(Request(address + "screen.png", headers={"Token": token})).read().startswith(b"\x89PNG")
-        press = Request(address + "keys", b'{"keys": ["ctrl+l"]}', {"Token": token})
-        assert urlopen(press).status == 200
-        with pytest.raises(HTTPError):
-            urlopen(Request(address + "keys", b'{"keys": ["nonsense"]}', {"Token": token}))
-    finally:
-        view.terminate()
-        view.wait()
-        engine.ok("vm", "rm", "-f", "seen")

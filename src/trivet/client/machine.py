@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 
@@ -28,6 +29,11 @@ class Machines:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+
+    @property
+    def socket_path(self) -> Path:
+        """Tell where the engine listens."""
+        return self._transport.socket_path
 
     def obtain(self, wish: ObtainRequest) -> Iterator[Progress]:
         """Have a disk image here, made or fetched; the result has its `name` and `id`."""
@@ -89,6 +95,11 @@ class Machines:
     def point(self, ref: str, x: int, y: int, button: str = "", down: bool | None = None) -> None:
         """Move the pointer, and click if there is a button."""
         self._transport.call("POST", f"{_path(ref)}/pointer", body=PointRequest(x=x, y=y, button=button, down=down))
+
+
+def screen_path(ref: str) -> str:
+    """Name the websocket that shows a machine's screen, by RFB."""
+    return f"{_path(ref)}/screen"
 
 
 def _path(ref: str) -> str:

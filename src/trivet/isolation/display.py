@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,20 @@ def offer(plan: Plan, qmp: Qmp) -> Path:
         qmp.give(_GIVEN, listener.fileno())
         qmp.execute("display-update", type="vnc", addresses=[{"type": "fd", "str": _GIVEN}])
     return path
+
+
+def connect(qmp: Qmp) -> socket.socket:
+    """Connect to the screen, for one viewer."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            name = f"viewer-{secrets.token_hex(4)}"
+            qmp.give(name, theirs.fileno())
+            qmp.execute("add_client", protocol="vnc", fdname=name, skipauth=True)
+        except BaseException:
+            ours.close()
+            raise
+    return ours
 
 
 def _answers(path: Path) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+import asyncio
+import contextlib
+
+from aiohttp import WSMsgType, web
 
 from trivet.api.native.route import NDJSON, Route, answer, body, flag, nothing, number, ref, required
 from trivet.api.stream import progress
@@ -42,6 +45,35 @@ async def reboot(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def screenshot(engine: Engine, request: web.Request) -> web.StreamResponse:
     return web.Response(body=await engine.machines.screenshot(ref(request)), content_type="image/png")
+
+
+async def screen(engine: Engine, request: web.Request) -> web.StreamResponse:
+    """Carry RFB between a websocket's messages and the machine, until either is gone."""
+    connection = await engine.machines.show(ref(request))
+    reader, writer = await asyncio.open_unix_connection(sock=connection)
+    client = web.WebSocketResponse(protocols=("binary",), timeout=FAREWELL, max_msg_size=LARGEST)
+    await client.prepare(request)
+    shown = asyncio.create_task(_show(reader, client))
+    try:
+        async for message in client:
+            if message.type is not WSMsgType.BINARY:
+                break
+            writer.write(message.data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        shown.cancel()
+        writer.close()
+        await client.close()
+    return client
+
+
+async def _show(reader: asyncio.StreamReader, client: web.WebSocketResponse) -> None:
+    with contextlib.suppress(ConnectionError):
+        while piece := await reader.read(PIECE):
+            await client.send_bytes(piece)
+    await client.close()
 
 
 async def keys(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -99,6 +131,8 @@ async def commit(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 ONE = "/v1/machines/{ref}"
+FAREWELL = 2.0
+LARGEST, PIECE = 1 << 20, 256 << 10
 IMAGES, BACKUPS = "/v1/machine-images", "/v1/machine-backups"
 ROUTES = (
     Route("POST", IMAGES, obtain, "Have a disk image here, made or fetched", ObtainRequest, Progress, stream=NDJSON),
@@ -114,6 +148,7 @@ ROUTES = (
     Route("GET", ONE, info, "Tell what is known of a machine", None, MachineInfo),
     Route("POST", ONE + "/reboot", reboot, "Reboot a machine", query=("force",)),
     Route("GET", ONE + "/screenshot", screenshot, "Take a picture of a machine's screen", stream="image/png"),
+    Route("GET", ONE + "/screen", screen, "Show a machine's screen, by RFB over a websocket", stream="websocket"),
     Route("POST", ONE + "/disks", add_disk, "Give a machine a further, empty disk", DiskRequest),
     Route("POST", ONE + "/disks/{disk}/resize", resize_disk, "Let a disk of a machine grow", query=("size",)),
     Route("DELETE", ONE + "/disks/{disk}", remove_disk, "Take a disk and its data from a machine"),

@@ -1,31 +1,37 @@
 """`vm view`: a machine's screen, keyboard and mouse in the browser, by a small server on the loopback.
 
-Whoever asks has to know a token that is only in the address printed: other users of this host, and pages of other
-origins, don't get in.
+The address printed has a token that opens the page once; from then on the browser has a cookie of this server's.
+Other users of this host, and pages of other origins, don't get in. What the browser says goes to the engine, by
+whose websocket the screen is shown.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import webbrowser
 from argparse import Namespace
-from collections.abc import Callable
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
+from aiohttp import ClientSession, ClientWebSocketResponse, UnixConnector, WSMsgType, web
 
 from trivet.base.error import Conflict, TrivetError
 from trivet.cli import value
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
 from trivet.cli.vm.life import REF
-from trivet.client.machine import Machines
-from trivet.client.schema_machine import KeysRequest, PointRequest
+from trivet.client.machine import Machines, screen_path
+from trivet.client.schema_machine import KeysRequest
 
-PAGE = Path(__file__).with_name("view.html")
+PAGES = {"/": ("view.html", "text/html"), "/view.js": ("view.js", "text/javascript")}
 LONGEST = 64 << 10
+POLICY = "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+HEADERS = {"Cache-Control": "no-store", "Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"}
+COOKIE = "trivet-view"
+FRAME = 64 << 20
+FAREWELL = 2.0
+Socket = web.WebSocketResponse | ClientWebSocketResponse
 
 
 def view(context: Context, args: Namespace) -> int:
@@ -34,81 +40,100 @@ def view(context: Context, args: Namespace) -> int:
     if found.status not in ("running", "paused"):
         hint = f"trivet vm start {args.machine}"
         raise Conflict(f"cannot view machine {args.machine}: it is {found.status}", hint=hint)
-    token = secrets.token_urlsafe(24)
-    with server(context.client.machines, args.machine, token, args.port) as serving:
-        address = f"http://127.0.0.1:{serving.server_address[1]}/#{token}"
-        print(address, flush=True)
-        if args.open:
-            webbrowser.open(address)
-        serving.serve_forever()
+    viewer = Viewer(context.client.machines, args.machine)
+    asyncio.run(viewer.serve(args.port, opened=args.open))
     return 0
 
 
-def server(machines: Machines, ref: str, token: str, port: int = 0) -> ThreadingHTTPServer:
-    """Make a server for one machine, on the loopback."""
+class Viewer:
+    """The server for one machine."""
 
-    class Handler(_Handler):
-        """The one of this machine."""
+    def __init__(self, machines: Machines, ref: str) -> None:
+        self._machines = machines
+        self._ref = ref
+        self._token = secrets.token_urlsafe(24)
+        self._cookie = secrets.token_urlsafe(24)
+        self._origin = ""
 
-    Handler.machines, Handler.ref, Handler.token = machines, ref, token
-    made = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    made.daemon_threads = True
-    return made
-
-
-class _Handler(BaseHTTPRequestHandler):
-    machines: Machines
-    ref: str
-    token: str
-
-    def do_GET(self) -> None:
-        """Answer with the page, which is no secret, or with a picture."""
-        if self.path == "/":
-            self._answer(PAGE.read_bytes(), "text/html; charset=utf-8")
-        elif self.path == "/screen.png" and self._knows():
-            self._try(lambda: self._answer(self.machines.screenshot(self.ref), "image/png"))
-        else:
-            self.send_error(HTTPStatus.NOT_FOUND)
-
-    def do_POST(self) -> None:
-        """Press keys, or point."""
-        size = int(self.headers.get("Content-Length") or 0)
-        if not self._knows() or self.path not in ("/keys", "/pointer") or size > LONGEST:
-            self.send_error(HTTPStatus.NOT_FOUND)
-            return
-        raw = self.rfile.read(size)
-        self._try(lambda: self._keys(raw) if self.path == "/keys" else self._point(raw))
-
-    def _keys(self, raw: bytes) -> None:
-        wish = msgspec.json.decode(raw, type=KeysRequest)
-        self.machines.press(self.ref, *wish.keys, text=wish.text)
-        self._answer(b"", "text/plain")
-
-    def _point(self, raw: bytes) -> None:
-        wish = msgspec.json.decode(raw, type=PointRequest)
-        self.machines.point(self.ref, wish.x, wish.y, wish.button, wish.down)
-        self._answer(b"", "text/plain")
-
-    def _knows(self) -> bool:
-        return secrets.compare_digest(self.headers.get("Token", "").encode(), self.token.encode())
-
-    def _try(self, do: Callable[[], None]) -> None:
+    async def serve(self, port: int, *, opened: bool) -> None:
+        """Say where the page is, and serve it for ever."""
+        made = web.Application(client_max_size=LONGEST)
+        made.router.add_get("/open/{token}", self._open)
+        made.router.add_get("/screen", self._screen)
+        made.router.add_post("/keys", self._keys)
+        for path in PAGES:
+            made.router.add_get(path, self._page)
+        runner = web.AppRunner(made, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        self._origin = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        address = f"{self._origin}/open/{self._token}"
+        print(address, flush=True)
+        if opened:
+            await asyncio.to_thread(webbrowser.open, address)
         try:
-            do()
-        except (TrivetError, msgspec.DecodeError):
-            self.send_error(HTTPStatus.BAD_REQUEST)
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
 
-    def _answer(self, body: bytes, kind: str) -> None:
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("Content-Security-Policy", "default-src 'self' 'unsafe-inline'; img-src 'self' blob:")
-        self.end_headers()
-        self.wfile.write(body)
+    async def _open(self, request: web.Request) -> web.StreamResponse:
+        """Let the first who has the token in."""
+        if not secrets.compare_digest(request.match_info["token"].encode(), self._token.encode()):
+            raise web.HTTPNotFound
+        self._token = secrets.token_urlsafe(24)
+        answer = web.HTTPSeeOther("/")
+        answer.set_cookie(COOKIE, self._cookie, httponly=True, samesite="Strict")
+        raise answer
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: standard error is for people."""
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        self._check(request)
+        name, kind = PAGES[request.path]
+        content = await asyncio.to_thread(Path(__file__).with_name(name).read_bytes)
+        return web.Response(body=content, content_type=kind, charset="utf-8", headers=HEADERS)
+
+    async def _keys(self, request: web.Request) -> web.StreamResponse:
+        """Press keys, or type a text."""
+        self._check(request, own=True)
+        try:
+            wish = msgspec.json.decode(await request.read(), type=KeysRequest)
+            await asyncio.to_thread(self._machines.press, self._ref, *wish.keys, text=wish.text)
+        except (TrivetError, msgspec.DecodeError) as error:
+            raise web.HTTPBadRequest from error
+        return web.Response()
+
+    async def _screen(self, request: web.Request) -> web.StreamResponse:
+        """Carry what browser and engine say to each other."""
+        self._check(request, own=True)
+        browser = web.WebSocketResponse(timeout=FAREWELL, max_msg_size=LONGEST)
+        await browser.prepare(request)
+        connector = UnixConnector(path=str(self._machines.socket_path))
+        async with (
+            ClientSession(connector=connector) as session,
+            session.ws_connect(f"http://trivet{screen_path(self._ref)}", max_msg_size=FRAME) as engine,
+        ):
+            await asyncio.wait(
+                [asyncio.create_task(_carry(browser, engine)), asyncio.create_task(_carry(engine, browser))],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            await engine.close()
+            await browser.close()
+        return browser
+
+    def _check(self, request: web.Request, *, own: bool = False) -> None:
+        """Refuse who wasn't let in, and what another page's script asks."""
+        cookie = request.cookies.get(COOKIE, "")
+        elsewhere = own and request.headers.get("Origin") != self._origin
+        if elsewhere or not secrets.compare_digest(cookie.encode(), self._cookie.encode()):
+            raise web.HTTPForbidden
+
+
+async def _carry(source: Socket, target: Socket) -> None:
+    async for message in source:
+        if message.type is WSMsgType.BINARY:
+            await target.send_bytes(message.data)
+        else:
+            break
 
 
 COMMANDS = {
@@ -119,7 +144,7 @@ COMMANDS = {
             flag("--open", help="open it in the browser"),
             REF,
         ),
-        about="Prints an address on the loopback, and serves it until interrupted.",
+        about="Prints an address on the loopback, good for one browser, and serves it until interrupted.",
         examples=(("trivet vm view web", ""),),
     )
 }

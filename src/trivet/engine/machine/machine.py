@@ -6,6 +6,7 @@ All that every instance can do (start, stop, logs, exec, ports, ...) is `Instanc
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -78,6 +79,12 @@ class Machines:
         """Take a picture of the screen, as PNG."""
         found: list[bytes] = []
         await self._running(ref, "attach to", lambda plan: found.append(screen.picture(plan)))
+        return found[0]
+
+    async def show(self, ref: str) -> socket.socket:
+        """Connect to the screen: what comes and goes is RFB, without authentication."""
+        found: list[socket.socket] = []
+        await self._running(ref, "attach to", lambda plan: found.append(screen.connect(plan)))
         return found[0]
 
     async def add_disk(self, ref: str, wish: DiskRequest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from trivet.base.error import InvalidArgument
 from trivet.hypervisor.qmp import Qmp
-from trivet.isolation import computer
+from trivet.isolation import computer, display
 from trivet.isolation.plan import Plan
 
 _PACE = 0.03  # seconds between keys: a BIOS keyboard buffer holds sixteen
@@ -43,6 +44,12 @@ def picture(plan: Plan) -> bytes:
         finally:
             qmp.execute("remove-fd", **{"fdset-id": number})
         return file.read(_LARGEST)
+
+
+def connect(plan: Plan) -> socket.socket:
+    """Connect to the screen."""
+    with control(plan) as qmp:
+        return display.connect(qmp)
 
 
 def press(plan: Plan, chords: Iterable[list[str]]) -> None:
