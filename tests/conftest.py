@@ -14,12 +14,16 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from trivet.base.error import NotFound
 from trivet.client.client import Client
 
 BIN = Path(sys.executable).parent
 CGROUP = Path("/sys/fs/cgroup")
+
+settings.register_profile("trivet", deadline=None)  # on a busy machine time says nothing
+settings.load_profile("trivet")
 
 PROBES: dict[str, Callable[[], str]] = {
     "root": lambda: "" if os.geteuid() == 0 else "not root",

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ class Application:
     def __call__(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run `trivet compose`."""
         project = ("--project-directory", str(self.directory), "-p", self.name)
-        return self.daemon.trivet("compose", *project, *words, env=env, timeout=90)
+        return self.daemon.trivet("compose", *project, *words, env=env, timeout=240)
 
     def ok(self, *words: str, env: dict[str, str] | None = None) -> str:
         """Run `trivet compose`, which must succeed; what it says on both streams."""
@@ -156,9 +155,10 @@ def test_a_bad_update_is_rolled_back(app: Application, order: str) -> None:
     app.write(text.replace("COMMAND", "exec sleep 600"))
     app.ok("up", "-d")
     assert app.instances() == {f"web-{number}": "running" for number in (1, 2, 3)}
-    # The third is told from the others by a file that the second leaves behind.
-    bad = "if [ -e /v/2 ]; then exit 7; elif [ -e /v/1 ]; then touch /v/2; else touch /v/1; fi; exec sleep 601"
-    app.write(text.replace("COMMAND", bad) + "    volumes: [v:/v]\nvolumes: {v: {}}\n")
+    # The third is told from the others by a file that the second leaves behind before it is healthy.
+    bad = "if [ -e /v/2 ]; then exit 7; elif [ -e /v/1 ]; then touch /v/2; else touch /v/1; fi; >/ok; exec sleep 601"
+    check = "    healthcheck: {test: test -e /ok, interval: 100ms, start_interval: 100ms, start_period: 60s}\n"
+    app.write(text.replace("COMMAND", bad) + check + "    volumes: [v:/v]\nvolumes: {v: {}}\n")
     done = app("up", "-d")
     assert done.returncode == 1
     assert b"exit code 7" in done.stderr
@@ -372,11 +372,11 @@ services:
     app.ok("up", "-d")
     watcher = app.daemon.begin("compose", "--project-directory", str(app.directory), "-p", app.name, "watch", "--no-up")
     try:
-        until(lambda: app("exec", "-T", "web", "cat", "/srv/deep/other.html").stdout == b"deep/other.html", 20)
+        until(lambda: app("exec", "-T", "web", "cat", "/srv/deep/other.html").stdout == b"deep/other.html", 60)
         assert app("exec", "-T", "web", "ls", "/srv").stdout.split() == [b"deep", b"page.html"]
         (app.directory / "src/notes.txt").write_text("changed")
         (app.directory / "src/new.html").write_text("new")
-        until(lambda: app("exec", "-T", "web", "test", "-e", "/srv/new.html").returncode == 0, 20)
+        until(lambda: app("exec", "-T", "web", "test", "-e", "/srv/new.html").returncode == 0, 60)
         assert app("exec", "-T", "web", "test", "-e", "/srv/notes.txt").returncode == 1
     finally:
         watcher.terminate()
@@ -428,19 +428,19 @@ services:
     image: IMAGE
     init: true
     command: sleep 600
-    develop: {watch: [{action: sync, path: ./src, target: /srv, ignore: ["*.tmp"]}]}
+    develop: {watch: [{action: sync, path: ./src, target: /srv, ignore: ["*.tmp"], initial_sync: true}]}
 """
     )
     app.ok("up", "-d")
     watcher = app.daemon.begin("compose", "--project-directory", str(app.directory), "-p", app.name, "watch", "--no-up")
     try:
-        time.sleep(1)  # it notes what there is
+        until(lambda: app("exec", "-T", "web", "cat", "/srv/page").stdout == b"first", 60)
         (app.directory / "src/junk.tmp").write_text("x")
         (app.directory / "src/page").write_text("second")
-        until(lambda: app("exec", "-T", "web", "cat", "/srv/page").stdout == b"second", 20)
+        until(lambda: app("exec", "-T", "web", "cat", "/srv/page").stdout == b"second", 60)
         assert app("exec", "-T", "web", "test", "-e", "/srv/junk.tmp").returncode == 1
         (app.directory / "src/page").unlink()
-        until(lambda: app("exec", "-T", "web", "test", "-e", "/srv/page").returncode == 1, 20)
+        until(lambda: app("exec", "-T", "web", "test", "-e", "/srv/page").returncode == 1, 60)
     finally:
         watcher.terminate()
         watcher.wait(10)

@@ -238,7 +238,5 @@ def test_grants_by_the_raw_api(engine: Daemon) -> None:
         engine.client.transport.request("POST", "/v1/build/session", {"key": "short"}, b"")
     wish = msgspec.structs.replace(BuildRequest(), secrets=["x"], session="0" * 32)
     text = b"FROM build-base\nRUN --mount=type=secret,id=x true\n"
-    begin = time.monotonic()
     with pytest.raises(Exception, match="does not answer"):
         list(engine.client.images.build(make_tar({"Dockerfile": text}), wish))
-    assert time.monotonic() - begin < 30

@@ -101,10 +101,8 @@ def test_hostile_passwd(workshop: Workshop) -> None:
         "ln -s /proc/kmsg /etc/passwd",
         "dd if=/dev/zero of=/etc/passwd bs=1M count=8",
     ):
-        begin = time.monotonic()
         with pytest.raises(BuildError, match="no user 'app'"):
             workshop.build(f"FROM base\nRUN rm /etc/passwd; {prepare}\nCOPY --chown=app f /", {"f": b""})
-        assert time.monotonic() - begin < 10
 
 
 def test_privileges_are_not_for_the_asking(workshop: Workshop) -> None:

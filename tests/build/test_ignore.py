@@ -80,11 +80,11 @@ def test_star_stays_in_directory() -> None:
 
 def test_costly_patterns() -> None:
     """Patterns made to be slow are matched fast or refused."""
-    begin = time.monotonic()
+    begin = time.process_time()
     assert compile_pattern("*a" * 100 + "b").fullmatch("a" * 255) is None
     with pytest.raises(PatternError):
         compile_pattern("**/a/" * 20, deep=True)
-    assert time.monotonic() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 @given(st.text(alphabet="ab/*?[]^-\\!.", max_size=20), st.text(alphabet="ab/.", min_size=1, max_size=20))

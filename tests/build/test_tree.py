@@ -131,7 +131,7 @@ def test_hostile_entries(spool: Spool) -> None:
         take(spool, ("a/" * 300 + "b", b""))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(raw=st.binary(max_size=2000), cut=st.integers(0, 3000), flip=st.integers(0, 3000))
 def test_fuzz(spool: Spool, raw: bytes, cut: int, flip: int) -> None:
     """Damaged tars are read or refused with a ContextError."""

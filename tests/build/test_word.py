@@ -60,13 +60,13 @@ def test_splitting() -> None:
 
 def test_bombs() -> None:
     """Doubling variables, nested substitutions and wicked patterns end in an error, soon."""
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(WordError, match="longer than"):
         expand("$x$x", {"x": "y" * (100 << 10)})
     with pytest.raises(WordError, match="nested"):
         expand("${a:-" * 1000 + "}" * 1000, {})
     expand("${x%%" + "*a" * 20 + "b}", {"x": "a" * 2000})
-    assert time.monotonic() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 @given(st.text(alphabet="ab$x{}:-+?#%/*'\"\\ ", max_size=40))

@@ -48,5 +48,4 @@ EXPECTATION = {
     "pause": Expectation(True, True, True, "freezer, or the machine's stop"),
     "resize": Expectation(True, True, True, "a cgroup, or the balloon and the cgroup in the guest"),
     "out of memory is told": Expectation(True, True, True, "from the cgroup, or from the guest agent"),
-    "seconds to start": Expectation(5.0, 5.0, 60.0, "a VM boots, here mostly under emulation"),
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -236,12 +235,10 @@ def test_row_16_hostile_user_files(instance: Harness, tmp_path: Path, name: str,
     (layer / "etc").mkdir(parents=True)
     make(layer / "etc" / name)
     instance.root = msgspec.structs.replace(instance.root, lowers=(str(layer), *instance.root.lowers))
-    begun = time.monotonic()
     with suppress(TrivetError):
         assert instance.run("grep", "^Uid", "/proc/self/status", user="1000").text.split()[1] == "1000"
     with pytest.raises(TrivetError):
         instance.run("true", user="eve:eve")
-    assert time.monotonic() - begun < 10
 
 
 def test_row_18_run_directory_is_private(instance: Harness) -> None:

@@ -80,9 +80,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_changed_anywhere(runtime: Runtime, capfd: pytest.CaptureFixture[str], data: st.DataObject) -> None:
     """Whatever stands at whichever place, the container runs or is refused by one sentence, and nothing is left."""

@@ -240,7 +240,7 @@ def test_hostile_appliances_are_refused(images: Images, tmp_path: Path, vmdk: by
     assert not list(images.content.scratch.iterdir())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_descriptions_may_say_anything(data: st.DataObject) -> None:
     """Whatever a description says, it is read within bounds or refused."""

@@ -373,7 +373,7 @@ def test_headers_may_say_anything(samples: dict[Format, bytes], tmp_path: Path, 
     places = {Format.VHDX: (0, 192 << 10, 192 << 10, 2 << 20), Format.VHD: (0, len(good) - 512)}.get(form, (0, 512))
     place = tmp_path / "file"
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(data=st.data())
     def attempt(data: st.DataObject) -> None:
         sample = bytearray(good)
@@ -430,7 +430,7 @@ def _parts(index: Index) -> Iterator[bytes | int]:
         return
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_indexes_may_say_anything(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """An index from elsewhere is refused, or what it makes is a disk of its size whose every block is proven."""

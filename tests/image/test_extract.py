@@ -392,7 +392,7 @@ def test_cut_off_layers_are_corrupt(place: Place, tmp_path: Path, cut: float) ->
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_tars_only_raise_our_errors(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Bytes flipped anywhere in a tar give a tree or a clear error, never anything else."""
     place = Place(tmp_path_factory.mktemp("fuzz"))

@@ -54,7 +54,7 @@ def test_a_recipe_is_no_bomb(content: ContentStore, what: str) -> None:
     assert peak < 150 << 20
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_recipes_may_say_anything(content: ContentStore, data: st.DataObject) -> None:
     """Whatever a recipe says, it adds up or is refused."""

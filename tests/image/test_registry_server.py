@@ -285,7 +285,7 @@ def test_a_silent_client_holds_nobody_up(tmp_path: Path) -> None:
         assert ask(registry, "GET", "/v2/")[0] == 200
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text(max_size=300).map(lambda text: f"/v2/{text}")
     | st.from_regex(r"/v2/[a-z./%0-9]{1,40}/(blobs|manifests|tags|referrers)/[a-z0-9.:%/]{1,80}")

@@ -59,7 +59,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield address, ["sha256", "sha512"] if ours else ["sha256"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     layers=st.lists(LAYER, min_size=1, max_size=3),
     docker=st.booleans(),

@@ -426,7 +426,7 @@ def test_full_mount_point(box: Box) -> None:
     assert b"No space left" in done.error_output
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_mangled_archives(box: Box, data: st.DataObject) -> None:
     """Whatever is done to an archive's bytes, the builtin ends by itself with 0 or 1."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.runtime import until
 
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
@@ -331,13 +332,11 @@ def test_what_is_left_in_the_cgroup_is_killed(launch: Launch, listen: Listen) ->
             Wait(),
             Exec(("sh", "-c", script), ("PATH=/usr/bin:/bin",)),
         ]
-        begun = time.monotonic()
         channel = spawn(plan, directory=directory)
         channel.attach()
         channel.go()
         heard = listen(channel)
         assert (heard.output, [ending.code for ending in heard.exits]) == (b"done\n", [0])
-        assert time.monotonic() - begun < 1.5
         assert (cgroup / "cgroup.procs").read_text() == ""
     finally:
         deadline = time.monotonic() + 5
@@ -367,12 +366,10 @@ def test_a_cgroup_of_the_unified_hierarchy(launch: Launch, listen: Listen) -> No
             Wait(),
             Exec(("sh", "-c", script), ("PATH=/usr/bin:/bin",)),
         ]
-        begun = time.monotonic()
         channel = spawn(plan, directory=directory)
         channel.attach()
         channel.go()
         assert listen(channel).output == f"0::/{cgroup.name}\n".encode()
-        assert time.monotonic() - begun < 1.5
         assert (cgroup / "cgroup.procs").read_text() == ""
     finally:
         cgroup.rmdir()
@@ -382,14 +379,10 @@ def test_processes_left_on_a_terminal_hear_the_hang_up(launch: Launch, listen: L
     """When a program ends that led the session of its terminal, those it leaves there get SIGHUP."""
     mark = launch.base / "hung-up"
     script = f"(trap 'touch {mark}; exit' HUP; while :; do sleep 0.1; done) & sleep 0.5; echo done"
-    begun = time.monotonic()
     heard = listen(launch.shell(script, terminal=1))
     assert b"done\r\n" in heard.output
     assert [ending.code for ending in heard.exits] == [0]
-    assert time.monotonic() - begun < 6
-    while not mark.exists() and time.monotonic() - begun < 8:
-        time.sleep(0.01)
-    assert mark.exists()
+    until(mark.exists)
 
 
 def test_memory_that_runs_out_is_told(launch: Launch, listen: Listen) -> None:

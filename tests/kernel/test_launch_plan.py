@@ -111,7 +111,7 @@ def test_a_second_spawn_is_refused() -> None:
     assert (code, index, text) == (FAILED, 1, b"a plan can hold only one Spawn")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_mutated_plan_never_crashes_the_launcher(data: st.DataObject) -> None:
     """Whatever bytes follow a valid beginning, the launcher ends with a report, not with a signal."""

@@ -206,7 +206,7 @@ def test_memory_comes_back_from_those_that_let_go() -> None:
     assert [host.has(name) for name in ("web1", "web2", "app")] == [256, 256, 256]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.dictionaries(st.sampled_from(("web1", "web2", "db", "app")), st.integers(0, 400)), max_size=8))
 def test_no_load_brings_the_host_down(loads: list[dict[str, int]]) -> None:
     """However loads rise and fall, what is held fits into the host, and nobody ends below their minimum."""

@@ -313,7 +313,7 @@ _VALUES = st.recursive(
 _KEYS = sorted(reading.READ | reading.ELSEWHERE | reading.IGNORED)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.dictionaries(st.sampled_from(_KEYS), _VALUES, max_size=3))
 def test_nothing_crashes(tmp_path_factory: pytest.TempPathFactory, service: dict[str, Any]) -> None:
     """Whatever a service holds, it is understood or refused in a sentence."""

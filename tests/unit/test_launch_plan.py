@@ -189,7 +189,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_hostile_configuration_never_crashes(data: st.DataObject) -> None:
     """Whatever stands at whichever place of a config.json, it becomes a plan or one of our errors."""

@@ -234,7 +234,7 @@ def test_nothing_in_use_is_lost_while_collecting(content: ContentStore, leases: 
 
 
 @given(st.binary(max_size=300))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_any_blob_round_trips(content: ContentStore, data: bytes) -> None:
     """Any bytes are stored, followed as a manifest only if they are one, and collected."""
     digest = content.add(data)
