@@ -99,12 +99,10 @@ test: setup node
 	@# in one process: its last test asks whether all of the table was used
 	$(RUN_PYTEST) tests/docker $(ARGS)
 
-## the runtime's whole conformance set where control groups are version 2 only: in guests, minutes under emulation
+## conformance set, contract of the levels and gym where control groups are version 2 only: in guests, under emulation
 test-unified: setup
 	@bash scripts/packages $(TEST_PACKAGES)
-	TRIVET_UNIFIED="$(or $(ARGS),tests/conformance/test_runtime_unified.py tests/conformance/test_runtime_systemd.py \
-		tests/conformance/test_runtime_fields.py tests/conformance/test_runtime_options.py)" \
-		$(RUN_PYTEST) tests/vm/test_unified.py -s
+	TRIVET_UNIFIED="$(or $(ARGS),all)" $(RUN_PYTEST) tests/vm/test_unified.py -s
 
 check: setup
 	$(BIN)/ruff format --check src tests bench demo

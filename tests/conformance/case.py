@@ -18,6 +18,7 @@ class Case(NamedTuple):
     prints: str = ""
     refused: str = ""
     where: str | None = None  # a cgroup controller, without which it is refused
+    warned: tuple[str, ...] = ()  # what a warning names
 
 
 def resources(**fields: Any) -> dict[str, Any]:
@@ -73,7 +74,16 @@ _UNIFIED: dict[str, dict[str, Any]] = {
         "changes": resources(hugepageLimits=[{"pageSize": "2MB", "limit": 4 * MEBIBYTE}]),
         "script": show("hugetlb.2MB.max"),
     },
-    "processes": {"script": show("pids.max")},
+    **{
+        name: {"script": show("pids.max")}
+        for name in (
+            "processes",
+            "processes, without a limit",
+            "processes, nothing said",
+            "processes, none more",
+            "processes, 0 as it was",
+        )
+    },
     "RDMA": {"refused": "rdma.max"},
     "unified": {"script": show("memory.high"), "prints": "999424", "refused": ""},
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.conformance.harness import CGROUP, Harness
+from tests.native import compiled
 from tests.runtime import runtime as runtime
 
 from trivet.isolation.driver import Driver
@@ -46,8 +47,7 @@ def root_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "etc/passwd").write_text(PASSWD)
     (root / "etc/group").write_text(GROUP)
     os.chown(root / "home/ann", 1000, 1000)
-    compiler = ["musl-gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run([*compiler, "-o", root / "bin/inside", INSIDE / "inside.c"], check=True)
+    shutil.copy(compiled("inside", [INSIDE / "inside.c"]), root / "bin/inside")
     (root / "opt/plain").write_text("not a program\n")
     (root / "opt/garbage").write_bytes(b"\x7fNOTELF" + bytes(64))
     (root / "opt/garbage").chmod(0o755)

@@ -159,8 +159,12 @@ class Harness:
     def create(self, *argv: str, **changes: Any) -> Session:
         """Set the program up; it waits."""
         self.plan = self.planned(*argv, **changes)
-        self.driver.prepare(self.plan)
-        channel = self.driver.start(self.plan)
+        before = os.umask(0o077)  # the engine's
+        try:
+            self.driver.prepare(self.plan)
+            channel = self.driver.start(self.plan)
+        finally:
+            os.umask(before)
         channel.attach()
         return Session(channel)
 

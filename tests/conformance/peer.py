@@ -33,19 +33,23 @@ EXCEPTIONS = {
     "runc": dict(
         _table(
             later="""names; bind with other owners; recursively with other owners; scheduler; input and output;
-                time namespace; interfaces; memory policy; filter; personality; processor; processor, idle""",
+                time namespace; interfaces; memory policy; filter; personality; processor; processor, idle;
+                processes, none more""",
             words="maps without a user namespace; deadline; personality's flags",
-            silent="AppArmor; SELinux; SELinux of mounts; memory, further; weight; weight of a device; unified; cache",
+            silent="""AppArmor; SELinux; SELinux of mounts; memory, further; weight; weight of a device; unified; cache;
+                a virtual machine; other platforms""",
             here="terminal; limit beyond ours; user namespace; huge pages; root is shared",
         )
     ),
     "crun": dict(
         _table(
             later="""version; bind with other owners; recursively with other owners; scheduler; input and output;
-                time namespace; interfaces; memory policy; filter; processor""",
+                time namespace; interfaces; memory policy; filter; processor; processes, nothing said;
+                processes, none more""",
             words="""maps without a user namespace; SELinux; memory, further; processor, real time; leaf weight;
                 leaf weight of a device; network class; network priority; RDMA""",
-            silent="AppArmor; SELinux of mounts; deadline; cache; personality's flags",
+            silent="""AppArmor; SELinux of mounts; deadline; cache; personality's flags; a virtual machine;
+                other platforms""",
             here="terminal; limit beyond ours; user namespace",
         )
     ),

@@ -88,8 +88,8 @@ def test_network_none(instance: Harness) -> None:
 def test_sysctl(instance: Harness) -> None:
     """Kernel parameters of the instance's own namespaces are set, and the host's stay."""
     instance.only_with("sysctls set")
-    sysctls = (("net.core.somaxconn", "77"), ("kernel.msgmax", "9000"))
-    assert instance.shell("cat /proc/sys/net/core/somaxconn /proc/sys/kernel/msgmax", sysctls=sysctls).lines == [
+    sysctls = (("net.ipv4.ip_default_ttl", "77"), ("kernel.msgmax", "9000"))
+    assert instance.shell("cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/msgmax", sysctls=sysctls).lines == [
         "77",
         "9000",
     ]

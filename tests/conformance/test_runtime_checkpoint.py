@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.criu import criu as criu
+from tests.native import compiled
 from tests.runtime import Runtime, until
 
 pytestmark = [pytest.mark.needs("root", "musl-gcc")]
@@ -109,7 +111,7 @@ def test_left_running(saved: Saved) -> None:
 def test_file_locks(saved: Saved) -> None:
     """A lock is refused without --file-locks, and held again with it."""
     program = saved.runtime.bundle / "rootfs/bin/lock"
-    subprocess.run(["musl-gcc", "-static", "-O2", "-Wall", "-Werror", "-o", program, INSIDE / "lock.c"], check=True)
+    shutil.copy(compiled("lock", [INSIDE / "lock.c"]), program)
     saved.begin(f"exec lock /data/lock sh -c '{COUNT}'")
     done = saved.checkpoint()
     assert done.returncode == 1

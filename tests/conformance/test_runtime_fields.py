@@ -22,7 +22,7 @@ from tests.conformance.peer import EXCEPTIONS, lack
 from tests.runtime import GROUP, Runtime, made
 
 NAMED = re.compile(
-    r"^(annotations|linux\.sysctl|linux\.resources\.unified)\..+|^(linux\.(?:timeOffsets|netDevices|resources\.rdma))\.[^.]*"
+    r"^(annotations|linux\.sysctl|linux\.resources\.unified|freebsd|solaris|windows|zos)\..+|^(linux\.(?:timeOffsets|netDevices|resources\.rdma))\.[^.]*"
 )
 
 
@@ -294,6 +294,12 @@ CASES = {
     "RDMA": Case(
         resources(rdma={"mlx5_0": {"hcaHandles": 3, "hcaObjects": 4}}), limit("rdma", "max"), "mlx5_0", where="rdma"
     ),
+    "processes, without a limit": Case(resources(pids={"limit": -1}), limit("pids", "max"), "max"),
+    "processes, nothing said": Case(resources(pids={"limit": None}), limit("pids", "max"), "max"),
+    "processes, none more": Case(resources(pids={"limit": 0}), limit("pids", "max"), "^1$"),
+    "processes, 0 as it was": Case(
+        {"ociVersion": "1.2.1"} | resources(pids={"limit": 0}), limit("pids", "max"), "max"
+    ),
     "unified": Case(
         resources(unified={"memory.high": "1000000"}), refused="$.linux.resources.unified"
     ),
@@ -305,9 +311,38 @@ CASES = {
                 "l3CacheSchema": "L3:0=f",
                 "memBwSchema": "MB:0=10",
                 "enableMonitoring": True,
+                "enableCMT": True,
+                "enableMBM": True,
             }
         ),
         refused="$.linux.intelRdt",
+    ),
+    "a virtual machine": Case(
+        {
+            "vm": {
+                "hypervisor": {"path": "/bin/vmm", "parameters": ["a"]},
+                "kernel": {"path": "/kernel", "parameters": ["b"], "initrd": "/initrd"},
+                "image": {"path": "/image", "format": "raw"},
+                "hwConfig": {
+                    "deviceTree": "/tree",
+                    "vcpus": 1,
+                    "memory": 1 << 20,
+                    "dtdevs": ["c"],
+                    "iomems": [{"firstGFN": 1, "firstMFN": 2, "nrMFNs": 3}],
+                    "irqs": [11],
+                },
+            }
+        },
+        refused="$.vm",
+    ),
+    "other platforms": Case(
+        {
+            **{name: {"anything": 1} for name in ("freebsd", "solaris", "windows", "zos")},
+            **process(commandLine="cmd", user={"uid": 0, "gid": 0, "username": "eve"}),
+        },
+        "id -u",
+        "^0$",
+        warned=("freebsd", "solaris", "windows", "zos", "process.commandLine", "process.user.username"),
     ),
     "memory policy": Case(
         linux(memoryPolicy={"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}),
@@ -402,6 +437,7 @@ def attempt(runtime: Runtime, case: Case) -> None:
     else:
         assert done.returncode == 0, done
         assert re.search(case.prints, done.stdout.decode()), done
+        assert [name for name in case.warned if f"{name} is another platform's" not in done.stderr.decode()] == []
     assert runtime.left() == []
 
 

@@ -85,6 +85,26 @@ def test_device_rules_spell_as_the_kernel_reads_them() -> None:
     assert DeviceRule(allow=True, type="c", major=136, access="rw").text() == "c 136:* rw"
 
 
+@pytest.mark.needs("root")
+def test_groups_are_open_to_all() -> None:
+    """A group and its parents can be walked through by anybody, whatever the umask is: namespaces show them."""
+    made = Group(cgroup.detect(), f"trivet-group-{os.getpid()}/under/umask")
+    before = os.umask(0o077)
+    try:
+        made.create(Resources())
+        modes = [
+            path.stat().st_mode & 0o777
+            for directory in made.directories
+            for path in (Path(directory), *list(Path(directory).parents)[:2])
+        ]
+        assert modes
+        assert set(modes) == {0o755}
+    finally:
+        os.umask(before)
+        made.remove()
+        Group(made.layout, f"trivet-group-{os.getpid()}").remove()
+
+
 def test_program_joins_every_hierarchy(group: Group) -> None:
     """A program that joined is in the group of every hierarchy, and listed."""
     process = inside(group, "sleep", "60")

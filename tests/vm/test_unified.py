@@ -5,33 +5,81 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
+from tests.conformance.conftest import INSIDE
+from tests.gym import program
+from tests.native import compiled
 from tests.vm import unified
 from tests.vm.unified import Kind
 
 from trivet.isolation import provision
 
-FILES = {
-    Kind.PLAIN: ["tests/conformance/test_runtime_unified.py", "-k", "not systemd_inside"],
-    Kind.SYSTEMD: ["tests/conformance/test_runtime_systemd.py"],
-}
-MORE = os.environ.get("TRIVET_UNIFIED", "")
-"""More files, or other words for pytest, for `make test-unified`; they take minutes under emulation."""
-
-pytestmark = [pytest.mark.vm, pytest.mark.needs("root", "mmdebstrap", "mkfs.erofs")]
+# Plugins and the fixtures of other tests would take an emulated machine longer to load than few tests to run.
+PLAIN = ("--noconftest", "-p", "tests.runtime")
+NAMES = "tests/conformance/test_runtime_"
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", Kind)
-def test_in_a_guest(kind: Kind, tmp_path: Path) -> None:
+class Course(msgspec.Struct, frozen=True, kw_only=True):
+    """Tests for one guest; `skips` is how many of them may be left out, for a reason that they give."""
+
+    name: str
+    kind: Kind
+    words: tuple[str, ...]
+    long: bool = False  # minutes under emulation: for `make test-unified`
+    skips: bool = False
+
+
+COURSES = (
+    Course(name="groups", kind=Kind.PLAIN, words=(*PLAIN, f"{NAMES}unified.py", "-k", "not systemd_inside")),
+    Course(name="systemd", kind=Kind.SYSTEMD, words=(*PLAIN, f"{NAMES}systemd.py")),
+    Course(
+        name="levels", kind=Kind.PLAIN, words=("tests/conformance/test_driver_limit.py", "-k", "container and limit")
+    ),
+    Course(
+        name="fields",
+        kind=Kind.PLAIN,
+        words=(*PLAIN, f"{NAMES}unified.py", f"{NAMES}fields.py", f"{NAMES}options.py"),
+        long=True,
+        skips=True,
+    ),
+    Course(
+        name="fields with systemd",
+        kind=Kind.SYSTEMD,
+        words=(*PLAIN, f"{NAMES}unified.py", f"{NAMES}fields.py", f"{NAMES}options.py"),
+        long=True,
+        skips=True,
+    ),
+    Course(
+        name="contract",
+        kind=Kind.PLAIN,
+        words=("tests/conformance", "-k", "test_driver and not vm"),
+        long=True,
+        skips=True,
+    ),
+    Course(name="gym", kind=Kind.PLAIN, words=("tests/gym",), long=True, skips=True),
+)
+LONG = os.environ.get("TRIVET_UNIFIED", "")
+"""`all`, or words for pytest in each guest: both by `make test-unified`."""
+
+pytestmark = [pytest.mark.vm, pytest.mark.needs("root", "mmdebstrap", "mkfs.erofs", "musl-gcc")]
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("course", COURSES, ids=lambda course: course.name)
+def test_in_a_guest(course: Course, tmp_path: Path) -> None:
     """The tests that need such a machine pass in one, and none of them is left out."""
+    if course.long and not LONG:
+        pytest.skip("minutes under emulation: make test-unified")
     missing, _ = provision.lacks()
     if missing:
         pytest.skip(f"a guest needs {', '.join(missing)}")
-    # Plugins and the fixtures of other tests would take an emulated machine longer to load than these tests to run.
-    words = ["--noconftest", "-p", "tests.runtime", "-p", "no:cacheprovider", "-q", "-rs", "--durations=5"]
-    command = [".venv/bin/python", "-m", "pytest", *words, *(MORE.split() or FILES[kind])]
-    answer = unified.run(kind, ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *command], tmp_path, seconds=1500)
+    compiled("inside", [INSIDE / "inside.c"])  # there is no compiler in the guest
+    compiled("gym", program.INSIDE.glob("*.c"))
+    words = course.words if LONG in ("", "all") else (*PLAIN, *LONG.split())
+    general = ["-p", "no:cacheprovider", "-q", "-rs", "--durations=5"]
+    command = [".venv/bin/python", "-m", "pytest", *general, *words]
+    answer = unified.run(course.kind, ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *command], tmp_path, seconds=3300)
     print(answer.output)
     assert answer.code == 0, answer.output
-    assert MORE or "skipped" not in answer.output
+    assert course.skips or LONG or "skipped" not in answer.output

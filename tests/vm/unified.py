@@ -32,7 +32,10 @@ from trivet.isolation.vm import CACHE
 
 CHECKOUT = Path(__file__).parents[2]
 SYSTEM = "systemd,systemd-sysv,libpam-systemd,dbus,dbus-user-session,kmod,iproute2,uidmap"
-PACKAGES = f"{SYSTEM},python3,busybox-static,runc,crun"
+PACKAGES = f"{SYSTEM},python3,busybox-static,runc,crun,nftables,util-linux"
+NETWORK = """veth bridge br_netfilter nf_tables nft_ct nft_chain_nat nft_nat nft_masq nft_redir nft_reject_inet
+nft_fib_inet nft_limit nft_log nft_hash nft_meta_bridge nft_reject_bridge nf_conntrack_bridge
+nfnetlink_log nf_conntrack_netlink"""
 ROOM = 16 * MEBIBYTE
 LIBRARIES = r"\.venv/lib/python3[^/]*/site-packages"
 EXCLUDED = rf"^(build|\.git|\..*_cache|bench|demo|docs|\.hypothesis|{LIBRARIES}/(mypy|ruff|docker).*|\.venv/bin/ruff)$"
@@ -62,6 +65,7 @@ PLAIN = """#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs tmpfs /run
 mkdir -p /dev/pts /dev/shm /sys/fs/cgroup/init
+ln -s /proc/self/fd /dev/fd; ln -s fd/0 /dev/stdin; ln -s fd/1 /dev/stdout; ln -s fd/2 /dev/stderr
 mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm
 echo $$ > /sys/fs/cgroup/init/cgroup.procs
 ip link set lo up
@@ -136,7 +140,7 @@ def run(kind: Kind, command: list[str], scratch: Path, *, seconds: float = 280) 
         file.truncate(ROOM)
     space = scratch / "space"
     with space.open("wb") as file:
-        file.truncate(512 * MEBIBYTE)
+        file.truncate(1024 * MEBIBYTE)
     _run(["mkfs.ext4", "-q", "-O", "^has_journal", str(space)], 60)
     archive = scratch / "initramfs"
     archive.write_bytes(cpio.archive(_entries(kernel, kind, command)))
@@ -166,7 +170,7 @@ def run(kind: Kind, command: list[str], scratch: Path, *, seconds: float = 280) 
 
 def _entries(kernel: kernels.Kernel, kind: Kind, command: list[str]) -> list[cpio.Entry]:
     modules = kernel.modules()
-    order = modules.load_order((*initramfs.ALWAYS, "veth"))
+    order = modules.load_order((*initramfs.ALWAYS, *NETWORK.split()))
     init = "/sbin/init" if kind is Kind.SYSTEMD else "/script"
     script = SCRIPT.replace("@CHECKOUT@", str(CHECKOUT)).replace("@COMMAND@", shlex.join(command))
     script = (PLAIN if kind is Kind.PLAIN else "#!/bin/sh\n") + script

@@ -21,6 +21,16 @@ class Hierarchy(msgspec.Struct, frozen=True, kw_only=True):
         return "unified" if self.version == 2 else ",".join(self.controllers) or self.name
 
 
+def make(directory: str) -> None:
+    """Make a group's directory, open to all whatever the umask is.
+
+    Whoever shows a group as the root of a namespace must be able to walk there: kernels before 6.16 look with the
+    rights of the one who mounts.
+    """
+    os.mkdir(directory)
+    os.chmod(directory, 0o755)
+
+
 class Write(msgspec.Struct, frozen=True):
     """One file to write, and what."""
 

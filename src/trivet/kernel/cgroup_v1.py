@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
-from trivet.kernel.cgroup_record import Hierarchy, Resources, Usage, Write, number, read, table
+from trivet.kernel.cgroup_record import Hierarchy, Resources, Usage, Write, make, number, read, table
 
 
 class Version1:
@@ -20,14 +21,15 @@ class Version1:
         parent, _, _ = path.rpartition("/")
         directory = f"{hierarchy.mount}/{path}"
         try:
-            os.mkdir(directory)
+            make(directory)
         except FileExistsError:
             pass
         except FileNotFoundError:
             self.make(hierarchy, parent)
             if "cpuset" in hierarchy.controllers:
                 Path(hierarchy.mount, parent, "cgroup.clone_children").write_text("1")
-            Path(directory).mkdir(exist_ok=True)
+            with suppress(FileExistsError):
+                make(directory)
         if "cpuset" in hierarchy.controllers:
             _inherit(f"{hierarchy.mount}/{parent}", directory)
 

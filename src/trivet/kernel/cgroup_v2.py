@@ -5,13 +5,12 @@ Access to devices is a BPF program there, not a file: runtime/devicefilter.py.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
-from trivet.kernel.cgroup_record import BlockDevice, Hierarchy, Resources, Usage, Write, number, table
+from trivet.kernel.cgroup_record import BlockDevice, Hierarchy, Resources, Usage, Write, make, number, table
 
-NEEDED = frozenset({"cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma"})
+NEEDED = frozenset({"cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma", "misc"})
 
 
 def controllers(mount: str) -> tuple[str, ...]:
@@ -34,7 +33,7 @@ class Version2:
         if parent in self._parents:
             with suppress(FileNotFoundError):
                 with suppress(FileExistsError):
-                    os.mkdir(f"{hierarchy.mount}/{path}")
+                    make(f"{hierarchy.mount}/{path}")
                 return
         self._make(hierarchy, path)
         self._parents.add(parent)
@@ -46,7 +45,7 @@ class Version2:
                 _delegate(Path(directory))
             directory = f"{directory}/{part}"
             with suppress(FileExistsError):
-                os.mkdir(directory)
+                make(directory)
 
     def writes(self, controllers: tuple[str, ...], resources: Resources) -> list[tuple[str, str]]:
         """Compute the files of these controllers."""

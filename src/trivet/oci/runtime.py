@@ -98,6 +98,7 @@ class Process(Record, frozen=True, kw_only=True):
     console_size: Box | None = None
     user: User = User()
     args: tuple[str, ...] = ()
+    command_line: str = ""
     env: tuple[str, ...] = ()
     capabilities: Capabilities | None = None
     rlimits: tuple[Rlimit, ...] = ()
@@ -179,6 +180,8 @@ class IntelRdt(Record, frozen=True, kw_only=True):
     l3_cache_schema: str = ""
     mem_bw_schema: str = ""
     enable_monitoring: bool = False
+    enable_cmt: bool = msgspec.field(default=False, name="enableCMT")
+    enable_mbm: bool = msgspec.field(default=False, name="enableMBM")
 
 
 class Device(Record, frozen=True, kw_only=True):
@@ -232,9 +235,9 @@ class Cpu(Record, frozen=True, kw_only=True):
 
 
 class Pids(Record, frozen=True, kw_only=True):
-    """How many tasks there may be; 0 and -1 are no limit."""
+    """How many tasks there may be; -1 is no limit. Before version 1.3.0 of the specification 0 was none, too."""
 
-    limit: int
+    limit: int | None = None
 
 
 class WeightDevice(Record, frozen=True, kw_only=True):
@@ -400,6 +403,11 @@ class Spec(Record, frozen=True, kw_only=True):
     hooks: Hooks | None = None
     annotations: dict[str, str] = {}
     linux: Linux | None = None
+    vm: dict[str, object] | None = None
+    freebsd: dict[str, object] | None = None
+    solaris: dict[str, object] | None = None
+    windows: dict[str, object] | None = None
+    zos: dict[str, object] | None = None
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -427,3 +435,9 @@ def decode(raw: bytes, origin: str = "config.json") -> Spec:
 def encode(spec: Spec) -> bytes:
     """Write a config.json, indented."""
     return msgspec.json.format(msgspec.json.encode(spec), indent=2)
+
+
+def since(version: str, wanted: tuple[int, int]) -> bool:
+    """Tell whether a configuration's ociVersion ("1.0.2-dev") is at least this major and minor one."""
+    numbers = version.split(".")[:2]
+    return len(numbers) == 2 and all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) >= wanted

@@ -59,6 +59,10 @@ class Incomplete(InvalidArgument):
 def launch(spec: Spec, setting: Setting) -> list[Operation]:
     """Compute the plan that starts a container. Raises `InvalidArgument` or `Unsupported` naming what can't be done."""
     process, linux = _process(spec), spec.linux or Linux()
+    if spec.vm is not None:
+        raise Unsupported(
+            "containers are made here, not virtual machines - at `$.vm`", hint="trivet run --isolation vm"
+        )
     namespace.check(linux)
     refuse_unsupported(process, linux, setting)
     own = namespace.has(linux.namespaces, "user")

@@ -29,7 +29,7 @@ from trivet.runtime import group as groups
 from trivet.runtime.conductor import Conductor, check_console
 from trivet.runtime.container import Container, Word, clear
 from trivet.runtime.setting import Setting
-from trivet.runtime.warning import warnings
+from trivet.runtime.warning import foreign, warnings
 
 
 class CannotExecute(NotFound):
@@ -80,7 +80,8 @@ def create(home: Path, name: str, bundle: Path, way: Way, *, detached: bool) -> 
         made.expect_free()
         made.claim()
         undo.callback(made.remove, way.warn)
-        for text in (*warnings(spec.process or oci.Process(cwd="/"), made.linux), *resource.warnings(spec)):
+        process = spec.process or oci.Process(cwd="/")
+        for text in (*warnings(process, made.linux), *resource.warnings(spec), *foreign(spec)):
             way.warn(text)
         made.limit(limits, create=True)
         if (user := groups.owner(spec)) is not None and not rootless.ordinary():

@@ -191,6 +191,7 @@ class Replay:
             os.close(descriptor)
         for path in map(self._own, self._record["groups"]):
             os.mkdir(path)
+            os.chmod(path, 0o755)  # kernel/cgroup_record.py, make
             self._groups.append(path)
         for path in map(self._own, self._record["inherit"]):
             if not content(path).strip():

@@ -73,7 +73,7 @@ def completed(spec: oci.Spec, *, rootless: bool = False) -> oci.Spec:
 
 def limits(spec: oci.Spec, layout: Layout, *, delegated: bool = False) -> kernel.Resources:
     """Translate a spec's. Raises `ControllerMissing`."""
-    made = resources(spec.linux.resources if spec.linux else None)
+    made = resources(spec.linux.resources if spec.linux else None, spec.oci_version)
     check(made, layout, delegated=delegated)
     return made
 
@@ -109,8 +109,11 @@ def warnings(spec: oci.Spec) -> Iterator[str]:
         yield "linux.resources.memory.useHierarchy is always true"
 
 
-def resources(spec: oci.Resources | None) -> kernel.Resources:
-    """Translate; 0 sets no limit, as every runtime reads it, and none of pids is none. Raises `OutOfRange`."""
+def resources(spec: oci.Resources | None, version: str = oci.VERSION) -> kernel.Resources:
+    """Translate; 0 sets no limit, as every runtime reads it: for pids it depends on the configuration's `version`.
+
+    Raises `OutOfRange`.
+    """
     if spec is None:
         return kernel.Resources()
     memory, cpu = spec.memory or oci.Memory(), spec.cpu or oci.Cpu()
@@ -135,7 +138,7 @@ def resources(spec: oci.Resources | None) -> kernel.Resources:
         idle=cpu.idle,
         cpus=cpu.cpus,
         mems=cpu.mems,
-        pids=(spec.pids.limit or -1) if spec.pids else None,
+        pids=_tasks(spec.pids, version),
         weight=block.weight or None,
         leaf_weight=block.leaf_weight or None,
         block_devices=tuple(_block_devices(block)),
@@ -162,6 +165,15 @@ def _block_devices(block: oci.BlockIo) -> Iterator[kernel.BlockDevice]:
     for what, devices in throttles.items():
         for throttle in devices:
             yield kernel.BlockDevice(what=what, major=throttle.major, minor=throttle.minor, value=throttle.rate)
+
+
+def _tasks(spec: oci.Pids | None, version: str) -> int | None:
+    """Read the limit of tasks: since 1.3.0, 0 lets nobody fork, which is what 1 means to the task that is there."""
+    if spec is None or spec.limit is None:
+        return None
+    if spec.limit == 0:
+        return 1 if oci.since(version, (1, 3)) else -1
+    return max(spec.limit, -1)
 
 
 def _rdma(one: oci.Rdma) -> str:

@@ -6,11 +6,24 @@ import resource
 from collections.abc import Iterator
 
 from trivet.kernel import capability
-from trivet.oci.runtime import Linux, Process
+from trivet.oci.runtime import Linux, Process, Spec
 from trivet.runtime import namespace
 from trivet.runtime.identity import RLIMITS
 
 _RAISE = "CAP_SYS_RESOURCE"
+
+
+def foreign(spec: Spec) -> Iterator[str]:
+    """Tell what is another platform's."""
+    process = spec.process
+    asked = {
+        **{name: getattr(spec, name) is not None for name in ("freebsd", "solaris", "windows", "zos")},
+        "process.commandLine": bool(process and process.command_line),
+        "process.user.username": bool(process and process.user.username),
+    }
+    for path, given in asked.items():
+        if given:
+            yield f"{path} is another platform's and is left out"
 
 
 def warnings(process: Process, linux: Linux) -> Iterator[str]:

@@ -83,6 +83,14 @@ static int make(struct layers *layers)
     return tree;
 }
 
+static void uncover(const char *place, size_t count)
+{
+    int error = errno;
+    while (count--)
+        sys_umount(place, MNT_DETACH);
+    errno = error;
+}
+
 /* Before Linux 6.5 there is no "lowerdir+": mount(2) takes a page of options, and then a copy of what it mounted. */
 static int make_old(const struct layers *layers, const char *place)
 {
@@ -100,20 +108,29 @@ static int make_old(const struct layers *layers, const char *place)
     }
     if (sys_mount("overlay", place, "overlay", 0, data) < 0)
         return -1;
-    return sys_open_tree(AT_FDCWD, place, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    int tree = sys_open_tree(AT_FDCWD, place, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    uncover(place, 1);
+    return tree;
 }
 
-/* Older kernels take only layers that are mounted somewhere: here, where nobody else sees it, one over the other. */
+/* Older kernels take only layers that are mounted somewhere: here, where nobody else sees it, one over the other. The
+ * overlay has its own hold on them, so that the place is what it was afterwards: binds come from there, too. */
 static int make_attached(struct layers *layers, const char *place, bool old)
 {
     const unsigned long recursive_slave = 16384 | 524288; /* MS_REC | MS_SLAVE */
     if (sys_unshare(CLONE_NEWNS) < 0 || sys_mount("none", "/", NULL, recursive_slave, NULL) < 0)
         return -1;
-    for (size_t i = 0; i < layers->count; i++)
-        if (sys_move_mount(layers->fds[i], "", AT_FDCWD, place, MOVE_MOUNT_F_EMPTY_PATH) < 0)
-            return -1;
-    int tree = old ? -1 : make(layers);
-    return tree >= 0 ? tree : make_old(layers, place);
+    size_t moved = 0;
+    while (moved < layers->count
+           && sys_move_mount(layers->fds[moved], "", AT_FDCWD, place, MOVE_MOUNT_F_EMPTY_PATH) == 0)
+        moved++;
+    int tree = -1;
+    if (moved == layers->count && !old)
+        tree = make(layers);
+    if (moved == layers->count && tree < 0)
+        tree = make_old(layers, place);
+    uncover(place, moved);
+    return tree;
 }
 
 /* What overlayfs makes for itself belongs to whoever mounts it: that has to be somebody the layers know, with all

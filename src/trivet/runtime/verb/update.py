@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         if _value(arguments, flag) is not None:
             raise Unsupported(f"{flag}: Intel RDT is not supported")
     asked = _read(arguments.resources) if arguments.resources else _asked(arguments)
-    limits = resource.resources(msgspec.structs.replace(asked, devices=()))
+    asked, version = msgspec.structs.replace(asked, devices=()), container.kept.spec.oci_version
+    limits = resource.resources(asked, version)
     resource.check(limits, container.group.layout, delegated=container.kept.rootless)
     used, memory = container.group.usage().memory, asked.memory or oci.Memory()
     if memory.check_before_update and memory.limit is not None and 0 <= memory.limit < used:
