@@ -19,7 +19,7 @@ from trivet.build.build import Builder
 from trivet.build.cache import Cache
 from trivet.build.kept import Kept
 from trivet.build.secret import Offered
-from trivet.build.session import Tools
+from trivet.build.tool import Tools
 from trivet.client.schema import Progress
 from trivet.client.schema_build import BuildRequest
 from trivet.engine.image.image import Images

@@ -11,6 +11,7 @@ import msgspec
 from trivet.build.error import ContextError
 from trivet.build.pattern import PatternError, compile_pattern
 
+IGNORE_FILE = ".dockerignore"
 MAXIMUM = 10_000  # patterns
 
 

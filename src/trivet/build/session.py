@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -15,38 +15,21 @@ import msgspec
 
 from trivet.base.error import Unsupported
 from trivet.base.thread import in_thread
-from trivet.build.cache import Cache, CacheEntry
+from trivet.build.cache import CacheEntry
 from trivet.build.cache_import import Import
 from trivet.build.caller import Caller
 from trivet.build.graph import Graph
-from trivet.build.secret import Offered
 from trivet.build.spool import Spool
 from trivet.build.state import State
+from trivet.build.tool import PREFIX, Report, Tools
 from trivet.build.transfer import Transfer
 from trivet.build.tree import Tree
 from trivet.client.schema import Progress
 from trivet.client.schema_build import BuildRequest
 from trivet.engine.image.commit import Draft
-from trivet.engine.image.image import Images
-from trivet.engine.network.network import Networks
 from trivet.engine.snapshot.diff import settle
-from trivet.engine.snapshot.snapshotter import Layered, Snapshotter
-from trivet.isolation.driver import Driver
 from trivet.isolation.plan import Root
-from trivet.oci.layer import Layer
 from trivet.store.lease import Lease
-
-Report = Callable[[Progress], None]
-
-
-class Adopting(Snapshotter, Protocol):
-    """A snapshotter that can keep what a step wrote as the unpacked form of its layer."""
-
-    def adopt(self, root: Root, below: Layered, layer: Layer) -> None:
-        """Take the upper directory over."""
-
-    def lowers(self, image: Layered) -> tuple[str, ...]:
-        """List the directories of an image's layers, topmost first."""
 
 
 class NoOverlay(Unsupported):
@@ -57,20 +40,6 @@ class NoOverlay(Unsupported):
             "cannot build with the snapshotter copy: steps are made in overlays",
             hint="start the engine with --snapshotter overlay or erofs",
         )
-
-
-class Tools(msgspec.Struct, frozen=True, kw_only=True):
-    """The neighbours every build of an engine uses. `home` and `run` are directories of the builder's own."""
-
-    images: Images
-    snapshotter: Adopting
-    networks: Networks
-    driver: Driver
-    cache: Cache
-    offered: Offered
-    home: Path
-    run: Path
-    cgroup: str
 
 
 class Workplace(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,5 +195,4 @@ class Make(Protocol):
         """Do it."""
 
 
-PREFIX = "build-"
 """Snapshots whose names begin so belong to builds."""

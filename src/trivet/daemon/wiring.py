@@ -19,7 +19,7 @@ from trivet.build.build import Builder
 from trivet.build.cache import Cache
 from trivet.build.kept import Kept
 from trivet.build.secret import Offered
-from trivet.build.session import Tools
+from trivet.build.tool import Tools
 from trivet.client.schema_host import Finding
 from trivet.daemon.settings import DEFAULT_ROOT, Settings
 from trivet.engine.capacity.broker import Broker

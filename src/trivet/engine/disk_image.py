@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from trivet.engine.disk import appliance, disk, model
+from trivet.engine.disk import disk, model
 from trivet.engine.image import detail
 from trivet.engine.image.model import ImageRecord
 from trivet.engine.image.progress import Report, late, silent
@@ -54,6 +54,8 @@ class DiskImages:
         self, path: Path, name: str, reference: str, platform: str, firmware: str, report: Report
     ) -> dict[str, Any]:
         """Make images of the disks of an OVA."""
+        from trivet.engine.disk import appliance  # with it come tarfile and XML, which few need
+
         told = disk.describe(name, path, "raw", platform, firmware)
         wish = appliance.Wish(
             path=path, name=told.name, platform=told.platform, firmware=told.firmware, reference=reference
@@ -72,6 +74,8 @@ class DiskImages:
         """Prepare to write a disk image as a file; what is returned does it."""
         await asyncio.to_thread(self._disks.find, ref)
         if form == OVA:
+            from trivet.engine.disk import appliance
+
             return partial(appliance.export, self._disks, ref)
         wanted = model.format_of(form)
         return partial(self._disks.export, ref, wanted, compress=compress)

@@ -25,7 +25,7 @@ from trivet.engine.image.progress import Report
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
-from trivet.engine.machine import backup, catalogue, disk, export, image, inside, keyboard, point, restore, screen
+from trivet.engine.machine import backup, catalogue, disk, image, inside, keyboard, point, restore, screen
 from trivet.engine.snapshot.making import disk_usage
 from trivet.isolation import computer, display
 from trivet.isolation.errand import agent_of
@@ -122,12 +122,16 @@ class Machines:
 
     async def export(self, ref: str, form: str) -> Callable[[BinaryIO], None]:
         """Prepare to write a machine that is off as a file; what is returned does it."""
+        from trivet.engine.machine import export  # with it come tarfile and XML, which few need
+
         record = self.find(ref)
         export.check(record, form)
         return export.writer(self._context, record, form)
 
     async def commit(self, ref: str, reference: str, report: Report) -> dict[str, Any]:
         """Make a disk image of a machine that is off."""
+        from trivet.engine.machine import export
+
         key = self.find(ref).id
         references.parse(reference)
         async with self._context.locks.hold(key, "committing"):

@@ -16,9 +16,8 @@ import msgspec
 from trivet.api.docker.buildkit.channel import Channel
 from trivet.api.docker.buildkit.sync import Receiver
 from trivet.base.thread import in_thread
-from trivet.build.build import IGNORE_FILE
 from trivet.build.error import BuildError
-from trivet.build.ignore import Ignore
+from trivet.build.ignore import IGNORE_FILE, Ignore
 from trivet.build.source import MAXIMUM
 from trivet.client.schema import Progress
 from trivet.client.schema_build import BuildRequest
