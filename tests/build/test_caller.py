@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,7 +165,24 @@ def test_agent(engine: Daemon, context: Path, agent: Path, tmp_path: Path) -> No
     assert traces(engine.root, words) == []
     dockerfile(context, "FROM build-base\nRUN --mount=type=ssh,required true\n")
     assert b"ssh agent default is required" in engine.trivet("build", context).stderr
-    assert b"is not an agent's socket" in engine.trivet("build", "--ssh", "default=/dev/null", context).stderr
+    assert b"neither an agent's socket nor" in engine.trivet("build", "--ssh", "default=/dev/null", context).stderr
+
+
+@pytest.mark.needs("ssh-agent", "musl-gcc")
+def test_key_files(engine: Daemon, context: Path, tmp_path: Path) -> None:
+    """--ssh takes key files as well: an agent holds them as long as the command, and none with a passphrase."""
+    for name, phrase in (("one", ""), ("two", ""), ("locked", "secret phrase")):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", phrase, "-f", tmp_path / name], check=True)
+    (tmp_path / "ask.c").write_text(ASK)
+    subprocess.run(["musl-gcc", "-static", "-o", context / "ask", tmp_path / "ask.c"], check=True)
+    dockerfile(context, "FROM build-base\nCOPY ask /bin/\nRUN --mount=type=ssh,id=git ask\n")
+    keys = f"git={tmp_path}/one,{tmp_path}/two"
+    done = engine.trivet("build", "--ssh", keys, context)
+    assert done.returncode == 0, done.stderr
+    assert b"keys 2 type 12" in done.stderr
+    assert not list(Path(tempfile.gettempdir()).glob("trivet-ssh-*/agent"))
+    for bad, words in ((f"{tmp_path}/locked", b"passphrase"), (f"{tmp_path}/none", b"no such file")):
+        assert words in engine.trivet("build", "--ssh", f"git={bad}", context).stderr
 
 
 def test_named_directory(engine: Daemon, context: Path, tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ from tests.conftest import Daemon
 
 from trivet.build.dockerfile import parse
 from trivet.build.graph import build_graph
-from trivet.build.lint import RULES, check
+from trivet.build.lint import RULES, Check, check
+from trivet.build.lint_experimental import EXPERIMENTAL
 from trivet.build.scope import Scope
 
+IGNORED = ("secret",)
 CASES = [
     ("ConsistentInstructionCasing", 3, "FROM scratch\nARG A\nLabel a=b"),
     ("ConsistentInstructionCasing", 2, "from scratch\nARG A\nlabel a=b"),
@@ -36,6 +38,12 @@ CASES = [
     ("StageNameCasing", 1, "FROM scratch AS Web"),
     ("UndefinedArgInFrom", 1, "FROM busybox:${TAG}x"),
     ("UndefinedVar", 2, "FROM scratch\nCOPY $NOPE /"),
+    ("CopyIgnoredFile", 3, "# check=experimental=CopyIgnoredFile\nFROM scratch\nCOPY ./secret /"),
+    (
+        "InvalidDefinitionDescription",
+        4,
+        "# check=experimental=InvalidDefinitionDescription\nFROM scratch AS base\n# what is this\nARG VERSION=1",
+    ),
     ("WorkdirRelativePath", 2, "FROM scratch\nWORKDIR app"),
 ]
 
@@ -45,20 +53,33 @@ def found(text: str) -> list[tuple[str, int]]:
     dockerfile = parse(text)
     platform = {"TARGETPLATFORM": "linux/amd64"}
     graph = build_graph(dockerfile, Scope(given={}, platform=platform))
-    return [(each.rule, each.line) for each in check(dockerfile, graph)]
+    return [
+        (each.rule, each.line) for each in check(dockerfile, graph, Check.read(dockerfile.check), IGNORED.__contains__)
+    ]
 
 
 @pytest.mark.parametrize(("rule", "line", "text"), CASES, ids=[f"{case[0]}-{case[1]}" for case in CASES])
 def test_rules(rule: str, line: int, text: str) -> None:
     """Every rule finds what it is about, with its line, and can be left out."""
     assert (rule, line) in found(text)
-    assert (rule, line + 1) not in found(f"# check=skip={rule}\n{text}")
-    assert found(f"# check=skip=all\n{text}") == []
+    plain = text.removeprefix(f"# check=experimental={rule}\n")
+    moved = line + 1 - (plain != text)
+    assert (rule, moved) not in found(f"# check=skip={rule};experimental=all\n{plain}")
+    assert found(f"# check=skip=all;experimental=all\n{plain}") == []
 
 
 def test_every_rule_has_a_case() -> None:
     """No rule goes untested."""
-    assert {case[0] for case in CASES} == set(RULES)
+    assert {case[0] for case in CASES} == {*RULES, *EXPERIMENTAL}
+
+
+def test_experimental_rules_are_asked_for() -> None:
+    """Some rules say nothing unless the Dockerfile names them, or all."""
+    for rule, line, text in CASES:
+        if rule in EXPERIMENTAL:
+            plain = text.partition("\n")[2]
+            assert found(f"# check=skip=none\n{plain}") == []
+            assert (rule, line) in found(f"# check=experimental=all\n{plain}")
 
 
 @pytest.mark.parametrize(

@@ -77,3 +77,10 @@ def test_fuzz(text: str) -> None:
     except WordError:
         pass
     split_words(text, "\\")
+
+
+def test_literal_stars_in_patterns() -> None:
+    """A backslash in a pattern makes the star or question mark behind it mean itself."""
+    variables = {"v": "a*b?c"}
+    assert expand("${v/\\*/_} ${v//\\?/_} ${v#a\\*} ${v%\\?c}", variables) == "a_b?c a*b_c b?c a*b"
+    assert expand("${v/`*/_}", variables, "`") == "a_b?c"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import shutil
 import struct
 from collections import deque
@@ -14,6 +15,7 @@ import msgspec
 from trivet.base.error import TrivetError, Unavailable
 from trivet.base.thread import in_thread
 from trivet.build import cachekey
+from trivet.build.builtin import HOST_NAME
 from trivet.build.configuration import directory_of, shell_of
 from trivet.build.debug import open_shell
 from trivet.build.error import BuildError, StepFailed
@@ -36,6 +38,7 @@ from trivet.launch.operation import Exec
 
 TAIL = 20  # lines of output that an error shows
 LONGEST = 4000  # characters of them
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 
 
 async def run(step: Step, state: State, each: Run, sources: list[Source]) -> State:
@@ -55,7 +58,11 @@ async def run(step: Step, state: State, each: Run, sources: list[Source]) -> Sta
         network=command.network,
         script=command.script,
         mounts=await in_thread(lambda: [source.describe(step, state) for source in sources]) if sources else [],
-        surroundings=[command.security, *(session.request.add_hosts if command.network != "none" else ())],
+        surroundings=[
+            command.security,
+            *([f"hostname {command.hostname}"] if command.hostname != HOSTNAME else ()),
+            *(session.request.add_hosts if command.network != "none" else ()),
+        ],
         epoch=epoch,
     )
     session.mounts.update(Kept.name(each.mount, each.base) for each in sources if each.mount.kind == "cache")
@@ -86,7 +93,15 @@ def _command(step: Step, state: State, each: Run) -> Command:
         network=step.session.network if network in ("", "default") else network,
         script=script,
         security=each.security or "sandbox",
+        hostname=_hostname(step.session.request.build_args.get(HOST_NAME, "")),
     )
+
+
+def _hostname(asked: str) -> str:
+    """Name the step's host, as BUILDKIT_SANDBOX_HOSTNAME says."""
+    if asked and not _NAME.fullmatch(asked):
+        raise BuildError(f"{HOST_NAME}={asked[:64]} is no name of a host")
+    return asked or HOSTNAME
 
 
 def _argv(each: Run, shell: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
@@ -141,7 +156,7 @@ class _Sandbox:
         (attachment,) = await in_thread(tools.networks.attach, name, name, "netns", [wish])
         directory = session.work / "file" / name
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
-        files = tools.networks.files(name, HOSTNAME, directory, extra_hosts=session.request.add_hosts)
+        files = tools.networks.files(name, self._command.hostname, directory, extra_hosts=session.request.add_hosts)
         if self._command.script:
             content = self._command.script.encode()
             files += (File(target=SCRIPT, source=str(directory / "script"), content=content, mode=0o755),)

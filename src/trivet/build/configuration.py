@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -99,11 +100,19 @@ def _volume(each: instruction.Volume, config: Config, word: Callable[[str], str]
     return {"volumes": {**(config.volumes or {}), **paths}}
 
 
+def _is_signal(word: str) -> bool:
+    """Tell whether Linux has a signal of that number or name."""
+    name = word.upper().removeprefix("SIG")
+    if word.isascii() and word.isdigit():
+        return 0 < int(word[:4]) <= signal.SIGRTMAX
+    return f"SIG{name}" in signal.Signals.__members__ or bool(re.fullmatch(r"RTMIN\+\d{1,2}|RTMAX-\d{1,2}", name))
+
+
 def _stop_signal(each: instruction.StopSignal, config: Config, word: Callable[[str], str]) -> dict[str, Any]:
-    signal = word(each.signal)
-    if not re.fullmatch(r"\d{1,3}|(SIG)?[A-Z][A-Z0-9+]{1,15}", signal):
-        raise BuildError(f"STOPSIGNAL {signal} is not a signal", hint="write STOPSIGNAL SIGTERM or a number")
-    return {"stop_signal": signal}
+    name = word(each.signal)
+    if not _is_signal(name):
+        raise BuildError(f"STOPSIGNAL {name} is not a signal", hint="write STOPSIGNAL SIGTERM or a number")
+    return {"stop_signal": name}
 
 
 def _shell(each: instruction.Shell, config: Config, word: Callable[[str], str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from trivet.build import cachekey
 from trivet.build.chmod import parse_chmod
 from trivet.build.configuration import directory_of
 from trivet.build.error import BuildError
+from trivet.build.git import is_whole
 from trivet.build.ignore import Ignore
 from trivet.build.instruction import Add, Copy, Instruction
 from trivet.build.origin import Files
@@ -49,6 +50,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     chmod: str
     exclude: tuple[str, ...]
     parents: bool
+    link: bool = False
 
     @classmethod
     def of(cls, each: Copy, state: State, word: Word) -> Wish:
@@ -64,7 +66,12 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
             chmod=chmod,
             exclude=tuple(word(pattern) for pattern in each.exclude),
             parents=each.parents,
+            link=each.link,
         )
+
+    def below(self, state: State) -> str:
+        """Name the files that the result depends on beside those taken; a linked layer lies on whatever there is."""
+        return "linked" if self.link else state.chain
 
     @property
     def into(self) -> bool:
@@ -88,12 +95,12 @@ def _known(step: Step, state: State, each: Copy, wish: Wish, files: Files, word:
     source: list[object] = []
     if isinstance(files, Draft):
         source = [cachekey.chain(files.layers), step.session.when(State(draft=files, scope=state.scope))]
-    elif isinstance(each, Add) and each.checksum and len(wish.sources) == 1 and not each.heredocs:
+    elif isinstance(each, Add) and len(wish.sources) == 1 and not each.heredocs and is_whole(word(each.checksum)):
         source = [word(each.checksum), each.keep_git_dir, each.unpack]
     if not source:
         return []
     fields: list[object] = [*msgspec.structs.astuple(wish), state.keeps_times]
-    return [cachekey.known_copy_key(state.chain, source, fields, epoch=step.session.when(state))]
+    return [cachekey.known_copy_key(wish.below(state), source, fields, epoch=step.session.when(state))]
 
 
 async def _choose(step: Step, state: State, each: Copy, wish: Wish, files: Files, word: Word) -> list[Choice]:
@@ -118,7 +125,7 @@ async def _put(step: Step, state: State, each: Copy, wish: Wish, choices: list[C
     epoch = session.when(state)
     content = await in_thread(place, choices, Target(directory="/", name=""), exclude, Dating(epoch))
     key = cachekey.copy_key(
-        state.chain,
+        wish.below(state),
         checksum(content),
         target=wish.path,
         into=into,
@@ -140,7 +147,7 @@ async def _put(step: Step, state: State, each: Copy, wish: Wish, choices: list[C
         writer = _Writer(step, step.transfer(root), wish, choices, exclude)
         await in_thread(writer.write, state.config.working_dir, dating)
 
-    return await step.layered(state, [key, *keys], each.text, when, make)
+    return await step.layered(state, [key, *keys], each.text, when, make, apart=wish.link)
 
 
 def _top(before: State, after: State) -> Layer | None:

@@ -29,11 +29,13 @@ from trivet.build.tree import Tree
 
 MOST_SUBMODULES = 200
 DEPTH = 8
-TOKEN = "GIT_AUTH_TOKEN"  # the secret that is used for https, as BuildKit calls it
+TOKEN, HEADER = "GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"  # the secrets that are used for https, as BuildKit calls them
 _SCP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[^-].*")
 _HOST = re.compile(r"(?:[^@/\s-][^@/\s]*@)?(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(?::\d+)?")
 _REF = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./@+-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_BEGINNING = re.compile(r"[0-9a-f]{1,64}")
+_DIGEST = re.compile(r"sha[0-9]+:[0-9a-f]{64,128}")
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,16 +65,23 @@ def parse(source: str) -> Place:
     unknown = options.keys() - {"ref", "branch", "tag", "commit", "checksum", "subdir", "submodules", "keep-git-dir"}
     if unknown:
         raise BuildError(f"Git address {url} has an unknown option {min(unknown)}")
-    ref = ref or next((options[name] for name in ("ref", "branch", "tag", "commit") if options.get(name)), "")
+    checksum = options.get("checksum") or options.get("commit") or ""
+    named = {"ref": "", "branch": "refs/heads/", "tag": "refs/tags/"}
+    ref = ref or next((f"{where}{options[name]}" for name, where in named.items() if options.get(name)), checksum)
     _check(url, ref)
     return Place(
         url=url,
         ref=ref,
         subdirectory=subdirectory or options.get("subdir", ""),
-        checksum=options.get("checksum", ""),
+        checksum=checksum,
         submodules=options.get("submodules", "true").lower() in ("", "true", "1"),
         keep=options.get("keep-git-dir", "false").lower() in ("", "true", "1"),
     )
+
+
+def is_whole(checksum: str) -> bool:
+    """Tell whether a checksum names one content and no other: a digest, or all of a commit's name."""
+    return bool(_COMMIT.fullmatch(checksum) or _DIGEST.fullmatch(checksum))
 
 
 def _check(url: str, ref: str) -> None:
@@ -119,7 +128,7 @@ class _Fetching:
         git = Git(Path(directory), await self._credentials(place), await self._agent(place))
         await git.begin()
         commit = await _commit(git, place)
-        if checksum and not (_COMMIT.fullmatch(checksum) and checksum == commit):
+        if checksum and not (_BEGINNING.fullmatch(checksum) and commit.startswith(checksum)):
             raise BuildError(f"{place.url} is at commit {commit}, not at the --checksum {checksum[:80]}")
         await self._add(tree, path, await git.archive(commit), place.url)
         if place.submodules:
@@ -157,17 +166,22 @@ class _Fetching:
         return path
 
     async def _credentials(self, place: Place) -> dict[str, str]:
-        """Give Git the caller's token for https, by its environment, for that host only."""
+        """Give Git the caller's header or token for https, by its environment, for that host only."""
         parts, offered = urlsplit(place.url), self._session.request.secrets
         if parts.scheme != "https" or not parts.hostname:
             return {}
-        name = next((each for each in (f"{TOKEN}.{parts.hostname}", TOKEN) if each in offered), None)
+        names = [f"{word}{end}" for end in (f".{parts.hostname}", "") for word in (HEADER, TOKEN)]
+        name = next((each for each in names if each in offered), None)
         if name is None:
             return {}
-        token = (await self._session.caller.secret(name)).strip()
-        word = base64.b64encode(b"x-access-token:" + token).decode()
+        secret = (await self._session.caller.secret(name)).strip()
+        value = secret.decode("utf-8", "replace")
+        if name.startswith(TOKEN):
+            value = f"basic {base64.b64encode(b'x-access-token:' + secret).decode()}"
+        elif not value.isprintable():
+            raise BuildError(f"secret {name} holds characters that no header may have")
         port = f":{parts.port}" if parts.port else ""
-        return {f"http.https://{parts.hostname}{port}/.extraHeader": f"Authorization: basic {word}"}
+        return {f"http.https://{parts.hostname}{port}/.extraHeader": f"Authorization: {value}"}
 
 
 async def _commit(git: Git, place: Place) -> str:

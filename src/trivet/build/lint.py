@@ -1,6 +1,7 @@
 """Build checks: what is allowed in a Dockerfile, but hardly meant. Named as BuildKit names them.
 
-`# check=skip=RULE,RULE|all` leaves some out, `# check=error=true` makes them errors.
+`# check=skip=RULE,RULE|all` leaves some out, `# check=error=true` makes them errors, `# check=experimental=RULE|all`
+asks for those of `lint_experimental`, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from trivet.build import instruction
 from trivet.build.dockerfile import Dockerfile
 from trivet.build.graph import Graph, Stage
 from trivet.build.instruction import Instruction
+from trivet.build.lint_experimental import EXPERIMENTAL, copied_though_ignored, undescribed
 from trivet.build.source import MAXIMUM
 
 MOST = 100  # warnings told
@@ -40,29 +42,39 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """What `# check=` says."""
 
     skip: frozenset[str] = frozenset()
+    experimental: frozenset[str] = frozenset()
     error: bool = False
 
     @classmethod
     def read(cls, text: str) -> Check:
-        """Read `skip=A,B;error=true`."""
+        """Read `skip=A,B;experimental=C;error=true`."""
         fields = dict(part.strip().partition("=")[::2] for part in text.split(";") if part.strip())
-        skip = frozenset(name.strip() for name in fields.get("skip", "").split(",") if name.strip())
-        return cls(skip=skip, error=fields.get("error", "").strip().lower() == "true")
+        error = fields.get("error", "").strip().lower() == "true"
+        return cls(skip=_names(fields, "skip"), experimental=_names(fields, "experimental"), error=error)
+
+    def wants(self, rule: str) -> bool:
+        """Tell whether a rule is to be looked at."""
+        asked = rule not in EXPERIMENTAL or bool(self.experimental & {rule, "all"})
+        return asked and not self.skip & {rule, "all"}
+
+
+def _names(fields: dict[str, str], key: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in fields.get(key, "").split(",") if name.strip())
 
 
 Found = tuple[int, str]
 """A line, and what is to be said about it."""
 
+Rule = Callable[[Dockerfile, Graph], Iterator[Found]]
 
-def check(dockerfile: Dockerfile, graph: Graph) -> list[Finding]:
-    """Find what should be looked at, in order of the lines."""
-    wanted = Check.read(dockerfile.check)
-    if "all" in wanted.skip:
-        return []
+
+def check(dockerfile: Dockerfile, graph: Graph, wanted: Check, ignored: Callable[[str], bool]) -> list[Finding]:
+    """Find what should be looked at, in order of the lines; `ignored` tells what .dockerignore leaves out."""
+    rules: dict[str, Rule] = {**RULES, "CopyIgnoredFile": lambda what, _: copied_though_ignored(what, ignored)}
     findings = [
         Finding(rule=rule, line=line, text=text)
-        for rule, find in RULES.items()
-        if rule not in wanted.skip
+        for rule, find in rules.items()
+        if wanted.wants(rule)
         for line, text in find(dockerfile, graph)
     ]
     return sorted(findings, key=lambda found: (found.line, found.rule))[:MOST]
@@ -204,7 +216,7 @@ def _inherited(graph: Graph, stage: Stage) -> set[str] | None:
     known = _inherited(graph, parent)
     if known is None:
         return None
-    env = [each for each in parent.instructions if isinstance(each, instruction.Env)]
+    env = [each for each in parent.instructions if isinstance(each, instruction.Env | instruction.Arg)]
     return known | {name for each in env for name, _ in each.pairs}
 
 
@@ -257,7 +269,7 @@ def _exposed_address(dockerfile: Dockerfile, graph: Graph) -> Iterator[Found]:
                 )
 
 
-RULES: dict[str, Callable[[Dockerfile, Graph], Iterator[Found]]] = {
+RULES: dict[str, Rule] = {
     "ConsistentInstructionCasing": _instruction_casing,
     "DuplicateStageName": _duplicate_stage_name,
     "ExposeInvalidFormat": _exposed_address,
@@ -265,6 +277,7 @@ RULES: dict[str, Callable[[Dockerfile, Graph], Iterator[Found]]] = {
     "FromAsCasing": _from_as_casing,
     "FromPlatformFlagConstDisallowed": _platform,
     "InvalidDefaultArgInFrom": _default_in_from,
+    "InvalidDefinitionDescription": undescribed,
     "JSONArgsRecommended": _json_arguments,
     "LegacyKeyValueFormat": _old_pairs,
     "MaintainerDeprecated": _maintainer,

@@ -16,6 +16,7 @@ import msgspec
 
 from trivet.base.thread import in_thread
 from trivet.build import outline, remote
+from trivet.build.builtin import BUILT_IN, KEEP_GIT, is_true, obeying
 from trivet.build.cache_export import export, inlined
 from trivet.build.cache_import import Import, imports
 from trivet.build.caller import Caller
@@ -50,6 +51,7 @@ PARALLEL = 4  # steps that run side by side, on small machines too
 async def make(builder: Builder, request: BuildRequest, context: Readable, report: Report) -> dict[str, Any]:
     """Do what `Builder.build` promises."""
     check(request)
+    request = obeying(request)
     wanted = platforms_of(request.platform)
     async with AsyncExitStack() as undo:
         caller = builder.callers.open(request.session)
@@ -99,10 +101,10 @@ def _work(builder: Builder, undo: AsyncExitStack) -> Path:
 
 
 class _Files(NamedTuple):
-    """The context as it came, without what is to be left out, and the tree that holds the Dockerfile."""
+    """The context as it came, what is to be left out of it, and the tree that holds the Dockerfile."""
 
     whole: Tree
-    context: Tree
+    ignored: Ignore
     described: Tree
 
 
@@ -110,16 +112,18 @@ async def _files(place: Workplace, sent: Readable) -> _Files:
     """Read the context, or fetch it from elsewhere; then only a Dockerfile may have been sent."""
     request, spool = place.request, place.spool
     tree = await in_thread(_read_context, spool, sent)
-    whole = await remote.context(place, request.remote) if request.remote else tree
+    keep_git = is_true(request.build_args.get(KEEP_GIT, ""))
+    whole = await remote.context(place, request.remote, keep_git_dir=keep_git) if request.remote else tree
     described = tree if request.dockerfile in tree.nodes else whole
-    return _Files(whole, _without_ignored(request, whole, spool), described)
+    return _Files(whole, _ignored(request, whole, spool), described)
 
 
 def _session(place: Workplace, files: _Files, imported: Sequence[Import] = ()) -> Session:
     return Session(
         **{name: getattr(place, name) for name in Workplace.__struct_fields__},
         graph=_graph(place, files.described),
-        context=files.context,
+        context=files.whole.without(files.ignored.excludes),
+        ignored=files.ignored,
         whole=files.whole,
         imports=imported,
     )
@@ -153,13 +157,13 @@ def check(request: BuildRequest) -> None:
             raise BuildError(f"--allow {word} is unknown", hint=f"what can be granted: {', '.join(ENTITLEMENTS)}")
 
 
-def _without_ignored(request: BuildRequest, context: Tree, spool: Spool) -> Tree:
-    """Leave out what the Dockerfile's own .dockerignore says, or else the context's."""
+def _ignored(request: BuildRequest, context: Tree, spool: Spool) -> Ignore:
+    """Read what the Dockerfile's own .dockerignore says, or else the context's."""
     for name in (f"{request.dockerfile}{IGNORE_FILE}", IGNORE_FILE):
         text = _text(context, spool, name)
         if text is not None:
-            return context.without(Ignore.read(text, name=name).excludes)
-    return context
+            return Ignore.read(text, name=name)
+    return Ignore([])
 
 
 def _text(context: Tree, spool: Spool, path: str) -> str | None:
@@ -187,7 +191,7 @@ def _labelled(state: State, labels: dict[str, str]) -> Draft:
 def _warn(session: Session, report: Report) -> None:
     """Tell which arguments of the request no ARG took."""
     text = "\n".join(each.text for each in session.graph.dockerfile.instructions if each.keyword == "ARG")
-    known = {*PROXIES, *re.findall(r"[A-Za-z_][A-Za-z0-9_]*", text)}
+    known = {*PROXIES, *BUILT_IN, *re.findall(r"[A-Za-z_][A-Za-z0-9_]*", text)}
     unused = sorted(set(session.request.build_args) - known)
     if unused:
         report(Progress(id="warning", status=f"no ARG takes the build argument {', '.join(unused)}"))

@@ -58,6 +58,10 @@ class RunMount(msgspec.Struct, frozen=True, kw_only=True):
             self, target=word(self.target), source=word(self.source), id=word(self.id), origin=word(self.origin)
         )
 
+    def within(self, space: str) -> RunMount:
+        """Keep a cache apart from those of the same id elsewhere."""
+        return msgspec.structs.replace(self, id=f"{space}/{self.id}") if space and self.kind == "cache" else self
+
 
 def parse_mount(text: str) -> RunMount:
     """Read the value of --mount. Raises `MountError`."""

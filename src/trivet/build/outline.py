@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from trivet.build import instruction, lint
+from trivet.build.builtin import CHECK
 from trivet.build.error import DockerfileError
 from trivet.build.graph import Stage
 from trivet.build.lint import Check, Finding
@@ -24,7 +25,7 @@ def tell(session: Session) -> dict[str, Any]:
     """Answer what the request calls for."""
     match session.request.call:
         case "check":
-            return {"warnings": [_shown(session, each) for each in lint.check(session.graph.dockerfile, session.graph)]}
+            return {"warnings": [_shown(session, each) for each in _found(session)]}
         case "targets":
             return {"targets": [_target(session, stage) for stage in session.graph.stages]}
     return _outline(session)
@@ -33,8 +34,8 @@ def tell(session: Session) -> dict[str, Any]:
 def warn(session: Session) -> None:
     """Tell the findings of a build, or refuse it because of them. Raises `DockerfileError`."""
     dockerfile = session.graph.dockerfile
-    found = lint.check(dockerfile, session.graph)
-    if found and Check.read(dockerfile.check).error:
+    found = _found(session)
+    if found and _wanted(session).error:
         first = found[0]
         problem = f"{first.rule}: {first.text}"
         raise DockerfileError(
@@ -43,6 +44,15 @@ def warn(session: Session) -> None:
     for each in found:
         text = f"{each.rule}: {each.text} ({dockerfile.file}:{each.line})"
         session.report(Progress(id=f"warning {each.line} {each.rule}", status=text))
+
+
+def _found(session: Session) -> list[Finding]:
+    return lint.check(session.graph.dockerfile, session.graph, _wanted(session), session.ignored.excludes)
+
+
+def _wanted(session: Session) -> Check:
+    """Read what is to be checked: by the request, or else by the Dockerfile."""
+    return Check.read(session.request.build_args.get(CHECK, session.graph.dockerfile.check))
 
 
 def _shown(session: Session, each: Finding) -> dict[str, Any]:

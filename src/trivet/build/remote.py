@@ -10,6 +10,7 @@ import email.utils
 import hashlib
 import posixpath
 import re
+from collections.abc import Mapping
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
@@ -25,6 +26,7 @@ from trivet.build.placement import Choice
 from trivet.build.session import Workplace
 from trivet.build.spool import MOST_BYTES
 from trivet.build.tree import Tree
+from trivet.registry.certificate import is_local
 
 PIECE = 1 << 20
 CONNECT, SILENCE = 15.0, 60.0  # seconds
@@ -65,7 +67,7 @@ async def add(
         tree, top = await git.fetch(session, source, checksum=checksum, keep_git_dir=keep_git_dir)
         return Choice(posixpath.basename(top), top, tree, dated=True)
     with session.scratch_file() as file:
-        fetched = await fetch(source, file, checksum)
+        fetched = await fetch(source, file, checksum, await _authorization(session, source))
         node = await in_thread(session.spool.absorb, file, fetched.time)
     if unpack and is_archive(session.spool, node):
         return Choice(fetched.name, "", unpacked(session.spool, node, shown(source)), dated=True)
@@ -74,13 +76,13 @@ async def add(
     return Choice(fetched.name, "file", tree, dated=True)
 
 
-async def context(session: Workplace, url: str) -> Tree:
+async def context(session: Workplace, url: str, *, keep_git_dir: bool = False) -> Tree:
     """Get a whole context: a Git repository, or a tar."""
     if git.is_repository(url):
-        tree, top = await git.fetch(session, url, keep_git_dir=False)
+        tree, top = await git.fetch(session, url, keep_git_dir=keep_git_dir)
         return tree.below(top)
     with session.scratch_file() as file:
-        await fetch(url, file, "")
+        await fetch(url, file, "", await _authorization(session, url))
         node = await in_thread(session.spool.absorb, file, 0)
     if is_archive(session.spool, node):
         return unpacked(session.spool, node, shown(url))
@@ -89,8 +91,25 @@ async def context(session: Workplace, url: str) -> Tree:
     return tree
 
 
-async def fetch(url: str, file: BinaryIO, checksum: str) -> Fetched:
-    """Fetch a URL into a file, and verify it. Raises `FetchFailed`, `BuildError` for a wrong checksum."""
+async def _authorization(session: Workplace, url: str) -> dict[str, str]:
+    """Take the caller's secret for a host, as BuildKit names it; never over a wire that others can read."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not is_local(parts.netloc):
+        return {}
+    for name, form in ((f"HTTP_AUTH_HEADER_{parts.netloc}", "{}"), (f"HTTP_AUTH_TOKEN_{parts.netloc}", "Bearer {}")):
+        if name in session.request.secrets:
+            value = (await session.caller.secret(name)).decode("utf-8", "replace").strip()
+            if not value.isprintable():
+                raise BuildError(f"secret {name} holds characters that no header may have")
+            return {"Authorization": form.format(value)}
+    return {}
+
+
+async def fetch(url: str, file: BinaryIO, checksum: str, headers: Mapping[str, str] | None = None) -> Fetched:
+    """Fetch a URL into a file, and verify it. Raises `FetchFailed`, `BuildError` for a wrong checksum.
+
+    `headers` go to that host only, along no redirect to another.
+    """
     match = _DIGEST.fullmatch(checksum) if checksum else None
     if checksum and match is None:
         raise BuildError(f"--checksum={checksum[:80]} is not a digest", hint="write --checksum=sha256:…")
@@ -99,7 +118,7 @@ async def fetch(url: str, file: BinaryIO, checksum: str) -> Fetched:
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, auto_decompress=False, trust_env=True) as client,
-            client.get(url, max_redirects=REDIRECTS, headers={"User-Agent": "trivet"}) as answer,
+            client.get(url, max_redirects=REDIRECTS, headers={"User-Agent": "trivet", **(headers or {})}) as answer,
         ):
             if answer.status != 200:
                 raise FetchFailed(url, f"it answers {answer.status} {answer.reason}")

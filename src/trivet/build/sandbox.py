@@ -44,6 +44,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     network: str
     script: str = ""
     security: str = "sandbox"
+    hostname: str = HOSTNAME
 
 
 def make_plan(
@@ -87,7 +88,7 @@ def make_plan(
         cgroup=cgroup,
         log=Log(path=""),
         security=security,
-        hostname=HOSTNAME,
+        hostname=command.hostname,
         files=files,
         mounts=mounts,
         attachments=(attachment,),

@@ -19,6 +19,7 @@ from trivet.build.cache import CacheEntry
 from trivet.build.cache_import import Import
 from trivet.build.caller import Caller
 from trivet.build.graph import Graph
+from trivet.build.ignore import Ignore
 from trivet.build.spool import Spool
 from trivet.build.state import State
 from trivet.build.tool import PREFIX, Report, Tools
@@ -26,9 +27,10 @@ from trivet.build.transfer import Transfer
 from trivet.build.tree import Tree
 from trivet.client.schema import Progress
 from trivet.client.schema_build import BuildRequest
-from trivet.engine.image.commit import Draft
+from trivet.engine.image.commit import Draft, scratch
 from trivet.engine.snapshot.diff import settle
 from trivet.isolation.plan import Root
+from trivet.oci import platform as platforms
 from trivet.store.lease import Lease
 
 
@@ -84,7 +86,7 @@ class Workplace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Session(Workplace, frozen=True, kw_only=True):
-    """A build that runs. `context` lacks what .dockerignore leaves out, `whole` has it.
+    """A build that runs. `context` lacks what .dockerignore leaves out (`ignored`), `whole` has it.
 
     `steps` gathers the keys of all steps with their stages, `mounts` the names of the kept directories they were shown.
     """
@@ -92,6 +94,7 @@ class Session(Workplace, frozen=True, kw_only=True):
     graph: Graph
     context: Tree
     whole: Tree
+    ignored: Ignore
     stages: dict[int, asyncio.Task[State]] = {}
     steps: dict[str, int] = {}
     mounts: set[str] = set()
@@ -145,16 +148,18 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
                 return self.session.tools.cache.keep(key, state.draft.layers, found.layer, found.time)
         return None
 
-    async def layered(self, state: State, keys: list[str], text: str, when: int, make: Make) -> State:
+    async def layered(
+        self, state: State, keys: list[str], text: str, when: int, make: Make, *, apart: bool = False
+    ) -> State:
         """Change files: `make` does it in a root over the state's, and what it wrote becomes a layer.
 
         No file in the layer is younger than `when`, and none is on disk, once the build is over: where the stage
-        keeps times, the steps that follow see younger ones.
+        keeps times, the steps that follow see younger ones. With `apart` it sees nothing of the state's files.
         """
         tools, session = self.session.tools, self.session
         begin = time.monotonic()
         async with AsyncExitStack() as undo:
-            root, name = await self.root(state.draft, undo)
+            root, name = await self.root(scratch(platforms.host()) if apart else state.draft, undo)
             await make(root, name)
             layer = await in_thread(tools.images.layer, root, epoch=when, lease=session.lease)
             if layer and not state.keeps_times:

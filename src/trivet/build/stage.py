@@ -10,10 +10,11 @@ import msgspec
 
 from trivet.base.error import TrivetError
 from trivet.build import configuration, copy, instruction
+from trivet.build.builtin import CACHE_SPACE
 from trivet.build.command import run
 from trivet.build.dockerfile import parse_line
 from trivet.build.error import BuildError, DockerfileError, StepFailed
-from trivet.build.graph import Stage, declare, expand_at
+from trivet.build.graph import Stage, declare, expand_at, origins
 from trivet.build.instruction import Copy, Instruction
 from trivet.build.mount_source import Source
 from trivet.build.origin import Files, image_draft, named_context, origin_of
@@ -34,23 +35,33 @@ async def build_target(session: Session, target: Stage) -> State:
 
     The first failure ends the others; it is raised when they have ended.
     """
-    wanted = (*session.graph.needs(target), target)
-    for stage in wanted:
-        session.stages[stage.index] = asyncio.create_task(_build_stage(session, stage))
-    tasks = [session.stages[stage.index] for stage in wanted]
+    tasks = _begin_stages(session, target)
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         failed = [task for task in tasks if task.done() and not task.cancelled() and task.exception()]
         return (failed[0] if failed else session.stages[target.index]).result()
     finally:
-        for task in tasks:
+        for task in session.stages.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*session.stages.values(), return_exceptions=True)
+
+
+def _begin_stages(session: Session, target: Stage) -> list[asyncio.Task[State]]:
+    """Begin a stage and those it needs, as far as they weren't."""
+    wanted = (*session.graph.needs(target), target)
+    for stage in wanted:
+        if stage.index not in session.stages:
+            session.stages[stage.index] = asyncio.create_task(_build_stage(session, stage))
+    return [session.stages[stage.index] for stage in wanted]
 
 
 async def _build_stage(session: Session, stage: Stage) -> State:
     state = await _begin(session, stage)
     triggers, state = _triggers(session, stage, state)
+    for trigger in triggers:
+        for origin in origins(trigger):
+            if (source := session.graph.source(stage, trigger, origin)) is not None:
+                _begin_stages(session, source)
     steps = (*triggers, *stage.instructions)
     for number, each in enumerate(steps, 1):
         step = _step(session, stage, each, f"{number}/{len(steps)}")
@@ -76,7 +87,8 @@ async def _base(session: Session, stage: Stage) -> State:
     scope, keeps_times = session.graph.scope.inner(), session.graph.keeps_times(stage)
     if stage.parent is not None:
         parent = await session.stage(stage.parent)
-        return State(draft=parent.draft, scope=scope, keeps_times=keeps_times)
+        inherited = msgspec.structs.replace(scope, declared=parent.scope.declared)
+        return State(draft=parent.draft, scope=inherited, keeps_times=keeps_times)
     platform = stage.platform or session.platform
     if stage.image == "scratch":
         draft = scratch(platforms.parse(platform) if platform else platforms.host())
@@ -132,7 +144,8 @@ async def _carry_out(step: Step, stage: Stage, state: State, each: Instruction) 
 
     match each:
         case instruction.Run():
-            mounts = [mount.expanded(word) for mount in each.mounts]
+            space = session.request.build_args.get(CACHE_SPACE, "")
+            mounts = [mount.expanded(word).within(space) for mount in each.mounts]
             sources = [Source(mount, await origin_of(session, stage, each, mount.origin)) for mount in mounts]
             return await run(step, state, each, sources)
         case Copy():

@@ -59,12 +59,20 @@ class _Expander:
     """One pass over a text; `_at` is the next character."""
 
     def __init__(
-        self, text: str, variables: Mapping[str, str], escape: str, *, quotes: bool = True, depth: int = 0
+        self,
+        text: str,
+        variables: Mapping[str, str],
+        escape: str,
+        *,
+        quotes: bool = True,
+        pattern: bool = False,
+        depth: int = 0,
     ) -> None:
         self._text = text
         self._variables = variables
         self._escape = escape
         self._quotes = quotes
+        self._pattern = pattern
         self._depth = depth
         self._at = 0
         if depth > _DEPTH:
@@ -130,6 +138,8 @@ class _Expander:
         self._at += 1 + len(following)
         if not following:
             return self._escape
+        if self._pattern:  # whose own escapes these are
+            return f"\\{following}"
         if not self._quotes and following not in ("$", self._escape):
             return self._escape + following
         return following
@@ -156,10 +166,10 @@ class _Expander:
         if not operator:
             raise WordError(f"bad substitution of {name}: '}}' or a modifier must follow the name")
         if operator in ("/", "//"):
-            pattern, word = self._nested("/"), self._nested("}")
+            pattern, word = self._nested("/", pattern=True), self._nested("}")
             value = self._variables.get(name, "")
             return replace(value, pattern, word, everywhere=operator == "//")
-        return self._modify(name, operator, self._nested("}"))
+        return self._modify(name, operator, self._nested("}", pattern=operator[0] in "#%"))
 
     def _match(self, pattern: re.Pattern[str]) -> str:
         match = pattern.match(self._text, self._at)
@@ -168,8 +178,10 @@ class _Expander:
         self._at = match.end()
         return match[0]
 
-    def _nested(self, end: str) -> str:
-        inner = _Expander(self._text, self._variables, self._escape, quotes=self._quotes, depth=self._depth + 1)
+    def _nested(self, end: str, *, pattern: bool = False) -> str:
+        inner = _Expander(
+            self._text, self._variables, self._escape, quotes=self._quotes, pattern=pattern, depth=self._depth + 1
+        )
         inner._at = self._at
         result = inner._until(end)
         self._at = inner._at

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from argparse import Namespace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 
 def build(context: Context, args: Namespace) -> int:
     """Build an image."""
-    offer = Offer(args)
+    with ExitStack() as undo:
+        return _build(context, args, Offer(args, undo))
+
+
+def _build(context: Context, args: Namespace, offer: Offer) -> int:
     display = choose_build(sys.stderr, quiet=args.quiet, style=args.progress)
     transfer = Transfer(display, "[internal]", "load build context")
     source = find_source(args, transfer)
@@ -147,7 +152,11 @@ COMMANDS = {
             option("--network", metavar="NETWORK", default="", help="network of RUN: a name, host or none"),
             repeated("--platform", metavar="OS/ARCH", help="platform to build for; several make an index"),
             repeated("--secret", metavar="id=NAME[,src=FILE|,env=VAR]", help="a secret for RUN --mount=type=secret"),
-            repeated("--ssh", metavar="default|ID=SOCKET", help="show an SSH agent to RUN --mount=type=ssh"),
+            repeated(
+                "--ssh",
+                metavar="default|ID=SOCKET|ID=KEY,...",
+                help="show an SSH agent, or keys, to RUN --mount=type=ssh",
+            ),
             repeated(
                 "--build-context", metavar="NAME=VALUE", help="directory, docker-image://, oci-layout:// or URL as NAME"
             ),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from argparse import Namespace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 from trivet.base.error import InvalidArgument
+from trivet.cli.build_agent import agents
 from trivet.cli.build_context import REMOTE, send_directory
 from trivet.cli.command import Misuse
 from trivet.client.archive import unpack
@@ -24,11 +25,11 @@ _OUTPUTS = ("local", "tar", "oci", "docker", "image", "registry", "cacheonly")
 
 
 class Offer:
-    """Everything offered to one build, read from its command line."""
+    """Everything offered to one build, read from its command line; `undo` ends what was started for it."""
 
-    def __init__(self, args: Namespace) -> None:
+    def __init__(self, args: Namespace, undo: ExitStack) -> None:
         self.secrets = dict(_secret(text) for text in args.secret)
-        self.agents = dict(agent for text in args.ssh for agent in _agents(text))
+        self.agents = dict(agent for text in args.ssh for agent in agents(text, undo))
         self.contexts = dict(_context(text) for text in args.build_context)
         self.outputs = [_output(text) for text in args.output]
         self.cache_to = [_cache_to(text) for text in args.cache_to]
@@ -100,21 +101,6 @@ def _send_secret(secret: bytes | Path, line: Line) -> None:
     content = secret if isinstance(secret, bytes) else secret.read_bytes()
     line.reply(size=len(content))
     line.write(content)
-
-
-def _agents(text: str) -> list[tuple[str, Path]]:
-    """Read `default`, or `ID=SOCKET`."""
-    key, _, path = text.partition("=")
-    path = path or os.environ.get("SSH_AUTH_SOCK", "")
-    if not path:
-        raise Misuse("--ssh: no SSH agent runs here", hint="start one: eval $(ssh-agent); ssh-add")
-    try:
-        is_socket = stat.S_ISSOCK(Path(path).stat().st_mode)
-    except OSError as error:
-        raise InvalidArgument(f"--ssh {key}: {path}: {(error.strerror or '').lower()}") from error
-    if not is_socket:
-        raise InvalidArgument(f"--ssh {key}: {path} is not an agent's socket", hint="give keys to an agent: ssh-add")
-    return [(key, Path(path))]
 
 
 def _context(text: str) -> tuple[str, str]:
