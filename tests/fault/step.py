@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,14 @@ class Killer:
         self.control = control
         self.log = Path(f"{control}.log")
 
-    def plain(self, verb: Verb) -> tuple[int, State]:
-        """Carry a verb out undisturbed; return how many steps it had, and what was there then."""
+    def plain(self, verb: Verb) -> tuple[list[str], State]:
+        """Carry a verb out undisturbed; return the steps it had, and what was there then."""
         self._all(verb.before)
         self.log.write_text("")
         self.control.write_text("0")
         self.engine.ok(*verb.words)
         self.control.unlink()
-        steps = len(self.log.read_text().splitlines())
+        steps = self.log.read_text().splitlines()
         left = settled(self.engine)
         self._all(verb.after)
         return steps, left
@@ -153,7 +154,16 @@ def has_image(name: str) -> Callable[[Daemon], bool]:
     return done
 
 
-def spread(steps: int, most: int, first: int) -> list[int]:
-    """Choose at most so many of the steps 1 to `steps`, evenly, beginning somewhere."""
-    apart = max(-(-steps // most), 1)
-    return list(range(1 + first % apart, steps + 1, apart))
+def distinct(steps: Sequence[str]) -> list[int]:
+    """Number the steps, from 1; of like ones in a row, as a tree being deleted, the first, the middle and the last."""
+    chosen: list[int] = []
+    for _, group in groupby(enumerate(steps, 1), key=lambda step: step[1].split()[1]):
+        row = [number for number, _ in group]
+        chosen += sorted({row[0], row[len(row) // 2], row[-1]})
+    return chosen
+
+
+def spread(steps: Sequence[int], most: int, first: int) -> list[int]:
+    """Choose at most so many of some steps, evenly, beginning somewhere."""
+    apart = max(-(-len(steps) // most), 1)
+    return list(steps[first % apart :: apart])

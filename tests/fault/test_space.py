@@ -10,13 +10,17 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from tests.busybox import busybox_tar
 from tests.conftest import BIN, Daemon
 from tests.fault.conftest import IMAGE
+
+from trivet.base.error import Exhausted, TrivetError
+from trivet.client.schema_volume import VolumeRequest
+from trivet.store.record import RESERVE, Records, Table
 
 SIZE = 24 << 20
 
@@ -98,3 +102,91 @@ def test_a_machine_waits_for_room_on_the_hosts_disk(cramped: Daemon) -> None:
     assert output.strip() == str(40 << 20).encode()
     found = cramped.client.instances.get("full")
     assert (found.status, found.error) == ("running", "")
+
+
+def _fill(root: Path) -> Path:
+    """Take all the room that is left, to the last page."""
+    filler = root / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 65536)
+    return filler
+
+
+def _grow(engine: Daemon) -> None:
+    """Use up what is already allocated to records as well."""
+    for number in range(200):
+        engine.client.volumes.create(VolumeRequest(labels={"x": f"{number}" * 100000}))
+
+
+def test_no_room_for_records(cramped: Daemon) -> None:
+    """What would add to an engine's state fails by name, all else goes on, by an engine started meanwhile as well."""
+    cramped.ok("run", "-d", "--name", "kept", IMAGE, "sleep", "1000")
+    cramped.ok("create", "--name", "waits", IMAGE, "true")
+    for again in (False, True):
+        if again:
+            cramped.kill()
+            cramped.start()
+        filler = _fill(cramped.root)
+        with pytest.raises(TrivetError, match="no space left"):
+            _grow(cramped)
+        for words in (("create", IMAGE), ("network", "create", f"net{again}"), ("commit", "kept", f"copy:{again}")):
+            done = cramped.trivet(*words)
+            assert done.returncode == 0 or b"no space left" in done.stderr, done.stderr
+        assert "kept" in cramped.ok("ps")
+        assert cramped.ok("exec", "kept", "echo", "fine") == "fine"
+        cramped.ok("stop", "-t", "0", "kept")
+        cramped.ok("volume", "prune", "-af")
+        filler.unlink()
+        cramped.ok("start", "kept")
+    assert cramped.client.system.check() == []
+    cramped.ok("start", "-a", "waits")
+    cramped.ok("network", "create", "last")
+
+
+def test_removing_makes_room(cramped: Daemon) -> None:
+    """On a full disk instances and images can be removed: that is how there will be room."""
+    cramped.ok("run", "--name", "big", IMAGE, "sh", "-c", "dd if=/dev/urandom of=/big bs=1M count=4 2>/dev/null")
+    filler = _fill(cramped.root)
+    cramped.ok("rm", "big")
+    cramped.ok("rmi", IMAGE)
+    filler.unlink()
+    assert cramped.client.instances.list(all=True) == []
+    assert cramped.client.system.check() == []
+
+
+def _insert(table: Table[str], number: int) -> None:
+    for each in range(number):
+        table.insert(f"{each:04}", "x" * 20000)
+
+
+def _insert_at_once(records: Records, table: Table[str]) -> None:
+    with records.transaction():
+        for number in range(10):
+            table.insert(f"more{number}", "x" * 20000)
+
+
+def test_records_on_a_full_disk(tmp_path: Path) -> None:
+    """Nothing can be added, alone or in a transaction; what is there is changed and deleted out of the reserve."""
+    with ExitStack() as undo:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={RESERVE + (4 << 20)}", "trivet-test", tmp_path], check=True
+        )
+        undo.callback(_unmount, tmp_path)
+        records = Records(tmp_path / "record.db")
+        undo.callback(records.close)
+        table = records.table("thing", str)
+        with pytest.raises(Exhausted, match="no space left on the disk of"):
+            _insert(table, 1000)
+        added, reserve = len(table.all()), tmp_path / "record.reserve"
+        with pytest.raises(Exhausted):
+            _insert_at_once(records, table)
+        assert (len(table.all()), reserve.exists()) == (added, True)
+        with records.transaction():
+            table.update("0000", "changed")
+            for number in range(1, 20):
+                table.update(f"{number:04}", "y" * 20000)
+        assert (table.get("0000"), reserve.exists()) == ("changed", False)
+        for number in range(added):
+            assert table.delete(f"{number:04}")
+        assert table.all() == records.problems() == []

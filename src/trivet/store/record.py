@@ -7,8 +7,8 @@
 
 One connection, guarded by a lock: statements take microseconds, and one writer is what SQLite has. It has the
 file to itself, so that no statement asks the kernel for locks, and what was read or written is remembered (known.py).
-Beside the file lies a reserve of RESERVE bytes: on a full disk it is given up, so that the ends of
-instances and the removal of things can still be recorded, and made again when there is room.
+Beside the file lies a reserve of RESERVE bytes: on a full disk it is given up, so that the ends of instances and the
+removal of things can still be recorded (nothing new, which is refused), and made again when there is room.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Records:
         self._reserve = path.with_suffix(".reserve")
         self._lock = threading.RLock()
         self._depth = 0
+        self._written: list[tuple[str, tuple[object, ...]]] = []  # in the transaction
+        self._growing = False  # whether it adds a record
         self._known: dict[str, Known] = {}
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -54,23 +56,26 @@ class Records:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Make everything inside happen or not happen; nested use joins the outer one."""
+        """Make everything inside happen or not happen; nested use joins the outer one.
+
+        Raises `Exhausted` on a full disk.
+        """
         with self._lock:
             if self._depth:
                 yield self._connection
                 return
             self._connection.execute("BEGIN IMMEDIATE")
-            self._depth = 1
+            self._depth, self._growing, self._written = 1, False, []
             try:
                 yield self._connection
+                sys.audit("trivet.commit", str(self.path))
+                self._commit()
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 for known in self._known.values():
                     known.clear()
                 raise
-            else:
-                sys.audit("trivet.commit", str(self.path))
-                self._connection.execute("COMMIT")
             finally:
                 self._depth = 0
 
@@ -80,21 +85,41 @@ class Records:
         with self._lock:
             yield self._connection
 
-    def write(self, sql: str, values: tuple[object, ...]) -> int:
+    def write(self, sql: str, values: tuple[object, ...], *, growing: bool = False) -> int:
         """Run one statement, alone or in the transaction; returns the number of rows.
 
-        Raises `Exhausted` on a full disk.
+        One that is `growing` adds a record. Raises `Exhausted` on a full disk.
         """
         with self._lock:
             try:
+                if self._depth:
+                    self._growing |= growing
+                    self._written.append((sql, values))
                 return self._connection.execute(sql, values).rowcount
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-                    raise
-                if self._depth or not self._reserve.exists():
-                    raise Exhausted(f"no space left on the disk of {self.path}") from error
-            self._reserve.unlink()
+                self._make_room(error, growing=growing or self._depth > 0)
             return self._connection.execute(sql, values).rowcount
+
+    def _commit(self) -> None:
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._make_room(error, growing=self._growing)
+        else:
+            return
+        if not self._connection.in_transaction:  # SQLite undoes what it has no room for
+            self._connection.execute("BEGIN IMMEDIATE")
+            for sql, values in self._written:
+                self._connection.execute(sql, values)
+        self._connection.execute("COMMIT")
+
+    def _make_room(self, error: sqlite3.OperationalError, *, growing: bool) -> None:
+        """Give up the reserve after an error that says that the disk is full, unless for something new."""
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise error
+        if growing or not self._reserve.exists():
+            raise Exhausted(f"no space left on the disk of {self.path}") from error
+        self._reserve.unlink()
 
     def known(self, kind: str) -> Known:
         """Give what is remembered of one kind; to be used while `reading` or in a transaction."""
@@ -144,9 +169,10 @@ class Table(Generic[T]):
         """Add a record; its key and its name must both be free."""
         try:
             with self._records.reading():
-                self._execute(
+                self._records.write(
                     "INSERT INTO document(kind, id, name, body) VALUES (?, ?, ?, ?)",
                     (self._kind, key, name, msgspec.json.encode(value)),
+                    growing=True,
                 )
                 self._known.keep(key, name, value)
         except sqlite3.IntegrityError as error:
@@ -156,7 +182,7 @@ class Table(Generic[T]):
         """Add or replace a record and its name."""
         try:
             with self._records.reading():
-                self._execute(
+                self._records.write(
                     "INSERT INTO document(kind, id, name, body) VALUES (?, ?, ?, ?) "
                     "ON CONFLICT(kind, id) DO UPDATE SET name = excluded.name, body = excluded.body",
                     (self._kind, key, name, msgspec.json.encode(value)),
@@ -169,7 +195,7 @@ class Table(Generic[T]):
         """Replace the body of an existing record."""
         sql = "UPDATE document SET body = ? WHERE kind = ? AND id = ?"
         with self._records.reading():
-            if not self._execute(sql, (msgspec.json.encode(value), self._kind, key)):
+            if not self._records.write(sql, (msgspec.json.encode(value), self._kind, key)):
                 raise NotFound(f"no such {self._kind}: {key}")
             self._known.change(key, value)
 
@@ -212,7 +238,7 @@ class Table(Generic[T]):
     def delete(self, key: str) -> bool:
         """Remove a record; False when it wasn't there."""
         with self._records.reading():
-            gone = self._execute("DELETE FROM document WHERE kind = ? AND id = ?", (self._kind, key)) > 0
+            gone = self._records.write("DELETE FROM document WHERE kind = ? AND id = ?", (self._kind, key)) > 0
             self._known.drop(key)
         self._records.keep_reserve()
         return gone
@@ -240,6 +266,3 @@ class Table(Generic[T]):
             raise Corrupt(f"record of {self._kind} {key} cannot be read: {error}") from error
         self._known.keep(key, name, value)
         return value
-
-    def _execute(self, sql: str, values: tuple[object, ...]) -> int:
-        return self._records.write(sql, values)
