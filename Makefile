@@ -53,7 +53,7 @@ RUN_PYTEST := $(BIN)/python -m pytest
 # What failed is asked once more, alone: limits of time that fit a quiet machine are met then, and a defect stays one.
 AGAIN := (echo "· once more, alone, what failed"; $(RUN_PYTEST) tests --last-failed --last-failed-no-failures none)
 
-.PHONY: capacity all setup system bytecode native demo test test-unified check fix bench gym reproduce clean try
+.PHONY: identity capacity all setup system bytecode native demo test test-unified check fix bench gym reproduce clean try
 
 all: setup
 
@@ -103,6 +103,11 @@ test: setup node
 test-unified: setup
 	@bash scripts/packages $(TEST_PACKAGES)
 	TRIVET_UNIFIED="$(or $(ARGS),all)" $(RUN_PYTEST) tests/vm/test_unified.py -s
+
+## a thousand machines, and no two of them alike: ten minutes on two idle processors
+identity: setup
+	@bash scripts/packages $(TEST_PACKAGES)
+	TRIVET_FORKS=1000 $(RUN_PYTEST) tests/vm/test_identity.py -s
 
 check: setup
 	$(BIN)/ruff format --check src tests bench demo

@@ -11,8 +11,12 @@ from tests.conftest import Daemon
 
 pytestmark = pytest.mark.vm
 
-LOOK = "ls -A /kept /etc/gone /etc/new; cat /kept/file /etc/new; stat -c '%u %g %a' /kept/file; ls -la /kept/link"
+LOOK = (
+    "ls -A /kept /etc/gone /etc/new /usr/lib/whole; cat /kept/file /etc/new;"
+    " stat -c '%u %g %a' /kept/file; ls -la /kept/link"
+)
 CHANGE = (
+    "rm -r /usr/lib/whole; mkdir /usr/lib/whole; echo only > /usr/lib/whole/one;"
     "mkdir -p /etc/old /kept; echo x > /kept/file; chown 7:8 /kept/file; chmod 640 /kept/file; ln -s file /kept/link;"
     "rm -r /usr/lib/left; echo new > /etc/new"
 )
@@ -22,7 +26,13 @@ def test_an_instance_keeps_what_it_has_at_another_level(daemon: Daemon, busybox:
     """Files, deletions, owners, address, port and log are what they were, at vm and back at container."""
     name, image = f"wandering-{os.urandom(3).hex()}", f"left-{os.urandom(3).hex()}:1"
     daemon.ok(
-        "run", "--name", name, busybox, "sh", "-c", "mkdir -p /usr/lib/left; echo a > /usr/lib/left/a; echo b > /b"
+        "run",
+        "--name",
+        name,
+        busybox,
+        "sh",
+        "-c",
+        "mkdir -p /usr/lib/left /usr/lib/whole; echo a | tee /usr/lib/left/a > /usr/lib/whole/a; echo b > /b",
     )
     daemon.ok("commit", name, image)
     daemon.ok("rm", name)
@@ -51,6 +61,21 @@ def test_an_instance_keeps_what_it_has_at_another_level(daemon: Daemon, busybox:
     finally:
         daemon.trivet("rm", "-f", name)
         daemon.trivet("rmi", image)
+
+
+def test_what_no_layer_can_tell_is_refused(daemon: Daemon, busybox: str) -> None:
+    """A file with the name of a whiteout, which would hide another one, is named; the instance goes on where it was."""
+    name = f"strange-{os.urandom(3).hex()}"
+    try:
+        daemon.ok("run", "-d", "--isolation", "vm", "--name", name, busybox, "sleep", "600")
+        daemon.ok("exec", name, "sh", "-c", "echo odd > /etc/.wh.x; sync")
+        assert (
+            b"cannot tell ./etc/.wh.x in a layer" in daemon.trivet("relevel", name, "--isolation", "container").stderr
+        )
+        assert daemon.ok("exec", name, "cat", "/etc/.wh.x") == "odd"
+        assert daemon.client.instances.get(name).isolation == "vm"
+    finally:
+        daemon.trivet("rm", "-f", name)
 
 
 def test_a_change_of_level_that_fails_is_undone(daemon: Daemon, busybox: str) -> None:

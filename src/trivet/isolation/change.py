@@ -6,7 +6,6 @@ its namespaces, while it stands still and its interfaces are down; what the prog
 
 from __future__ import annotations
 
-import secrets
 import uuid
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from trivet.isolation.plan import Attachment, Plan, Program
 from trivet.launch.operation import Bind, DropAddress, File, Hostname, LinkAddress, Operation, Root, Spawn
 from trivet.runtime.mount import READ_ONLY
 
-_MACHINE_ID = "/etc/machine-id"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _SCRATCH = "/dev/.trivet-{}"  # a file system in memory, the program's own
 
@@ -67,7 +65,7 @@ def _names(plan: Plan, was: Plan) -> list[Operation]:
 def _identity(plan: Plan) -> list[Operation]:
     """Give it ids of its own: of the installation, and of the boot, which the kernel says once and for all."""
     return [
-        *_file(plan, _MACHINE_ID, f"{secrets.token_hex(16)}\n".encode(), 0o444),
+        *_file(plan, guest.MACHINE_ID, guest.installation(plan), 0o444),
         *_shown(_BOOT_ID, f"{uuid.uuid4()}\n".encode(), 0o444),
     ]
 

@@ -221,8 +221,8 @@ class Stalling(Protocol):
 class Readable(Protocol):
     """A level whose instances' files the host can't read by itself."""
 
-    def read(self, plan: Plan, write: Callable[[bytes], object]) -> None:
-        """Write the root of an instance that doesn't run as a tar."""
+    def read(self, plan: Plan, write: Callable[[bytes], object], *, written: bool = False) -> None:
+        """Write the root of an instance that doesn't run as a tar, or as a layer what it has `written`."""
 
 
 @runtime_checkable

@@ -12,6 +12,8 @@ before the machine powers off.
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from trivet.isolation import specification
@@ -41,6 +43,7 @@ LOWER, UPPER, ROOT, SHARE = "/run/lower", "/run/upper", "/run/root", "/run/share
 IMAGE, DRIVE = "/dev/vda", "/dev/vdb"
 SHARE_TAG = "share"
 GROUP = "/sys/fs/cgroup/program"
+MACHINE_ID = "/etc/machine-id"
 
 _NAMESPACES: tuple[oci.NamespaceType, ...] = ("mount", "pid", "uts", "ipc", "cgroup")
 _HIERARCHIES = (Hierarchy(version=2, mount="/sys/fs/cgroup", controllers=("memory", "pids", "cpu")),)
@@ -60,9 +63,20 @@ def launch(plan: Plan, *, forked: bool = False) -> list[Operation]:
     return [*found, *_group(plan), *runtime.launch(spec, msgspec.structs.replace(setting, init=plan.init))]
 
 
-def reading() -> list[Operation]:
-    """Compute what the agent does to write the root as a tar, without anything that is mounted in it for a program."""
+def reading(*, written: bool = False) -> list[Operation]:
+    """Compute what the agent does to write the root as a tar, without anything that is mounted in it for a program.
+
+    With `written` it is a layer, of what was written only.
+    """
+    if written:
+        drive = MountOperation("ext4", DRIVE, UPPER, host=1)
+        return [drive, Spawn(), Root(f"{UPPER}/upper"), Wait(), Builtin("layer-read", ("/",))]
     return [*_root(), Spawn(), Root(ROOT), Wait(), Builtin("archive-read", ("/",))]
+
+
+def installation(plan: Plan) -> bytes:
+    """Give the content of /etc/machine-id (machine-id(5)): no other instance's, and the same whenever it starts."""
+    return f"{hashlib.sha256(f'machine {plan.id}'.encode()).hexdigest()[:32]}\n".encode()
 
 
 def _taps(plan: Plan) -> bool:
@@ -141,7 +155,10 @@ def _share(plan: Plan) -> tuple[Operation, ...]:
 
 def _files(plan: Plan) -> tuple[Operation, ...]:
     """Write the engine's small files into the root: a link among the image's directories can't lead out of it."""
-    return (Root(ROOT), *(File(file.target, file.content, file.mode) for file in plan.files)) if plan.files else ()
+    if not plan.files:
+        return ()
+    own = File(MACHINE_ID, installation(plan), 0o444)
+    return (Root(ROOT), *(File(file.target, file.content, file.mode) for file in plan.files), own)
 
 
 def _inside(plan: Plan) -> tuple[Mount, ...]:

@@ -111,9 +111,14 @@ def sweep(plan: Plan, known: set[str]) -> None:
             remove(left)
 
 
-def become(spare: Standby, plan: Plan, host: machine.Host, patience: float) -> Channel:
-    """Make a spare the instance's machine, whose program waits. Raises `CannotFork`, `LaunchError`, OSError, QMP's."""
-    steps, made = _steps(plan, host)
+def become(
+    spare: Standby, plan: Plan, host: machine.Host, patience: float, instead: tuple[Operation, ...] | None = None
+) -> Channel:
+    """Make a spare the instance's machine, whose program waits, or which does something `instead`.
+
+    Raises `CannotFork`, `LaunchError`, OSError, and what QMP does.
+    """
+    steps, made = _steps(plan, host, instead)
     for name in _MOVED:
         Path(spare.plan.directory, name).rename(Path(plan.directory, name))
     resize.note(plan, made)
@@ -127,13 +132,13 @@ def become(spare: Standby, plan: Plan, host: machine.Host, patience: float) -> C
         spare.channel.send(Type.BECOME, encode(steps))
         qmp.resume()
         Path(plan.directory, fork.AWAKE).touch()
-        _await_ready(spare.channel, guest.launch(plan, forked=True), patience)
+        _await_ready(spare.channel, list(instead or guest.launch(plan, forked=True)), patience)
         moved.result()
     return spare.channel
 
 
-def _steps(plan: Plan, host: machine.Host) -> tuple[list[Operation], Machine]:
-    whole = msgspec.structs.replace(host, origin=machine.Origin(memory="", state=""))
+def _steps(plan: Plan, host: machine.Host, instead: tuple[Operation, ...] | None) -> tuple[list[Operation], Machine]:
+    whole = msgspec.structs.replace(host, origin=machine.Origin(memory="", state="", instead=instead))
     home = group(plan)
     steps = machine.launch(plan, whole, home.joins, home.unified, home.reap)
     kept: list[Operation] = [step for step in steps if isinstance(step, Monitor | Relay)]

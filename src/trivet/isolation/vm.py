@@ -334,14 +334,18 @@ class VmDriver:
             raise
         return channel
 
-    def read(self, plan: Plan, write: Callable[[bytes], object]) -> None:
-        """Write the root of an instance that doesn't run as a tar."""
+    def read(self, plan: Plan, write: Callable[[bytes], object], *, written: bool = False) -> None:
+        """Write the root of an instance that doesn't run as a tar, or as a layer what it has `written`."""
         reader = reading.alone(plan)
         try:
             self.prepare(reader)
             with self._turns:
                 host = provision.acquire(self.cache, reader, template=True)
-                channel, reason = self._fork(reader, host, tuple(guest.reading()))
+                steps, reason = tuple(guest.reading(written=written)), ""
+                channel = self._become(reader, host, steps)
+                if channel is None:
+                    channel, reason = self._fork(reader, host, steps)
+                self._pool.want(reader, host, _PATIENCE[host.acceleration])
             if channel is None:
                 raise fork.CannotFork(reason)
             with channel:
@@ -356,14 +360,14 @@ class VmDriver:
 
     # --- start --------------------------------------------------------------------------------------
 
-    def _become(self, plan: Plan, host: machine.Host) -> Channel | None:
+    def _become(self, plan: Plan, host: machine.Host, instead: tuple[Operation, ...] | None = None) -> Channel | None:
         """Let a spare machine become the instance's; None when there is none that can."""
         found = self._pool.take(plan, host)
         if found is None:
             return None
         self._clear(plan)
         try:
-            return standby.become(found, plan, host, _PATIENCE[host.acceleration])
+            return standby.become(found, plan, host, _PATIENCE[host.acceleration], instead)
         except (LaunchError, TrivetError, OSError) as error:
             found.channel.close()
             standby.remove(found.plan)

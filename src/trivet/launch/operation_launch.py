@@ -144,7 +144,7 @@ class Exec(Operation, frozen=True):
 
 
 class Builtin(Operation, frozen=True):
-    """Run a function of the launcher in place of a program: archive-read PATH, stat PATH, nothing."""
+    """Run a function of the launcher in place of a program: archive-read PATH, layer-read PATH, stat PATH, nothing."""
 
     code = 63
     name: str

@@ -113,7 +113,7 @@ def _fill(context: Context, before: InstanceRecord, after: InstanceRecord) -> No
         to_drive(old, new, after.request.storage_size or snapshotter.size)
     elif isinstance(driver, Readable):
         reader = driver
-        to_directory(lambda write: reader.read(before.plan, write), _plain(new))
+        to_directory(lambda write: reader.read(before.plan, write, written=True), _plain(new))
 
 
 def _plain(root: Root) -> Root:

@@ -1,8 +1,8 @@
 """Moving what an instance wrote from one form of root to another: a directory of overlayfs, a drive.
 
 directory → drive   mke2fs takes the directory as it is: the guest's overlayfs has the same format
-drive → directory   a tar of everything, which only a guest's kernel can write; what of it differs from the
-                    image is found as for a commit
+drive → directory   a layer of what was written, which only a guest's kernel can read; a file that has a whiteout's
+                    name (.wh.x) can't be told in one, and is refused
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-
-import msgspec
 
 from trivet.base.tree import delete
 from trivet.engine.snapshot.diff import write_changes
@@ -42,20 +40,18 @@ def to_drive(source: Root, target: Root, size: int) -> None:
     made.rename(file)
 
 
-def to_directory(tar: Tar, target: Root) -> None:
-    """Make the directory of `target` hold what `tar`, everything there is, has and its layers have not."""
+def to_directory(layer: Tar, target: Root) -> None:
+    """Make the directory of `target` hold what is in `layer`."""
     home = Path(target.upper).parent
     with tempfile.TemporaryDirectory(dir=home) as scratch, explaining_full(home):
-        whole = Path(scratch, "whole")
-        whole.mkdir()
+        upper = Path(scratch, "upper")
+        upper.mkdir()
         with tempfile.TemporaryFile(dir=home) as file:
-            tar(file.write)
+            layer(file.write)
             file.seek(0)
-            extract(file, whole, whiteouts=False)
-        everything = msgspec.structs.replace(target, upper=str(whole), work="", copied=True)
-        _changes(everything, Path(scratch, "upper"))
+            extract(file, upper)
         delete(Path(target.upper))
-        Path(scratch, "upper").rename(target.upper)
+        upper.rename(target.upper)
 
 
 def _changes(source: Root, target: Path) -> None:

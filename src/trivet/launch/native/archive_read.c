@@ -1,4 +1,7 @@
-/* archive-read: a tree becomes a tar on standard output; see archive.h. */
+/* archive-read: a tree becomes a tar on standard output; see archive.h.
+ *
+ * layer-read: what overlayfs has written into an upper directory becomes a layer, its whiteouts those of the image
+ * specification. A file that has such a name itself can't be told in a layer: that fails. */
 #define _GNU_SOURCE
 #include "archive.h"
 #include "builtin.h"
@@ -30,6 +33,7 @@ struct output {
     char buffer[BUFFER];
     size_t used;
     char name[PATH_MAX]; /* of the entry at hand, in the archive */
+    bool layer;
     struct link *links;  /* files with several names that were written once; a hash table, size a power of two */
     size_t link_count, link_size;
 };
@@ -203,9 +207,42 @@ static int put_file(struct output *out, int fd, const struct stat *info)
     return status ? status : put_content(out, fd, (uint64_t)info->st_size);
 }
 
+static const char whiteout[] = ".wh.", opaque_mark[] = ".wh..wh..opq", opaque[] = "trusted.overlay.opaque";
+
+/* Put `mark` before the last component of the name at hand: the names of files that hide others. */
+static int put_whiteout(struct output *out, const struct stat *info)
+{
+    const struct stat empty = { .st_mode = S_IFREG, .st_mtime = info->st_mtime };
+    char *slash = strrchr(out->name, '/'), *last = slash ? slash + 1 : out->name;
+    size_t length = strlen(last);
+    if (strlen(out->name) + sizeof whiteout > PATH_MAX)
+        return fail(ENAMETOOLONG, "cannot read %s", out->name);
+    memmove(last + sizeof whiteout - 1, last, length + 1);
+    memcpy(last, whiteout, sizeof whiteout - 1);
+    int status = put_header(out, &empty, '0', "", -1);
+    memmove(last, last + sizeof whiteout - 1, length + 1);
+    return status;
+}
+
+/* The name at hand is a directory's, with its slash. */
+static int put_opaque(struct output *out, int fd, const struct stat *info)
+{
+    const struct stat empty = { .st_mode = S_IFREG, .st_mtime = info->st_mtime };
+    char value = 0;
+    size_t length = strlen(out->name);
+    if (!out->layer || fgetxattr(fd, opaque, &value, 1) != 1 || value != 'y')
+        return 0;
+    memcpy(out->name + length, opaque_mark, sizeof opaque_mark);
+    int status = put_header(out, &empty, '0', "", -1);
+    out->name[length] = 0;
+    return status;
+}
+
 static int put_other(struct output *out, int fd, const struct stat *info)
 {
     char link[PATH_MAX] = "";
+    if (out->layer && S_ISCHR(info->st_mode) && info->st_rdev == 0)
+        return put_whiteout(out, info);
     switch (info->st_mode & S_IFMT) {
     case S_IFLNK:
         if (readlinkat(fd, "", link, sizeof link - 1) < 0)
@@ -249,6 +286,10 @@ static int put_children(struct output *out, int fd, size_t end, int depth)
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
         strcpy(out->name + end, entry->d_name);
+        if (out->layer && !strncmp(entry->d_name, whiteout, sizeof whiteout - 1)) {
+            status = fail(0, "cannot tell %s in a layer", out->name);
+            break;
+        }
         status = put_entry(out, dirfd(directory), entry->d_name, depth);
     }
     if (!status && errno) {
@@ -265,7 +306,7 @@ static int put_directory(struct output *out, int fd, const struct stat *info, in
     if (depth > DEPTH_LIMIT || length + NAME_MAX + 2 > PATH_MAX)
         return close(fd), fail(0, "cannot read %s: directories are nested too deeply", out->name);
     strcpy(out->name + length, "/");
-    int status = put_header(out, info, '5', "", -1);
+    int status = put_header(out, info, '5', "", -1) || put_opaque(out, fd, info) ? STATUS_FAILED : 0;
     status = status || (depth && is_virtual(fd)) ? (close(fd), status) : put_children(out, fd, length + 1, depth + 1);
     out->name[length] = 0;
     return status;
@@ -307,9 +348,10 @@ static int put_entry(struct output *out, int parent, const char *name, int depth
     return fail(0, "cannot read %s: it changes all the time", out->name);
 }
 
-int builtin_archive_read(int root, const char *path)
+static int read_tree(int root, const char *path, bool layer)
 {
     static struct output out;
+    out.layer = layer;
     int handle = open_named(root, path);
     if (handle < 0)
         return fail(errno, "cannot find %s", path);
@@ -321,3 +363,7 @@ int builtin_archive_read(int root, const char *path)
     static const char end[2 * BLOCK];
     return status || put(&out, end, sizeof end) || flush(&out) ? (status ? status : STATUS_FAILED) : 0;
 }
+
+int builtin_archive_read(int root, const char *path) { return read_tree(root, path, false); }
+
+int builtin_layer_read(int root, const char *path) { return read_tree(root, path, true); }

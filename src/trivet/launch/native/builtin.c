@@ -18,6 +18,7 @@ builtin_function *builtin_find(const char *name)
     } table[] = {
         { "archive-read", builtin_archive_read },
         { "archive-write", builtin_archive_write },
+        { "layer-read", builtin_layer_read },
         { "stat", builtin_stat },
         { "processes", builtin_processes },
         { "nothing", builtin_nothing },
