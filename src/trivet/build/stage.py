@@ -15,7 +15,7 @@ from trivet.build.command import run
 from trivet.build.dockerfile import parse_line
 from trivet.build.error import BuildError, DockerfileError, StepFailed
 from trivet.build.graph import Stage, declare, expand_at, origins
-from trivet.build.instruction import Copy, Instruction
+from trivet.build.instruction import Copy, Instruction, Run, Workdir
 from trivet.build.mount_source import Source
 from trivet.build.origin import Files, image_draft, named_context, origin_of
 from trivet.build.sandbox import PATH
@@ -68,6 +68,8 @@ async def _build_stage(session: Session, stage: Stage) -> State:
         try:
             with located(session, each.line):
                 state = await _carry_out(step, stage, state, each)
+            if not isinstance(each, Run | Copy | Workdir):  # which tell themselves what it took
+                step.tell("done")
         except TrivetError:
             step.tell("failed")
             raise
