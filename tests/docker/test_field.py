@@ -14,27 +14,16 @@ pytestmark = pytest.mark.needs("root", "docker")
 WITHOUT_EFFECT: dict[str, Any] = {
     "BlkioWeight": 300,
     "BlkioWeightDevice": [{"Path": "/dev/null", "Weight": 300}],
-    "BlkioDeviceReadBps": [{"Path": "/dev/null", "Rate": 1 << 20}],
-    "BlkioDeviceWriteBps": [{"Path": "/dev/null", "Rate": 1 << 20}],
-    "BlkioDeviceReadIOps": [{"Path": "/dev/null", "Rate": 100}],
-    "BlkioDeviceWriteIOps": [{"Path": "/dev/null", "Rate": 100}],
     "CgroupParent": "somewhere",
     "Cgroup": "x",
     "CpuRealtimePeriod": 1000,
     "CpuRealtimeRuntime": 100,
-    "CpusetMems": "0",
-    "DeviceCgroupRules": ["c 1:3 rwm"],
     "KernelMemory": 1 << 26,
     "KernelMemoryTCP": 1 << 26,
-    "MemorySwappiness": 60,
-    "OomKillDisable": True,
-    "OomScoreAdj": 100,
     "CpuCount": 1,
     "CpuPercent": 50,
     "IOMaximumIOps": 100,
     "IOMaximumBandwidth": 100,
-    "MaskedPaths": ["/proc/nothing"],
-    "ReadonlyPaths": ["/proc/nothing"],
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from collections.abc import Callable
 
 from trivet.client.schema import DeviceRequest
 
@@ -16,3 +17,15 @@ def device(text: str) -> DeviceRequest:
     if not access or not set(access) <= set("rwm"):
         raise ArgumentTypeError(f"{access!r} is not an access; write some of r, w and m")
     return DeviceRequest(source=source, target=more[0] if more else "", access=access)
+
+
+def rate_of(number: Callable[[str], int]) -> Callable[[str], tuple[str, int]]:
+    """Read DEVICE:RATE."""
+
+    def rate(text: str) -> tuple[str, int]:
+        path, colon, limit = text.rpartition(":")
+        if not colon or not path.startswith("/"):
+            raise ArgumentTypeError(f"{text!r} is not a device and a rate; write /dev/NAME:RATE")
+        return path, number(limit)
+
+    return rate

@@ -7,7 +7,7 @@ import argparse
 from trivet.cli import value
 from trivet.cli.argument import FILE, IMAGE, NETWORK, repeated
 from trivet.cli.command import flag, option, under
-from trivet.cli.device import device
+from trivet.cli.device import device, rate_of
 from trivet.cli.endpoint import network
 from trivet.cli.link import link
 from trivet.cli.mount import mount, secret, storage, tmpfs, volume
@@ -179,6 +179,15 @@ SHARED = (
             help="weight against others (1024 is normal)",
         ),
         option("--cpuset-cpus", metavar="LIST", default="", help="CPUs it may use: 0-2,5"),
+        option("--cpuset-mems", metavar="LIST", default="", help="memory nodes it may use: 0-1"),
+        option("--memory-swappiness", metavar="N", type=int, default=-1, help="how gladly it is swapped out, 0 to 100"),
+        flag("--oom-kill-disable", help="programs wait, instead of being killed, when their memory is used up"),
+        option("--oom-score-adj", metavar="N", type=int, default=0, help="whom the kernel kills first: -1000 to 1000"),
+        repeated("--device-read-bps", metavar="DEVICE:SIZE", type=rate_of(value.size), help="read so much a second"),
+        repeated("--device-write-bps", metavar="DEVICE:SIZE", type=rate_of(value.size), help="write so much a second"),
+        repeated("--device-read-iops", metavar="DEVICE:N", type=rate_of(value.natural), help="read so often"),
+        repeated("--device-write-iops", metavar="DEVICE:N", type=rate_of(value.natural), help="write so often"),
+        repeated("--device-cgroup-rule", metavar="RULE", help='allow devices: "c 1:3 rwm"'),
         option("--pids-limit", metavar="N", type=int, default=0, help="number of processes; -1: unlimited"),
         repeated("--ulimit", metavar="NAME=SOFT[:HARD]", help="resource limit, such as nofile=1024:4096"),
         repeated("--sysctl", metavar="KEY=VALUE", type=value.pair, help="kernel parameter of its own namespaces"),

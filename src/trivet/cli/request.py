@@ -8,13 +8,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from trivet.base.error import InvalidArgument
 from trivet.cli import endpoint, terminal, value
 from trivet.cli.command import Misuse
-from trivet.client.schema import InstanceRequest, LevelName, LogRequest, RestartPolicy, RlimitRequest
+from trivet.client.schema import BlockLimitRequest, InstanceRequest, LevelName, LogRequest, RestartPolicy, RlimitRequest
 from trivet.client.schema_health import HealthCheck
 
 _RESTART = re.compile(r"(no|always|unless-stopped|on-failure)(?::(\d+))?")
+_UNCONFINED = "systempaths=unconfined"
 _ULIMIT = re.compile(r"([a-z]+)=(-?\d+)(?::(-?\d+))?")
 LEVELS: dict[str, LevelName] = {"process": "process", "container": "container", "vm": "vm"}
 PULLS: dict[str, Literal["missing", "always", "never"]] = {"missing": "missing", "always": "always", "never": "never"}
@@ -60,6 +63,17 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         cpus=args.cpus,
         cpu_shares=args.cpu_shares,
         cpuset=args.cpuset_cpus,
+        cpuset_mems=args.cpuset_mems,
+        swappiness=args.memory_swappiness,
+        oom_kill_disable=args.oom_kill_disable,
+        oom_score_adj=args.oom_score_adj,
+        block_limits=[
+            msgspec.convert({"device": device, field: rate}, BlockLimitRequest)
+            for field in BlockLimitRequest.__struct_fields__[1:]
+            for device, rate in getattr(args, f"device_{field.replace('bytes', 'bps').replace('operations', 'iops')}")
+        ],
+        device_rules=args.device_cgroup_rule,
+        system_paths="unconfined" if _UNCONFINED in args.security_opt else "masked",
         pids_limit=args.pids_limit,
         shm_size=args.shm_size,
         storage_size=args.storage_opt,
@@ -189,8 +203,8 @@ def security(options: list[str]) -> tuple[str, bool]:
             seccomp = setting
         elif key == "no-new-privileges" and setting in ("", "true", "false"):
             no_new_privileges = setting != "false"
-        elif (key, setting) not in (("apparmor", "unconfined"), ("label", "disable")):
-            known = "seccomp=default, seccomp=unconfined, no-new-privileges"
+        elif (key, setting) not in (("apparmor", "unconfined"), ("label", "disable"), ("systempaths", "unconfined")):
+            known = "seccomp=default, seccomp=unconfined, no-new-privileges, systempaths=unconfined"
             raise Misuse(f"--security-opt: {text!r} is not supported; known are {known}")
     return seccomp, no_new_privileges
 

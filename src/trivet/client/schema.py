@@ -80,6 +80,16 @@ class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
     access: str = "rwm"
 
 
+class BlockLimitRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`--device-read-bps` and its like: what may be read and written of a block device, a second; 0 is no limit."""
+
+    device: str
+    read_bytes: int = 0
+    write_bytes: int = 0
+    read_operations: int = 0
+    write_operations: int = 0
+
+
 class LogRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`--log-driver` and `--log-opt`: json-file and local keep the log here, journald, syslog and fluentd are sent it
     besides, none keeps nothing."""
@@ -129,6 +139,11 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     cpus: float = 0.0
     cpu_shares: int = 0
     cpuset: str = ""
+    cpuset_mems: str = ""
+    swappiness: int = -1  # 0 to 100; -1: as the host has it
+    oom_kill_disable: bool = False
+    oom_score_adj: int = 0
+    block_limits: list[BlockLimitRequest] = []
     pids_limit: int = 0
     shm_size: int = 64 << 20
     storage_size: int = 0  # bytes of the writable layer at most; 0: no limit, of a machine 10 GiB
@@ -136,6 +151,8 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     sysctls: dict[str, str] = {}
     read_only: bool = False
     devices: list[DeviceRequest] = []
+    device_rules: list[str] = []  # "c 1:3 rwm": what may be done with a node that the program makes, or is given
+    system_paths: Literal["masked", "unconfined"] = "masked"  # what of /proc and /sys is hidden
     cap_add: list[str] = []
     cap_drop: list[str] = []
     privileged: bool = False

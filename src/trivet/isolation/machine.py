@@ -20,7 +20,7 @@ from trivet.hypervisor.template import SLOT, shape_of
 from trivet.isolation import cell, guest
 from trivet.isolation.elastic import elastic
 from trivet.isolation.plan import Attachment, Mount, Plan
-from trivet.kernel.cgroup_record import Resources, Write
+from trivet.kernel.cgroup_record import BlockDevice, Resources, Write
 from trivet.launch.operation import (
     Background,
     Bind,
@@ -116,6 +116,12 @@ def limited(plan: Plan, limit: int) -> Resources:
         quota=round(plan.limits.cpus * _PERIOD) if plan.limits.cpus else None,
         period=_PERIOD if plan.limits.cpus else None,
         cpus=plan.limits.cpuset,
+        mems=plan.limits.mems,
+        swappiness=plan.limits.swappiness if plan.limits.swappiness >= 0 else None,
+        block_devices=tuple(
+            BlockDevice(what=each.what, major=each.major, minor=each.minor, value=each.rate)
+            for each in plan.limits.block
+        ),
     )
 
 

@@ -106,8 +106,29 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[Address, ...] = ()
 
 
+class BlockLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be done with a block device in a second: `what` is rbps, wbps, riops or wiops."""
+
+    what: Literal["rbps", "wbps", "riops", "wiops"]
+    major: int
+    minor: int
+    rate: int
+
+
+class DeviceRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices, given or made, that may be used; None is every number."""
+
+    kind: Literal["a", "b", "c"]
+    major: int | None = None
+    minor: int | None = None
+    access: str = "rwm"
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Resource limits; 0 means none. Memory in bytes, cpus in cores, shares as in cpu.shares (1024 = 1)."""
+    """Resource limits; 0 means none. Memory in bytes, cpus in cores, shares as in cpu.shares (1024 = 1).
+
+    `swappiness` -1 is the host's; `oom_score` is added to the kernel's own when it looks whom to kill.
+    """
 
     memory: int = 0
     memory_swap: int = 0
@@ -115,6 +136,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     cpus: float = 0.0
     cpu_shares: int = 0
     cpuset: str = ""
+    mems: str = ""
+    swappiness: int = -1
+    no_oom_killer: bool = False
+    oom_score: int = 0
+    block: tuple[BlockLimit, ...] = ()
     pids: int = 0
 
 
@@ -132,6 +158,7 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...]
     no_new_privileges: bool = True
     seccomp: Literal["default", "unconfined"] = "default"
+    masked: bool = True
     privileged: bool = False
 
 
@@ -234,5 +261,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     owner: Owner | None = None
     shared: tuple[Shared, ...] = ()
     devices: tuple[Device, ...] = ()
+    device_rules: tuple[DeviceRule, ...] = ()
     stop_signal: str = "TERM"
     hardware: Hardware | None = None

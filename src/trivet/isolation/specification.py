@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trivet.isolation.plan import Attachment, Device, Limits, Mount, Owner, Plan, Program, Security
+from trivet.isolation.plan import Attachment, Device, DeviceRule, Limits, Mount, Owner, Plan, Program, Security
 from trivet.kernel import capability
 from trivet.launch.operation import AddAddress, AddRoute, LinkUp, Operation, Sysctl
 from trivet.oci import runtime as oci
@@ -29,7 +29,7 @@ def contained(
     devices: tuple[oci.Device, ...] = (),
 ) -> oci.Spec:
     """Describe a container: namespaces of its own, /dev of its own, only the rights the plan gives."""
-    privileged = plan.security.privileged
+    privileged, masked = plan.security.privileged, plan.security.masked and not plan.security.privileged
     own = tuple(kind for kind in namespaces if not any(each.kind == kind for each in plan.shared))
     network = _network(plan)
     sysctl = (network_sysctl(plan.owner) if network else {}) | dict(plan.sysctls)
@@ -51,8 +51,8 @@ def contained(
             resources=resources(plan.limits, device.EVERYTHING if privileged else (*device.RULES, *_given(plan))),
             sysctl=sysctl,
             seccomp=filtering(plan.security),
-            masked_paths=() if privileged else MASKED,
-            readonly_paths=() if privileged else READ_ONLY,
+            masked_paths=MASKED if masked else (),
+            readonly_paths=READ_ONLY if masked else (),
         ),
     )
 
@@ -76,7 +76,14 @@ HOST = ("/proc", "/sys", "/dev")
 
 def bare_process(program: Program, plan: Plan) -> oci.Process:
     """Describe a program with all the rights its user has on the host."""
-    return oci.Process(cwd=program.cwd, args=program.argv, env=program.env, rlimits=_rlimits(plan), **_tty(program))
+    return oci.Process(
+        cwd=program.cwd,
+        args=program.argv,
+        env=program.env,
+        rlimits=_rlimits(plan),
+        oom_score_adj=plan.limits.oom_score or None,
+        **_tty(program),
+    )
 
 
 def process(program: Program, security: Security, plan: Plan) -> oci.Process:
@@ -90,6 +97,7 @@ def process(program: Program, security: Security, plan: Plan) -> oci.Process:
         capabilities=oci.Capabilities(bounding=names, effective=names, permitted=names),
         rlimits=_rlimits(plan),
         no_new_privileges=security.no_new_privileges and not privileged,
+        oom_score_adj=plan.limits.oom_score or None,
         **_tty(program),
     )
 
@@ -111,13 +119,17 @@ def resources(limits: Limits, devices: tuple[oci.DeviceRule, ...], *, reset: boo
             limit=limits.memory or none,
             swap=swap,
             reservation=limits.memory_reservation or none,
+            swappiness=limits.swappiness if limits.swappiness >= 0 else None,
+            disable_oom_killer=limits.no_oom_killer or None,
         ),
         cpu=oci.Cpu(
             shares=limits.cpu_shares or (1024 if reset else None),
             quota=round(limits.cpus * _PERIOD) if limits.cpus else none,
             period=_PERIOD if limits.cpus else None,
             cpus=limits.cpuset,
+            mems=limits.mems,
         ),
+        block_io=_block(limits) if limits.block else None,
         pids=oci.Pids(limit=limits.pids or -1) if limits.pids or reset else None,
     )
 
@@ -162,11 +174,28 @@ def _network(plan: Plan) -> tuple[oci.Namespace, ...]:
     return (oci.Namespace(type="network", path=path),)
 
 
+def _block(limits: Limits) -> oci.BlockIo:
+    def of(what: str) -> tuple[oci.ThrottleDevice, ...]:
+        return tuple(
+            oci.ThrottleDevice(major=each.major, minor=each.minor, rate=each.rate)
+            for each in limits.block
+            if each.what == what
+        )
+
+    return oci.BlockIo(
+        throttle_read_bps_device=of("rbps"),
+        throttle_write_bps_device=of("wbps"),
+        throttle_read_iops_device=of("riops"),
+        throttle_write_iops_device=of("wiops"),
+    )
+
+
 def _given(plan: Plan) -> tuple[oci.DeviceRule, ...]:
-    """Allow what the plan gives of the host's devices."""
+    """Allow what the plan gives of the host's devices, and what its rules say."""
+    wishes: tuple[Device | DeviceRule, ...] = (*plan.devices, *plan.device_rules)
     return tuple(
         oci.DeviceRule(allow=True, type=each.kind, major=each.major, minor=each.minor, access=each.access)
-        for each in plan.devices
+        for each in wishes
     )
 
 

@@ -35,6 +35,8 @@ def creation(wish: Creation) -> None:
         raise InvalidArgument("SHM size can not be less than 0")
     if not -1000 <= (host.oom_score_adj or 0) <= 1000:
         raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    if host.memory_swappiness != -1 and not 0 <= host.memory_swappiness <= 100:
+        raise InvalidArgument(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
 
 
 def limits(host: Resources) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from trivet.api.docker import endpoint, health, link, mount
 from trivet.base.error import InvalidArgument, Unsupported
 from trivet.client.schema import (
+    BlockLimitRequest,
     DeviceRequest,
     InstanceRequest,
     LevelName,
@@ -74,6 +75,13 @@ class DeviceMapping(msgspec.Struct, frozen=True, rename="pascal"):
         return DeviceRequest(source=self.path_on_host, target=self.path_in_container, access=self.cgroup_permissions)
 
 
+class Throttle(msgspec.Struct, frozen=True, rename="pascal"):
+    """One `--device-read-bps`, or its like."""
+
+    path: str
+    rate: int
+
+
 class Resources(msgspec.Struct, frozen=True, rename="pascal"):
     """What is limited, and can be changed later."""
 
@@ -126,6 +134,16 @@ class HostConfig(Resources, frozen=True, rename="pascal"):
     uts_mode: str = msgspec.field(default="", name="UTSMode")
     volume_driver: str = ""
     oom_score_adj: int = 0
+    oom_kill_disable: bool = False
+    memory_swappiness: int = -1
+    cpuset_mems: str = ""
+    blkio_device_read_bps: list[Throttle] = []
+    blkio_device_write_bps: list[Throttle] = []
+    blkio_device_read_iops: list[Throttle] = msgspec.field(default=[], name="BlkioDeviceReadIOps")
+    blkio_device_write_iops: list[Throttle] = msgspec.field(default=[], name="BlkioDeviceWriteIOps")
+    device_cgroup_rules: list[str] = []
+    masked_paths: list[str] | None = None
+    readonly_paths: list[str] | None = None
     console_size: list[int] = []
     cgroupns_mode: str = ""
 
@@ -210,6 +228,13 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         cpus=cpus(host.nano_cpus, host.cpu_quota, host.cpu_period),
         cpu_shares=host.cpu_shares or 0,
         cpuset=host.cpuset_cpus,
+        cpuset_mems=host.cpuset_mems,
+        swappiness=host.memory_swappiness,
+        oom_kill_disable=host.oom_kill_disable,
+        oom_score_adj=host.oom_score_adj,
+        block_limits=_throttles(host),
+        device_rules=host.device_cgroup_rules or [],
+        system_paths="unconfined" if host.masked_paths == [] and host.readonly_paths == [] else "masked",
         pids_limit=host.pids_limit or 0,
         shm_size=host.shm_size or 64 << 20,
         storage_size=_storage(host.storage_opt or {}),
@@ -240,11 +265,23 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
 
 WITHOUT_EFFECT = (
     # fields of HostConfig that are taken and change nothing: who asks for them is told so
-    *("BlkioWeight", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps"),
-    *("BlkioDeviceWriteIOps", "CgroupParent", "Cgroup", "CpuRealtimePeriod", "CpuRealtimeRuntime", "CpusetMems"),
-    *("DeviceCgroupRules", "KernelMemory", "KernelMemoryTCP", "MemorySwappiness", "OomKillDisable", "OomScoreAdj"),
-    *("CpuCount", "CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth", "MaskedPaths", "ReadonlyPaths"),
+    *("BlkioWeight", "BlkioWeightDevice", "CgroupParent", "Cgroup", "CpuRealtimePeriod", "CpuRealtimeRuntime"),
+    *("KernelMemory", "KernelMemoryTCP", "CpuCount", "CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth"),
 )
+
+
+def _throttles(host: HostConfig) -> list[BlockLimitRequest]:
+    lists = {
+        "read_bytes": host.blkio_device_read_bps,
+        "write_bytes": host.blkio_device_write_bps,
+        "read_operations": host.blkio_device_read_iops,
+        "write_operations": host.blkio_device_write_iops,
+    }
+    return [
+        msgspec.convert({"device": each.path, field: each.rate}, BlockLimitRequest)
+        for field, throttles in lists.items()
+        for each in throttles or ()
+    ]
 
 
 def warnings(names: frozenset[str]) -> list[str]:

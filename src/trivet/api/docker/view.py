@@ -195,7 +195,7 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         "IpcMode": request.ipc or "private",
         "Cgroup": "",
         "Links": link.shown(instance.name, request.links),
-        "OomScoreAdj": 0,
+        "OomScoreAdj": request.oom_score_adj,
         "PidMode": "host" if instance.isolation == "process" else request.pid,
         "Privileged": request.privileged,
         "PublishAllPorts": request.publish_all,
@@ -217,15 +217,33 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         "CpuPeriod": 0,
         "CpuQuota": 0,
         "CpusetCpus": request.cpuset,
-        "CpusetMems": "",
+        "CpusetMems": request.cpuset_mems,
         "MemoryReservation": request.memory_reservation,
         "MemorySwap": request.memory_swap,
-        "OomKillDisable": None,
+        "OomKillDisable": request.oom_kill_disable or None,
+        "MemorySwappiness": request.swappiness if request.swappiness >= 0 else None,
+        **_throttles(instance),
+        "DeviceCgroupRules": request.device_rules or None,
+        **({"MaskedPaths": [], "ReadonlyPaths": []} if request.system_paths == "unconfined" else {}),
         "PidsLimit": request.pids_limit or None,
         "Ulimits": [{"Name": each.name, "Hard": each.hard, "Soft": each.soft} for each in request.rlimits] or None,
         "Mounts": None,
         "Init": request.init,
         "Annotations": {LEVEL: instance.isolation},
+    }
+
+
+def _throttles(instance: Instance) -> dict[str, list[dict[str, Any]] | None]:
+    fields = {
+        "BlkioDeviceReadBps": "read_bytes",
+        "BlkioDeviceWriteBps": "write_bytes",
+        "BlkioDeviceReadIOps": "read_operations",
+        "BlkioDeviceWriteIOps": "write_operations",
+    }
+    limits = instance.request.block_limits
+    return {
+        key: [{"Path": each.device, "Rate": rate} for each in limits if (rate := getattr(each, name))] or None
+        for key, name in fields.items()
     }
 
 

@@ -20,7 +20,15 @@ from trivet.cli.compose.store import network_name, volume_name
 from trivet.cli.device import device
 from trivet.cli.mount import tmpfs
 from trivet.cli.request import PULLS, log_of, restart_policy, security
-from trivet.client.schema import DeviceRequest, InstanceRequest, LevelName, MountRequest, RestartPolicy, RlimitRequest
+from trivet.client.schema import (
+    BlockLimitRequest,
+    DeviceRequest,
+    InstanceRequest,
+    LevelName,
+    MountRequest,
+    RestartPolicy,
+    RlimitRequest,
+)
 from trivet.client.schema_health import HealthCheck
 from trivet.client.schema_network import EndpointRequest, PortRequest
 
@@ -29,7 +37,7 @@ ELSEWHERE = set(
     "attach build configs container_name depends_on deploy develop extends image label_file links networks post_start"
     " pre_start pre_stop profiles pull_policy scale secrets env_file environment labels expose annotations".split()
 )
-IGNORED = {"cpu_count", "cpu_percent", "oom_score_adj", "cgroup", "domainname"}
+IGNORED = {"cpu_count", "cpu_percent", "cgroup", "domainname"}
 _NO_GAIN = ("no-new-privileges", "no-new-privileges=true")
 _HEALTH = ("interval", "timeout", "start_period", "start_interval")
 LEVELS: dict[str, LevelName] = {
@@ -145,7 +153,8 @@ READ = set(
     " network_mode dns dns_search dns_opt extra_hosts shm_size ulimits sysctls read_only devices cap_add cap_drop"
     " privileged userns_mode pid ipc uts security_opt init stop_signal stop_grace_period restart healthcheck platform"
     " logging mem_limit memswap_limit mem_reservation cpus cpu_shares cpuset cpu_quota cpu_period pids_limit"
-    " mac_address volumes_from".split()
+    " mac_address volumes_from blkio_config oom_kill_disable oom_score_adj mem_swappiness device_cgroup_rules"
+    " storage_opt".split()
 )
 
 
@@ -327,8 +336,43 @@ def _limits(read: Reader) -> dict[str, Any]:
         "cpus": cpus,
         "cpu_shares": read.get("cpu_shares", int, 0),
         "cpuset": read.get("cpuset", str, ""),
+        "swappiness": read.get("mem_swappiness", int, -1),
+        "oom_kill_disable": read.get("oom_kill_disable", value.boolean, False),
+        "oom_score_adj": read.get("oom_score_adj", int, 0),
+        "block_limits": _block_limits(read),
+        "device_rules": read.each("device_cgroup_rules"),
+        "storage_size": read.get("size", value.size, 0, within=_mapping(read, "storage_opt")),
         "pids_limit": max(read.get("pids_limit", int, 0) or read.get("pids", int, 0, within=most), 0),
     }
+
+
+def _mapping(read: Reader, key: str) -> Value:
+    found = read.service.get(key) or {}
+    if not isinstance(found, dict):
+        raise ComposeError(f"{read.place}.{key}", "is not a mapping")
+    return found
+
+
+_THROTTLES = {
+    "device_read_bps": "read_bytes",
+    "device_write_bps": "write_bytes",
+    "device_read_iops": "read_operations",
+    "device_write_iops": "write_operations",
+}
+
+
+def _block_limits(read: Reader) -> list[BlockLimitRequest]:
+    """Read `blkio_config`; weights have no effect. Raises `ComposeError`."""
+    found = []
+    for key, rows in _mapping(read, "blkio_config").items():
+        if key in ("weight", "weight_device"):
+            continue
+        if key not in _THROTTLES or not isinstance(rows, list) or not all(isinstance(one, dict) for one in rows):
+            raise ComposeError(f"{read.place}.blkio_config.{key}", "is not a list of devices with a path and a rate")
+        for one in rows:
+            rate = read.get("rate", value.size, 0, within=one)
+            found.append(msgspec.convert({"device": str(one.get("path")), _THROTTLES[key]: rate}, BlockLimitRequest))
+    return found
 
 
 def _rlimits(read: Reader) -> list[RlimitRequest]:

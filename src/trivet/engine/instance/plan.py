@@ -10,6 +10,7 @@ import msgspec
 
 from trivet.base.error import InvalidArgument
 from trivet.client.schema import InstanceRequest
+from trivet.engine.instance import device
 from trivet.isolation.hardware import Hardware
 from trivet.isolation.plan import (
     Attachment,
@@ -107,6 +108,7 @@ def make_plan(
         owner=owner,
         shared=shared,
         devices=devices,
+        device_rules=device.rules(request.device_rules, level),
         stop_signal=request.stop_signal or image.stop_signal or "TERM",
         hardware=hardware,
     )
@@ -159,6 +161,11 @@ def limits(request: InstanceRequest) -> Limits:
         cpus=request.cpus,
         cpu_shares=request.cpu_shares,
         cpuset=request.cpuset,
+        mems=request.cpuset_mems,
+        swappiness=request.swappiness,
+        no_oom_killer=request.oom_kill_disable,
+        oom_score=request.oom_score_adj,
+        block=device.block_limits(request.block_limits),
         pids=pids,
     )
 
@@ -173,6 +180,7 @@ def security(request: InstanceRequest) -> Security:
         capabilities=tuple(sorted(kept)),
         no_new_privileges=request.no_new_privileges and not request.privileged,
         seccomp="unconfined" if request.privileged or request.seccomp == "unconfined" else "default",
+        masked=request.system_paths == "masked",
         privileged=request.privileged,
     )
 
