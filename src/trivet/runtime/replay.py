@@ -9,14 +9,16 @@ is wrong. docs/decisions/0030-replay.md
 import marshal
 import os
 import select
-import signal
 import sys
 import time
 
 TYPE_CHECKING = False  # typing is slow to import
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Sequence
     from typing import Any
+else:
+    import _signal as signal  # without the words for its numbers, and enum, functools and collections for those
 
 PLANS = "plans@"  # no container's id
 ID = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-")
