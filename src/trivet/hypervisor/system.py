@@ -17,6 +17,9 @@ from trivet.hypervisor.device.rng import Rng
 from trivet.hypervisor.machine import MEBIBYTE, SANDBOX, TRANSLATION_BUFFER, Acceleration
 
 SLOTS = Slots(count=6)
+"""Where disks are plugged in."""
+SOCKETS = Slots(count=4, kind="socket", first=7)
+"""Where the first interfaces are, and further ones are plugged in."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +63,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
             Generation(),
             self.watchdog,
             SLOTS,
+            SOCKETS,
             *self.disks,
             *self.cdroms,
             *self.nics,

@@ -13,7 +13,7 @@ from trivet.hypervisor.device.board import Agent, Display, Firmware, Tpm, Watchd
 from trivet.hypervisor.device.disk import Cdrom, Disk, Stick
 from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration
-from trivet.hypervisor.system import Start, System, command_line
+from trivet.hypervisor.system import SOCKETS, Start, System, command_line
 from trivet.isolation import housing
 from trivet.isolation.hardware import Disk as PlannedDisk
 from trivet.isolation.hardware import Hardware
@@ -118,7 +118,16 @@ def system(plan: Plan, host: Host) -> System:
 
 def nic(use: Attachment, number: int, boot: int = 0) -> Nic:
     """Translate an interface."""
-    return Nic(name=f"net{number}", tap=use.device, mac=use.mac, boot=boot, descriptor=TAP_DESCRIPTOR + number)
+    slot = SOCKETS.names[number] if number < len(SOCKETS.names) else ""
+    return Nic(
+        name=f"net{number}",
+        tap=use.device,
+        mac=use.mac,
+        boot=boot,
+        descriptor=TAP_DESCRIPTOR + number,
+        slot=slot,
+        movable=bool(slot),
+    )
 
 
 def cpus(plan: Plan, host: Host | None = None) -> int:

@@ -23,7 +23,7 @@ from typing import Literal, Protocol, cast, runtime_checkable
 
 import msgspec
 
-from trivet.isolation.plan import Level, Plan, Program
+from trivet.isolation.plan import Attachment, Level, Plan, Program
 from trivet.launch.channel import Channel
 
 
@@ -226,6 +226,17 @@ class Readable(Protocol):
 
 
 @runtime_checkable
+class Pluggable(Protocol):
+    """A level whose instances get and lose interfaces of their own while they run."""
+
+    def plug(self, plan: Plan, use: Attachment) -> None:
+        """Give a running instance an interface that is there on the host."""
+
+    def unplug(self, plan: Plan, use: Attachment) -> None:
+        """Take one away, before it goes on the host. Raises `TimedOut` when the instance doesn't let it go."""
+
+
+@runtime_checkable
 class Resizable(Protocol):
     """A level whose limits can change while the instance runs."""
 
@@ -253,6 +264,11 @@ def _offers(driver: type[object], face: type[object]) -> bool:
 def forking(driver: Driver) -> Forking | None:
     """Take a driver for one that forks, if it is one."""
     return cast(Forking, driver) if _offers(type(driver), Forking) else None
+
+
+def pluggable(driver: Driver) -> Pluggable | None:
+    """Take a driver for one that plugs, if it is one."""
+    return cast(Pluggable, driver) if _offers(type(driver), Pluggable) else None
 
 
 def stalling(driver: Driver) -> Stalling | None:

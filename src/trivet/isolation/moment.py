@@ -17,10 +17,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from trivet.base.error import Corrupt, Exhausted, Internal, Unsupported
+from trivet.base.error import Conflict, Corrupt, Exhausted, Internal, Unsupported
 from trivet.hypervisor import program
 from trivet.hypervisor.qmp import Qmp, QmpRefused
-from trivet.isolation import computer
+from trivet.isolation import computer, slot
 from trivet.isolation.driver import Saved
 from trivet.isolation.plan import Plan
 
@@ -36,6 +36,19 @@ class SavedOtherwise(Unsupported):
         super().__init__(
             f"machine {name} cannot go on from what was saved: QEMU, or the machine's processors, memory or devices "
             "were others then"
+        )
+
+
+def check_saving(plan: Plan) -> None:
+    """Refuse a machine whose interfaces aren't where a start would put them. Raises `Conflict`."""
+    with Qmp(Path(plan.directory, computer.QMP)) as qmp:
+        found = slot.layout(qmp)
+    taps = [use for use in plan.attachments if use.kind != "none"]
+    nics = [computer.nic(use, number) for number, use in enumerate(taps)]
+    if found != sorted(f"{nic.device}={nic.mac}".lower() for nic in nics if nic.movable):
+        raise Conflict(
+            f"cannot save the memory of machine {plan.name}: a network in the middle was taken from it while it ran",
+            hint=f"trivet vm stop {plan.name}, and start it",
         )
 
 
@@ -87,7 +100,7 @@ def key_of(plan: Plan) -> str:
     parts = computer.hardware(plan)
     words: list[object] = [program.version(program.QEMU.find() or program.QEMU.name), computer.memory(plan)]
     words += [plan.limits.cpus, parts.firmware, parts.secure_boot, parts.tpm, parts.watchdog, len(parts.cdroms)]
-    words += [disk.name for disk in parts.disks] + [len(plan.attachments), parts.seed is not None]
+    words += ["sockets", *(disk.name for disk in parts.disks), len(plan.attachments), parts.seed is not None]
     return " ".join(map(str, words))
 
 

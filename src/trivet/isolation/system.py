@@ -24,12 +24,25 @@ import msgspec
 from trivet.base.error import Conflict, InvalidArgument, Unsupported
 from trivet.hypervisor import memory
 from trivet.hypervisor.qmp import Qmp
-from trivet.isolation import answer, computer, elastic, errand, extent, gauge, housing, moment, provision, seed
+from trivet.isolation import (
+    answer,
+    computer,
+    elastic,
+    errand,
+    extent,
+    gauge,
+    housing,
+    moment,
+    provision,
+    seed,
+    slot,
+    wire,
+)
 from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
 from trivet.isolation.machine import Host
-from trivet.isolation.plan import Level, Plan, Program
+from trivet.isolation.plan import Attachment, Level, Plan, Program
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 from trivet.launch.log import tail
@@ -43,7 +56,7 @@ _TAIL = 5
 
 
 class SystemDriver:
-    """The driver of machines with an operating system of their own; also Pausable, Saving, Elastic and Resizable.
+    """The driver of machines with a system of their own; also Pausable, Saving, Elastic, Resizable and Pluggable.
 
     `cache` is the vm level's.
     """
@@ -104,7 +117,9 @@ class SystemDriver:
             raise explain(error.operation, error.errno, error.text, f"machine {plan.name}") from error
 
     def check_saving(self, plan: Plan) -> None:
-        """Any can be saved."""
+        """Refuse one that a start could not put together as it is now."""
+        if self.status(plan).word in ("running", "paused"):
+            moment.check_saving(plan)
 
     def save(self, plan: Plan, place: Path, *, go_on: bool) -> float:
         """Save memory, devices and disks into a new directory; seconds the machine stood still."""
@@ -203,6 +218,19 @@ class SystemDriver:
         """Apply the plan's limits, as far as the running machine can have them."""
         self._running(plan)
         extent.resize(plan, group(plan))
+
+    def plug(self, plan: Plan, use: Attachment) -> None:
+        """Plug an interface in, and have the guest's agent, if it answers, set its addresses."""
+        self._running(plan)
+        with Qmp(extent.socket(plan), slot.PATIENCE) as control:
+            slot.plug(control, use, plan.name)
+        wire.address(plan, use)
+
+    def unplug(self, plan: Plan, use: Attachment) -> None:
+        """Have the guest let an interface go."""
+        self._running(plan)
+        with Qmp(extent.socket(plan), slot.PATIENCE) as control:
+            slot.unplug(control, use.mac, use.network, plan.name)
 
     def pause(self, plan: Plan) -> None:
         """Stop the machine's virtual CPUs."""

@@ -16,6 +16,8 @@ from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.neighbour import refresh
 from trivet.engine.instance.status import Word
 from trivet.engine.network.model import NONE, NotConnected
+from trivet.isolation.driver import pluggable
+from trivet.isolation.plan import Attachment
 
 
 async def connect(context: Context, key: str, wish: EndpointRequest) -> None:
@@ -35,9 +37,9 @@ async def connect(context: Context, key: str, wish: EndpointRequest) -> None:
     ability = await asyncio.to_thread(context.driver(record).ability)
     uses = choose(request, ability, context.networks)
     if _runs(record):
-        _refuse_machine(record, "connect", network.name)
-        made = await asyncio.to_thread(context.networks.connect, record.id, record.name, wish)
-        uses = (*(use for use in record.plan.attachments if use.kind == "netns" and use.device), made)
+        _refuse_machine(context, record, "connect", network.name)
+        made = await asyncio.to_thread(_connect, context, record, wish)
+        uses = (*(use for use in record.plan.attachments if use.kind == made.kind and use.device), made)
     plan = msgspec.structs.replace(record.plan, attachments=uses)
     await _record(context, record.change(request=request, plan=plan))
     _tell(context, "connect", record, network.id, network.name)
@@ -54,7 +56,8 @@ async def disconnect(context: Context, key: str, reference: str) -> None:
     _refuse_shared(record, wishes, "disconnect", network.name)
     uses = tuple(use for use in record.plan.attachments if use.network != network.name)
     if _runs(record):
-        _refuse_machine(record, "disconnect", network.name)
+        _refuse_machine(context, record, "disconnect", network.name)
+        await asyncio.to_thread(_unplug, context, record, network.name)
         lone = [use for use in record.plan.attachments if not uses]
         uses = uses or tuple(msgspec.structs.replace(use, device="", mac="", addresses=()) for use in lone)
         await asyncio.to_thread(context.networks.disconnect, record.id, record.name, network.id)
@@ -108,8 +111,29 @@ def _refuse_shared(record: InstanceRecord, wishes: list[EndpointRequest], action
         raise Conflict(f"cannot {action} instance {record.name} {where} network {network}: it uses network {shared}")
 
 
-def _refuse_machine(record: InstanceRecord, action: str, network: str) -> None:
-    if record.request.isolation == "vm":
+def _connect(context: Context, record: InstanceRecord, wish: EndpointRequest) -> Attachment:
+    """Make the interface, and plug it into a machine; what was made goes again when that fails."""
+    driver = pluggable(context.driver(record))
+    if driver is None:
+        return context.networks.connect(record.id, record.name, wish)
+    made = context.networks.connect(record.id, record.name, wish, "tap")
+    try:
+        driver.plug(record.plan, made)
+    except BaseException:
+        context.networks.disconnect(record.id, record.name, wish.network)
+        raise
+    return made
+
+
+def _unplug(context: Context, record: InstanceRecord, network: str) -> None:
+    driver = pluggable(context.driver(record))
+    for use in record.plan.attachments if driver else ():
+        if driver and use.network == network and use.device:
+            driver.unplug(record.plan, use)
+
+
+def _refuse_machine(context: Context, record: InstanceRecord, action: str, network: str) -> None:
+    if record.request.isolation == "vm" and pluggable(context.driver(record)) is None:
         where = "from" if action == "disconnect" else "to"
         raise Unsupported(
             f"cannot {action} running instance {record.name} {where} network {network}: "

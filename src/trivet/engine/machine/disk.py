@@ -7,14 +7,13 @@ killed in between leaves a disk that the next start has.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from trivet.base.error import Conflict, InvalidArgument, NotFound, TimedOut
+from trivet.base.error import Conflict, InvalidArgument, NotFound
 from trivet.client.schema_machine import DiskRequest
 from trivet.engine.disk.model import SECTOR
 from trivet.engine.instance.context import Context
@@ -23,14 +22,10 @@ from trivet.engine.instance.status import Word
 from trivet.engine.machine import screen
 from trivet.engine.machine.create import check_disk
 from trivet.engine.snapshot import disk as images
-from trivet.hypervisor.qmp import Qmp, QmpRefused
+from trivet.hypervisor.qmp import Qmp
 from trivet.hypervisor.system import SLOTS
-from trivet.isolation import computer
+from trivet.isolation import computer, slot
 from trivet.isolation.hardware import Disk
-
-_UNPLUG = 40.0  # a guest blinks for five seconds, as if somebody could think better of it
-_STEP = 0.1
-_MOMENT = 5.0
 
 
 class NoSuchDisk(NotFound):
@@ -81,7 +76,7 @@ def remove(context: Context, record: InstanceRecord, name: str) -> None:
     if disk is parts.disks[0]:
         raise Conflict(f"disk {name} of machine {record.name} cannot be removed: it is what the machine boots")
     if _runs(record):
-        with screen.control(record.plan, _UNPLUG + 10) as qmp:
+        with screen.control(record.plan, slot.PATIENCE) as qmp:
             unplug(qmp, disk, record.name)
     _changed(context, record, tuple(each for each in parts.disks if each is not disk))
     Path(disk.path).unlink(missing_ok=True)
@@ -125,56 +120,22 @@ def unplug(qmp: Qmp, planned: Disk, machine: str) -> None:
     """Ask the guest to let a disk go, and wait until it has; one that is half unplugged already is unplugged."""
     disk = computer.disk(planned)
     device = str(disk.device()["id"])
-    if device in _devices(qmp):
-        _let_go(qmp, device, disk.name, machine)
+    if device in slot.devices(qmp):
+        slot.let_go(qmp, device, f"disk {disk.name}", machine)
     nodes = [str(disk.throttle()["node-name"])] if disk.limited else []
     there = {str(node["node-name"]) for node in qmp.execute("query-named-block-nodes", flat=True)}
     for name in [*nodes, disk.name]:
         if name in there:
-            _patiently(partial(qmp.execute, "blockdev-del", **{"node-name": name}))
+            slot.patiently(partial(qmp.execute, "blockdev-del", **{"node-name": name}))
     if disk.limited:
         qmp.execute("object-del", id=disk.limits()["id"])
 
 
-def _let_go(qmp: Qmp, device: str, name: str, machine: str) -> None:
-    deadline = time.monotonic() + _UNPLUG
-    try:
-        qmp.execute("device_del", id=device)
-    except QmpRefused as error:
-        if "hotplug" not in error.message:
-            raise
-        raise Conflict(
-            f"disk {name} of machine {machine} was there when it was switched on and cannot be unplugged",
-            hint=f"trivet vm stop {machine} first",
-        ) from error
-    while device in _devices(qmp):
-        if time.monotonic() > deadline:
-            raise TimedOut(f"the guest of machine {machine} does not let disk {name} go")
-        time.sleep(_STEP)
-
-
-def _devices(qmp: Qmp) -> set[str]:
-    return {str(each["name"]) for each in qmp.execute("qom-list", path="/machine/peripheral")}
-
-
-def _patiently(do: Callable[[], object]) -> None:
-    """Do what is refused for a moment: QEMU lets a node go a little after its device."""
-    deadline = time.monotonic() + _MOMENT
-    while True:
-        try:
-            do()
-            return
-        except QmpRefused as error:
-            if "in use" not in error.message or time.monotonic() > deadline:
-                raise
-        time.sleep(_STEP)
-
-
 def _free(disks: tuple[Disk, ...]) -> str:
     taken = {each.port for each in disks}
-    for slot in SLOTS.names:
-        if slot not in taken:
-            return slot
+    for name in SLOTS.names:
+        if name not in taken:
+            return name
     raise Conflict(
         f"all {len(SLOTS.names)} slots for further disks are taken", hint="make a larger one: vm disk resize"
     )

@@ -82,23 +82,23 @@ def attach(
 
 
 @_moving
-def connect(networks: Networks, instance: str, name: str, wish: EndpointRequest) -> Attachment:
-    """Give a running container one network more; its interface is up when this returns."""
+def connect(networks: Networks, instance: str, name: str, wish: EndpointRequest, form: Form = "netns") -> Attachment:
+    """Give a running instance one network more; a container's interface is up when this returns."""
     record = networks.ledger.network(wish.network)
-    real = networks.drivers[record.driver].form(record, "netns")
-    place = path(networks, instance)
-    if real != "netns" or not place.exists():
+    real = networks.drivers[record.driver].form(record, form)
+    if real != form or (form == "netns" and not path(networks, instance).exists()):
         raise Conflict(f"cannot connect running instance {name} to network {record.name}: it has no network of its own")
     if any(endpoint.network == record.id for endpoint in networks.ledger.of_instance(instance)):
         raise Conflict(f"instance {name} is already connected to network {record.name}")
     servers = next((each.servers for each in networks.ledger.of_instance(instance)), ())
-    blank = Endpoint(instance=instance, name=name, network=record.id, form="netns", servers=servers)
+    blank = Endpoint(instance=instance, name=name, network=record.id, form=form, servers=servers)
     with ExitStack() as undo:
         endpoint = _reserve(networks, record, blank, wish, real)
         undo.callback(_forget, networks, record, endpoint)
         ways = default_routes(_pairs(networks, instance))
         made = _attach(networks, record, endpoint, ways)
-        _set_up(networks, instance, made)
+        if form == "netns":
+            _set_up(networks, instance, made)
         undo.pop_all()
     return made
 
@@ -112,12 +112,13 @@ def relink(networks: Networks, record: NetworkRecord, endpoint: Endpoint) -> Non
 
 @_moving
 def disconnect(networks: Networks, instance: str, name: str, network: str) -> None:
-    """Take a network from a running container. Raises `NotConnected`."""
+    """Take a network from a running instance. Raises `NotConnected`."""
     record = networks.ledger.network(network)
     for endpoint in networks.ledger.of_instance(instance):
         if endpoint.network == record.id:
             _forget(networks, record, endpoint)
-            _route(networks, instance)
+            if endpoint.form == "netns":
+                _route(networks, instance)
             return
     raise NotConnected(name, record.name)
 

@@ -205,9 +205,12 @@ class Networks:
             raise
         return made
 
-    def connect(self, instance_id: str, instance_name: str, wish: EndpointRequest) -> Attachment:
-        """Give a running container one network more. Raises as `attach` does, `Conflict` if it is on it already."""
-        made = membership.connect(self, instance_id, instance_name, wish)
+    def connect(self, instance_id: str, instance_name: str, wish: EndpointRequest, form: Form = "netns") -> Attachment:
+        """Give a running instance one network more; a machine has still to be given the interface (form `tap`).
+
+        Raises as `attach` does, `Conflict` if it is on it already.
+        """
+        made = membership.connect(self, instance_id, instance_name, wish, form)
         self._announce(instance_id)
         return made
 

@@ -89,15 +89,19 @@ class Watchdog(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Slots(msgspec.Struct, frozen=True, kw_only=True):
-    """Spare slots into which disks and networks are plugged while the machine runs."""
+    """Slots into which `kind` is plugged, also while the machine runs; `first` is the number of its first one."""
 
     count: int
+    kind: str = "slot"
+    first: int = 1
 
     @property
     def names(self) -> tuple[str, ...]:
         """Name the slots."""
-        return tuple(f"slot{number}" for number in range(1, self.count + 1))
+        return tuple(f"{self.kind}{number}" for number in range(1, self.count + 1))
 
     def arguments(self) -> list[str]:
-        ports = (option("pcie-root-port", id=name, chassis=place) for place, name in enumerate(self.names, start=1))
+        ports = (
+            option("pcie-root-port", id=name, chassis=place) for place, name in enumerate(self.names, start=self.first)
+        )
         return [word for port in ports for word in ("-device", port)]
