@@ -71,7 +71,7 @@ def test_a_network_is_unplugged(engine: Daemon, machine: str) -> None:
 
 
 def test_it_starts_with_the_networks_it_was_given(engine: Daemon, machine: str) -> None:
-    """What was connected while it ran is there after it was off; a fifth that comes and goes is refused by sentence."""
+    """What was connected while it ran is there after it was off; a fifth is refused, and what it left off is free."""
     engine.ok("vm", "stop", "-f", machine)
     engine.ok("vm", "start", machine)
     asked(engine, machine, f"echo came {LIST}", "came eth0 lo")

@@ -23,7 +23,8 @@ class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What `trivet vm create` says beyond what every instance can have.
 
     `disk` is the size of the root disk in bytes (0: the image's, at least 10 GiB). `password` is a hash as in
-    shadow(5). `cdroms`, `kernel` and `initrd` are paths of the engine's host.
+    shadow(5). `cdroms`, `kernel` and `initrd` are paths of the engine's host, and so is the directory `pxe`, which the
+    boot ROM is served, `pxe_file` first ("": boot.ipxe, or else pxelinux.0 or bootx64.efi).
     """
 
     disk: int = 0
@@ -36,6 +37,8 @@ class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
     watchdog: Literal["", "reset", "poweroff", "pause"] = ""
     cdroms: list[str] = []
     boot: list[Boot] = []
+    pxe: str = ""
+    pxe_file: str = ""
     kernel: str = ""
     initrd: str = ""
     parameters: str = ""

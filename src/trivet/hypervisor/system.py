@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from trivet.hypervisor.device.balloon import Balloon
-from trivet.hypervisor.device.board import Agent, Display, Firmware, Serial, Slots, Tpm, Watchdog
+from trivet.hypervisor.device.board import Agent, Display, Firmware, Netboot, Serial, Slots, Tpm, Watchdog
 from trivet.hypervisor.device.device import Device, option
 from trivet.hypervisor.device.disk import Cdrom, Disk, Stick
 from trivet.hypervisor.device.generation import Generation
@@ -51,6 +51,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     disks: tuple[Disk, ...] = ()
     cdroms: tuple[Cdrom, ...] = ()
     nics: tuple[Nic, ...] = ()
+    netboot: Netboot | None = None
     start: Start | None = None
     stick: Stick | None = None
     incoming: str = ""
@@ -66,6 +67,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
             SOCKETS,
             *self.disks,
             *self.cdroms,
+            self.netboot,
             *self.nics,
             self.stick,
         ]

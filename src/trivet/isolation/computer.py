@@ -6,10 +6,11 @@ child      cgroups · files opened · the cell around QEMU and swtpm (housing.py
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 from trivet.base.error import InvalidArgument
-from trivet.hypervisor.device.board import Agent, Display, Firmware, Tpm, Watchdog
+from trivet.hypervisor.device.board import Agent, Display, Firmware, Netboot, Tpm, Watchdog
 from trivet.hypervisor.device.disk import Cdrom, Disk, Stick
 from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration
@@ -86,6 +87,7 @@ def system(plan: Plan, host: Host) -> System:
     parts, home = hardware(plan), plan.directory
     order = {name: 10 * (place + 1) for place, name in enumerate(parts.boot)}
     taps = [attachment for attachment in plan.attachments if attachment.kind != "none"]
+    first = order.get("network", 0) + (1 if parts.netboot else 0)
     return System(
         name=plan.name or plan.id,
         uuid=uuid(plan),
@@ -109,8 +111,9 @@ def system(plan: Plan, host: Host) -> System:
             )
             for number, each in enumerate(parts.cdroms)
         ),
-        nics=tuple(nic(use, number, _nth(order.get("network", 0), number)) for number, use in enumerate(taps)),
+        nics=tuple(nic(use, number, _nth(first, number)) for number, use in enumerate(taps)),
         incoming=f"fd:{STATE_DESCRIPTOR}" if host.begin else "",
+        netboot=_netboot(parts, plan.id, order.get("network", 0)),
         start=_start(plan),
         stick=Stick(path=f"{home}/{STICK}", descriptor=housing.STICK) if parts.answers else None,
     )
@@ -181,6 +184,14 @@ def _start(plan: Plan) -> Start | None:
         return None
     initrd = housing.INITRD if parts.direct.initrd else ""
     return Start(kernel=housing.KERNEL, initrd=initrd, parameters=parts.direct.parameters)
+
+
+def _netboot(parts: Hardware, key: str, boot: int) -> Netboot | None:
+    if parts.netboot is None:
+        return None
+    digits = hashlib.sha256(key.encode()).hexdigest()
+    mac = ":".join(("02", *(digits[at : at + 2] for at in range(0, 10, 2))))
+    return Netboot(directory=housing.NETBOOT, file=parts.netboot.file, mac=mac, boot=boot)
 
 
 def _nth(first: int, number: int) -> int:

@@ -57,6 +57,13 @@ class Direct(msgspec.Struct, frozen=True, kw_only=True):
     parameters: str = ""
 
 
+class Netboot(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory of the host that is served to the machine's boot ROM, and the file in it to begin with."""
+
+    directory: str
+    file: str
+
+
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a machine that its instance's other fields don't say.
 
@@ -71,6 +78,7 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     cdroms: tuple[Cdrom, ...] = ()
     seed: Seed | None = None
     direct: Direct | None = None
+    netboot: Netboot | None = None
     answers: tuple[Answer, ...] = ()
     boot: tuple[Literal["disk", "cdrom", "network"], ...] = ("disk", "cdrom", "network")
     watchdog: Literal["", "reset", "poweroff", "pause"] = ""

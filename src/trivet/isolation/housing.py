@@ -1,6 +1,7 @@
 """What QEMU of a machine of its own gets to see: files that were opened before, and the cell around it (cell.py).
 
     /kernel /initrd     what is started in place of a loader, if anything; read-only
+    /netboot            what the boot ROM is served; read-only
     /tpm                swtpm's, a user of its own: its control socket, and what it remembers (state)
 
 Disks, what is below them, CDs, seed, stick, firmware's variables, sockets and interfaces are descriptors.
@@ -24,7 +25,7 @@ from trivet.runtime.mount import NO_DEVICE, NO_EXEC, NO_SUID, READ_ONLY
 
 CONTROL, AGENT = 40, 41
 FILES, CDROMS, VARIABLES, STICK, SEED = 128, 228, 248, 249, 250
-KERNEL, INITRD, TPM = "/kernel", "/initrd", "/tpm/control"
+KERNEL, INITRD, NETBOOT, TPM = "/kernel", "/initrd", "/netboot", "/tpm/control"
 _COPIED = {KERNEL: "kernel", INITRD: "initrd"}
 _OTHERS = 0o004
 _MOST = (CDROMS - FILES) // 2
@@ -83,6 +84,9 @@ def walls(plan: Plan, parts: Hardware, host: Host) -> list[Operation]:
         copy = Path(plan.directory, _COPIED[inside])
         source = str(copy) if copy.exists() else path
         shown.append(Bind(source, inside, recursive=0, attributes=READ_ONLY | NO_SUID | NO_DEVICE | NO_EXEC))
+    if parts.netboot:
+        safe = READ_ONLY | NO_SUID | NO_DEVICE | NO_EXEC
+        shown.append(Bind(parts.netboot.directory, NETBOOT, recursive=0, attributes=safe))
     room, helper = _tpm(plan, parts, host)
     return [
         *cell.around(f"{plan.directory}/{cell.PLACE}", [*shown, *room], helper, accelerated=accelerated),

@@ -100,7 +100,13 @@ def key_of(plan: Plan) -> str:
     parts = computer.hardware(plan)
     words: list[object] = [program.version(program.QEMU.find() or program.QEMU.name), computer.memory(plan)]
     words += [plan.limits.cpus, parts.firmware, parts.secure_boot, parts.tpm, parts.watchdog, len(parts.cdroms)]
-    words += ["sockets", *(disk.name for disk in parts.disks), len(plan.attachments), parts.seed is not None]
+    words += [
+        "sockets",
+        parts.netboot is not None,
+        *(disk.name for disk in parts.disks),
+        len(plan.attachments),
+        parts.seed is not None,
+    ]
     return " ".join(map(str, words))
 
 

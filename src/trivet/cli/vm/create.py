@@ -11,7 +11,7 @@ import msgspec
 
 from trivet.base.error import NotFound
 from trivet.cli import value
-from trivet.cli.argument import FILE, NETWORK, repeated
+from trivet.cli.argument import DIRECTORY, FILE, NETWORK, repeated
 from trivet.cli.command import Command, Misuse, flag, option, under
 from trivet.cli.context import Context
 from trivet.cli.disk import FORMATS, format_of
@@ -93,7 +93,9 @@ def _machine(args: Namespace) -> MachineRequest:
         tpm=args.tpm,
         watchdog=args.watchdog,
         cdroms=[_path(name) for name in args.cdrom],
-        boot=args.boot,
+        boot=args.boot or (["network"] if args.pxe else []),
+        pxe=_path(args.pxe.partition(":")[0]),
+        pxe_file=args.pxe.partition(":")[2],
         kernel=_path(args.kernel),
         initrd=_path(args.initrd),
         parameters=args.append,
@@ -203,6 +205,13 @@ OPTIONS = (
             complete=FILE,
         ),
         option("--boot", metavar="ORDER", type=order, default=[], help="order of disk,cdrom,network (the default)"),
+        option(
+            "--pxe",
+            metavar="DIRECTORY[:FILE]",
+            default="",
+            help="boot from the network, which has this directory: FILE, or boot.ipxe, pxelinux.0, bootx64.efi",
+            complete=DIRECTORY,
+        ),
         option("--firmware", choices=("bios", "uefi"), default="bios", help="firmware (default: bios)"),
         flag("--secure-boot", help="boot only what is signed; implies uefi"),
         flag("--tpm", help="a TPM 2.0, by swtpm"),

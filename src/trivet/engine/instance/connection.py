@@ -61,6 +61,8 @@ async def disconnect(context: Context, key: str, reference: str) -> None:
         lone = [use for use in record.plan.attachments if not uses]
         uses = uses or tuple(msgspec.structs.replace(use, device="", mac="", addresses=()) for use in lone)
         await asyncio.to_thread(context.networks.disconnect, record.id, record.name, network.id)
+    else:
+        await asyncio.to_thread(context.networks.leave, record.id, network.id)
     request = msgspec.structs.replace(record.request, networks=left or [EndpointRequest(network=NONE)])
     plan = msgspec.structs.replace(record.plan, attachments=uses)
     ports = tuple(context.networks.ports(record.id)) if _runs(record) else record.ports

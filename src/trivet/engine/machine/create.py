@@ -26,7 +26,7 @@ from trivet.engine.machine.image import using
 from trivet.engine.snapshot.disk import ROOT, create
 from trivet.isolation import computer, firmware
 from trivet.isolation.driver import Ability
-from trivet.isolation.hardware import Answer, Cdrom, Direct, Disk, Hardware, Seed
+from trivet.isolation.hardware import Answer, Cdrom, Direct, Disk, Hardware, Netboot, Seed
 from trivet.isolation.plan import Root
 from trivet.oci.config import Config
 
@@ -106,7 +106,7 @@ def _check(request: InstanceRequest, wish: MachineRequest) -> None:
         )
     if wish.secure_boot and wish.firmware != "uefi":
         raise InvalidArgument("Secure Boot takes UEFI", hint="--firmware uefi --secure-boot")
-    if not (request.image or wish.filled or wish.cdroms or wish.kernel or "network" in wish.boot):
+    if not (request.image or wish.filled or wish.cdroms or wish.kernel or wish.pxe or "network" in wish.boot):
         raise InvalidArgument(
             "the machine has nothing to boot", hint="--image debian/12, --cdrom FILE or --boot network"
         )
@@ -116,9 +116,27 @@ def _check(request: InstanceRequest, wish: MachineRequest) -> None:
     for name, content in wish.answers.items():
         if not _FILE.fullmatch(name) or len(content) > _LONGEST:
             raise InvalidArgument(f"{name[:60]!r} can't be an answer file: a plain name, at most {_LONGEST} bytes")
+    if wish.pxe:
+        _netboot(wish)
     names = [disk.name for disk in wish.disks]
     for disk in wish.disks:
         check_disk(disk.name, disk.size, [ROOT.partition(".")[0], "seed", *names])
+
+
+def _netboot(wish: MachineRequest) -> Netboot:
+    """Find what a boot ROM is served first. Raises `InvalidArgument`."""
+    home = Path(wish.pxe)
+    if not (home.is_absolute() and home.is_dir()):
+        raise InvalidArgument(f"{wish.pxe} is no directory of the engine's host, by its absolute path")
+    usual = ("boot.ipxe", "bootx64.efi" if wish.firmware == "uefi" else "pxelinux.0")
+    names = (wish.pxe_file,) if wish.pxe_file else usual
+    found = next((name for name in names if (home / name).is_file()), "")
+    if not found or "/" in found:
+        raise InvalidArgument(f"{wish.pxe} has no file {' or '.join(names)} to boot from", hint="--pxe DIRECTORY:FILE")
+    for path in (home, home / found):
+        if not path.stat().st_mode & 0o004:
+            raise InvalidArgument(f"{path} is served to the machine, but only its owner may read it", hint="chmod o+rX")
+    return Netboot(directory=str(home), file=found)
 
 
 def check_disk(name: str, size: int, taken: list[str]) -> None:
@@ -194,6 +212,7 @@ def _hardware(wish: MachineRequest, root: Root, seed: Seed | None, size: int, be
         cdroms=tuple(Cdrom(path=path) for path in wish.cdroms),
         seed=seed,
         direct=Direct(kernel=wish.kernel, initrd=wish.initrd, parameters=wish.parameters) if wish.kernel else None,
+        netboot=_netboot(wish) if wish.pxe else None,
         answers=tuple(Answer(name, content) for name, content in wish.answers.items()),
         boot=tuple(order),
         watchdog=wish.watchdog,

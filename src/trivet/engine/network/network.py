@@ -227,6 +227,12 @@ class Networks:
             publication.move_ports(self, instance_id, ports)
         self.announce()
 
+    def leave(self, instance_id: str, network: str) -> None:
+        """Give up the address of an instance that doesn't run on a network it was taken from. Idempotent."""
+        for endpoint in self.ledger.of_instance(instance_id):
+            if endpoint.network == network:
+                self.ledger.free(endpoint)
+
     def withdraw(self, instance_id: str) -> None:
         """Let an instance not be found by name any more: it is about to end. Until it starts again."""
         if self._named(instance_id):

@@ -105,3 +105,22 @@ class Slots(msgspec.Struct, frozen=True, kw_only=True):
             option("pcie-root-port", id=name, chassis=place) for place, name in enumerate(self.names, start=self.first)
         )
         return [word for port in ports for word in ("-device", port)]
+
+
+class Netboot(msgspec.Struct, frozen=True, kw_only=True):
+    """An interface on a network inside QEMU with DHCP and TFTP and nothing else: of `directory`, `file` first.
+
+    Nothing of it leaves QEMU (`restrict`).
+    """
+
+    directory: str
+    file: str
+    mac: str
+    boot: int
+
+    def arguments(self) -> list[str]:
+        network = option("user", id="boot", restrict=True, ipv6=False, tftp=self.directory, bootfile=self.file)
+        return [
+            *("-netdev", network),
+            *("-device", option("virtio-net-pci", netdev="boot", mac=self.mac, bootindex=self.boot)),
+        ]
