@@ -16,8 +16,8 @@ from aiohttp import web
 
 from trivet.api.problem import problem
 from trivet.client.schema import Progress
-from trivet.engine.instance.stream import BUFFER, Stream
-from trivet.launch.frame import Type, pack
+from trivet.engine.instance.stream import BUFFER, ClientStream, Stream
+from trivet.launch.frame import Type
 
 SWITCH = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: trivet-stream\r\n"
 
@@ -52,7 +52,7 @@ class _Taken(asyncio.StreamReaderProtocol):
 def hijack(request: web.Request, headers: Mapping[str, str] | None = None) -> Stream:
     """Switch the request's connection to frames and take it over. Raises ConnectionResetError if it is gone."""
     more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-    return Stream(*take_over(request, f"{SWITCH}{more}\r\n".encode()))
+    return ClientStream(*take_over(request, f"{SWITCH}{more}\r\n".encode()))
 
 
 def take_over(
@@ -110,8 +110,7 @@ async def splice(
         while frame := await program.receive():
             if frame.type == Type.EXIT:
                 await settled()
-            client.writer.write(pack(frame.type, frame.payload))
-            await client.writer.drain()
+            await client.send(frame.type, frame.payload)
             if frame.type in (Type.EXIT, Type.FAILED):
                 break
     except ConnectionError:

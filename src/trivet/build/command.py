@@ -27,6 +27,7 @@ from trivet.build.session import Step
 from trivet.build.state import State
 from trivet.build.stub import COMMON
 from trivet.client.schema_network import EndpointRequest
+from trivet.engine.instance.line import Line
 from trivet.engine.instance.stream import Failed, Stream
 from trivet.engine.instance.watch import parse_exit
 from trivet.engine.network import names
@@ -136,7 +137,7 @@ class _Sandbox:
             plan = await self._plan(root, name, undo)
             undo.push_async_callback(in_thread, tools.driver.release, plan)
             await in_thread(tools.driver.prepare, plan)
-            stream = await Stream.adopt(await in_thread(tools.driver.start, plan))
+            stream = Line(await in_thread(tools.driver.start, plan))
             undo.callback(stream.close)
             await stream.attach(stdout=True, stderr=True)
             end = await self._follow(stream, plan)

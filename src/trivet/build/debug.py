@@ -15,7 +15,8 @@ from trivet.build.caller import Ask, NoAnswer
 from trivet.build.session import Session
 from trivet.client.schema import Progress
 from trivet.client.schema_network import EndpointRequest
-from trivet.engine.instance.stream import Failed, Stream
+from trivet.engine.instance.line import Line
+from trivet.engine.instance.stream import ClientStream, Failed, Stream
 from trivet.isolation.plan import Plan
 from trivet.launch.frame import Type
 
@@ -39,7 +40,7 @@ async def open_shell(session: Session, plan: Plan, shell: tuple[str, ...], title
             columns=reply.columns,
             stdin=True,
         )
-        await _serve(session, msgspec.structs.replace(plan, program=program), Stream(line.reader, line.writer))
+        await _serve(session, msgspec.structs.replace(plan, program=program), ClientStream(line.reader, line.writer))
     finally:
         line.close()
 
@@ -52,7 +53,7 @@ async def _serve(session: Session, plan: Plan, caller: Stream) -> None:
         plan, attachments=await in_thread(networks.attach, plan.id, plan.id, "netns", wishes)
     )
     await in_thread(driver.prepare, plan)
-    stream = await Stream.adopt(await in_thread(driver.start, plan))
+    stream = Line(await in_thread(driver.start, plan))
     try:
         await stream.attach(stdin=True, stdout=True, stderr=True)
         with contextlib.suppress(Failed):

@@ -213,7 +213,9 @@ class Table(Generic[T]):
 
     def find(self, ref: str) -> T:
         """Read one record by key, name, or unique prefix of a key. Raises `Conflict` when it is ambiguous."""
-        found = self.get(ref) or self.by_name(ref)
+        with self._records.reading():
+            known = self._known.get(ref) or self._known.by_name(ref)
+        found = cast(T | None, known) or self.get(ref) or self.by_name(ref)
         if found is not None:
             return found
         rows = self._bodies("id >= ? AND id < ?", ref, ref + "\uffff") if ref else []

@@ -17,6 +17,7 @@ from trivet.base.error import InvalidArgument, NotFound
 from trivet.client.schema import PathStat
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
+from trivet.engine.instance.line import Line
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word
 from trivet.engine.instance.stream import Stream
@@ -128,7 +129,7 @@ async def _builtin(
             stack.push_async_callback(asyncio.to_thread, driver.release, plan)
             await asyncio.to_thread(driver.prepare, plan)
             channel = await asyncio.to_thread(driver.start, plan)
-        stream = await Stream.adopt(channel)
+        stream = Line(channel)
         stack.callback(stream.close)
         await stream.attach(stdin=stdin, stdout=True, stderr=True)
         await stream.send(Type.GO)

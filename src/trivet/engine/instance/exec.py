@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 
 from trivet.base.error import InvalidArgument
+from trivet.base.thread import in_thread
 from trivet.client.schema import ExecRequest
 from trivet.engine.instance.context import Context
+from trivet.engine.instance.line import Line
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import check
 from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
@@ -34,7 +34,7 @@ async def execute(context: Context, key: str, request: ExecRequest, session: str
 async def run(context: Context, record: InstanceRecord, program: Program, attach: Attach) -> Stream:
     """Set `program` up in the instance, attach, and let it go."""
     driver, plan = context.driver(record), record.plan
-    stream = await Stream.adopt(await asyncio.to_thread(driver.exec, plan, program))
+    stream = Line(await in_thread(driver.exec, plan, program))
     try:
         await stream.attach(stdin=attach.stdin, stdout=attach.stdout, stderr=attach.stderr)
         await stream.go()

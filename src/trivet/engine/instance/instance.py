@@ -44,6 +44,7 @@ from trivet.engine.instance import filter as filtering
 from trivet.engine.instance.attachment import OTHER
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.expectation import Expectation, disappoint
+from trivet.engine.instance.line import Line
 from trivet.engine.instance.model import InstanceRecord, view
 from trivet.engine.instance.session import Sessions
 from trivet.engine.instance.shipping import ships
@@ -238,7 +239,7 @@ class Instances:
         record = self.context.table.find(key)
         check("attach to", record.name, record.word)
         channel = await asyncio.to_thread(self.context.driver(record).attach, record.plan)
-        stream = await Stream.adopt(channel)
+        stream = Line(channel)
         await stream.attach(stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr)
         return stream
 

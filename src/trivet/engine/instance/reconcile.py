@@ -12,6 +12,7 @@ from trivet.engine.checkpoint.revert import repair
 from trivet.engine.instance import staging
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import finish, free
+from trivet.engine.instance.line import Line
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.relevel import drop_other_roots
 from trivet.engine.instance.remove import remove
@@ -19,7 +20,6 @@ from trivet.engine.instance.restart import delay
 from trivet.engine.instance.status import Word
 from trivet.engine.instance.steward import start_again
 from trivet.engine.instance.still import go_on
-from trivet.engine.instance.stream import Stream
 from trivet.engine.instance.watch import Watch, lost_exit
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ async def _adopt(context: Context, record: InstanceRecord, pid: int, word: str) 
         record = record.change(word=Word.RUNNING, started=record.started or record.created)
     record = record.change(pid=pid, word=Word(word))
     context.table.update(record.id, record)
-    stream = await Stream.adopt(await asyncio.to_thread(context.driver(record).attach, record.plan))
+    stream = Line(await asyncio.to_thread(context.driver(record).attach, record.plan))
     await stream.attach()
     watch = Watch(stream)
     context.watches[record.id] = watch

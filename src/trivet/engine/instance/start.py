@@ -17,6 +17,7 @@ from trivet.engine.instance import link, shared, staging
 from trivet.engine.instance.attachment import other, share
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
+from trivet.engine.instance.line import Line
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.neighbour import describe
 from trivet.engine.instance.shipping import ships
@@ -152,7 +153,7 @@ async def _run(
     record: InstanceRecord, attach: Attach | None, channels: list[Channel], undo: AsyncExitStack
 ) -> tuple[Watch, Stream | None, int]:
     """Attach, and let the program go."""
-    streams = [await Stream.adopt(channel) for channel in channels]
+    streams = [Line(channel) for channel in channels]
     for stream in streams:
         undo.callback(stream.close)
     watch, client = Watch(streams[0]), streams[1] if attach else None

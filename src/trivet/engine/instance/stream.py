@@ -1,18 +1,16 @@
-"""Frames over asyncio: the engine's end of a monitor's socket."""
+"""Frames both ways: with a client, over a connection of asyncio's; with a monitor, see line.py."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import struct
-from contextlib import suppress
 
 import msgspec
 
 from trivet.base.error import TrivetError
 from trivet.isolation.failure import explain
 from trivet.isolation.plan import Program
-from trivet.launch.channel import Channel, Frame
+from trivet.launch.channel import Frame
 from trivet.launch.frame import (
     ATTACH_STDERR,
     ATTACH_STDIN,
@@ -50,55 +48,23 @@ def refusal(program: Program, failed: Failed, name: str) -> TrivetError:
     return explain(step, number, failed.payload[8:].decode(errors="replace"), f"instance {name}")
 
 
-class _Heard(asyncio.StreamReaderProtocol):
-    """A connection on which what the monitor said before it hung up is read, also when that is noticed by a write.
-
-    asyncio drops it then: a program's exit code, mostly, while its input was still on the way.
-    """
-
-    def __init__(self, reader: asyncio.StreamReader, connection: socket.socket) -> None:
-        super().__init__(reader)
-        self._into, self._connection = reader, connection
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Read the rest; the reader's end is an end, and no failure that would hide what came before."""
-        if exc is not None:
-            with suppress(OSError):
-                while data := self._connection.recv(BUFFER):
-                    self._into.feed_data(data)
-        super().connection_lost(None)
-
-
 class Stream:
-    """One session of a monitor, as frames in and out."""
+    """One session, as frames in and out."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.pid = 0  # of the program, once it was let go here
-
-    @classmethod
-    async def adopt(cls, channel: Channel) -> Stream:
-        """Take a blocking channel over into the event loop."""
-        loop, connection = asyncio.get_running_loop(), channel.detach()
-        reader = asyncio.StreamReader(limit=BUFFER)
-        protocol = _Heard(reader, connection)
-        transport, _ = await loop.create_unix_connection(lambda: protocol, sock=connection)
-        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+    pid = 0
+    """Of the program, once it was let go here."""
 
     async def send(self, kind: Type, payload: bytes = b"") -> None:
-        """Send one frame and wait until the buffer has room again."""
-        self.writer.write(pack(kind, payload))
-        await self.writer.drain()
+        """Send one frame; what the other side doesn't take makes this wait. Raises `ConnectionError`."""
+        raise NotImplementedError
 
     async def receive(self) -> Frame | None:
-        """Receive one frame; None when the monitor is gone."""
-        try:
-            kind, _, session, length = HEADER.unpack(await self.reader.readexactly(HEADER.size))
-            payload = await self.reader.readexactly(length)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return None
-        return Frame(Type(kind), payload, session)
+        """Receive one frame; None when the other side is gone."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the connection; who waits to receive gets None."""
+        raise NotImplementedError
 
     async def attach(self, *, stdin: bool = False, stdout: bool = False, stderr: bool = False) -> None:
         """Ask for output from now on, and for the right to send."""
@@ -121,6 +87,27 @@ class Stream:
                     raise Failed(frame.payload)
         raise Failed(bytes(8) + b"the monitor ended")
 
+
+class ClientStream(Stream):
+    """A session with a client, over a connection of asyncio's."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def send(self, kind: Type, payload: bytes = b"") -> None:
+        """Send one frame and wait until the buffer has room again."""
+        self._writer.write(pack(kind, payload))
+        await self._writer.drain()
+
+    async def receive(self) -> Frame | None:
+        """Receive one frame; None when the client is gone."""
+        try:
+            kind, _, session, length = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+            payload = await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        return Frame(Type(kind), payload, session)
+
     def close(self) -> None:
         """Close the connection."""
-        self.writer.close()
+        self._writer.close()
