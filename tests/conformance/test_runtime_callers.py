@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from tests.busybox import busybox_tar
+from tests.criu import criu as criu
 from tests.runtime import COMMAND, until
 
 GROUP = f"trivet-runtime-callers-{os.getpid()}"
 IMAGE = "localhost/busybox:test"
+HUNGRY = "sleep 1; exec dd if=/dev/zero of=/dev/null bs=64M count=1"
 
 
 class Caller:
@@ -186,6 +190,80 @@ def test_update(docker: Caller) -> None:
         "/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us"
     )
     assert docker.text("exec", name, "cat", *files.split()).split() == [str(64 << 20), "50", "50000"]
+
+
+def test_what_docker_measures(docker: Caller) -> None:
+    """Docker's statistics know the limits, its events the end for want of memory, its restarts the exit code."""
+    name = docker.text(
+        "run", "--detach", "--memory", "64m", "--pids-limit", "9", *docker.run_options, IMAGE, "sleep", "600"
+    )
+    measured = docker.text("stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDs}}", name)
+    assert re.fullmatch(r"[\d.]+[KM]iB / 64MiB 1", measured), measured
+    begun = str(int(time.time()))
+    limits = ("--memory", "16m", "--memory-swap", "16m")
+    hungry = docker.text("run", "--detach", *limits, *docker.run_options, IMAGE, "sh", "-c", HUNGRY)
+    assert docker.text("wait", hungry) == "137"
+    until(lambda: docker.text("inspect", "--format", "{{.State.OOMKilled}}", hungry) == "true")
+    words = docker.text(
+        "events", "--since", begun, "--until", str(int(time.time()) + 1), "--filter", f"container={hungry}",
+        "--format", "{{.Action}}",
+    ).split()  # fmt: skip
+    assert [word for word in words if word != "attach"] == ["create", "start", "oom", "die"]
+    again = docker.text(
+        "run", "--detach", "--restart", "on-failure:2", *docker.run_options, IMAGE, "sh", "-c", "exit 3"
+    )
+    until(lambda: docker.text("inspect", "--format", "{{.RestartCount}} {{.State.Running}}", again) == "2 false", 30)
+    assert docker.text("inspect", "--format", "{{.State.ExitCode}}", again) == "3"
+
+
+def test_health(caller: Caller) -> None:
+    """A health check is a program that is added, by docker's own clock or by podman's verb."""
+    check = ("--health-cmd", "test -e /tmp/well", "--health-interval", "1s", "--health-retries", "1")
+    name = caller.text("run", "--detach", *check, *caller.run_options, IMAGE, "sleep", "600")
+    format_ = ("inspect", "--format", "{{.State.Health.Status}}")
+    for wanted, code in (("unhealthy", 1), ("healthy", 0)):
+        if caller.command[0] == "podman":
+            assert caller("healthcheck", "run", name).returncode == code
+        until(lambda wanted=wanted: caller.text(*format_, name) == wanted, 30)  # type: ignore[misc]
+        caller.text("exec", name, "touch", "/tmp/well")
+    caller.text("rm", "--force", name)
+
+
+def test_pod(podman: Caller) -> None:
+    """The containers of a pod have names, network and shared memory in common, and end with it."""
+    infra = ("--infra-image", IMAGE, "--infra-command", "/bin/sleep 600", "--network", "none", "--hostname", "together")
+    podman.text("pod", "create", "--name", "ours", "--cgroup-parent", GROUP, *infra)
+    options = ("--detach", "--pod", "ours")
+    server = podman.text("run", *options, IMAGE, "sh", "-c", "echo shared | nc -l -p 7000")
+    ask = "until nc 127.0.0.1 7000; do sleep 0.1; done; hostname"
+    done = podman("run", "--rm", "--pod", "ours", IMAGE, "sh", "-c", ask)
+    assert done.stdout.split() == [b"shared", b"together"], done
+    names = [
+        podman.text("exec", podman.text("run", *options, IMAGE, "sleep", "600"), "readlink", "/proc/self/ns/ipc")
+        for _ in (1, 2)
+    ]
+    assert names[0] == names[1]
+    podman.text("wait", server)
+    podman.text("pod", "pause", "ours")
+    podman.text("pod", "unpause", "ours")
+    podman.text("pod", "stop", "--time", "1", "ours")
+    podman.text("pod", "rm", "--force", "ours")
+    assert podman.text("ps", "--all", "--quiet", "--filter", "pod=ours") == ""
+
+
+def test_checkpoint(podman: Caller, criu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Podman saves a container's processes and brings them back; a counter in memory goes on."""
+    monkeypatch.setenv("PATH", f"{criu.parent}:{os.environ['PATH']}")
+    script = "i=0; while sleep 0.1; do i=$((i+1)); echo $i >/tmp/new; mv /tmp/new /tmp/count; done"
+    name = podman.text("run", "--detach", *podman.run_options, IMAGE, "sh", "-c", script)
+    until(lambda: int(podman("exec", name, "cat", "/tmp/count").stdout or 0) > 5)
+    podman.text("container", "checkpoint", "--keep", name)
+    assert podman.text("inspect", "--format", "{{.State.Checkpointed}}", name) == "true"
+    podman.text("container", "restore", name)
+    back = int(podman.text("exec", name, "cat", "/tmp/count"))
+    assert back > 5
+    until(lambda: int(podman("exec", name, "cat", "/tmp/count").stdout or 0) > back)
+    podman.text("rm", "--force", "--time", "0", name)
 
 
 def test_users_of_its_own(podman: Caller) -> None:
