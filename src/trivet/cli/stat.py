@@ -27,7 +27,7 @@ def stats(context: Context, args: Namespace) -> int:
             for sample in samples:
                 write_json(sample)
         else:
-            sys.stdout.write((CLEAR if live else "") + _fit(table(samples, _columns(args)), live))
+            sys.stdout.write((CLEAR if live else "") + _fit(table(samples, _columns(args, samples)), live))
             sys.stdout.flush()
         if args.no_stream:
             return 0
@@ -44,7 +44,7 @@ def _measure(context: Context, refs: list[str]) -> list[StatsSample]:
     return [sample for sample in samples if sample is not None]
 
 
-def _columns(args: Namespace) -> list[Column[StatsSample]]:
+def _columns(args: Namespace, samples: list[StatsSample]) -> list[Column[StatsSample]]:
     return [
         Column("ID", lambda row: short(row.id, args)),
         Column("NAME", lambda row: row.name),
@@ -54,6 +54,7 @@ def _columns(args: Namespace) -> list[Column[StatsSample]]:
         Column("NET IN / OUT", lambda row: f"{human_size(row.received)} / {human_size(row.sent)}"),
         Column("READ / WRITTEN", lambda row: f"{human_size(row.read)} / {human_size(row.written)}"),
         Column("PIDS", lambda row: str(row.pids)),
+        *(_INSIDE if any(sample.inside for sample in samples) else ()),
     ]
 
 
@@ -62,6 +63,28 @@ def _memory(row: StatsSample) -> str:
     if not row.memory_limit:
         return used
     return f"{used} of {binary_size(row.memory_limit)} ({100 * row.memory / row.memory_limit:.1f}%)"
+
+
+def _memory_inside(row: StatsSample) -> str:
+    if row.inside is None:
+        return "-"
+    return f"{binary_size(row.inside.memory - row.inside.available)} of {binary_size(row.inside.memory)}"
+
+
+def _pressure(row: StatsSample) -> str:
+    return ", ".join(f"{each.kind} {each.some:.0f}%" for each in row.inside.pressure) if row.inside else "-"
+
+
+def _disk(row: StatsSample) -> str:
+    found = [each for each in row.inside.systems if each.path == "/"] if row.inside else []
+    return f"{binary_size(found[0].used)} of {binary_size(found[0].size)}" if found else "-"
+
+
+_INSIDE: tuple[Column[StatsSample], ...] = (
+    Column("INSIDE", _memory_inside),
+    Column("WAITING FOR", _pressure),
+    Column("ROOT", _disk),
+)
 
 
 def _fit(text: str, live: bool) -> str:

@@ -302,8 +302,33 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
+class PressureSample(msgspec.Struct, frozen=True, kw_only=True):
+    """How long some tasks, or all, waited: percent of the last ten seconds."""
+
+    kind: Literal["cpu", "memory", "io"]
+    some: float
+    full: float
+
+
+class FileSystemSample(msgspec.Struct, frozen=True, kw_only=True):
+    """A file system of a guest, in bytes."""
+
+    path: str
+    size: int
+    used: int
+
+
+class InsideSample(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel of a guest says: its memory in bytes, what its tasks wait for, its file systems."""
+
+    memory: int
+    available: int
+    pressure: list[PressureSample] = []
+    systems: list[FileSystemSample] = []
+
+
 class StatsSample(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `stats`: cpu_percent 100 is one core busy."""
+    """One line of `stats`: cpu_percent 100 is one core busy; `inside` is a machine's own view."""
 
     id: str
     name: str
@@ -317,6 +342,7 @@ class StatsSample(msgspec.Struct, frozen=True, kw_only=True):
     written: int
     received: int
     sent: int
+    inside: InsideSample | None = None
 
 
 class TopRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,10 +66,36 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     exit: Exit | None = None
 
 
+class Pressure(msgspec.Struct, frozen=True, kw_only=True):
+    """How long some of a guest's tasks, or all of them, waited for something: percent of the last ten seconds."""
+
+    kind: Literal["cpu", "memory", "io"]
+    some: float
+    full: float
+
+
+class FileSystem(msgspec.Struct, frozen=True, kw_only=True):
+    """A file system that a guest sees at `path`; sizes in bytes."""
+
+    path: str
+    size: int
+    used: int
+
+
+class Inside(msgspec.Struct, frozen=True, kw_only=True):
+    """What a guest says of itself: its kernel's memory in bytes, what it waits for, its file systems."""
+
+    memory: int
+    available: int
+    pressure: tuple[Pressure, ...] = ()
+    systems: tuple[FileSystem, ...] = ()
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Resource use since the start: cpu in nanoseconds, the rest in bytes or counts.
 
-    `memory` is what the level's accounting charges to the instance, page cache that can be dropped left out.
+    `memory` is what the level's accounting charges to the instance, page cache that can be dropped left out. `inside`
+    is the view of a kernel of its own.
     """
 
     cpu: int = 0
@@ -80,6 +106,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     written: int = 0
     received: int = 0
     sent: int = 0
+    inside: Inside | None = None
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):

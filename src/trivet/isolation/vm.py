@@ -42,6 +42,7 @@ from trivet.isolation import (
     resize,
     saving,
     standby,
+    vitals,
 )
 from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
@@ -61,6 +62,8 @@ _PATIENCE = {Acceleration.KVM: 20.0, Acceleration.EMULATION: 60.0}
 """Seconds until a machine that hasn't answered is given up; a machine or two in a hundred hangs when it boots."""
 _ATTEMPTS = 2
 _ANSWER = 30.0
+_MOST = 8 << 20
+"""Bytes that are listened to: a guest might never end."""
 _QUICK = 5.0
 _GLANCE, _STALLED = 2.0, "io-error"
 _WITHOUT_A_WORD = "machine ended"
@@ -186,19 +189,23 @@ class VmDriver:
         return Status(word=seen.word, exit=ended)
 
     def stats(self, plan: Plan) -> Stats:
-        """Measure resource use: of the machine from outside, and how many processes are inside."""
-        paused = self._running(plan, "running", "paused") == "paused"
+        """Measure resource use: of the machine from outside, and as its guest sees it."""
+        inside, processes = None, 0
+        if self._running(plan, "running", "paused") == "running":
+            said = self._listing(plan, guest.enter(plan, vitals.ASKED))
+            inside, processes = vitals.parse(said.decode(errors="replace"))
         used = group(plan).usage()
         received, sent = gauge.traffic(plan)
         return Stats(
             cpu=used.cpu,
             memory=used.memory,
             memory_limit=machine.memory(plan),
-            pids=0 if paused else len(self.processes(plan)),
+            pids=processes,
             read=used.read,
             written=used.written,
             received=received,
             sent=sent,
+            inside=inside,
         )
 
     def processes(self, plan: Plan) -> list[ProcessRow]:
@@ -485,8 +492,9 @@ def _marker(plan: Plan) -> Path:
 
 
 def _output(channel: Channel) -> bytes:
-    parts = []
-    while (frame := channel.receive(_QUICK)) is not None and frame.type is not Type.EXIT:
+    """Read what a builtin in the guest says, as far as it can be one."""
+    said = b""
+    while len(said) < _MOST and (frame := channel.receive(_QUICK)) is not None and frame.type is not Type.EXIT:
         if frame.type is Type.STDOUT:
-            parts.append(frame.payload)
-    return b"".join(parts)
+            said += frame.payload
+    return said

@@ -52,7 +52,9 @@ def _shown(instance: Instance, sample: StatsSample | None, before: dict[str, Any
         "blkio_stats": _blocks(sample),
         "cpu_stats": _cpu(sample) if sample else _NO_CPU,
         "precpu_stats": before.get("cpu_stats", _NO_CPU),
-        "memory_stats": {"usage": sample.memory, "limit": sample.memory_limit, "stats": {}} if sample else {},
+        "memory_stats": {"usage": sample.memory, "limit": sample.memory_limit, "stats": _inside(sample)}
+        if sample
+        else {},
         **(
             {"networks": {"eth0": _traffic(sample)}}
             if sample and any(use.interface for use in instance.networks)
@@ -87,6 +89,12 @@ def _blocks(sample: StatsSample | None) -> dict[str, Any]:
         **{f"{each}_recursive": None for each in others},
         "sectors_recursive": None,
     }
+
+
+def _inside(sample: StatsSample) -> dict[str, int]:
+    """Add a machine's own view, by names that Docker's clients leave alone."""
+    inside = sample.inside
+    return {"guest_total": inside.memory, "guest_available": inside.available} if inside else {}
 
 
 def _traffic(sample: StatsSample) -> dict[str, int]:

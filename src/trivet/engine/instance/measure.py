@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from trivet.base.clock import rfc3339
-from trivet.client.schema import StatsSample, TopRow
+from trivet.client.schema import InsideSample, StatsSample, TopRow
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import check
@@ -45,6 +47,7 @@ def _sample(record: InstanceRecord, before: Stats, now: Stats, seconds: float) -
         written=now.written,
         received=now.received,
         sent=now.sent,
+        inside=msgspec.convert(now.inside, InsideSample | None, from_attributes=True),
     )
 
 

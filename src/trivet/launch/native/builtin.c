@@ -21,6 +21,7 @@ builtin_function *builtin_find(const char *name)
         { "layer-read", builtin_layer_read },
         { "stat", builtin_stat },
         { "processes", builtin_processes },
+        { "vitals", builtin_vitals },
         { "nothing", builtin_nothing },
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
