@@ -12,7 +12,7 @@ import stat
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ from trivet.engine.snapshot.layer import drop_idle_whiteouts
 from trivet.engine.snapshot.merge import move, stacked
 from trivet.engine.snapshot.point import hide, show
 from trivet.engine.snapshot.stream import Budget
+from trivet.engine.snapshot.tree import MalformedLayer
 from trivet.engine.snapshot.walk import changes, merged
 
 pytestmark = pytest.mark.needs("root")
@@ -217,3 +218,32 @@ def test_a_damaged_tree_is_refused(tmp_path: Path) -> None:
     for name in ("cut", "empty", "wild"):
         with pytest.raises(kept.BrokenTree, match=f"{name} is damaged"):
             kept.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        (b"\1\0\0\2" + bytes(16), True),
+        (b"\0\0\0\3" + bytes(16) + b"\xe8\3\0\0", True),
+        (b"\0\0\0\3" + bytes(16) + b"\xff\xff\xff\xff", False),
+        (b"\0\0\0\1" + bytes(8), False),
+        (b"\1\0\0\2" + bytes(20), False),
+        (b"y", False),
+    ],
+)
+def test_capabilities_that_make_no_sense(tmp_path: Path, value: bytes, good: bool) -> None:
+    """A file's capabilities are refused where the kernel would, whether it is asked or not."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("file")
+        info.pax_headers = {"SCHILY.xattr.security.capability": value.decode("utf-8", "surrogateescape")}
+        archive.addfile(info)
+    (tmp_path / "kernel").touch()
+    with nullcontext() if good else pytest.raises(OSError, match="Invalid argument"):
+        os.setxattr(tmp_path / "kernel", "security.capability", value)
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    with nullcontext() if good else pytest.raises(MalformedLayer, match="Invalid argument"):
+        extract(io.BytesIO(buffer.getvalue()), unpacked)
+    with nullcontext() if good else pytest.raises(MalformedLayer, match="Invalid argument"):
+        index(io.BytesIO(buffer.getvalue()), tmp_path / "indexed", budget=Budget())

@@ -12,6 +12,8 @@ OPAQUE_MARK = b".wh..wh..opq"
 AUFS = b".wh..wh."
 OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 
+CAPABILITIES = b"security.capability"
+_REVISIONS = {0x02000000: 20, 0x03000000: 24}  # and their sizes: Linux, include/uapi/linux/capability.h
 _MAXIMUM_ID = (1 << 32) - 2  # the next one means "leave as it is" to chown(2)
 _MAXIMUM_TIME = 1 << 62
 
@@ -78,5 +80,17 @@ class Admission:
 
 
 def safe_xattrs(entry: Entry) -> dict[bytes, bytes]:
-    """Leave out the attributes that would make overlayfs look elsewhere."""
+    """Leave out the attributes that would make overlayfs look elsewhere.
+
+    Raises `MalformedLayer` for capabilities that the kernel would refuse: a file system that is written as a whole
+    isn't asked.
+    """
+    if CAPABILITIES in entry.xattrs and not _are_capabilities(entry.xattrs[CAPABILITIES]):
+        raise MalformedLayer(entry.name, "Invalid argument")
     return {key: value for key, value in entry.xattrs.items() if not key.startswith(OVERLAY_XATTRS)}
+
+
+def _are_capabilities(value: bytes) -> bool:
+    revision = int.from_bytes(value[:4], "little") & ~1  # without the flag "effective"
+    owner = int.from_bytes(value[20:24], "little")  # of the user namespace; revision 3 only
+    return _REVISIONS.get(revision) == len(value) and owner <= _MAXIMUM_ID
