@@ -35,6 +35,22 @@ FAILURE = 1
 _VALUED = ("--root", "--log", "--log-format", "--rootless", "--criu")
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 
+argparse._ = str  # type: ignore[attr-defined]  # as gettext does without a catalog, without looking for one each time
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal; that is asked when there is help to print, as argparse makes one per option."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=78)
+
+    def format_help(self) -> str:
+        """Format it."""
+        import shutil
+
+        self._width = shutil.get_terminal_size().columns - 2
+        return super().format_help()
+
 
 def parser(verb: str | None) -> argparse.ArgumentParser:
     """Build the parser, with the verb asked for only, since every start pays for it."""
@@ -42,7 +58,7 @@ def parser(verb: str | None) -> argparse.ArgumentParser:
         prog="trivet-runtime",
         description="An OCI runtime.",
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     root.add_argument("--root", type=Path, default=rootless.home(), help="where state is kept")
     root.add_argument("--log", type=Path, help="append errors and warnings to this file")
@@ -54,9 +70,9 @@ def parser(verb: str | None) -> argparse.ArgumentParser:
     )
     root.add_argument("--criu", metavar="PROGRAM", help="the program that checkpoints (default: criu)")
     root.add_argument("--version", "-v", action="version", version=f"trivet-runtime 0.1.0\nspec: {VERSION}")
-    verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True, prog=root.prog)
     for name, text in VERBS.items() if verb is None else [(verb, VERBS[verb])]:
-        sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False, formatter_class=Formatter)
         if name == verb:
             importlib.import_module(f"trivet.runtime.verb.{name}").add(sub)
     return root

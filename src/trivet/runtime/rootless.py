@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,11 +113,12 @@ def _write(pid: int, kind: str, mappings: tuple[IdMapping, ...], own: int) -> No
             (directory / "setgroups").write_text("deny")
         (directory / f"{kind}_map").write_text(f"{mappings[0].container_id} {own} 1\n")
         return
+    import shutil  # only here: every start would pay
+    import subprocess
+
     program = f"new{kind}map"
     if shutil.which(program) is None:
         raise Unavailable(f"there is no {program}, which maps more ids than one's own", hint="apt install uidmap")
-    import subprocess  # only here: every start would pay
-
     words = [program, str(pid), *_numbers(mappings)]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode:

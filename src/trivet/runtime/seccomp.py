@@ -7,7 +7,7 @@ tree: the default profile is some 470 instructions, each call passing nine of th
 
 from __future__ import annotations
 
-import platform
+import os
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -83,7 +83,7 @@ class UnknownAction(InvalidArgument):
 
 
 @lru_cache(maxsize=64)
-def program(profile: Seccomp, machine: str = platform.machine()) -> bytes:
+def program(profile: Seccomp, machine: str = os.uname().machine) -> bytes:
     """Compile a profile. Raises `InvalidArgument` or `Unsupported` naming the word that can't be compiled."""
     if notifies(profile):
         _check_notifying(profile)
