@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import Daemon
 from tests.vm.box import NEEDS, PATIENCE, asked, said
 
+from trivet.hypervisor.qmp import Qmp
+
 pytestmark = [pytest.mark.vm, pytest.mark.needs(*NEEDS)]
 
 
@@ -21,6 +23,12 @@ def test_disks_come_grow_and_go(engine: Daemon, tiny: list[str]) -> None:
     engine.ok("vm", "disk", "resize", "plug", "data:96m")
     engine.ok("vm", "disk", "resize", "plug", "root:2g")
     asked(engine, "plug", "echo sizes $(cat /sys/block/vda/size) $(cat /sys/block/vdc/size)", "sizes 4194304 196608")
+    engine.ok("vm", "disk", "limit", "plug", "data,iops=16,rate=1m")
+    with Qmp(Path(engine.client.machines.get("plug").display).with_name("qmp.sock")) as qmp:
+        limits = qmp.execute("qom-get", path="/objects/limit-data", property="limits")
+    assert (limits["iops-total"], limits["bps-total"]) == (16, 1 << 20)
+    assert engine.client.machines.get("plug").disks[1].iops == 16
+    engine.ok("vm", "disk", "limit", "plug", "data")
     assert "cannot shrink" in engine.trivet("vm", "disk", "resize", "plug", "root:1g").stderr.decode()
     assert "it is what the machine boots" in engine.trivet("vm", "disk", "rm", "plug", "root").stderr.decode()
     assert "has no disk other" in engine.trivet("vm", "disk", "rm", "plug", "other").stderr.decode()
@@ -38,7 +46,12 @@ def test_it_goes_back_to_a_snapshot_with_memory(engine: Daemon, tiny: list[str])
     asked(engine, "plug", "echo after > /word; dd if=/word of=/dev/vda 2>/dev/null; sync; cat /word", "\nafter")
     engine.ok("snapshot", "revert", "plug", "then")
     asked(engine, "plug", "echo now $(cat /word) $(head -c 6 /dev/vda)", "now before before")
-    assert "cannot clone running machine" in engine.trivet("clone", "plug").stderr.decode()
+    engine.ok("clone", "plug", "--name", "sibling")
+    assert engine.client.instances.get("sibling").status == "running"
+    asked(engine, "sibling", "echo sibling $(head -c 6 /dev/vda)", "sibling before")
+    said(engine, "sibling", '"local-hostname":"sibling"')
+    asked(engine, "plug", "echo goes on $((1+1))", "goes on 2")
+    engine.ok("vm", "rm", "-f", "sibling")
     engine.ok("vm", "stop", "plug")
     engine.ok("clone", "plug", "--name", "twin")
     engine.ok("vm", "start", "twin")

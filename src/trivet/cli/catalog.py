@@ -181,7 +181,7 @@ ENTRIES = (
     Entry(MACHINE, "", "vm ls", "vm.life", "ls", "list machines"),
     Entry(MACHINE, "", "vm images", "vm.image", "images", "list the disk images of a catalogue"),
     Entry(MACHINE, "", "vm info", "vm.life", "info", "show what a machine is made of, and what its guest says"),
-    Entry(MACHINE, "", "vm disk", "vm.disk", "disk", "list, add, resize and remove disks, also while it runs"),
+    Entry(MACHINE, "", "vm disk", "vm.disk", "disk", "list, add, resize, limit and remove disks, also while it runs"),
     Entry(MACHINE, "", "vm backup", "vm.backup", "backup", "back machines up, whole or what changed; prove it"),
     Entry(MACHINE, "", "vm restore", "vm.backup", "restore", "make a machine of a backup"),
     Entry(MACHINE, "", "vm export", "vm.archive", "export", "write a machine to an OVA, its root disk to any format"),

@@ -12,6 +12,7 @@ from trivet.client.schema import Created, Progress
 from trivet.client.schema_machine import (
     BackupPoint,
     CatalogueImage,
+    DiskLimits,
     DiskRequest,
     KeysRequest,
     MachineInfo,
@@ -63,6 +64,10 @@ class Machines:
     def resize_disk(self, ref: str, name: str, size: int) -> None:
         """Let a disk grow, running or not."""
         self._transport.call("POST", f"{_path(ref)}/disks/{segment(name)}/resize", {"size": size})
+
+    def limit_disk(self, ref: str, name: str, limits: DiskLimits) -> None:
+        """Limit a disk, at once."""
+        self._transport.call("POST", f"{_path(ref)}/disks/{segment(name)}/limits", body=limits)
 
     def remove_disk(self, ref: str, name: str) -> None:
         """Take a disk and its data away, running or not."""

@@ -19,6 +19,13 @@ class DiskRequest(msgspec.Struct, frozen=True, kw_only=True):
     image: str = ""
 
 
+class DiskLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a disk may be used: requests and bytes a second, 0 is no limit."""
+
+    iops: int = 0
+    rate: int = 0
+
+
 class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What `trivet vm create` says beyond what every instance can have.
 

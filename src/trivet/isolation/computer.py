@@ -79,6 +79,7 @@ def disk(planned: PlannedDisk, boot: int = 0, descriptor: int | None = None, bas
         port=planned.port,
         descriptor=descriptor,
         base_descriptor=base if planned.base else None,
+        adjustable=True,
     )
 
 

@@ -25,7 +25,7 @@ from trivet.isolation.driver import Saved
 from trivet.isolation.plan import Plan
 
 UPPER, STATE, KEY = "upper", "state", "key"
-_PATIENCE = 900.0
+PATIENCE = 900.0
 _FAST = {"max-bandwidth": 1 << 40, "downtime-limit": 200}
 
 
@@ -56,7 +56,7 @@ def save(plan: Plan, place: Path, *, go_on: bool) -> float:
     """Save memory, devices and disks into a new directory; seconds the machine stood still."""
     place.mkdir(mode=0o700)
     try:
-        with (place / STATE).open("xb") as state, Qmp(Path(plan.directory, computer.QMP), _PATIENCE) as qmp:
+        with (place / STATE).open("xb") as state, Qmp(Path(plan.directory, computer.QMP), PATIENCE) as qmp:
             seconds = _save(plan, qmp, state.fileno(), place, go_on=go_on)
             os.fsync(state.fileno())
         (place / KEY).write_text(key_of(plan))
@@ -108,6 +108,17 @@ def key_of(plan: Plan) -> str:
         parts.seed is not None,
     ]
     return " ".join(map(str, words))
+
+
+def copy(plan: Plan, qmp: Qmp, place: Path) -> float:
+    """Copy the disks while the machine stands still, without its memory; seconds it did."""
+    begun = time.monotonic()
+    qmp.pause()
+    try:
+        _copy(Path(plan.root.upper), place / UPPER)
+    finally:
+        qmp.resume()
+    return time.monotonic() - begun
 
 
 def _save(plan: Plan, qmp: Qmp, state: int, place: Path, *, go_on: bool) -> float:

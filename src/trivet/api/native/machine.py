@@ -14,6 +14,7 @@ from trivet.client.schema import Created, Progress
 from trivet.client.schema_machine import (
     BackupPoint,
     CatalogueImage,
+    DiskLimits,
     DiskRequest,
     KeysRequest,
     MachineInfo,
@@ -102,6 +103,12 @@ async def resize_disk(engine: Engine, request: web.Request) -> web.StreamRespons
     return nothing()
 
 
+async def limit_disk(engine: Engine, request: web.Request) -> web.StreamResponse:
+    limits = await body(request, DiskLimits)
+    await engine.machines.limit_disk(ref(request), request.match_info["disk"], limits)
+    return nothing()
+
+
 async def remove_disk(engine: Engine, request: web.Request) -> web.StreamResponse:
     await engine.machines.remove_disk(ref(request), request.match_info["disk"])
     return nothing()
@@ -151,6 +158,7 @@ ROUTES = (
     Route("GET", ONE + "/screen", screen, "Show a machine's screen, by RFB over a websocket", stream="websocket"),
     Route("POST", ONE + "/disks", add_disk, "Give a machine a further, empty disk", DiskRequest),
     Route("POST", ONE + "/disks/{disk}/resize", resize_disk, "Let a disk of a machine grow", query=("size",)),
+    Route("POST", ONE + "/disks/{disk}/limits", limit_disk, "Limit a disk of a machine, at once", DiskLimits),
     Route("DELETE", ONE + "/disks/{disk}", remove_disk, "Take a disk and its data from a machine"),
     Route(
         "POST",

@@ -1,4 +1,4 @@
-"""`vm disk`: list, add, resize and remove a machine's disks."""
+"""`vm disk`: list, add, resize, limit and remove a machine's disks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from trivet.cli.context import Context
 from trivet.cli.output import FORMAT, Column, human_size, show
 from trivet.cli.vm.create import disk as read_disk
 from trivet.cli.vm.life import REF
-from trivet.client.schema_machine import DiskInfo
+from trivet.client.schema_machine import DiskInfo, DiskLimits
 
-ACTIONS = ("ls", "add", "resize", "rm")
+ACTIONS = ("ls", "add", "resize", "limit", "rm")
 
 
 def disk(context: Context, args: Namespace) -> int:
@@ -26,6 +26,10 @@ def disk(context: Context, args: Namespace) -> int:
         machines.add_disk(args.machine, read_disk(args.disk))
     elif args.action == "rm":
         machines.remove_disk(args.machine, args.disk)
+    elif args.action == "limit":
+        name, _, limits = args.disk.partition(",")
+        wish = read_disk(f"{name}:1m" + (f",{limits}" if limits else ""))
+        machines.limit_disk(args.machine, wish.name, DiskLimits(iops=wish.iops, rate=wish.rate))
     else:
         name, colon, size = args.disk.partition(":")
         if not colon:
@@ -51,20 +55,22 @@ COMMANDS = {
         disk,
         (
             *FORMAT,
-            option("action", metavar="ACTION", choices=ACTIONS, help="ls, add, resize or rm"),
+            option("action", metavar="ACTION", choices=ACTIONS, help="ls, add, resize, limit or rm"),
             REF,
             option(
                 "disk",
                 metavar="DISK",
                 nargs="?",
                 default="",
-                help="add: NAME:SIZE[,iops=N][,rate=SIZE]; resize: NAME:SIZE; rm: NAME, with its data",
+                help="add: NAME:SIZE[,iops=N][,rate=SIZE]; resize: NAME:SIZE; limit: NAME[,iops=N][,rate=SIZE], "
+                "what is left out is unlimited; rm: NAME, with its data",
             ),
         ),
         about="The guest finds a disk by its name as serial number: /dev/disk/by-id/virtio-NAME. One that was there "
         "when the machine was switched on can only be removed while it is off.",
         examples=(
             ("trivet vm disk add web data:10g,rate=50m", ""),
+            ("trivet vm disk limit web root,iops=200,rate=10m", "at once"),
             ("trivet vm disk resize web root:40g", "the guest still has to let its file system grow"),
         ),
     )

@@ -7,6 +7,7 @@ import itertools
 import shutil
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from trivet.engine.instance.attachment import OTHER
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
+from trivet.engine.machine import twin
 from trivet.engine.snapshot.duplicate import duplicate
 from trivet.isolation.driver import Saved, Saving
 
@@ -32,6 +34,8 @@ MOST = 1000
 
 async def clone(context: Context, key: str, wish: CloneRequest) -> Cloned:
     """Make copies of an instance, running if it runs. All or nothing.
+
+    A machine with a system of its own has to learn who it is: its copies have its disks of one moment, and boot.
 
     Raises `NoMemory`, `Unsupported` for volumes, `AlreadyExists` for a name, and what create and start raise.
     """
@@ -46,10 +50,15 @@ async def clone(context: Context, key: str, wish: CloneRequest) -> Cloned:
             record = context.table.find(key)
             check("clone", record.name, record.word)
             _check_volumes(record)
-            pause = await in_thread(take.save, context, record, place, go_on=True)
-        memory = await in_thread(_load, context, record, place, after)
+            boots = record.plan.hardware is not None and record.word is Word.RUNNING
+            copy = twin.copy if boots else partial(take.save, go_on=True)
+            pause = await in_thread(copy, context, record, place)
+        memory = None if boots else await in_thread(_load, context, record, place, after)
         async with AsyncExitStack() as undo:
             ids = [await _one(context, record, name, place, memory, wish, undo) for name in names]
+            for each in ids if boots else ():
+                async with context.locks.hold(each, "starting"):
+                    await start.start(context, each)
             undo.pop_all()
     context.emit("clone", record, clones=" ".join(names))
     return Cloned(ids=ids, names=names, pause=pause)

@@ -128,7 +128,7 @@ def _copy(record: InstanceRecord, qmp: Qmp, files: dict[str, Path], made: str, s
     try:
         for name, file in files.items():
             opened[name] = _target(record, qmp, name, file)
-        with _still(record) as quiet:
+        with still(record) as quiet:
             qmp.execute("transaction", actions=[each for name in files for each in _actions(name, made, since)])
         _await(qmp, list(files), record.name, report)
     except BaseException:
@@ -225,7 +225,7 @@ def _forget(qmp: Qmp, names: dict[str, Path], made: str) -> None:
 
 
 @contextlib.contextmanager
-def _still(record: InstanceRecord) -> Iterator[bool]:
+def still(record: InstanceRecord) -> Iterator[bool]:
     """Have the guest's agent hold the file systems still while the block runs; yields whether it does."""
     agent = agent_of(record.plan, 10.0) if record.word is Word.RUNNING else None
     frozen = False

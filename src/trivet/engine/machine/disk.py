@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument, NotFound
-from trivet.client.schema_machine import DiskRequest
+from trivet.client.schema_machine import DiskLimits, DiskRequest
 from trivet.engine.disk.model import SECTOR
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
@@ -68,6 +68,17 @@ def resize(context: Context, record: InstanceRecord, name: str, size: int) -> No
         images.run(f"resize disk {name}", "resize", "-q", "-f", disk.format, disk.path, str(size))
     grown = msgspec.structs.replace(disk, size=size)
     _changed(context, record, tuple(grown if each is disk else each for each in parts.disks))
+
+
+def limit(context: Context, record: InstanceRecord, name: str, wish: DiskLimits) -> None:
+    """Limit a disk's requests and bytes a second, or with 0 let it run free; at once. Blocking."""
+    parts, disk = computer.hardware(record.plan), find(record, name)
+    changed = msgspec.structs.replace(disk, iops=wish.iops, rate=wish.rate)
+    if _runs(record):
+        group = computer.disk(changed).limits()
+        with screen.control(record.plan) as qmp:
+            qmp.execute("qom-set", path=f"/objects/{group['id']}", property="limits", value=group["limits"])
+    _changed(context, record, tuple(changed if each is disk else each for each in parts.disks))
 
 
 def remove(context: Context, record: InstanceRecord, name: str) -> None:
@@ -155,9 +166,13 @@ def _changed(context: Context, record: InstanceRecord, disks: tuple[Disk, ...]) 
         for each in disks[1:]
     ]
     request = msgspec.structs.replace(
-        record.request, machine=msgspec.structs.replace(machine, disks=wishes, disk=disks[0].size)
+        record.request, machine=msgspec.structs.replace(machine, disks=wishes, **_root(disks[0]))
     )
     plan = msgspec.structs.replace(record.plan, hardware=msgspec.structs.replace(parts, disks=disks))
     record = record.change(request=request, plan=plan)
     context.table.update(record.id, record)
     return record
+
+
+def _root(disk: Disk) -> dict[str, int]:
+    return {"disk": disk.size, "iops": disk.iops, "rate": disk.rate}

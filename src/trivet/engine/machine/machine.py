@@ -16,6 +16,7 @@ from trivet.client.schema_machine import (
     BackupPoint,
     CatalogueImage,
     DiskInfo,
+    DiskLimits,
     DiskRequest,
     MachineInfo,
     ObtainRequest,
@@ -94,6 +95,10 @@ class Machines:
     async def resize_disk(self, ref: str, name: str, size: int) -> None:
         """Let a disk grow, running or not."""
         await self._locked(ref, "resizing a disk of", lambda record: disk.resize(self._context, record, name, size))
+
+    async def limit_disk(self, ref: str, name: str, limits: DiskLimits) -> None:
+        """Limit a disk, running or not."""
+        await self._locked(ref, "limiting a disk of", lambda record: disk.limit(self._context, record, name, limits))
 
     async def remove_disk(self, ref: str, name: str) -> None:
         """Take a disk and its data away, running or not."""

@@ -16,7 +16,7 @@ from trivet.hypervisor.device.device import handed, opened, option
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
     """An image file on virtio-blk; `port` is the slot it is plugged into later, `boot` its place in the boot order.
 
-    With descriptors it is open already, and so is its base.
+    With descriptors it is open already, and so is its base. An `adjustable` one can be limited while the machine runs.
     """
 
     name: str
@@ -31,11 +31,12 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     port: str = ""
     descriptor: int | None = None
     base_descriptor: int | None = None
+    adjustable: bool = False
 
     @property
     def limited(self) -> bool:
         """Whether a throttle stands before it."""
-        return bool(self.iops or self.rate)
+        return self.adjustable or bool(self.iops or self.rate)
 
     def node(self) -> dict[str, Any]:
         """Describe the image and what is below it."""
@@ -52,8 +53,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
 
     def limits(self) -> dict[str, Any]:
         """Describe the group that holds the limits."""
-        found = {"iops-total": self.iops, "bps-total": self.rate}
-        limits = {key: value for key, value in found.items() if value}
+        limits = {"iops-total": self.iops, "bps-total": self.rate}  # 0 is none
         return {"qom-type": "throttle-group", "id": self._group, "limits": limits}
 
     def throttle(self) -> dict[str, Any]:
