@@ -53,7 +53,7 @@ RUN_PYTEST := $(BIN)/python -m pytest
 # What failed is asked once more, alone: limits of time that fit a quiet machine are met then, and a defect stays one.
 AGAIN := (echo "· once more, alone, what failed"; $(RUN_PYTEST) tests --last-failed --last-failed-no-failures none)
 
-.PHONY: identity capacity all setup system bytecode native demo test test-unified check fix bench gym reproduce clean try
+.PHONY: clones identity capacity all setup system bytecode native demo test test-unified check fix bench gym reproduce clean try
 
 all: setup
 
@@ -84,6 +84,10 @@ node: $(VENV)/.ready
 ## the main job, on real input: one service at three levels
 demo: setup
 	@$(BIN)/python -m demo.demo $(ARGS)
+
+## a database that runs, cloned with its data: docs/snapshot.md
+clones: setup
+	@$(BIN)/python -m demo.clones $(ARGS)
 
 ## 36 of 32 promised, and nobody hurt: docs/capacity.md
 capacity: setup

@@ -63,6 +63,22 @@ def test_an_instance_keeps_what_it_has_at_another_level(daemon: Daemon, busybox:
         daemon.trivet("rmi", image)
 
 
+def test_a_process_becomes_a_machine_and_a_process_again(daemon: Daemon, busybox: str) -> None:
+    """What it has written, deleted and counted is there, and its log goes on."""
+    name = f"plain-{os.urandom(3).hex()}"
+    program = "n=$(cat /count 2>/dev/null); n=$((n+1)); echo $n > /count; echo begun $n; exec sleep 600"
+    try:
+        daemon.ok("run", "-d", "--isolation", "process", "--name", name, busybox, "sh", "-c", program)
+        daemon.ok("exec", name, "sh", "-c", "mkdir -p /kept; echo x > /kept/file; chmod 640 /kept/file; sync")
+        for level in ("vm", "process"):
+            daemon.ok("relevel", name, "--isolation", level)
+            assert daemon.client.instances.get(name).isolation == level
+            assert daemon.ok("exec", name, "sh", "-c", "cat /kept/file; stat -c %a /kept/file") == "x\n640"
+        assert daemon.ok("logs", name).splitlines() == ["begun 1", "begun 2", "begun 3"]
+    finally:
+        daemon.trivet("rm", "-f", name)
+
+
 def test_what_no_layer_can_tell_is_refused(daemon: Daemon, busybox: str) -> None:
     """A file with the name of a whiteout, which would hide another one, is named; the instance goes on where it was."""
     name = f"strange-{os.urandom(3).hex()}"
