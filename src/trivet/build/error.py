@@ -39,6 +39,7 @@ class StepFailed(BuildError):
         super().__init__(f"{file}:{line}: RUN {command} ended with exit code {code}{tail}", hint=_hint(code))
         self.file = file
         self.line = line
+        self.command = command
         self.code = code
         self.output = output
 

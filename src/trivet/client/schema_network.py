@@ -8,12 +8,17 @@ import msgspec
 
 
 class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One `-p`: host port 0 picks a free one; address "" is every address."""
+    """One `-p`: host port 0 picks a free one, with `last` one from `host_port` to that; address "" is every address."""
 
     container_port: int
     host_port: int = 0
     host_address: str = ""
     protocol: Literal["tcp", "udp"] = "tcp"
+    last: int = 0
+
+    def may_be(self, host_port: int) -> bool:
+        """Tell whether this can have become a host port."""
+        return self.host_port == 0 or self.host_port <= host_port <= max(self.host_port, self.last)
 
 
 class EndpointRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +103,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     members: dict[str, str] = {}
     subnet6: str = ""
     gateway6: str = ""
+    ip_range: str = ""
     mtu: int = 1500
     options: dict[str, str] = {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import UnionType
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import msgspec
 from aiohttp import web
@@ -67,7 +67,17 @@ async def build(engine: Engine, request: web.Request) -> web.StreamResponse:
 
     async with upload(request, engine.spool) as file:
         with asking(of_many(request)):
-            return await stream(request, lambda report: builder.build(wish, file, report), spell, end, code)
+            return await stream(request, lambda report: _classic(builder, wish, file, report), spell, end, code)
+
+
+async def _classic(builder: Builder, wish: BuildRequest, file: BinaryIO, report: Any) -> dict[str, Any]:
+    """Build; a command that fails is told of as the classic builder does, whose clients read its words."""
+    try:
+        return await builder.build(wish, file, report)
+    except StepFailed as error:
+        words = f"The command '/bin/sh -c {error.command}' returned a non-zero code: {error.code}"
+        error.message, error.hint = words, None
+        raise
 
 
 def _wish(request: web.Request) -> BuildRequest:
@@ -84,7 +94,7 @@ def _wish(request: web.Request) -> BuildRequest:
         pull=flag(request, "pull"),
         platform=query.get("platform", ""),
         remote="" if query.get("remote") == "client-session" else query.get("remote", ""),
-        add_hosts=_json(request, "extrahosts", list[str] | None, "null") or [],
+        add_hosts=query.getall("extrahosts", []),
         ulimits=[
             RlimitRequest(limit.name.upper(), limit.soft, limit.hard)
             for limit in _json(request, "ulimits", list[Ulimit] | None, "null") or []

@@ -347,10 +347,10 @@ def _ports(wish: Creation) -> list[PortRequest]:
     for key, places in bindings.items():
         number, protocol = _port(key)
         for place in places or [PortBinding()]:
-            host = place.host_port or "0"
-            if not host.isdigit():
-                raise InvalidArgument(f'invalid port specification: "{host}"')
-            found.append(_published(number, protocol, int(host), place.host_ip or ""))
+            first, dash, last = (place.host_port or "0").partition("-")
+            if not first.isdigit() or (dash and not (last.isdigit() and int(first) <= int(last))):
+                raise InvalidArgument(f'invalid port specification: "{place.host_port}"')
+            found.append(_published(number, protocol, int(first), place.host_ip or "", int(last or 0)))
     return found
 
 
@@ -359,12 +359,13 @@ def _exposed(key: str) -> str:
     return f"{number}/{protocol}"
 
 
-def _published(number: int, protocol: str, host_port: int, address: str) -> PortRequest:
+def _published(number: int, protocol: str, host_port: int, address: str, last: int) -> PortRequest:
     fields = {
         "container_port": number,
         "protocol": protocol,
         "host_port": host_port,
         "host_address": address,
+        "last": last,
     }
     return msgspec.convert(fields, PortRequest)
 

@@ -53,7 +53,7 @@ def requests(mode: str, endpoints: Mapping[str, Endpoint | None], mac: str) -> l
     if mode in ("", "default") and nothing_said and not mac:
         return []  # whatever the isolation level has
     wanted = {"bridge" if name == "default" else name: each or Endpoint() for name, each in endpoints.items()}
-    first = "bridge" if mode == "default" else mode
+    first = "bridge" if mode == "default" or (mac and not mode and not wanted) else mode
     if first.startswith("container:") and endpoints:
         raise InvalidArgument("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
     names = [*([first] if first else []), *(name for name in wanted if name != first)]
@@ -98,7 +98,7 @@ def _shown(instance: Instance, use: NetworkUse, network: Network | None, up: boo
         "IPAMConfig": {key: value for key, value in fixed.items() if value} or ({} if wish and user_made else None),
         "Links": [f"{each.name}:{each.alias}" for each in instance.request.links] or None if user_made else None,
         "Aliases": use.aliases or None,
-        "MacAddress": use.mac if up else "",
+        "MacAddress": use.mac if up else wish.mac if wish else "",
         "DriverOpts": None,
         "GwPriority": wish.priority if wish else 0,
         "NetworkID": network.id if network else "",

@@ -60,7 +60,8 @@ async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
 async def start(engine: Engine, request: web.Request) -> web.StreamResponse:
     """Start the program after the head was sent: docker-py loses what comes together with it.
 
-    A program that cannot be started is told of in the stream, as Docker does, and by its exit code.
+    A program that cannot be started is told of in the stream, as Docker does, and by its exit code. Whether output has
+    headers is what the start says of a terminal, whatever the program has: docker-py doesn't say it again.
     """
     wish = await body(request, Start)
     session = engine.instances.sessions.find(name(request))
@@ -70,12 +71,12 @@ async def start(engine: Engine, request: web.Request) -> web.StreamResponse:
         await session.start(detach=True, rows=rows, columns=columns)
         return nothing(200)
     terminal, keys = session.request.terminal, parse_keys(session.request.detach_keys)
-    client = hijack(request, RAW if terminal else MULTIPLEXED)
+    client = hijack(request, RAW if wish.tty else MULTIPLEXED)
     try:
         await session.start(rows=rows, columns=columns)
-        await carry(client, session, terminal=terminal, stdin=session.request.stdin, keys=keys)
+        await carry(client, session, terminal=terminal, bare=wish.tty, stdin=session.request.stdin, keys=keys)
     except TrivetError as error:
-        client[1].write(frame(Type.STDERR, f"{text(error)}\r\n".encode(), terminal=terminal))
+        client[1].write(frame(Type.STDERR, f"{text(error)}\r\n".encode(), terminal=wish.tty))
     finally:
         client[1].finish()
     return Hijacked()

@@ -87,6 +87,7 @@ def shown(found: ImageDetail) -> dict[str, Any]:
         "Parent": "",
         "Comment": (stored.get("history") or [{}])[-1].get("comment", ""),
         "Created": moment(found.created),
+        "Container": "",
         "DockerVersion": "",
         "Author": stored.get("author") or "",
         "Config": stored.get("config") or {},
@@ -165,7 +166,7 @@ async def load(engine: Engine, request: web.Request) -> web.StreamResponse:
         return [{"stream": f"Loaded image{' ID' * each.startswith('sha256:')}: {each}\n"} for each in result["names"]]
 
     async with upload(request, engine.spool) as file:
-        return await stream(request, lambda report: engine.load_images(file, report), spell, end)
+        return await stream(request, lambda report: engine.load_images(file, report), spell, end, early=True)
 
 
 async def save(engine: Engine, request: web.Request) -> web.StreamResponse:

@@ -80,8 +80,12 @@ def shown(network: Network, instances: list[Instance]) -> dict[str, Any]:
 
 
 def _ranges(network: Network) -> list[dict[str, str]]:
-    rows = ((network.subnet, network.gateway), (network.subnet6, network.gateway6))
-    return [{"Subnet": subnet, "Gateway": gateway} for subnet, gateway in rows if subnet]
+    rows = ((network.subnet, network.gateway, network.ip_range), (network.subnet6, network.gateway6, ""))
+    return [
+        {"Subnet": subnet, **({"IPRange": part} if part else {}), "Gateway": gateway}
+        for subnet, gateway, part in rows
+        if subnet
+    ]
 
 
 def _options(network: Network) -> dict[str, str]:
@@ -149,20 +153,23 @@ async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
     if wish.name in PREDEFINED:
         raise Denied(f"operation is not permitted on predefined {wish.name} network")
     made = await engine.create_network(_request(wish))
-    return answer({"Id": made.id, "Warning": ""}, 201)
+    ranges = (wish.ipam.config if wish.ipam else None) or []
+    left_out = not wish.enable_ipv6 and any(":" in each.subnet for each in ranges)
+    return answer({"Id": made.id, "Warning": WITHOUT_IPV6 if left_out else ""}, 201)
+
+
+WITHOUT_IPV6 = "IPv6 is not enabled for the network: its IPv6 subnet was discarded"
 
 
 def _request(wish: Creation) -> NetworkRequest:
     options = wish.options or {}
     ranges = (wish.ipam.config if wish.ipam else None) or []
     four = [each for each in ranges if ":" not in each.subnet]
-    six = [each for each in ranges if ":" in each.subnet]
+    six = [each for each in ranges if ":" in each.subnet] if wish.enable_ipv6 else []
     if wish.enable_ipv4 is False:
         raise Unsupported("networks without IPv4 are not supported")
     if len(four) > 1 or len(six) > 1:
         raise InvalidArgument("a network has one subnet of each family")
-    if six and not wish.enable_ipv6:
-        raise InvalidArgument("invalid network config: IPv6 is not enabled for the network")
     if not options.get(MTU, "1500").isdigit():
         raise InvalidArgument(f"invalid MTU: {options[MTU]}")
     row, row6 = (each[0] if each else IpamRow() for each in (four, six))
@@ -206,8 +213,7 @@ async def disconnect(engine: Engine, request: web.Request) -> web.StreamResponse
     try:
         await engine.instances.disconnect(wish.container, name(request))
     except NotConnected as error:
-        if not wish.force:
-            raise Conflict(error.message.replace("instance", "container", 1)) from error
+        raise Conflict(error.message.replace("instance", "container", 1)) from error
     return nothing(200)
 
 

@@ -27,11 +27,12 @@ async def stream(
     end: Callable[[dict[str, Any]], list[Line]],
     code: Callable[[Exception], int] = lambda _: 0,
     broken: Callable[[TrivetError], list[Line]] = lambda _: [],
+    early: bool = False,
 ) -> web.StreamResponse:
     """Run `work`, and spell its progress and its end for the client. It is cancelled when the client goes.
 
     The head is sent with the first line, so that an error before it has its own status; `broken` says what
-    is told before one that comes later.
+    is told before one that comes later. With `early` it is sent at once, and no error has a status.
     """
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
 
@@ -42,6 +43,8 @@ async def stream(
             await response.prepare(request)
         await response.write(b"".join(msgspec.json.encode(line) + b"\r\n" for line in lines))
 
+    if early:
+        await response.prepare(request)
     async with _reports(lambda report: present(request, work(report))) as (reports, task):
         async for item in reports:
             await write(spell(item))

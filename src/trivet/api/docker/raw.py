@@ -66,19 +66,21 @@ async def carry(
     program: Program,
     *,
     terminal: bool,
-    bare: bool = False,
+    bare: bool | None = None,
     stdin: bool = True,
     keys: bytes = DETACH,
     settled: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Carry both ways until the program has ended, the client has left, or it typed the detach keys.
 
-    With `bare`, output comes without headers that tell its streams, as it does from a terminal. Before the client is
-    told of the end, `settled` waits until the engine knows of it too.
+    With `bare`, output comes without headers that tell its streams; unless said, it does so from a terminal. Before
+    the client is told of the end, `settled` waits until the engine knows of it too.
     """
     reader, writer = client
     upward = asyncio.create_task(_input(reader, program, keys if terminal else b"", stdin=stdin, terminal=terminal))
-    downward = asyncio.create_task(_output(program, writer, terminal=terminal or bare, settled=settled))
+    downward = asyncio.create_task(
+        _output(program, writer, terminal=terminal if bare is None else bare, settled=settled)
+    )
     leaving: asyncio.Task[None] | None = upward
     try:
         while not downward.done():

@@ -80,7 +80,7 @@ async def converse(engine: Engine, entry: Entry, client: Connection, keys: bytes
                 client,
                 program,
                 terminal=found.request.terminal,
-                bare=bare,
+                bare=bare or found.request.terminal,
                 stdin=entry.streams.stdin,
                 keys=keys,
                 settled=lambda: engine.instances.settled(found.id),

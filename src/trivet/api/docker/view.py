@@ -163,7 +163,8 @@ def _host_config(instance: Instance) -> dict[str, Any]:
     request = instance.request
     named: dict[str, list[dict[str, str]]] = {}
     for port in request.ports:
-        place = {"HostIp": port.host_address, "HostPort": str(port.host_port or "")}
+        number = f"{port.host_port}-{port.last}" if port.last else str(port.host_port or "")
+        place = {"HostIp": port.host_address, "HostPort": number}
         named.setdefault(f"{port.container_port}/{port.protocol}", []).append(place)
     return {
         "Binds": [_spelled(mount) for mount in request.mounts if mount.kind != "tmpfs"] or None,

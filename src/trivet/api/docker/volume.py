@@ -9,7 +9,7 @@ from aiohttp import web
 
 from trivet.api.docker import filter
 from trivet.api.docker.route import Route, answer, body, filters, flag, name, nothing
-from trivet.base.error import TrivetError
+from trivet.base.error import NotFound, TrivetError
 from trivet.client.schema_volume import Volume, VolumeRequest
 from trivet.engine.engine import Engine
 
@@ -64,6 +64,10 @@ async def inspect(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
     wish = await body(request, Creation)
+    if wish.driver not in ("", "local"):
+        raise NotFound(
+            f'create {wish.name}: error looking up volume plugin {wish.driver}: plugin "{wish.driver}" not found'
+        )
     made = await engine.create_volume(
         VolumeRequest(
             name=wish.name, driver=wish.driver or "local", labels=wish.labels or {}, options=wish.driver_opts or {}

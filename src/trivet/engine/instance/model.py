@@ -9,7 +9,7 @@ from trivet.client.schema import Instance, InstanceRequest, MountUse, UserRange
 from trivet.client.schema_health import Health, HealthCheck
 from trivet.client.schema_network import EndpointRequest, NetworkUse, Port
 from trivet.engine.instance.status import Word
-from trivet.isolation.plan import Plan
+from trivet.isolation.plan import Attachment, Plan
 
 
 class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +98,7 @@ def view(record: InstanceRecord, size: int = -1) -> Instance:
                 rate_out=_wish(record, use.network).rate_out,
             )
             for use in plan.attachments
+            if not _left(record, use)
         ],
         mounts=[
             MountUse(
@@ -119,6 +120,12 @@ def view(record: InstanceRecord, size: int = -1) -> Instance:
         users=UserRange(first=plan.owner.first, size=plan.owner.size) if plan.owner else None,
         size=size,
     )
+
+
+def _left(record: InstanceRecord, use: Attachment) -> bool:
+    """Tell a namespace that is only kept, since the instance left the last network it was on."""
+    wishes = [wish.network for wish in record.request.networks]
+    return use.kind == "netns" and not use.device and wishes == ["none"] and use.network != "none"
 
 
 def _wish(record: InstanceRecord, network: str) -> EndpointRequest:

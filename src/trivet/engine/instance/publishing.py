@@ -88,17 +88,17 @@ def _means(wish: PortRequest, port: Port | PortRequest) -> bool:
     """Tell whether a wish, with 0 and "" for any, names a port."""
     return (
         (wish.container_port, wish.protocol) == (port.container_port, port.protocol)
-        and wish.host_port in (0, port.host_port)
+        and wish.may_be(port.host_port)
         and wish.host_address in ("", port.host_address)
     )
 
 
 def _same(wish: PortRequest, given: Sequence[Port]) -> PortRequest:
     """Keep the number of a free port that was chosen for the predecessor."""
-    if wish.host_port:
+    if wish.host_port and not wish.last:
         return wish
     known = next((port.host_port for port in given if _means(wish, port)), 0)
-    return msgspec.structs.replace(wish, host_port=known)
+    return msgspec.structs.replace(wish, host_port=known, last=0) if known else wish
 
 
 async def _drained(ports: Sequence[Port], addresses: set[str], limit: float) -> None:

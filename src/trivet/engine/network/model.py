@@ -70,6 +70,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
             driver=self.driver,
             subnet=self.subnet,
             gateway=self.gateway,
+            ip_range=self.ip_range,
             interface=self.interface,
             internal=self.internal,
             created=self.created,

@@ -72,8 +72,9 @@ def _settle(
     held: Collection[tuple[str, int]],
 ) -> list[Port]:
     """Settle one port at each of some addresses, with the same number everywhere."""
-    for _ in range(1 if request.host_port else _ATTEMPTS):
-        number = request.host_port
+    last = max(request.host_port, request.last)
+    for wanted in range(request.host_port, last + 1) if request.host_port else [0] * _ATTEMPTS:
+        number = wanted
         ports: list[Port] = []
         try:
             for address in addresses:
@@ -90,13 +91,16 @@ def _settle(
                 ports.append(port)
             return ports
         except PortTaken:
-            if request.host_port:
+            if request.host_port and wanted == last:
                 raise
     raise Exhausted(f"no free host port was found for {request.container_port}/{request.protocol}")
 
 
 def _validate(request: PortRequest) -> None:
-    if not 1 <= request.container_port <= 65535 or not 0 <= request.host_port <= 65535:
+    if (
+        not 1 <= request.container_port <= 65535
+        or not 0 <= request.host_port <= max(request.host_port, request.last) <= 65535
+    ):
         raise InvalidArgument(
             f"port {request.host_port}:{request.container_port} is out of range, 1 to 65535 is possible"
         )
