@@ -54,3 +54,4 @@ EXCEPTIONS = {
         )
     ),
 }
+AFTER_RUNC_1_3 = {"interfaces", "memory policy", "processes, none more"}
