@@ -62,6 +62,7 @@ class Daemon:
         self.socket = run / "trivet.sock"
         self.address = f"unix://{self.socket}"
         self.log = run / "trivetd.log"
+        self.quiet: tuple[str, ...] = ("--spares=0",)  # machines that wait would be somebody's leftovers
         self.prefix: tuple[str, ...] = ()  # what the engine's command line begins with, to run somewhere else
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -79,8 +80,7 @@ class Daemon:
     def start(self, *, path: str | None = None) -> None:
         """Start the engine and wait until it answers; `path` replaces its PATH."""
         arguments = [f"--root={self.root}", f"--run-dir={self.run}", f"--listen={self.address}", "--log-level=debug"]
-        arguments += ["--spares=0"]  # machines that wait would be somebody's leftovers; options may ask for some
-        arguments += self.options
+        arguments += [*self.quiet, *self.options]
         environment = {"PATH": path} if path else {}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
