@@ -11,7 +11,7 @@ from trivet.api.docker import filter, link
 from trivet.api.docker.duration import nanoseconds
 from trivet.api.docker.endpoint import Endpoint, identity, split
 from trivet.api.docker.route import Filters, Route, answer, body, filters, name, nothing
-from trivet.base.error import Conflict, Denied, InvalidArgument, TrivetError, Unsupported
+from trivet.base.error import Conflict, Denied, InvalidArgument, NotFound, TrivetError, Unsupported
 from trivet.client.schema import Instance
 from trivet.client.schema_network import Network, NetworkRequest
 from trivet.engine.engine import Engine
@@ -152,12 +152,15 @@ async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
     wish = await body(request, Creation)
     if wish.name in PREDEFINED:
         raise Denied(f"operation is not permitted on predefined {wish.name} network")
+    if wish.driver not in DRIVERS:
+        raise NotFound(f"could not find plugin {wish.driver} in v1 plugin registry: plugin not found")
     made = await engine.create_network(_request(wish))
     ranges = (wish.ipam.config if wish.ipam else None) or []
     left_out = not wish.enable_ipv6 and any(":" in each.subnet for each in ranges)
     return answer({"Id": made.id, "Warning": WITHOUT_IPV6 if left_out else ""}, 201)
 
 
+DRIVERS = frozenset({"", "default", "bridge", "macvlan", "ipvlan", "overlay", "host", "null"})
 WITHOUT_IPV6 = "IPv6 is not enabled for the network: its IPv6 subnet was discarded"
 
 
@@ -175,7 +178,7 @@ def _request(wish: Creation) -> NetworkRequest:
     row, row6 = (each[0] if each else IpamRow() for each in (four, six))
     return NetworkRequest(
         name=wish.name,
-        driver=wish.driver or "bridge",
+        driver="bridge" if wish.driver in ("", "default") else wish.driver,
         subnet=row.subnet,
         gateway=row.gateway,
         ip_range=row.ip_range,
