@@ -92,7 +92,7 @@ def test_a_spare_ends_with_its_maker(ready: VmDriver, make: Callable[[VmDriver],
     left.channel.close()
     ends(pid)
     assert harness.run("true").code == 0, "a start after it, too"
-    standby.sweep(harness.plan, set())
+    standby.sweep(Path(harness.plan.directory).parent, str(Path(harness.plan.cgroup).parent))
     assert not list(place.parent.glob(f"{standby.PREFIX}*/pid"))
     ready._pool.drop()
 
@@ -160,5 +160,6 @@ def test_an_engine_keeps_one(keeping: Daemon) -> None:
     keeping.kill()
     ends(pid)
     keeping.start()
+    assert not list(keeping.run.glob("i/spare-*"))
     assert keeping.ok("run", "--rm", "--isolation", "vm", IMAGE, "echo", "again") == "again"
     assert keeping.ok(*ask) == "hello"

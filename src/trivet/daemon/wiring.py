@@ -47,6 +47,7 @@ from trivet.engine.snapshot.overlay import OverlaySnapshotter
 from trivet.engine.snapshot.snapshotter import Snapshotter
 from trivet.engine.volume.snapshot import Snapshots
 from trivet.engine.volume.volume import Volumes
+from trivet.isolation import standby
 from trivet.isolation.container import ContainerDriver
 from trivet.isolation.driver import Forking
 from trivet.isolation.process import ProcessDriver
@@ -94,6 +95,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     broker = Broker(context, settings.budget, settings.root / "capacity.log")
     engine = Engine(context, identity(records), spool, broker)
     await asyncio.to_thread(context.networks.ensure_default)
+    await asyncio.to_thread(standby.sweep, settings.run_dir / "i", context.cgroup)
     again = await reconcile(context)
     await asyncio.to_thread(context.images.sweep)  # an engine that died may have been at it
     await asyncio.to_thread(backup.go_on, context.table.all())
@@ -194,6 +196,7 @@ def uninstall(settings: Settings) -> None:
     context.overlay.hide_all()
     staging.sweep(settings.run_dir, ())
     context.volumes.hide_all()
+    standby.sweep(settings.run_dir / "i", context.cgroup)
     Group(detect(), context.cgroup).remove()
     Offered(settings.run_dir).sweep()
     for name in ("i", "netns"):

@@ -60,7 +60,7 @@ class Pool:
         def make() -> Standby:
             image, upper = warm.drives(self._cache)
             planned = self._making = standby.planned(plan, image)
-            standby.sweep(plan, self._known())
+            standby.sweep(Path(plan.directory).parent, str(Path(plan.cgroup).parent), self._known())
             return standby.make(self._templates, planned, upper, host, patience)
 
         with self._changed:

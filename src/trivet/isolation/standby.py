@@ -26,9 +26,10 @@ from trivet.hypervisor.template import Templates
 from trivet.hypervisor.urgency import ordinary
 from trivet.isolation import cell, fork, guest, machine, resize, warm
 from trivet.isolation.elastic import elastic
-from trivet.isolation.local import group
+from trivet.isolation.local import group, layout
 from trivet.isolation.plan import Log, Plan, Program, Root
 from trivet.kernel import tap
+from trivet.kernel.cgroup import Group
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 from trivet.launch.monitor import read_process
@@ -96,19 +97,19 @@ def make(templates: Templates, plan: Plan, scratch: Path, host: machine.Host, pa
 
 def remove(plan: Plan) -> None:
     """Kill a spare and remove what was made for it. Idempotent."""
-    life.clear(Path(plan.directory), group(plan))
-    shutil.rmtree(plan.directory, ignore_errors=True)
+    _remove(Path(plan.directory), group(plan))
 
 
-def sweep(plan: Plan, known: set[str]) -> None:
-    """Remove what is left of spares whose maker has died; `plan` is of somebody beside them."""
-    home = Path(plan.directory).parent
+def sweep(home: Path, cgroup: str, known: set[str] | None = None) -> None:
+    """Remove what is left in `home` and below `cgroup` of spares whose maker has died: all but the `known` ones."""
     for place in home.glob(f"{PREFIX}*"):
-        if place.name not in known:
-            left = msgspec.structs.replace(
-                plan, directory=str(place), cgroup=str(Path(plan.cgroup).parent / place.name)
-            )
-            remove(left)
+        if place.name not in (known or ()):
+            _remove(place, Group(layout(), f"{cgroup}/{place.name}"))
+
+
+def _remove(directory: Path, home: Group) -> None:
+    life.clear(directory, home)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def become(
