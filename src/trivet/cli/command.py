@@ -101,6 +101,8 @@ def build_parser(parser: argparse.ArgumentParser, command: Command, summary: str
         complete = settings.pop("complete", None)
         heading = headings[entry.heading] if entry.names[0].startswith("-") else arguments
         action: Any = heading.add_argument(*entry.names, **settings)
+        if action.nargs == argparse.REMAINDER:
+            action.required = False  # argparse would name it among what is missing
         if complete:
             action.complete = complete
     taken = {name for entry in command.options for name in entry.names}

@@ -257,9 +257,10 @@ def _run(table: str, script: str) -> None:
         done = subprocess.run(
             ["nft", "-f", "-"], input=script, capture_output=True, encoding="utf-8", timeout=_TIMEOUT, check=False
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:
+        what = "is not installed" if isinstance(error, FileNotFoundError) else "may not be executed"
         hint = "install it: apt-get install nftables"
-        raise Unsupported("the program nft is not installed, networks need it", hint=hint) from error
+        raise Unsupported(f"the program nft {what}, networks need it", hint=hint) from error
     except subprocess.TimeoutExpired as error:
         raise TimedOut(f"cannot load nftables table {table}: nft did not end within {_TIMEOUT} s") from error
     if done.returncode:
