@@ -45,9 +45,7 @@ def main() -> int:
 def _clone(client: Client, count: int) -> int:
     _image(client)
     headline("A database in a machine, with its data loaded")
-    trivet(
-        "run", "-d", "--name", NAME, "--isolation", "vm", "-m", "384m", "--user", "postgres", IMAGE, "sh", "-c", PROGRAM
-    )
+    trivet("run", "-d", "--name", NAME, "--isolation", "vm", "-m", "384m", IMAGE, "sh", "-c", PROGRAM)
     _answers()
     _ask(NAME, LOAD)
     data, started = _ask(NAME, SUM), _ask(NAME, STARTED)
