@@ -8,6 +8,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trivet.base.error import TrivetError
+from trivet.engine.snapshot import tar
 from trivet.engine.snapshot.extract import extract
 from trivet.engine.snapshot.pack import Packer
 from trivet.engine.snapshot.stream import BrokenCompression, Budget, BudgetExceeded, LayerStream
@@ -389,6 +391,17 @@ def test_cut_off_layers_are_corrupt(place: Place, tmp_path: Path, cut: float) ->
             pytest.raises((BrokenCompression, MalformedTar)),
         ):
             extract(stream, place.root)
+
+
+@pytest.mark.parametrize(
+    "rest", [b"nospaceshere=1\n", b"0 a=b\n", b"-9 a=b\n", b" a=b\n", b"99 a=b\n", b"4 a=b\n", b"\n"]
+)
+def test_extended_headers_end(rest: bytes) -> None:
+    """A record of an extended header that has no length, or a wrong one, is refused and not read for ever."""
+    records = tar._records(b"13 comment=c\n" + rest)
+    assert next(records) == (b"comment", b"c")
+    with pytest.raises(MalformedTar, match="extended header"):
+        list(islice(records, 10))
 
 
 @given(st.data())

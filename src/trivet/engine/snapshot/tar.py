@@ -263,7 +263,7 @@ def _records(text: bytes) -> Iterator[tuple[bytes, bytes]]:
         length = _decimal(text[at:space], 0) if space > 0 else 0
         record = text[space + 1 : at + length]
         key, equals, value = record.partition(b"=")
-        if length <= space - at + 1 or at + length > len(text) or not equals or not value.endswith(b"\n"):
+        if space < 0 or length <= space - at + 1 or at + length > len(text) or not equals or not value.endswith(b"\n"):
             raise MalformedTar("an extended header is broken")
         yield key, value[:-1]
         at += length
