@@ -126,3 +126,16 @@ def test_a_range_of_host_ports(ours: Any) -> None:
     host["PortBindings"]["80/tcp"][0]["HostPort"] = "9-8"
     with pytest.raises(sdk.errors.APIError, match="invalid port specification"):
         api.create_container(IMAGE, "true", ports=[80], host_config=host)
+
+
+def test_what_changed(client: Any) -> None:
+    """What the program wrote, and none of what was mounted over; memory is shown with its size."""
+    made = client.containers.run(
+        IMAGE, "sh -c 'echo >/etc/own; echo >/test'", detach=True, network_mode="none", tmpfs={"/fast": "size=3145728"}
+    )
+    made.wait()
+    found = sorted((each for each in made.diff() if each["Path"] != "/fast"), key=lambda each: each["Path"])
+    assert found == [{"Path": "/etc", "Kind": 0}, {"Path": "/etc/own", "Kind": 1}, {"Path": "/test", "Kind": 1}]
+    made.reload()
+    assert made.attrs["HostConfig"]["Tmpfs"] == {"/fast": "size=3145728"}
+    made.remove()

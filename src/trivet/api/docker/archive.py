@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import posixpath
 import stat as modes
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from trivet.api.transfer import chunks, download
 from trivet.base.error import InvalidArgument
 from trivet.client.schema import PathStat
 from trivet.engine.engine import Engine
+from trivet.engine.snapshot.diff import Change
 
 HEADER = "X-Docker-Container-Path-Stat"
 CHUNK = 1 << 20
@@ -75,9 +77,24 @@ async def export(engine: Engine, request: web.Request) -> web.StreamResponse:
     return await download(request, lambda file: engine.instances.export(key, file.write))
 
 
+POINTS = frozenset(
+    "/etc/hostname /etc/hosts /etc/resolv.conf /etc/mtab /dev /dev/console /dev/pts /dev/shm /proc /sys".split()
+)
+"""Mount points that an image may lack; Docker makes them in a layer below the container's own."""
+
+
+def _without_points(found: list[Change]) -> list[Change]:
+    """Leave out mount points made for the container, and directories that changed only by that."""
+    made = {each.path for each in found if each.kind == "added" and each.path in POINTS}
+    above = {str(parent) for path in made for parent in PurePosixPath(path).parents}
+    kept = [each for each in found if each.path not in made]
+    touched = {str(parent) for each in kept if each.path not in above for parent in PurePosixPath(each.path).parents}
+    return [each for each in kept if each.kind != "changed" or each.path not in above or each.path in touched]
+
+
 async def changes(engine: Engine, request: web.Request) -> web.StreamResponse:
     kinds = {"changed": 0, "added": 1, "deleted": 2}
-    found = await engine.instances.changes(name(request))
+    found = _without_points(await engine.instances.changes(name(request)))
     shown: list[dict[str, Any]] = [{"Path": each.path, "Kind": kinds[each.kind]} for each in found]
     return answer(shown or None)
 

@@ -202,7 +202,7 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         "PublishAllPorts": request.publish_all,
         "ReadonlyRootfs": request.read_only,
         "SecurityOpt": _security(instance),
-        "Tmpfs": {mount.target: "" for mount in request.mounts if mount.kind == "tmpfs"} or None,
+        "Tmpfs": {mount.target: _memory(mount) for mount in request.mounts if mount.kind == "tmpfs"} or None,
         "UTSMode": request.uts,
         "UsernsMode": request.userns,
         "ShmSize": request.shm_size,
@@ -251,6 +251,13 @@ def _throttles(instance: Instance) -> dict[str, list[dict[str, Any]] | None]:
 def _security(instance: Instance) -> list[str] | None:
     found = ["no-new-privileges"] if instance.request.no_new_privileges else []
     return found + (["seccomp=unconfined"] if instance.request.seccomp == "unconfined" else []) or None
+
+
+def _memory(mount: MountRequest) -> str:
+    words = ["ro"] if mount.read_only else []
+    words += [f"size={mount.size}"] if mount.size else []
+    words += [f"mode={mount.mode:o}"] if mount.mode != 0o1777 else []
+    return ",".join(words)
 
 
 def _spelled(mount: MountRequest) -> str:
