@@ -14,13 +14,19 @@ COUNT = "select count(*) from entry"
 PATIENCE = 180.0
 
 
+def image(daemon: Daemon) -> None:
+    """Make the image, once in a session."""
+    if daemon.trivet("inspect", "--type", "image", "guestbook:test").returncode:
+        daemon.ok("pull", "-q", "bootstrap:debian/bookworm", timeout=600)
+        daemon.ok("build", "-q", "-t", "guestbook:test", GUESTBOOK, timeout=600)
+
+
 @pytest.mark.vm
 @pytest.mark.needs("root", "mmdebstrap")
 @pytest.mark.timeout(900)
 def test_postgresql_at_every_level(daemon: Daemon) -> None:
     """One image, one line: entries made through the published port are in the database, and survive a restart."""
-    daemon.ok("pull", "-q", "bootstrap:debian/bookworm", timeout=300)
-    daemon.ok("build", "-q", "-t", "guestbook:test", GUESTBOOK, timeout=600)
+    image(daemon)
     for level in ("process", "container", "vm"):
         name = f"guestbook-{level}"
         line = ["run", "-d", "--name", name, "-p", "127.0.0.1::18080", "-m", "512m", "--isolation"]
