@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,6 +82,7 @@ def parser(verb: str | None) -> argparse.ArgumentParser:
 def main(words: Sequence[str]) -> int:
     """Run one verb; the exit code is the verb's, or 1 after an error."""
     arguments = parser(_verb(words)).parse_args(words)
+    gc.enable()  # main.py
     arguments.root = arguments.root.absolute()
     arguments.journal = Journal(arguments.log, arguments.log_format)
     try:

@@ -5,6 +5,7 @@ Every start pays for what is imported, so nothing is that isn't needed, on the w
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -22,15 +23,24 @@ def main(words: Sequence[str] | None = None) -> int:
         from trivet.runtime import replay
 
         code = replay.run(given)
-        if code is not None and words is None:
-            sys.stderr.flush()
-            os._exit(code)  # nothing is left that the interpreter would have to take apart first
         if code is not None:
-            return code
-    return _command(given)
+            return code if words is not None else _leave(code)
+    code = _command(given)
+    return code if words is not None else _leave(code)
+
+
+def _leave(code: int) -> int:
+    """End the process without taking the interpreter apart first."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        code = code or 1
+    os._exit(code)
 
 
 def _command(words: Sequence[str]) -> int:
+    gc.disable()  # until the verb's modules are there, nothing becomes garbage
     hidden = ABSENT not in sys.modules
     if hidden:
         sys.modules[ABSENT] = None  # type: ignore[assignment]
@@ -39,7 +49,10 @@ def _command(words: Sequence[str]) -> int:
     finally:
         if hidden:
             del sys.modules[ABSENT]
-    return command.main(words)
+    try:
+        return command.main(words)
+    finally:
+        gc.enable()
 
 
 if __name__ == "__main__":
