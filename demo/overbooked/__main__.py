@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+
+import msgspec
 
 from demo.overbooked.scenario import LEVELS, play
 from demo.overbooked.world import Failed
@@ -15,14 +18,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="demo.overbooked", description="36 of 32 promised, and nobody hurt.")
     parser.add_argument("levels", nargs="*", choices=[[], *LEVELS], default=list(LEVELS), metavar="LEVELS")
     parser.add_argument("--runs", type=int, default=1, help="how often (1)")
+    parser.add_argument(
+        "--weight", type=int, default=1, help="times the usual weight, on a machine with other work (1)"
+    )
     args = parser.parse_args()
     failed = 0
     for name in args.levels:
         held, seconds = 0, []
+        parts = tuple(msgspec.structs.replace(part, weight=part.weight * args.weight) for part in LEVELS[name])
         for run in range(1, args.runs + 1):
-            print(f"{name}, run {run} of {args.runs}", flush=True)
+            load = os.getloadavg()[0]
+            print(f"{name}, run {run} of {args.runs}, at a load of {load:.1f}", flush=True)
             try:
-                seconds.append(play(LEVELS[name], lambda text: print(f"  {text}", flush=True)).seconds)
+                seconds.append(play(parts, lambda text: print(f"  {text}", flush=True)).seconds)
                 held += 1
             except (Failed, TrivetError) as error:
                 print(f"  failed: {error}", flush=True)

@@ -15,6 +15,7 @@ from trivet.engine.capacity.history import INTERVAL, History
 from trivet.engine.capacity.model import Action, Budget, Host, Measure, Promise, Word
 from trivet.engine.capacity.plan import SMALLEST, plan
 from trivet.engine.capacity.share import Claim, divide
+from trivet.isolation.elastic import really
 
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
@@ -312,3 +313,29 @@ def test_small_changes_are_not_worth_a_word() -> None:
                     allotted=512 * MEBIBYTE, peak=500 * MEBIBYTE)  # fmt: skip
     budget = Budget(memory=1024 * MEBIBYTE, processors=1)
     assert plan(budget, Host(memory=1 << 40, available=1 << 40), [each, other]).actions == ()
+
+
+def test_who_goes_up_and_down_as_ever_needs_nothing_new() -> None:
+    """Growth is what goes beyond the last minute's most; a start or an end is no growth of all."""
+    seen = History()
+    for moment in range(30):
+        seen.add(float(moment), {"one": 100 if moment % 2 else 60})
+    assert seen.rate("one") <= 0
+    seen.add(30.0, {"one": 160, "two": 500})
+    assert 20 <= seen.rate("one") <= 60
+    assert seen.totals()[0] >= 560
+    seen.add(31.0, {"one": 160})
+    assert seen.totals()[0] <= 160
+
+
+def test_a_trend_of_a_few_seconds_is_no_trend() -> None:
+    """What grew while it began isn't taken to go on like that for five minutes."""
+    began = [200, 260, 300, 310, 311, 312]
+    assert forecast.shortage(began, INTERVAL, 1000, None) < 0.7
+    assert forecast.shortage([*began, *range(330, 900, 20)], INTERVAL, 1000, None) > 0.9
+
+
+def test_a_balloon_that_is_a_lie_counts_for_nothing() -> None:
+    """A guest that says it gave memory back, and still has it, holds what QEMU's memory shows."""
+    assert really(192 << 20, 400 << 20) == 192 << 20
+    assert really(192 << 20, 1024 << 20) == 768 << 20

@@ -16,11 +16,11 @@ from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration
 from trivet.hypervisor.system import SOCKETS, Start, System, command_line
 from trivet.isolation import housing
+from trivet.isolation.elastic import OVERHEAD
 from trivet.isolation.hardware import Disk as PlannedDisk
 from trivet.isolation.hardware import Hardware
 from trivet.isolation.machine import (
     DEFAULT_CPUS,
-    OVERHEAD,
     STATE_DESCRIPTOR,
     TAP_DESCRIPTOR,
     Host,

@@ -22,6 +22,8 @@ from trivet.kernel.cgroup import Group
 PATIENCE = 2.0
 KERNEL = 24 << 20
 """What a guest's kernel needs beside its program once it has booted, and what must stay free for it to work."""
+OVERHEAD = 256 << 20
+"""What QEMU needs beyond the guest's memory: translated code, devices, virtiofsd."""
 SMALLEST = 96 << 20
 """A guest isn't left with less."""
 _NARROW = 32  # a part of the guest's memory: with no more than that beside its kernel's it waits for more
@@ -68,20 +70,28 @@ def of_machine(socket: Path, pid: int, group: Group) -> Footprint:
     with Qmp(socket, patience=PATIENCE) as qmp:
         guest = balloon.inquire(qmp)
     used = min(guest.size - guest.available + KERNEL, guest.size) if guest.total else guest.size
+    held = really(guest.size, _resident(pid))
     return Footprint(
-        held=guest.size,
+        held=held,
         used=used,
-        resident=min(guest.size, _resident(pid)),
+        resident=min(held, _resident(pid)),
         allotted=guest.size,
         starved=bool(guest.total) and guest.available < KERNEL + guest.size // _NARROW,
         waited=procfs.waited(group.processes()),
     )
 
 
-def leave(socket: Path, memory: int) -> None:
-    """Set a machine's balloon."""
+def really(size: int, resident: int) -> int:
+    """Tell what a guest holds: how far its balloon is filled it says itself, and QEMU's memory shows if it is a lie."""
+    return max(size, resident - OVERHEAD)
+
+
+def leave(socket: Path, memory: int) -> int:
+    """Set a machine's balloon; how much memory its kernel has kept for itself since it booted."""
     with Qmp(socket, patience=PATIENCE) as qmp:
+        guest = balloon.inquire(qmp)
         balloon.leave(qmp, max(memory, SMALLEST))
+    return _reserved(guest)
 
 
 def program_bound(memory: int, limit: int, reserved: int) -> str:
@@ -93,7 +103,11 @@ def inside(socket: Path) -> tuple[int, int]:
     """Tell how much memory a guest has now, and how much of it its kernel has kept for itself since it booted."""
     with Qmp(socket, patience=PATIENCE) as qmp:
         guest = balloon.inquire(qmp)
-    return guest.size, guest.size - guest.total if guest.total else KERNEL
+    return guest.size, _reserved(guest)
+
+
+def _reserved(guest: balloon.Guest) -> int:
+    return guest.size - guest.total if guest.total else KERNEL
 
 
 def _resident(pid: int) -> int:

@@ -79,6 +79,11 @@ def installation(plan: Plan) -> bytes:
     return f"{hashlib.sha256(f'machine {plan.id}'.encode()).hexdigest()[:32]}\n".encode()
 
 
+def write(path: str, value: str) -> list[Operation]:
+    """Compute what the agent does to write a file of its kernel's, out of the program's namespaces and its group."""
+    return [WriteFile(path, value.encode()), Spawn(), Wait(), Builtin("nothing", ("/",))]
+
+
 def _taps(plan: Plan) -> bool:
     return any(attachment.kind == "tap" for attachment in plan.attachments)
 

@@ -18,7 +18,7 @@ from trivet.hypervisor.device.share import Share
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration, Machine, Memory, command_line
 from trivet.hypervisor.template import SLOT, shape_of
 from trivet.isolation import cell, guest
-from trivet.isolation.elastic import elastic
+from trivet.isolation.elastic import OVERHEAD, elastic
 from trivet.isolation.plan import Attachment, Mount, Plan
 from trivet.kernel.cgroup_record import BlockDevice, Resources, Write
 from trivet.launch.operation import (
@@ -41,8 +41,6 @@ from trivet.runtime.namespace import FLAGS
 DEFAULT_MEMORY = 512 * MEBIBYTE
 SMALLEST_MEMORY = 192 * MEBIBYTE
 """A kernel of a distribution doesn't come up with much less; a smaller limit holds inside."""
-OVERHEAD = 256 * MEBIBYTE
-"""What QEMU needs beyond the guest's memory: translated code, devices, virtiofsd."""
 DEFAULT_CPUS = {Acceleration.KVM: 2, Acceleration.EMULATION: 1}
 """An emulated guest with two processors takes half as much time again to boot."""
 AGENT_PORT = "org.trivet.agent.0"

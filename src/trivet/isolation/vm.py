@@ -51,7 +51,7 @@ from trivet.isolation.plan import Level, Plan, Program
 from trivet.isolation.pool import Pool
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
-from trivet.launch.operation import Operation, WriteFile, encode
+from trivet.launch.operation import Operation, encode
 from trivet.launch.spawn import LaunchError, LaunchTimeout, launch_error, spawn
 from trivet.runtime import life
 
@@ -226,17 +226,14 @@ class VmDriver:
         return elastic.of_machine(Path(plan.directory, machine.QMP), self.status(plan).pid, group(plan))
 
     def allot(self, plan: Plan, memory: int) -> None:
-        """Bound what the program may use before it waits, then take or give with the balloon."""
+        """Take or give with the balloon, and bound what the program may use before it waits.
+
+        The balloon is told first either way: it takes a while to fill, and gives way to who is quicker.
+        """
         self._running(plan)
         socket, limit = Path(plan.directory, machine.QMP), machine.memory(plan)
-        size, reserved = elastic.inside(socket)
-        high = elastic.program_bound(memory, limit, reserved)
-        if memory > size:  # first what can be used, then the leave to use it
-            elastic.leave(socket, min(memory, limit))
-        inside = map(change.free, guest.enter(plan, Program(argv=("/",), builtin="nothing")))  # its group may be full
-        self._listing(plan, [WriteFile(f"{guest.GROUP}/memory.high", high.encode()), *inside])
-        if memory <= size:
-            elastic.leave(socket, memory)
+        high = elastic.program_bound(memory, limit, elastic.leave(socket, min(memory, limit)))
+        self._listing(plan, guest.write(f"{guest.GROUP}/memory.high", high))
 
     def resize(self, plan: Plan) -> None:
         """Apply the plan's limits, as far as the running machine can have them."""

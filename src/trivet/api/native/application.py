@@ -16,6 +16,7 @@ from trivet.api.native import (
     image,
     instance,
     machine,
+    metric,
     network,
     outcome,
     policy,
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 ROUTES = (
     *system.ROUTES,
     *capacity.ROUTES,
+    *metric.ROUTES,
     *instance.ROUTES,
     *checkpoint.ROUTES,
     *machine.ROUTES,

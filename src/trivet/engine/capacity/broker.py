@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -39,6 +40,9 @@ QUIET = 60.0
 FRESH = 0.25  # seconds for which what was seen of the machine is good enough for a start
 """Seconds between two warnings."""
 
+HANDS = 16
+"""Instances that are given or taken memory at the same time."""
+
 _FAREWELL = 5.0
 
 log = logging.getLogger(__name__)
@@ -56,6 +60,9 @@ class Broker:
         self._measures: dict[str, Measure] = {}
         self._targets: dict[str, tuple[Promise, int]] = {}
         self._waited: dict[str, tuple[float, float]] = {}
+        self._busy: dict[str, asyncio.Task[bool]] = {}
+        # Threads of its own: guests that don't answer must not hold up what else the engine does.
+        self._hands = ThreadPoolExecutor(HANDS, thread_name_prefix="allot")
         self._host, self._looked = sample.host(), time.monotonic()
         self._warned = -QUIET
         self._wake = asyncio.Event()
@@ -92,6 +99,8 @@ class Broker:
     async def let_go(self) -> None:
         """Bound nobody any more: an engine that ends leaves instances as it started them."""
         records = [record for record in sample.running(self._context) if sample.promise_of(record).elastic]
+        for task in list(self._busy.values()):
+            task.cancel()
         lifted = (self._allot(record, record.plan.limits.memory) for record in records)
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*lifted), _FAREWELL)
@@ -134,8 +143,8 @@ class Broker:
         # What was only allowed and not used yet is free at once, if it is no longer allowed before others may have it.
         at_once = [action for action in made.actions if action.word is Word.TAKE and self._quick(action.id)]
         free = all(await asyncio.gather(*map(self._act, at_once)))
-        others = (action for action in made.actions if action not in at_once and (free or action.word is Word.TAKE))
-        await asyncio.gather(*map(self._act, others))
+        others = [action for action in made.actions if action not in at_once and (free or action.word is Word.TAKE)]
+        await self._begin([action for action in others if action.id not in self._busy])
         if not any(each.promise.elastic for each in found):
             return IDLE
         return HURRIED if any(each.starved and self._quick(each.promise.id) for each in found) else CALM
@@ -176,11 +185,24 @@ class Broker:
         measure = self._measures.get(key)
         return measure is None or measure.promise.level != Level.VM
 
+    async def _begin(self, actions: list[Action]) -> None:
+        """Act, and don't wait long for who is slow: a guest that hangs holds nobody up but itself."""
+        for action in actions:
+            self._busy[action.id] = task = asyncio.create_task(self._act(action))
+            task.add_done_callback(lambda done, key=action.id: self._busy.pop(key, None))  # type: ignore[misc]
+        if actions:
+            await asyncio.wait([self._busy[action.id] for action in actions], timeout=CALM)
+
     async def _act(self, action: Action) -> bool:
         record = self._context.table.get(action.id)
-        if record is None or not await self._allot(record, action.after):
+        if record is None:
             return False
-        self._targets[action.id] = (sample.promise_of(record), action.after)
+        asked = sample.promise_of(record)
+        # Until it is done, the larger of the two counts.
+        self._targets[action.id] = (asked, max(action.before, action.after))
+        if not await self._allot(record, action.after):
+            return False
+        self._targets[action.id] = (asked, action.after)
         self.journal.write(
             action.word, action.id, action.name, before=action.before, after=action.after, why=action.why
         )
@@ -191,7 +213,7 @@ class Broker:
         if not isinstance(driver, Elastic):
             return False
         try:
-            await asyncio.to_thread(driver.allot, record.plan, memory)
+            await asyncio.get_running_loop().run_in_executor(self._hands, driver.allot, record.plan, memory)
         except (TrivetError, OSError) as error:  # it is ending, or uses what was to be taken: the next round knows
             log.debug("cannot bound instance %s: %s", record.name, error)
             return False

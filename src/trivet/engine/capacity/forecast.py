@@ -72,7 +72,7 @@ def shortage(
     if len(steps) < 3:
         return 0.0
     count = horizon / interval
-    mean = sum(steps) / len(steps)
+    mean = sum(steps) / max(len(steps), RECENT)  # before it was watched, it is taken to have stood still
     variance = sum((step - mean) ** 2 for step in steps) / (len(steps) - 1)
     gap = room - totals[-1] - mean * count
     if variance == 0:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 INTERVAL = 5.0
 KEPT = 720
+RECENT = 12
+"""Samples whose largest has to be passed by what grows: who goes up and down as ever needs nothing new."""
 
 
 class History:
@@ -25,10 +27,12 @@ class History:
         if fresh:
             self._edge = moment + INTERVAL
         for key in [key for key in self._samples if key not in used]:
+            self._shift(-self._last[key][1])
             del self._samples[key], self._last[key], self._rates[key]
+        self._shift(sum(value for key, value in used.items() if key not in self._samples))
         for key, value in used.items():
-            _put(self._samples.setdefault(key, deque(maxlen=KEPT)), value, fresh)
             self._rates[key] = self._rate(key, moment, value)
+            _put(self._samples.setdefault(key, deque(maxlen=KEPT)), value, fresh)
             self._last[key] = (moment, value)
         _put(self._totals, sum(used.values()), fresh)
 
@@ -37,18 +41,24 @@ class History:
         return list(self._samples.get(key, ()))
 
     def rate(self, key: str) -> float:
-        """Return how fast one instance's use grows, in bytes a second, smoothed."""
+        """Return how fast one instance's use grows beyond what it lately was, in bytes a second, smoothed."""
         return self._rates.get(key, 0.0)
 
     def _rate(self, key: str, moment: float, value: int) -> float:
         if key not in self._last or moment <= self._last[key][0]:
             return self._rates.get(key, 0.0)
         then, before = self._last[key]
+        if value >= before:
+            before = max(before, min(value, max(list(self._samples[key])[-RECENT:])))
         return (self._rates.get(key, 0.0) + (value - before) / (moment - then)) / 2
 
     def totals(self) -> Sequence[int]:
-        """Return the samples of the sum."""
+        """Return the samples of the sum, as if who runs now had always run: a start is no growth."""
         return list(self._totals)
+
+    def _shift(self, amount: int) -> None:
+        if amount:
+            self._totals = deque((max(total + amount, 0) for total in self._totals), maxlen=KEPT)
 
 
 def _put(samples: deque[int], value: int, fresh: bool) -> None:
