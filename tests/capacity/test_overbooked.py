@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 
 import pytest
@@ -62,6 +64,28 @@ def test_an_engine_that_ends_bounds_nobody() -> None:
         until(lambda: host.shares()["one"].allotted < 180 * MEBIBYTE, "nobody is bounded", 20)
         host.end()
         assert [host.bound(name) for name in ("one", "two")] == [200 * MEBIBYTE] * 2
+
+
+@pytest.mark.vm
+@pytest.mark.needs("qemu-system-x86_64")
+def test_a_machine_that_hangs_holds_up_nobody() -> None:
+    """Memory moves between others while a machine doesn't answer, and nothing is counted on that it has."""
+    with world(704, "--memory-ratio=4") as host:
+        host.begin("hangs", "vm", 128, 256, 1024)
+        for name in ("idle", "busy"):
+            host.begin(name, "container", 32, 300, 1024)
+        until(lambda: host.shares()["idle"].allotted < 290 * MEBIBYTE, "nobody is bounded", 60)
+        machine = host.client.instances.get("hangs").pid
+        os.kill(machine, signal.SIGSTOP)
+        try:
+            host.want("busy", 280)
+            until(lambda: host.used("busy") >= 280, "it does not get its memory", 60)
+            shares = host.shares()
+            assert sum(each.allotted for each in shares.values()) <= 704 * MEBIBYTE
+            assert shares["idle"].allotted >= 32 * MEBIBYTE
+        finally:
+            os.kill(machine, signal.SIGCONT)
+        assert host.run("hangs", "sh", "-c", "echo well") == "well\n"
 
 
 def test_limits_change_while_it_runs() -> None:

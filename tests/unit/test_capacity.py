@@ -339,3 +339,17 @@ def test_a_balloon_that_is_a_lie_counts_for_nothing() -> None:
     """A guest that says it gave memory back, and still has it, holds what QEMU's memory shows."""
     assert really(192 << 20, 400 << 20) == 192 << 20
     assert really(192 << 20, 1024 << 20) == 768 << 20
+
+
+def test_nothing_is_expected_of_who_does_not_heed() -> None:
+    """One who waits gets another's idle memory when a third one doesn't give back what it has."""
+
+    def measure(name: str, used: int, allotted: int, **more: bool) -> Measure:
+        return Measure(promise=promised(name, 32, 300), held=used * MEBIBYTE, used=used * MEBIBYTE, resident=0,
+                       allotted=allotted * MEBIBYTE, **more)  # fmt: skip
+
+    deaf = msgspec.structs.replace(measure("deaf", 80, 256, deaf=True), held=256 * MEBIBYTE)
+    budget, host = Budget(memory=704 * MEBIBYTE, processors=1), Host(memory=GIBIBYTE, available=GIBIBYTE)
+    made = plan(budget, host, [deaf, measure("idle", 1, 202), measure("busy", 246, 246, starved=True)])
+    assert [(action.word, action.name) for action in made.actions] == [(Word.TAKE, "idle"), (Word.GIVE, "busy")]
+    assert made.actions[1].after == 300 * MEBIBYTE

@@ -40,6 +40,8 @@ QUIET = 60.0
 FRESH = 0.25  # seconds for which what was seen of the machine is good enough for a start
 """Seconds between two warnings."""
 
+STUBBORN = 10.0
+"""Seconds after which nothing more is expected of who has given nothing back."""
 HANDS = 16
 """Instances that are given or taken memory at the same time."""
 
@@ -60,6 +62,7 @@ class Broker:
         self._measures: dict[str, Measure] = {}
         self._targets: dict[str, tuple[Promise, int]] = {}
         self._waited: dict[str, tuple[float, float]] = {}
+        self._owing: dict[str, tuple[float, int, bool]] = {}
         self._busy: dict[str, asyncio.Task[bool]] = {}
         # Threads of its own: guests that don't answer must not hold up what else the engine does.
         self._hands = ThreadPoolExecutor(HANDS, thread_name_prefix="allot")
@@ -156,7 +159,7 @@ class Broker:
         found = await asyncio.to_thread(sample.measures, self._context, records, self._measures)
         self._history.add(time.monotonic(), {each.promise.id: each.used for each in found})
         self._measures = {each.promise.id: self._known(each) for each in found}
-        for known in (self._targets, self._waited):
+        for known in (self._targets, self._waited, self._owing):
             for gone in [key for key in known if key not in self._measures]:
                 del known[gone]
         for each in found:
@@ -176,9 +179,28 @@ class Broker:
         asked, target = self._targets.get(key, (None, 0))
         if measure.promise.level == Level.VM and asked == measure.promise:  # else its limits were changed meanwhile
             measure = msgspec.structs.replace(measure, allotted=target)
+        measure = self._heard(measure)
         if maximum and (measure.allotted or maximum) > maximum - plan.SMALLEST:  # at its limit, nobody can give it more
             measure = msgspec.structs.replace(measure, starved=False)
         return measure
+
+    def _heard(self, measure: Measure) -> Measure:
+        """Expect nothing of who gives nothing back for a while; say so once."""
+        key, now = measure.promise.id, time.monotonic()
+        target = self._targets.get(key, (None, 0))[1]
+        if not measure.deaf and (not target or measure.held <= target + plan.SMALLEST):
+            self._owing.pop(key, None)
+            return measure
+        since, held, said = self._owing.get(key, (now, measure.held, False))
+        if measure.held < held - plan.SMALLEST:
+            since, held, said = now, measure.held, False
+        deaf = measure.deaf or now - since > STUBBORN
+        if deaf and not said and now - since > STUBBORN:
+            said = True
+            why = "it does not give back what it was told to, or does not answer: nothing is expected of it"
+            self.journal.write(Word.WARN, key, measure.promise.name, before=measure.held, after=target, why=why)
+        self._owing[key] = since, held, said
+        return msgspec.structs.replace(measure, deaf=deaf)
 
     def _quick(self, key: str) -> bool:
         """Tell whether an instance is bounded at once; a guest tells how it is once a second, and takes its time."""

@@ -54,7 +54,8 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
     `held` is what it could fill without asking, `used` what it can't do without, `resident` what the host has given it;
     `allotted` what it may have (0: no bound but its limit). `soon` and `peak` are forecasts of `used`. A `starved` one
-    waits for memory. `waited` are the seconds in which its threads could have run, had there been a processor.
+    waits for memory; a `deaf` one doesn't give back what it was told to, and nothing is expected of it. `waited` are
+    the seconds in which its threads could have run, had there been a processor.
     """
 
     promise: Promise
@@ -65,7 +66,13 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     soon: int = 0
     peak: int = 0
     starved: bool = False
+    deaf: bool = False
     waited: float = 0.0
+
+    @property
+    def elastic(self) -> bool:
+        """Tell whether what it may have can be changed now."""
+        return self.promise.elastic and not self.deaf
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from trivet.base.error import TrivetError
 from trivet.engine.capacity.model import Host, Measure, Promise
 from trivet.engine.capacity.promise import promise
@@ -62,8 +64,8 @@ def _measure(context: Context, last: dict[str, Measure], record: InstanceRecord)
         log.debug("cannot measure instance %s: %s", record.name, error)
     if record.id not in context.watches:
         return None
-    known = last.get(record.id)
-    return known or Measure(promise=asked, held=asked.maximum, used=asked.maximum, resident=0)
+    known = last.get(record.id) or Measure(promise=asked, held=asked.maximum, used=asked.maximum, resident=0)
+    return msgspec.structs.replace(known, held=max(known.held, known.allotted), deaf=True)
 
 
 def _read(asked: Promise, found: Footprint) -> Measure:
