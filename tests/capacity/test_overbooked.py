@@ -64,6 +64,8 @@ def test_an_engine_that_ends_bounds_nobody() -> None:
         until(lambda: host.shares()["one"].allotted < 180 * MEBIBYTE, "nobody is bounded", 20)
         host.end()
         assert [host.bound(name) for name in ("one", "two")] == [200 * MEBIBYTE] * 2
+        host.start()
+        assert [each.status for each in host.client.instances.list(all=True)] == ["running"] * 2
 
 
 @pytest.mark.vm

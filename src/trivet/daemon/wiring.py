@@ -116,7 +116,10 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     finally:
         if fleet:
             await asyncio.to_thread(fleet.leave)
-        tasks[1].cancel()
+        # First of all: who accompanies an instance would take the end of our connection for the end of the instance.
+        for left in (*tasks, *context.tasks):
+            left.cancel()
+        await asyncio.gather(*tasks, *context.tasks, return_exceptions=True)
         await broker.let_go()
         for watch in context.watches.values():
             watch.close()
@@ -127,9 +130,6 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
         for driver in context.drivers.values():
             if isinstance(driver, Forking):
                 await asyncio.to_thread(driver.leave)
-        for left in (*tasks, *context.tasks):
-            left.cancel()
-        await asyncio.gather(*tasks, *context.tasks, return_exceptions=True)
         records.close()
 
 
