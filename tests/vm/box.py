@@ -13,9 +13,9 @@ NEEDS = ("root", "qemu-system-x86_64", "qemu-img", "mcopy", "mkfs.vfat")
 PATIENCE = 120.0
 
 
-def said(engine: Daemon, name: str, text: str) -> str:
+def said(engine: Daemon, name: str, text: str, patience: float = PATIENCE) -> str:
     """Wait until a machine's console has said something; all it said."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while text not in (log := engine.ok("logs", name)):
         assert time.monotonic() < deadline, f"{name} never said {text!r}:\n{log[-3000:]}"
         time.sleep(0.3)

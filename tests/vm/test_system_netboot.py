@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon
 from tests.vm.box import NEEDS, asked, said
-from tests.vm.tiny import initrd
-
-from trivet.guest import kernel
+from tests.vm.tiny import initrd, loadable
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs(*NEEDS)]
 SCRIPT = """#!ipxe
@@ -27,13 +24,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("served")
     for place in (home, *home.parents[:2]):
         place.chmod(0o755)
-    found, _ = initrd(home / "initrd")
-    scratch = tmp_path_factory.mktemp("package")
-    scratch.chmod(0o755)
-    release = found.parent.name
-    kernel.run(["apt-get", "download", "-q", f"linux-image-{release}"], scratch)
-    kernel.run(["dpkg-deb", "-x", str(next(scratch.glob("*.deb"))), "tree"], scratch)
-    shutil.copy(scratch / f"tree/boot/vmlinuz-{release}", home / "linux")
+    initrd(home / "initrd")
+    loadable(tmp_path_factory.mktemp("package"), home / "linux")
     (home / "boot.ipxe").write_text(SCRIPT)
     for file in home.iterdir():
         file.chmod(0o644)

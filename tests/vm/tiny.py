@@ -36,8 +36,13 @@ while true; do setsid cttyhack sh; done
 """
 
 
-def initrd(target: Path, cache: Path = Path("/var/cache/trivet")) -> tuple[Path, Path]:
-    """Make the system's initramfs; the kernel and it."""
+CACHE = Path("/var/cache/trivet")
+INSTALL = """gunzip -c /disk.gz >/dev/vda && sync && echo tiny: installed && reboot -f
+"""
+
+
+def initrd(target: Path, cache: Path = CACHE, disk: bytes = b"") -> tuple[Path, Path]:
+    """Make the system's initramfs; the kernel and it. With the content of a disk, packed, it is an installer."""
     busybox = shutil.which("busybox")
     if busybox is None:
         pytest.skip("no program busybox")
@@ -48,7 +53,8 @@ def initrd(target: Path, cache: Path = Path("/var/cache/trivet")) -> tuple[Path,
         *(cpio.directory(name) for name in ("bin", "dev", "modules")),
         cpio.character("dev/console", 5, 1),
         cpio.file("bin/busybox", Path(busybox).read_bytes(), 0o755),
-        cpio.file("init", INIT.encode(), 0o755),
+        cpio.file("init", (INIT.replace("while true", INSTALL + "while true") if disk else INIT).encode(), 0o755),
+        *([cpio.file("disk.gz", disk)] if disk else []),
         *(cpio.file(f"modules/{name}", modules.read(name)) for name in order),
         cpio.file("modules/list", "".join(f"/modules/{name}\n" for name in order).encode()),
     ]
@@ -63,3 +69,12 @@ def _there(modules: Modules, name: str) -> bool:
     except MissingModule:
         return False
     return True
+
+
+def loadable(scratch: Path, target: Path, cache: Path = CACHE) -> None:
+    """Write the kernel as loaders want it, from the package that QEMU's came from."""
+    release = kernel.obtain(cache).release
+    scratch.chmod(0o755)
+    kernel.run(["apt-get", "download", "-q", f"linux-image-{release}"], scratch)
+    kernel.run(["dpkg-deb", "-x", str(next(scratch.glob("*.deb"))), "tree"], scratch)
+    shutil.copy(scratch / f"tree/boot/vmlinuz-{release}", target)
