@@ -17,7 +17,8 @@ from trivet.client.client import Client
 IMAGE, BASE, SOURCE = "demo-postgres", "debian:bookworm", "bootstrap:debian/bookworm"
 NAME = "demo-database"
 PATIENCE = 600.0  # seconds; an emulated machine on a busy host is slow
-SERVER = "/usr/lib/postgresql/15/bin/postgres -D /var/lib/postgresql/15/main"
+PROGRAMS = "/usr/lib/postgresql/15/bin"
+SERVER = f"{PROGRAMS}/postgres -D /var/lib/postgresql/15/main"
 PROGRAM = (
     "install -d -o postgres -g postgres /run/postgresql;"
     f" exec setpriv --reuid postgres --regid postgres --init-groups"
@@ -89,7 +90,7 @@ def _answers() -> None:
 
 
 def _ask(name: str, question: str) -> str:
-    return trivet("exec", "--user", "postgres", name, "psql", "-qAtc", question).strip()
+    return trivet("exec", "--user", "postgres", name, f"{PROGRAMS}/psql", "-qAtd", "postgres", "-c", question).strip()
 
 
 @contextmanager
