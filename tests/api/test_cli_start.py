@@ -15,6 +15,7 @@ from tests.conftest import BIN
 from trivet.client.address import default_socket
 from trivet.client.client import Client
 from trivet.client.start import EngineNotStarted, answers, start_engine
+from trivet.daemon.settings import parse
 
 pytestmark = pytest.mark.needs("root")
 
@@ -63,3 +64,12 @@ def test_a_named_engine_is_not_started(short_path: Path) -> None:
     assert Client(start=False).transport._start is None
     assert Client().transport._start is not None or "TRIVET_HOST" in os.environ
     assert Client().transport.socket_path == default_socket() or "TRIVET_HOST" in os.environ
+
+
+@pytest.mark.parametrize("option", ["--listen", "--docker-listen"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:2375", "http://0.0.0.0", "0.0.0.0:2375"])
+def test_an_engine_listens_on_unix_sockets_alone(option: str, address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """There is no door for another machine, or for a browser's page, to be opened by mistake."""
+    with pytest.raises(SystemExit):
+        parse([option, address])
+    assert f"cannot listen on {address}: only unix:///PATH is supported" in capsys.readouterr().err
