@@ -177,7 +177,7 @@ class Broker:
             peak=forecast.peak(self._history.of(key), INTERVAL, maximum),
         )
         asked, target = self._targets.get(key, (None, 0))
-        if measure.promise.level == Level.VM and asked == measure.promise:  # else its limits were changed meanwhile
+        if measure.promise.level == Level.VM and asked == measure.promise and not measure.deaf:  # else it was changed
             measure = msgspec.structs.replace(measure, allotted=target)
         measure = self._heard(measure)
         if maximum and (measure.allotted or maximum) > maximum - plan.SMALLEST:  # at its limit, nobody can give it more

@@ -54,7 +54,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
     `held` is what it could fill without asking, `used` what it can't do without, `resident` what the host has given it;
     `allotted` what it may have (0: no bound but its limit). `soon` and `peak` are forecasts of `used`. A `starved` one
-    waits for memory; a `deaf` one doesn't give back what it was told to, and nothing is expected of it. `waited` are
+    waits for memory; a `deaf` one doesn't give back what it was told to, and it isn't counted on. `waited` are
     the seconds in which its threads could have run, had there been a processor.
     """
 
@@ -68,11 +68,6 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     starved: bool = False
     deaf: bool = False
     waited: float = 0.0
-
-    @property
-    def elastic(self) -> bool:
-        """Tell whether what it may have can be changed now."""
-        return self.promise.elastic and not self.deaf
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """From what is to what should be: who may have how much memory from now on. Pure.
 
-1. The room is the budget, or what the host has left for instances if that is less. Who isn't elastic keeps all;
-   who is deaf is taken to.
+1. The room is the budget, or what the host has left for instances if that is less. Who isn't elastic keeps all, and
+   of who is deaf nothing is expected: it may have no less than it holds.
 2. Every elastic instance wants what it uses and will use in a moment, some headroom, and of the idle memory it holds
    what the tax leaves it. What a program uses is never taken: without swap it has nowhere to go.
 3. Wants are met from the minimum up, by weight. What is left goes by weight to where peaks are forecast, and then to
@@ -70,8 +70,8 @@ def want(measure: Measure, tax: float) -> int:
 
 
 def _stakes(budget: Budget, room: int, measures: Sequence[Measure]) -> tuple[list[Stake], int]:
-    elastic = [measure for measure in measures if measure.elastic]
-    pool = room - sum(measure.held for measure in measures if not measure.elastic)
+    elastic = [measure for measure in measures if measure.promise.elastic]
+    pool = room - sum(measure.held for measure in measures if not measure.promise.elastic)
     wants = [want(measure, budget.tax) for measure in elastic]
     due = divide(pool, [_claim(measure, _floor(measure), most) for measure, most in zip(elastic, wants, strict=True)])
     for ceilings in ([measure.peak for measure in elastic], [measure.promise.maximum for measure in elastic]):
@@ -90,7 +90,8 @@ def _claim_of(stake: Stake) -> Claim:
 
 
 def _floor(measure: Measure) -> int:
-    return min(max(measure.promise.minimum, measure.used), measure.promise.maximum)
+    needed = measure.held if measure.deaf else measure.used
+    return min(max(measure.promise.minimum, needed), measure.promise.maximum)
 
 
 def _bound(measure: Measure) -> int:

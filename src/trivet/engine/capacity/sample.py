@@ -65,7 +65,8 @@ def _measure(context: Context, last: dict[str, Measure], record: InstanceRecord)
     if record.id not in context.watches:
         return None
     known = last.get(record.id) or Measure(promise=asked, held=asked.maximum, used=asked.maximum, resident=0)
-    return msgspec.structs.replace(known, held=max(known.held, known.allotted), deaf=True)
+    held = max(known.held, known.allotted)
+    return msgspec.structs.replace(known, held=held, allotted=held, deaf=True)
 
 
 def _read(asked: Promise, found: Footprint) -> Measure:
