@@ -237,6 +237,20 @@ def delegated(person: Person) -> Iterator[str]:
             place.rmdir()
 
 
+def test_control_groups_that_are_given(person: Person, delegated: str) -> None:
+    """The same attempt makes a group where one is shown writable: it is the read-only mount that holds it off."""
+    above = person.groups[-1].parent
+    assert above.name == delegated
+    mount = {"destination": "/data", "source": str(above), "options": ["bind"]}
+    config = person.example()
+    config["mounts"].append(mount)
+    config["linux"]["cgroupsPath"] = f"/{delegated}/{person.id}"
+    person.write(config, ["sh", "-c", "mkdir /data/x && echo made"], {})
+    done = person("run", person.id)
+    assert (done.returncode, done.stdout) == (0, b"made\n"), done
+    (above / "x").rmdir()
+
+
 def test_delegated_groups(person: Person, delegated: str) -> None:
     """In a control group that was delegated, limits, freezing and statistics work for an ordinary user."""
     limits = {"memory": {"limit": 64 << 20}, "pids": {"limit": 50}}
