@@ -35,7 +35,7 @@ class Ring:
         self.engine = engine
         self._runtime = runtime
         # The engine has run something already, whose interface is taken away when the kernel finds the time.
-        until(lambda: not any(name.startswith("tv") for name in self._picture().interfaces), 20)
+        until(lambda: not any(name.startswith("tv") for name in self._picture().interfaces), 60)
         self._before = self._picture()
 
     def weakened(self, attack: Attack) -> Verdict:
@@ -66,7 +66,7 @@ class Ring:
     def _picture(self) -> invariant.Picture:
         return invariant.take(self.host, (*self.engine.programs(), *self._runtime.programs()))
 
-    def _damage(self, seconds: float = 20) -> list[str]:
+    def _damage(self, seconds: float = 40) -> list[str]:
         """Tell what is not as before; the kernel takes interfaces and processes away when it finds the time."""
         deadline = time.monotonic() + seconds
         while damage := invariant.differences(self._before, now := self._picture()):

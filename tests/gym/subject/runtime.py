@@ -34,7 +34,7 @@ class Runtime:
         if self.name == "crun":
             hide_unified(host)
         self._words: list[str | Path] = [self._command, "--root", directory / "state"]
-        self._group = f"/trivet-gym-{os.getpid()}"
+        self._group = f"/trivet-gym-{os.getpid()}-{self.name}"  # several are tried at once
 
     def version(self) -> str:
         """Ask it."""
