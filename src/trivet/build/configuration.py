@@ -33,11 +33,6 @@ def directory_of(config: Config, path: str) -> str:
     return "/" + posixpath.normpath(posixpath.join("/", config.working_dir, path)).lstrip("/")
 
 
-def is_known(each: Instruction) -> bool:
-    """Tell whether an instruction changes only the configuration."""
-    return type(each) in _TABLE
-
-
 def apply(each: Instruction, config: Config, expand: Expand, *, has_cmd: bool = False) -> Config:
     """Carry an instruction out; `has_cmd` tells whether this stage has set CMD. Raises `BuildError`."""
     env = env_dict(config.env)

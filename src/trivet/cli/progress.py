@@ -246,16 +246,6 @@ class Live:
             self._drawn = 0
 
 
-def step_lines(steps: Iterator[Progress]) -> dict[str, Any]:
-    """Print each line of progress as JSON; returns the result. What `--json` does."""
-    result: dict[str, Any] = {}
-    for step in steps:
-        sys.stdout.write(msgspec.json.encode(step).decode() + "\n")
-        sys.stdout.flush()
-        result = step.result if step.result is not None else result
-    return result
-
-
 def _meter(meters: dict[str, Meter], step: Progress, now: float) -> Meter:
     if step.id in meters:
         meters[step.id].update(step, now)

@@ -140,10 +140,6 @@ class Etcd:
         answer = self._call("/v3/lease/keepalive", {"ID": str(lease)})
         return int(answer.get("result", {}).get("TTL", 0)) > 0
 
-    def revoke(self, lease: int) -> None:
-        """Let a lease go, with what was written under it."""
-        self._call("/v3/lease/revoke", {"ID": str(lease)})
-
     def watch(self, below: str, revision: int) -> Iterator[list[Change]]:
         """Tell what changes below a prefix from a revision on; an empty list once the watch is set up.
 
