@@ -54,12 +54,6 @@ def borrow(owner: Owner | None) -> Owner | None:
     return msgspec.structs.replace(owner, borrowed=True) if owner else None
 
 
-def held(owner: Owner) -> bool:
-    """Tell whether the namespace is there."""
-    path = Path(owner.path)
-    return path.exists() and path.stat().st_dev != path.parent.stat().st_dev
-
-
 def let_go(owner: Owner) -> None:
     """Let the namespace go, and a network's that was made with it; missing is fine."""
     drop(Path(owner.path))
