@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from trivet.base.error import TrivetError
 
 State = dict[str, Any]
 PATIENCE = 30.0
+MANY = 8
 _ID = re.compile(r"[0-9a-f]{12,64}")
 
 
@@ -155,12 +155,13 @@ def has_image(name: str) -> Callable[[Daemon], bool]:
 
 
 def distinct(steps: Sequence[str]) -> list[int]:
-    """Number the steps, from 1; of like ones in a row, as a tree being deleted, the first, the middle and the last."""
-    chosen: list[int] = []
-    for _, group in groupby(enumerate(steps, 1), key=lambda step: step[1].split()[1]):
-        row = [number for number, _ in group]
-        chosen += sorted({row[0], row[len(row) // 2], row[-1]})
-    return chosen
+    """Number the steps, from 1; of more than MANY between like neighbours, as in a tree, three stand for all."""
+    words = ["", *(step.split()[1] for step in steps), ""]
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for number in range(1, len(steps) + 1):
+        alike.setdefault(tuple(words[number - 1 : number + 2]), []).append(number)
+    rows = (row if len(row) <= MANY else [row[0], row[len(row) // 2], row[-1]] for row in alike.values())
+    return sorted(number for row in rows for number in row)
 
 
 def spread(steps: Sequence[int], most: int, first: int) -> list[int]:

@@ -1,7 +1,7 @@
 """An engine killed before any step of a verb: the next one is whole, and the verb done leaves what it always leaves.
 
-`TRIVET_FAULT_STEPS` asks for more than a few of them: `distinct` for every step but the like ones in a row, `all` for
-every single one. Otherwise the day says which.
+`TRIVET_FAULT_STEPS` asks for more than a few of them: `distinct` for every step but many like ones, `all` for every
+single one. Otherwise the day says which.
 """
 
 from __future__ import annotations
