@@ -121,7 +121,7 @@ def test_a_download_that_begins_again_is_unpacked_again(images: Images) -> None:
     assert drafts(images) == []
 
 
-@pytest.mark.parametrize("rest", [BLOB[PART:-1] + b"!", bytes(len(BLOB) - PART)])
+@pytest.mark.parametrize("rest", [BLOB[PART:-1] + b"!", bytes(len(BLOB) - PART)], ids=["last byte", "zeros"])
 def test_what_turns_out_wrong_at_the_end_has_no_name(images: Images, rest: bytes) -> None:
     """Of a blob that isn't what it was to be nothing is kept, however much of it was unpacked."""
     with pytest.raises(Corrupt):
