@@ -53,6 +53,11 @@ def came_up(console: Path) -> bool:
     return _UP in _text(console)
 
 
+def complaints(words: str) -> list[str]:
+    """Pick from what QEMU said what it can have ended for: warnings aren't."""
+    return [line for line in words.strip().splitlines() if ": warning: " not in line]
+
+
 def ended(instance: str, console: Path, words: str = "") -> MachineEnded:
     """Explain the end of a machine: its kernel panicked, its agent gave up, QEMU refused (in `words`), or who knows."""
     text = _text(console)
@@ -60,7 +65,7 @@ def ended(instance: str, console: Path, words: str = "") -> MachineEnded:
         return MachineEnded(instance, f"had a kernel panic: {panic[1].strip()}", console)
     if complaint := _AGENT.search(text):
         return MachineEnded(instance, f"gave up: {complaint[1].strip()}", console)
-    last = words.strip() or " / ".join(text.strip().splitlines()[-_TAIL:])
+    last = "\n".join(complaints(words)) or " / ".join(text.strip().splitlines()[-_TAIL:])
     return MachineEnded(instance, f"ended before its program was set up: {last or 'it said nothing'}", console)
 
 
@@ -68,7 +73,7 @@ def why(console: Path, words: str = "") -> str:
     """Say why a machine ended that had run: its kernel panicked, QEMU gave up (in `words`), or somebody killed it."""
     if panic := _PANIC.search(_text(console)):
         return f"the guest's kernel panicked: {panic[1].strip()}"
-    last = words.strip().splitlines()
+    last = complaints(words)
     return f"the machine ended: {last[-1]}" if last else "the machine was killed"
 
 

@@ -38,6 +38,7 @@ from trivet.isolation import (
     slot,
     wire,
 )
+from trivet.isolation.boot import complaints
 from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
@@ -270,5 +271,5 @@ def _last_words(plan: Plan) -> str:
     """Find what QEMU complained about: it speaks on the terminal that is the serial console."""
     whole = b"".join(record.content for record in tail(Path(plan.log.path), _TAIL))  # a line may come in pieces
     lines = (line.strip() for line in whole.decode(errors="replace").splitlines())
-    said = [line for line in lines if line.startswith("qemu-system-")]
+    said = complaints("\n".join(line for line in lines if line.startswith("qemu-system-")))
     return f"the machine ended: {said[-1]}" if said else ""
