@@ -129,12 +129,14 @@ FROM_CLIENT = frozenset({Type.STDIN, Type.RESIZE, Type.SIGNAL})
 async def _carry_input(
     client: Stream, program: Stream, signal: Callable[[int], Coroutine[Any, Any, None]] | None
 ) -> None:
-    with contextlib.suppress(ConnectionError):
-        while frame := await client.receive():
-            if frame.type is Type.SIGNAL and signal is not None:
-                await signal(int.from_bytes(frame.payload[:4], "little"))
-            elif frame.type in FROM_CLIENT:
+    while frame := await client.receive():
+        if frame.type is Type.SIGNAL and signal is not None:
+            await signal(int.from_bytes(frame.payload[:4], "little"))
+        elif frame.type in FROM_CLIENT:
+            try:
                 await program.send(frame.type, frame.payload)
+            except ConnectionError:
+                return  # it has ended: how, is still to be read from it
     program.close()  # the client is gone: wake the other direction
 
 

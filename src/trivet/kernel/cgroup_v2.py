@@ -5,6 +5,7 @@ Access to devices is a BPF program there, not a file: runtime/devicefilter.py.
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from pathlib import Path
 
@@ -98,11 +99,12 @@ class Version2:
         return table(_read(directory, "cgroup.events")).get("frozen", 0) == 1
 
     def kill(self, directory: str) -> None:
-        """Kill the whole subtree at once (Linux 5.14)."""
+        """Kill the whole subtree at once (Linux 5.14); one that is gone, or goes meanwhile, is dead."""
         try:
             Path(directory, "cgroup.kill").write_text("1")
-        except FileNotFoundError:
-            pass
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
 
 
 def _delegate(directory: Path) -> None:

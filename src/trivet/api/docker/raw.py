@@ -137,19 +137,21 @@ async def _output(
 async def _input(reader: Inlet, program: Program, keys: bytes, *, stdin: bool, terminal: bool) -> None:
     """Pass input on. Its end ends the program's too, but for a terminal, whose user has only left.
 
-    Raises `Detached`, and what `send` raises when the program is gone.
+    Raises `Detached`, and what `read` raises when the client is gone.
     """
     held = b""
     while data := await reader.read(MAXIMUM):
         if not stdin:
             continue
         ready, held = _without_keys(held + data, keys)
-        if ready:
-            await program.send(Type.STDIN, ready[:MAXIMUM])
-        for start in range(MAXIMUM, len(ready), MAXIMUM):
-            await program.send(Type.STDIN, ready[start : start + MAXIMUM])
+        try:
+            for start in range(0, len(ready), MAXIMUM):
+                await program.send(Type.STDIN, ready[start : start + MAXIMUM])
+        except ConnectionError:
+            return  # it has ended: what it said last is still to be read
     if stdin and not terminal:
-        await program.send(Type.STDIN)
+        with contextlib.suppress(ConnectionError):
+            await program.send(Type.STDIN)
 
 
 def _without_keys(data: bytes, keys: bytes) -> tuple[bytes, bytes]:
