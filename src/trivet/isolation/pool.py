@@ -6,6 +6,7 @@ some minutes, when memory becomes scarce, and with the engine.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -28,6 +29,8 @@ _GLANCE = 5.0
 _LEISURE = 10
 """By how much others come first: on a busy host they get ten times as much, and a spare is made all the same."""
 _FAILURES = 3
+
+log = logging.getLogger(__name__)
 
 
 class Pool:
@@ -127,10 +130,12 @@ class Pool:
             return
         try:
             made = make()
-        except (TrivetError, OSError, LaunchError, LaunchTimeout):
+        except (TrivetError, OSError, LaunchError, LaunchTimeout) as error:
+            log.warning("cannot make a spare machine: %s", error)
             with self._changed:
                 self._failed += 1
-                self._wanted.pop(key, None)  # until the next start; if it is no accident, not at all
+                if self._wanted.get(key) is make:  # and no newer wish, which may do better
+                    self._wanted.pop(key)  # until the next start; if it is no accident, not at all
                 self._count = 0 if self._failed >= _FAILURES else self._count
             return
         finally:
