@@ -89,6 +89,17 @@ def test_life(docker: Tool) -> None:
     assert "No such container: lived" in docker.fails("inspect", "--type", "container", "lived")
 
 
+def test_what_goes_at_its_end(docker: Tool, tmp_path: Path) -> None:
+    """With --rm, files can be copied in before the start, and a restart isn't the end."""
+    (tmp_path / "word").write_text("kept")
+    docker.ok("create", "--rm", "--name", "going", "--network", "none", IMAGE, "sleep", "1000")
+    docker.ok("cp", tmp_path / "word", "going:/word")
+    docker.ok("start", "going")
+    docker.ok("restart", "-t", "0", "going")
+    assert docker.ok("exec", "going", "cat", "/word") == "kept"
+    docker.ok("rm", "-f", "going")
+
+
 def test_logs(docker: Tool) -> None:
     """Logs by stream, from the end, since a time, with timestamps, and followed to the end."""
     script = "for i in 1 2 3; do echo o$i; echo e$i >&2; done; sleep 1; echo last"

@@ -90,6 +90,7 @@ class Local:
 
     def start(self, plan: Plan) -> Channel:
         """Start the monitor and set the program up; it waits for `Channel.go()`."""
+        _believe(plan.root)
         return _start(self._plan(plan), plan, Path(plan.directory))
 
     def attach(self, plan: Plan) -> Channel:
@@ -308,6 +309,16 @@ def _keeps_memory(plan: Plan) -> bool:
 
 def _linux(spec: Spec) -> Linux:
     return spec.linux or Linux()
+
+
+def _believe(root: Root) -> None:
+    """Let an overlay be mounted again that never syncs: the kernel leaves a mark in it, and refuses then.
+
+    The mark is for machines that crashed (Documentation/filesystems/overlayfs.rst, "Volatile mount"); what is removed
+    at its end promises nothing beyond one.
+    """
+    if root.volatile and root.upper:
+        delete(Path(root.work, "work", "incompat"))
 
 
 def _root(root: Root, target: str) -> Operation:
