@@ -10,9 +10,11 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from trivet.base.error import Conflict, Corrupt, TrivetError
+from trivet.cli.output import short
 from trivet.engine.image.change import MalformedChange, apply
 from trivet.engine.image.commit import scratch
 from trivet.engine.image.image import Images
@@ -55,6 +57,15 @@ def test_an_image_is_found_by_all_its_names(images: Images, image: ImageRecord) 
         assert images.find(ref).id == image.id
     assert images.inspect("test/base:1").names == ["test/base:1"]
     assert images.config(image).defaults.env == ("A=b",)
+
+
+def test_an_image_is_found_by_its_longer_digest(images: Images, image: ImageRecord) -> None:
+    """An image whose configuration is named by sha512 is found by that, or by what lists show of it."""
+    key = digests.of(images.content.read(image.id, limit=1 << 20), "sha512")
+    images.catalog.add(msgspec.structs.replace(image, id=key, names=()), [])
+    for ref in (key, short(key)):
+        assert images.find(ref).id == key
+    assert images.find(short(image.id)).id == image.id
 
 
 @pytest.mark.parametrize("ref", ["test/base", "test/base:2", "nothing", "0000", "bootstrap:debian/bookworm"])

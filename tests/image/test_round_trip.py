@@ -26,11 +26,14 @@ from trivet.engine.image.model import Name
 from trivet.engine.snapshot.overlay import OverlaySnapshotter
 from trivet.oci import digest as digests
 from trivet.oci import manifest as manifests
+from trivet.oci import platform as platforms
 from trivet.oci.descriptor import (
     DOCKER_CONFIG,
+    DOCKER_INDEX,
     DOCKER_LAYER_GZIP,
     DOCKER_MANIFEST,
     OCI_CONFIG,
+    OCI_INDEX,
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
@@ -47,6 +50,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
     DOCKER_LAYER_GZIP: gzip.compress,
 }
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+KNOWN = {*manifests.Manifest.__struct_encode_fields__, *manifests.Index.__struct_encode_fields__}
 LAYER = st.tuples(st.binary(max_size=200), st.sampled_from([OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD]))
 
 
@@ -63,10 +67,9 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @given(
     layers=st.lists(LAYER, min_size=1, max_size=3),
     docker=st.booleans(),
+    indexes=st.integers(0, 2),
     choice=st.data(),
-    more=st.dictionaries(
-        TEXT.filter(lambda key: key not in manifests.Manifest.__struct_encode_fields__), TEXT, max_size=3
-    ),
+    more=st.dictionaries(TEXT.filter(lambda key: key not in KNOWN), TEXT, max_size=3),
     notes=st.dictionaries(TEXT, TEXT, max_size=3),
     spelling=st.fixed_dictionaries({"indent": st.sampled_from([None, 0, 3]), "ensure_ascii": st.booleans()}),
 )
@@ -74,26 +77,28 @@ def test_bytes_survive(
     served: tuple[str, list[str]],
     layers: list[tuple[bytes, str]],
     docker: bool,
+    indexes: int,
     choice: st.DataObject,
     more: dict[str, str],
     notes: dict[str, str],
     spelling: dict[str, Any],
 ) -> None:
-    """Any layout, unknown fields, annotations, compressions and digest algorithms of the blobs."""
+    """Any layout, unknown fields, annotations and compressions, alone or in an index; digests by either algorithm."""
     address, algorithms = served
     algorithm = choice.draw(st.sampled_from(algorithms))
     with ExitStack() as undo:
         first, second = (an_engine(undo) for _ in range(2))
         name = f"{address}/{uuid.uuid4().hex}"
-        raw = a_manifest(
-            first, layers, docker, algorithm, {**more, **({"annotations": notes} if notes else {})}, spelling
-        )
-        record_it(first, raw, f"{name}/a:1")
-        assert asyncio.run(first.push(f"{name}/a:1")) == digests.of(raw)
+        fields: dict[str, Any] = {**more, **({"annotations": notes} if notes else {})}
+        raw = a_manifest(first, layers, docker, algorithm, fields, spelling)
+        for _ in range(indexes):
+            raw = an_index(first, raw, docker, algorithm, fields, spelling)
+        digest = record_it(first, raw, algorithm, f"{name}/a:1")
+        assert asyncio.run(first.push(f"{name}/a:1")) == digest
         pulled = asyncio.run(second.pull(f"{name}/a:1", "linux/amd64"))
-        assert pulled.digest == digests.of(raw)
+        assert pulled.digest == digest
         second.tag(f"{name}/a:1", f"{name}/b:2")
-        assert asyncio.run(second.push(f"{name}/b:2")) == digests.of(raw)
+        assert asyncio.run(second.push(f"{name}/b:2")) == digest
         for place in ("a/manifests/1", "b/manifests/2"):
             assert fetch(address, f"/v2/{name.partition('/')[2]}/{place}") == raw
         assert set(first.content.walk()) == set(second.content.walk())
@@ -118,7 +123,7 @@ def a_manifest(
     """Store an image's blobs; return its manifest."""
     plain = [small_tar(data=data) for data, _ in layers]
     kinds = [DOCKER_LAYER_GZIP if docker else kind for _, kind in layers]
-    rootfs = {"type": "layers", "diff_ids": [digests.of(each) for each in plain]}
+    rootfs = {"type": "layers", "diff_ids": [digests.of(each, algorithm) for each in plain]}
     config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}, **spelling).encode()
 
     def described(data: bytes, kind: str) -> dict[str, Any]:
@@ -135,18 +140,34 @@ def a_manifest(
     return json.dumps(document, **spelling).encode()
 
 
-def record_it(images: Images, raw: bytes, reference: str) -> None:
-    """Make a stored manifest an image with a name."""
-    digest = images.content.add(raw)
-    parsed = manifests.parse(raw, subject=reference)
-    assert isinstance(parsed, manifests.Manifest)
-    record = adopt.describe(images.content, digest, adopt.Found(digest, parsed), subject=reference)
-    images.catalog.add(record, [Name(reference=reference, digest=digest, manifest=digest)])
+def an_index(
+    images: Images, raw: bytes, docker: bool, algorithm: str, more: dict[str, Any], spelling: dict[str, Any]
+) -> bytes:
+    """Store a manifest or index; return an index of it alone."""
+    child = {
+        "size": len(raw),
+        "digest": images.content.add(raw, digests.of(raw, algorithm)),
+        "mediaType": manifests.media_type_of(manifests.parse(raw, subject="child")),
+        "platform": {"os": "linux", "architecture": "amd64"},
+    }
+    kind = DOCKER_INDEX if docker else OCI_INDEX
+    return json.dumps({**more, "manifests": [child], "mediaType": kind, "schemaVersion": 2}, **spelling).encode()
+
+
+def record_it(images: Images, raw: bytes, algorithm: str, reference: str) -> str:
+    """Make a stored manifest or index an image with a name; return its digest."""
+    digest = images.content.add(raw, digests.of(raw, algorithm))
+    found = adopt.resolve(images.content, digest, platforms.parse("linux/amd64"), subject=reference)
+    record = adopt.describe(images.content, digest, found, subject=reference)
+    images.catalog.add(record, [Name(reference=reference, digest=digest, manifest=found.digest)])
+    return digest
 
 
 def fetch(address: str, path: str) -> bytes:
     """Read from a registry, as it is."""
     connection = http.client.HTTPConnection(address, timeout=10)
     with closing(connection):
-        connection.request("GET", path, headers={"Accept": f"{OCI_MANIFEST}, {DOCKER_MANIFEST}"})
+        connection.request(
+            "GET", path, headers={"Accept": ", ".join((OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_INDEX))}
+        )
         return connection.getresponse().read()

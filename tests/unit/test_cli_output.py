@@ -125,6 +125,7 @@ def test_ports_and_ids() -> None:
     assert port_text(port) == "0.0.0.0:8080->80/tcp"
     assert port_text(msgspec.structs.replace(port, host_address="::1")) == "[::1]:8080->80/tcp"
     assert short("sha256:0123456789abcdef") == "0123456789ab"
+    assert short("sha512:0123456789abcdef") == "sha512:0123456789ab"
     assert short("0123456789abcdef", Namespace(no_trunc=True)) == "0123456789abcdef"
 
 

@@ -86,7 +86,8 @@ def short(digest: str, args: Namespace | None = None) -> str:
     """Shorten an id or digest to what people type, unless `--no-trunc`."""
     if args is not None and getattr(args, "no_trunc", False):
         return digest
-    return digest.removeprefix("sha256:")[:SHORT_ID]
+    algorithm, colon, digits = digest.removeprefix("sha256:").rpartition(":")
+    return f"{algorithm}{colon}{digits[:SHORT_ID]}"
 
 
 def abbreviated(text: str, length: int, args: Namespace) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
 from typing import BinaryIO
 
@@ -103,18 +103,37 @@ class Pusher:
 
         One with a subject is also found by who asks for the subject's referrers, whatever the registry is.
         """
+        await self._put(raw, media_type, identifier)
+        return identifier if ":" in identifier else digests.of(raw)
+
+    async def named(self, raw: bytes, media_type: str, digest: str, tag: str) -> str:
+        """Store a manifest under its digest, and a tag if there is one; return the digest the registry has for it.
+
+        Of what comes under a tag alone a registry makes the digest itself, by sha256. One by another algorithm goes
+        under the digest, with the tag in the query (distribution-spec 1.1 and later), where the registry knows that.
+        """
+        if not tag or digest.startswith("sha256:"):
+            return await self.manifest(raw, media_type, tag or digest)
+        with suppress(UploadRefused):
+            if tag in await self._put(raw, media_type, digest, tag):
+                return digest
+        return await self.manifest(raw, media_type, tag)
+
+    async def _put(self, raw: bytes, media_type: str, identifier: str, *tags: str) -> list[str]:
+        """Store a manifest; return the tags of the query that the registry has given it."""
         promised = identifier if ":" in identifier else digests.of(raw)
-        url = await self._transport.url(self.repository, f"manifests/{identifier}")
+        url = (await self._transport.url(self.repository, f"manifests/{identifier}")).update_query({"tag": tags})
         headers = {"Content-Type": media_type}
         async with self._transport.request("PUT", self.repository, url, headers, raw) as answer:
             await self.expect(answer, f"manifest {identifier} of {self.repository}", {201})
             told = answer.headers.get("Docker-Content-Digest", promised)
             known = answer.headers.get("OCI-Subject", "")
+            given = answer.headers.getall("OCI-Tag", [])
         if told.startswith("sha256:") and promised.startswith("sha256:") and told != promised:
             raise UploadRefused(self.domain, f"manifest {identifier}", f"it stored {told} instead of {promised}")
         if not known and (note := referrer.noted(raw, media_type, promised)):
             await referrer.note(self._transport, self.domain, self.repository, note)
-        return promised
+        return given
 
     async def expect(self, answer: aiohttp.ClientResponse, what: str, good: set[int]) -> None:
         """Raise the error that fits an answer that isn't `good`."""

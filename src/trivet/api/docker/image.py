@@ -163,7 +163,10 @@ async def load(engine: Engine, request: web.Request) -> web.StreamResponse:
         return []
 
     def end(result: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{"stream": f"Loaded image{' ID' * each.startswith('sha256:')}: {each}\n"} for each in result["names"]]
+        return [
+            {"stream": f"Loaded image{' ID' * each.startswith(('sha256:', 'sha512:'))}: {each}\n"}
+            for each in result["names"]
+        ]
 
     async with upload(request, engine.spool) as file:
         return await stream(request, lambda report: engine.load_images(file, report), spell, end, early=True)

@@ -44,7 +44,7 @@ async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
 def reference(text: str, tag: str) -> Reference:
     """Read an image's name and the tag, or digest, given beside it."""
     if tag:
-        text += f"@{tag}" if tag.startswith("sha256:") else f":{tag}"
+        text += f"@{tag}" if ":" in tag else f":{tag}"
     return references.parse(text).tagged()
 
 

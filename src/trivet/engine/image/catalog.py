@@ -13,7 +13,7 @@ from trivet.oci import reference as references
 from trivet.oci.reference import MalformedReference, Reference
 from trivet.store.record import Records
 
-_ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})|(sha512:[0-9a-f]{128})")
+_ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})|(sha512:[0-9a-f]{1,128})")
 
 
 class AmbiguousImage(Conflict):

@@ -76,7 +76,7 @@ async def send(
             for document in documents[:-1]:
                 await pusher.manifest(document.raw, document.media_type, document.digest)
             top = documents[-1]
-            return await pusher.manifest(top.raw, top.media_type, reference.tag or top.digest)
+            return await pusher.named(top.raw, top.media_type, top.digest, reference.tag)
 
 
 def _named(images: Images, reference: Reference) -> tuple[ImageRecord, Name]:

@@ -82,7 +82,7 @@ class Trust:
             self.use(record, None, asked)
             return
         named = [each for each in record.names if each.reference == reference]
-        by_id = not named and record.id.partition(":")[2].startswith(asked.removeprefix("sha256:"))
+        by_id = not named and record.id.startswith(asked if ":" in asked else f"sha256:{asked}")
         then = Name(reference=reference, digest=record.digest, manifest=record.manifest)
         self.use(record, None if by_id else (named or [then])[0], asked)
 

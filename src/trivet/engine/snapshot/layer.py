@@ -173,9 +173,10 @@ class Layers:
 
     @contextmanager
     def _stream(self, layer: Layer, subject: str) -> Iterator[LayerStream]:
+        algorithm, _ = digests.split(layer.diff_id)
         with (
             self._content.follow(layer.digest) as file,
-            LayerStream(file, subject=subject, budget=self._budget) as stream,
+            LayerStream(file, subject=subject, budget=self._budget, algorithm=algorithm) as stream,
         ):
             yield stream
 
