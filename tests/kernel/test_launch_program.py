@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -380,6 +381,26 @@ def test_a_task_that_takes_too_long_is_killed_with_its_child() -> None:
         run([Spawn(), Exec(("sleep", mark), PATH)], timeout=0.3)
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
     assert f"sleep\0{mark}\0".encode() not in commands
+
+
+def test_a_task_ends_with_who_waits_for_it(tmp_path: Path) -> None:
+    """Nothing of it is left when the engine is killed, so that it keeps no file locked."""
+    script = (
+        "import sys; from trivet.launch.operation import Exec, Spawn; from trivet.launch.task import run; "
+        "run([Spawn(), Exec(('/bin/sh', '-c', 'echo $$ >\"$0\"; exec sleep 600', sys.argv[1]))])"
+    )
+    waiting = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "pid")])
+    while not (tmp_path / "pid").exists() or not (text := (tmp_path / "pid").read_text()):
+        assert waiting.poll() is None
+    descriptor = os.pidfd_open(int(text))
+    try:
+        waiting.kill()
+        waiting.wait()
+        assert select.select([descriptor], [], [], 60)[0]
+    finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        os.close(descriptor)
 
 
 def test_a_tasks_orphans_do_not_hold_it_up() -> None:

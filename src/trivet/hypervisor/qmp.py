@@ -37,6 +37,7 @@ class QmpRefused(Internal):
 
     def __init__(self, command: str, description: str) -> None:
         super().__init__(f"machine refused {command}: {description}")
+        self.description = description
 
 
 class _Fault(msgspec.Struct):

@@ -10,7 +10,6 @@ A base stays while its image has users or somebody holds it; else it may go, sin
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -19,9 +18,10 @@ from pathlib import Path
 
 from trivet.base.error import InvalidArgument
 from trivet.client.schema_host import Usage
-from trivet.engine.disk import convert, index
+from trivet.engine.disk import index
 from trivet.engine.disk.index import Count
 from trivet.engine.disk.model import SECTOR, Disk
+from trivet.engine.snapshot.disk import create
 from trivet.engine.snapshot.making import Making, disk_usage
 from trivet.oci import manifest as manifests
 from trivet.oci.manifest import Manifest
@@ -76,14 +76,8 @@ class Bases:
         needed = base.stat().st_size
         if size and size < needed:
             raise DiskTooSmall(subject, size, needed)
-        backing = f"backing_file={base},backing_fmt=raw"
-        argv = [convert.program(), "create", "-q", "-f", "qcow2", "-o", backing, "--", str(target)]
-        argv += [str(-(-size // SECTOR) * SECTOR)] if size else []
         with explaining_full(target):
-            done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
-            if done.returncode:
-                raise convert.ConversionFailed(f"image {subject}", done.stderr)
-        target.chmod(0o600)
+            create(target, -(-size // SECTOR) * SECTOR or needed, base)
 
     def usage(self, used: Collection[str]) -> Usage:
         """Measure what the bases take of the disk; `used` are the images that machines are made of."""

@@ -2,15 +2,14 @@
 
 QEMU keeps a bitmap of changed blocks in each disk, named after the last point; where it isn't there (a first time, a
 machine that was killed, one that went back to a snapshot) the backup is whole. A guest whose agent answers is told to
-hold its file systems still for the moment at which the copy begins. One that is off is opened by QEMU's storage daemon.
+hold its file systems still for the moment at which the copy begins. One that is off is opened by a QEMU without a
+machine (engine/disk/tool.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,22 +18,20 @@ from typing import Any
 import msgspec
 
 from trivet.base.clock import now_ns, rfc3339
-from trivet.base.error import Conflict, Exhausted, Internal, InvalidArgument, NotFound, TrivetError, Unsupported
+from trivet.base.error import Conflict, Exhausted, Internal, InvalidArgument, NotFound, TrivetError
 from trivet.base.identity import new_id
 from trivet.client.schema import Progress
+from trivet.engine.disk import tool
 from trivet.engine.image.progress import Report
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word
-from trivet.engine.machine import point, screen
+from trivet.engine.machine import point, reading, screen
 from trivet.engine.machine.point import Backups, Point
 from trivet.engine.snapshot import disk as images
 from trivet.hypervisor.qmp import Qmp, QmpRefused
 from trivet.isolation import computer
 from trivet.isolation.errand import agent_of
-from trivet.isolation.hardware import Disk
-from trivet.isolation.plan import Plan
 
-DAEMON = "qemu-storage-daemon"
 _PREFIX = "backup-"
 _PATIENCE = 24 * 3600.0
 _STEP = 0.1
@@ -91,34 +88,15 @@ def _known(record: InstanceRecord, directory: Path) -> Backups:
 
 @contextlib.contextmanager
 def _opened(record: InstanceRecord) -> Iterator[Qmp]:
-    """Reach whoever has the disks open: QEMU, or for a machine that is off a storage daemon for the moment."""
+    """Reach whoever has the disks open: QEMU, or for a machine that is off one without a machine."""
     if _runs(record):
         with screen.control(record.plan, _PATIENCE) as qmp:
             yield qmp
         return
-    with tempfile.TemporaryDirectory(prefix="trivet-") as scratch, contextlib.ExitStack() as stack:
-        path = Path(scratch, "qmp")
-        nodes = [msgspec.json.encode(computer.disk(disk).node()).decode() for disk in _disks(record.plan)]
-        argv = [DAEMON, "--chardev", f"socket,id=qmp,path={path},server=on,wait=off", "--monitor", "chardev=qmp"]
-        argv += [word for node in nodes for word in ("--blockdev", node)]
-        try:
-            daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        except FileNotFoundError:
-            raise Unsupported(f"{DAEMON} is not installed", hint="apt-get install qemu-system-common") from None
-        stack.callback(_end, daemon)
-        while not path.exists():
-            if daemon.poll() is not None:
-                said = daemon.stderr.read().decode(errors="replace").strip() if daemon.stderr else ""
-                raise Internal(f"cannot open the disks of machine {record.name}: {said or DAEMON + ' ended'}")
-            time.sleep(0.02)
-        with Qmp(path, _PATIENCE) as qmp:
-            yield qmp
-
-
-def _end(daemon: subprocess.Popen[bytes]) -> None:
-    """Let it write its bitmaps out."""
-    daemon.terminate()
-    daemon.communicate()
+    with tool.opened(f"open the disks of machine {record.name}") as qemu:
+        for disk in computer.hardware(record.plan).disks:
+            reading.add(qemu, disk, writable=True)
+        yield qemu.qmp
 
 
 def _copy(record: InstanceRecord, qmp: Qmp, files: dict[str, Path], made: str, since: str, report: Report) -> bool:
@@ -127,7 +105,7 @@ def _copy(record: InstanceRecord, qmp: Qmp, files: dict[str, Path], made: str, s
     _clear(qmp)
     try:
         for name, file in files.items():
-            opened[name] = _target(record, qmp, name, file)
+            opened[name] = _target(qmp, name, file)
         with still(record) as quiet:
             qmp.execute("transaction", actions=[each for name in files for each in _actions(name, made, since)])
         _await(qmp, list(files), record.name, report)
@@ -138,8 +116,7 @@ def _copy(record: InstanceRecord, qmp: Qmp, files: dict[str, Path], made: str, s
         for name, number in opened.items():
             with contextlib.suppress(TrivetError):
                 qmp.execute("blockdev-del", **{"node-name": f"{name}-target"})
-                if number >= 0:
-                    qmp.execute("remove-fd", **{"fdset-id": number})
+                qmp.execute("remove-fd", **{"fdset-id": number})
     for name in files:
         for old in _bitmaps(qmp, name):
             if old.startswith(_PREFIX) and old != f"{_PREFIX}{made}":
@@ -163,23 +140,16 @@ def _clear(qmp: Qmp) -> None:
                 qmp.execute("blockdev-del", **{"node-name": node["node-name"]})
 
 
-def _target(record: InstanceRecord, qmp: Qmp, name: str, file: Path) -> int:
-    """Open a target. QEMU gets the file, as it may have no right to come where it is; its number there, or -1."""
-    if not _runs(record):
-        _target_node(qmp, name, str(file))
-        return -1
+def _target(qmp: Qmp, name: str, file: Path) -> int:
+    """Open a target. QEMU gets the file, as it may have no right to come where it is; its number there."""
     descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     try:
         number = qmp.add(descriptor)
     finally:
         os.close(descriptor)
-    _target_node(qmp, name, f"/dev/fdset/{number}")
-    return number
-
-
-def _target_node(qmp: Qmp, name: str, path: str) -> None:
-    backend = {"driver": "file", "filename": path}
+    backend = {"driver": "file", "filename": f"/dev/fdset/{number}"}
     qmp.execute("blockdev-add", **{"driver": "qcow2", "node-name": f"{name}-target", "file": backend, "backing": None})
+    return number
 
 
 def _runs(record: InstanceRecord) -> bool:
@@ -270,7 +240,3 @@ def _bitmaps(qmp: Qmp, node: str) -> list[str]:
             else:
                 found.append(str(bitmap["name"]))
     return found
-
-
-def _disks(plan: Plan) -> tuple[Disk, ...]:
-    return computer.hardware(plan).disks

@@ -15,17 +15,19 @@ import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument, NotFound
 from trivet.client.schema_machine import DiskLimits, DiskRequest
+from trivet.engine.disk import tool
 from trivet.engine.disk.model import SECTOR
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word
-from trivet.engine.machine import screen
+from trivet.engine.machine import reading, screen
 from trivet.engine.machine.create import check_disk
 from trivet.engine.snapshot import disk as images
 from trivet.hypervisor.qmp import Qmp
 from trivet.hypervisor.system import SLOTS
 from trivet.isolation import computer, slot
 from trivet.isolation.hardware import Disk
+from trivet.store.content import explaining_full
 
 
 class NoSuchDisk(NotFound):
@@ -65,7 +67,8 @@ def resize(context: Context, record: InstanceRecord, name: str, size: int) -> No
             device = computer.disk(disk).device()
             qmp.execute("block_resize", **{"node-name": device["drive"], "size": size})
     else:
-        images.run(f"resize disk {name}", "resize", "-q", "-f", disk.format, disk.path, str(size))
+        with explaining_full(disk.path), tool.opened(f"resize disk {name}") as qemu:
+            qemu.resize(reading.add(qemu, disk, writable=True), size)
     grown = msgspec.structs.replace(disk, size=size)
     _changed(context, record, tuple(grown if each is disk else each for each in parts.disks))
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
 from trivet.base.error import Conflict
-from trivet.engine.disk import convert, model, ova
+from trivet.engine.disk import convert, model, ova, tool
 from trivet.engine.disk.disk import Disks, Source
 from trivet.engine.disk.machine import Machine, Nic
 from trivet.engine.disk.model import Firmware, Format
@@ -19,7 +18,7 @@ from trivet.engine.image.progress import Report
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word
-from trivet.engine.snapshot import disk as images
+from trivet.engine.machine import reading
 from trivet.isolation import computer
 from trivet.isolation.hardware import Disk
 from trivet.oci import platform as platforms
@@ -73,22 +72,14 @@ def _raws(disks: Disks, wanted: tuple[Disk, ...]) -> Iterator[tuple[list[Path], 
         raws = []
         for disk in wanted:
             raws.append(home / f"{disk.name}.raw")
-            node = msgspec.json.encode(_plain(computer.disk(disk).node())).decode()
-            with explaining_full(raws[-1]):
-                images.run(f"read disk {disk.name}", "convert", "-O", "raw", f"json:{node}", str(raws[-1]))
+            with explaining_full(raws[-1]), tool.opened(f"read disk {disk.name}") as qemu:
+                raws[-1].touch(0o600)
+                os.truncate(raws[-1], disk.size)
+                qemu.copy(reading.add(qemu, disk), raws[-1], Format.RAW)
             raws[-1].chmod(0o444)
         room = home / "room"
         room.mkdir(mode=0o700)
         yield raws, room
-
-
-def _plain(node: dict[str, object]) -> dict[str, object]:
-    """Leave nodes' names out, which the tool chooses itself; nothing is written."""
-    return {
-        key: _plain(value) if isinstance(value, dict) else True if key == "read-only" else value
-        for key, value in node.items()
-        if key != "node-name"
-    }
 
 
 def _described(record: InstanceRecord) -> Machine:

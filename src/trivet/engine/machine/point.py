@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,11 @@ def file_of(directory: Path, point: Point, disk: str) -> Path:
     return directory / f"{point.id}-{disk}.qcow2"
 
 
-def chain(directory: Path, found: Backups, place: int, disk: str) -> dict[str, Any]:
-    """Describe a disk at a point as QEMU's block graph: its file over those of earlier points, down to a whole one."""
+def chain(directory: Path, found: Backups, place: int, disk: str, hand: Callable[[Path], int]) -> dict[str, Any]:
+    """Describe a disk at a point as QEMU's block graph: its file over those of earlier points, down to a whole one.
+
+    `hand` opens a file for QEMU, as /dev/fdset/NUMBER.
+    """
     node: dict[str, Any] | None = None
     for point in _needed(found, place, disk):
         file = file_of(directory, point, disk)
@@ -115,7 +119,7 @@ def chain(directory: Path, found: Backups, place: int, disk: str) -> dict[str, A
         node = {
             "driver": "qcow2",
             "read-only": True,
-            "file": {"driver": "file", "filename": str(file), "read-only": True},
+            "file": {"driver": "file", "filename": f"/dev/fdset/{hand(file)}", "read-only": True},
             "backing": node,
         }
     if node is None:

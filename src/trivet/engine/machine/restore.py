@@ -7,16 +7,15 @@ from pathlib import Path
 
 import msgspec
 
-from trivet.base.error import Internal
 from trivet.client.schema import InstanceRequest
 from trivet.client.schema_machine import MachineRequest, RestoreRequest
 from trivet.client.schema_network import EndpointRequest
+from trivet.engine.disk import tool
 from trivet.engine.instance import create
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.machine import point
 from trivet.engine.machine.point import Backups
-from trivet.engine.snapshot import disk as images
 from trivet.isolation import computer
 from trivet.store.content import explaining_full
 
@@ -50,13 +49,8 @@ def request_of(found: Backups, place: int, wish: RestoreRequest) -> InstanceRequ
 def _filling(directory: Path, found: Backups, place: int) -> Callable[[InstanceRecord], None]:
     def fill(record: InstanceRecord) -> None:
         for disk in computer.hardware(record.plan).disks:
-            node = msgspec.json.encode(point.chain(directory, found, place, disk.name)).decode()
-            target = Path(disk.path)
-            target.unlink()
-            with explaining_full(target):
-                images.run(f"restore disk {disk.name}", "convert", "-O", disk.format, f"json:{node}", str(target))
-            if not target.exists():
-                raise Internal(f"disk {disk.name} was not restored")
-            target.chmod(0o600)
+            with explaining_full(disk.path), tool.opened(f"restore disk {disk.name}") as qemu:
+                qemu.add({"node-name": "kept", **point.chain(directory, found, place, disk.name, qemu.hand)})
+                qemu.copy("kept", Path(disk.path), disk.format)
 
     return fill

@@ -4,33 +4,23 @@
     ├── instance/<id>/disk/     root.qcow2, further disks, what firmware and TPM remember
     └── making/<random>         being made or deleted
 
-QEMU's tools are told every format and what is below: they read no header that a guest could have written.
+How they are made: engine/disk/tool.py.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
-from trivet.base.error import AlreadyExists, Internal, Unsupported
+from trivet.base.error import AlreadyExists, Unsupported
+from trivet.engine.disk import tool
 from trivet.engine.snapshot.making import Making, disk_usage
 from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
 from trivet.isolation.plan import Root
 from trivet.store.content import explaining_full
 
-TOOL = "qemu-img"
 UPPER, ROOT = "disk", "root.qcow2"
-
-
-class DiskFailed(Internal):
-    """A disk that QEMU's tool could not make or read."""
-
-    def __init__(self, what: str, output: bytes) -> None:
-        said = output.decode(errors="replace").strip().splitlines() or [f"{TOOL} said nothing"]
-        super().__init__(f"cannot {what}: {said[-1].removeprefix(f'{TOOL}: ')}")
 
 
 class NeedsDisk(Unsupported):
@@ -110,18 +100,7 @@ class DiskSnapshotter:
 
 
 def create(target: Path, size: int, base: Path | None = None) -> None:
-    """Make an empty qcow2 image, perhaps over a raw base, which isn't opened."""
-    below = ["-u", "-F", "raw", "-b", os.fspath(base)] if base else []
-    run("make a disk", "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", *below, str(target), str(size))
-    target.chmod(0o600)
-
-
-def run(what: str, *words: str) -> bytes:
-    """Run QEMU's tool on an image. Raises `DiskFailed`, `Unsupported` when it isn't installed."""
-    try:
-        done = subprocess.run([TOOL, *words], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    except FileNotFoundError:
-        raise Unsupported(f"cannot {what}: {TOOL} is not installed", hint="apt-get install qemu-utils") from None
-    if done.returncode:
-        raise DiskFailed(what, done.stderr)
-    return done.stdout
+    """Make an empty qcow2 image, perhaps over a raw base, which isn't opened. Raises `DiskFailed`, `Unsupported`."""
+    with tool.opened("make a disk") as qemu:
+        target.touch(0o600)
+        qemu.format(target, size, base)

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -71,7 +72,7 @@ static int wait_for(struct session *session)
     return status;
 }
 
-/* Hold back what ends us until there is a child to pass it to. */
+/* Hold back what ends us until there is a child to pass it to; that who waits for us is gone is such a thing. */
 static int start_task(struct session *session, struct executor *executor, const struct plan *plan)
 {
     static const int numbers[] = { SIGTERM, SIGINT, SIGHUP };
@@ -82,6 +83,8 @@ static int start_task(struct session *session, struct executor *executor, const 
         signal(numbers[i], stop_child);
     }
     sigprocmask(SIG_BLOCK, &held, &before);
+    if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0)
+        return -1;
     int result = session_start(session, executor, plan, true), error = errno;
     task_child = result < 0 ? 0 : session->pid;
     sigprocmask(SIG_SETMASK, &before, NULL);
