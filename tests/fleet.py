@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from tests.busybox import busybox_tar
 from tests.conftest import Daemon
+from tests.store import Authority, Store
 
 # /sys of the namespace, with the machine's control groups in it.
 _HOLD = """
@@ -78,20 +78,28 @@ class Fleet:
         self.fabric.ip("link set fab0 up")
 
     def store(self) -> Store:
-        """Add a store for all hosts."""
-        store = Store(self.fabric, self._directory / "etcd")
+        """Add a store for all hosts, of one member in the fabric."""
+        store = Store(self._directory / "etcd", [(self.fabric, "10.77.0.1")])
+        self._stack.callback(store.kill)
+        store.start()
+        eventually(lambda: '"revision"' in store.ask("/v3/kv/range", '{"key":"YQ=="}'))
+        return store
+
+    def cluster(self) -> Store:
+        """Add a store for all hosts, of three members on machines of their own, which want certificates."""
+        places = [(self._place(number), f"10.77.0.{number}") for number in (11, 12, 13)]
+        store = Store(self._directory / "etcd", places, Authority(self._directory / "authority"))
         self._stack.callback(store.kill)
         store.start()
         return store
 
+    def stranger(self) -> tuple[Path, Path]:
+        """Make a certificate that no store of ours knows the authority of, and its key."""
+        return Authority(self._directory / "others").sign("stranger")
+
     def host(self, number: int, *options: str) -> Host:
         """Add a host with a running engine that knows the image busybox:test."""
-        place = Place(self._stack)
-        self.fabric.ip(f"link add host{number} type veth peer name eth0 netns {place.words[2]}")
-        self.fabric.ip(f"link set host{number} master fab0 up")
-        place.ip(f"addr add 10.77.0.{number}/24 dev eth0")
-        place.ip("link set eth0 up")
-        place.ip("route add default via 10.77.0.1")
+        place = self._place(number)
         run = Path(tempfile.mkdtemp(prefix="tv", dir="/tmp"))
         self._stack.callback(shutil.rmtree, run, True)
         host = Host(place, f"10.77.0.{number}", self._directory / f"host{number}", run, *options)
@@ -100,44 +108,15 @@ class Fleet:
         host.ok("import", "-q", "-c", 'CMD ["sh"]', "-", "busybox:test", input=busybox_tar())
         return host
 
-
-class Store:
-    """An etcd of one member in the fabric, which keeps its data when it is killed."""
-
-    URL = "http://10.77.0.1:{}"
-
-    def __init__(self, place: Place, directory: Path) -> None:
-        self._place, self._directory = place, directory
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def address(self) -> str:
-        """What an engine is told."""
-        return "etcd://10.77.0.1:2379"
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        client, peer = (self.URL.format(port) for port in (2379, 2380))
-        words = [
-            *("etcd", "--data-dir", str(self._directory), "--name", "one", "--log-level", "error"),
-            *("--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer),
-            *("--initial-advertise-peer-urls", peer, "--initial-cluster", f"one={peer}"),
-        ]
-        with (self._directory.parent / "etcd.log").open("ab") as log:
-            self._process = subprocess.Popen([*self._place.words, *words], stdout=log, stderr=log)
-        eventually(lambda: '"revision"' in self.ask("/v3/kv/range", '{"key":"YQ=="}'))
-
-    def ask(self, path: str, body: str) -> str:
-        """Speak to it."""
-        ask = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], sys.argv[2].encode(), 5).read().decode())"
-        return self._place.run(sys.executable, "-c", ask, self.URL.format(2379) + path, body, check=False)
-
-    def kill(self) -> None:
-        """Kill it, as a power cut does."""
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def _place(self, number: int) -> Place:
+        """Add a machine on the fabric."""
+        place = Place(self._stack)
+        self.fabric.ip(f"link add host{number} type veth peer name eth0 netns {place.words[2]}")
+        self.fabric.ip(f"link set host{number} master fab0 up")
+        place.ip(f"addr add 10.77.0.{number}/24 dev eth0")
+        place.ip("link set eth0 up")
+        place.ip("route add default via 10.77.0.1")
+        return place
 
 
 def eventually(happened: Callable[[], bool], patience: float = 30) -> None:

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import pytest
-from tests.fleet import Host, Place, Store, eventually, fleet
+from tests.fleet import Host, Place, eventually, fleet
+from tests.store import Store
 
 pytestmark = pytest.mark.needs("root", "nft", "nsenter", "unshare", "ip", "etcd", "busybox")
 
@@ -39,7 +40,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Two hosts for all tests of this file."""
     with fleet(tmp_path_factory.mktemp("fleet")) as made:
         store = made.store()
-        options = ("--store", store.address, "--store-ttl", "3")
+        options = (*store.options, "--store-ttl", "3")
         yield Pair(made.host(2, *options), made.host(3, *options), store, made.fabric)
 
 

@@ -117,7 +117,7 @@ def test_record_there_and_back() -> None:
 
 def test_store_addresses() -> None:
     """A store is named by its members, with or without port; anything else is refused."""
-    assert connect("etcd://a:1,[::1]:2,c/site").members == [("a", 1), ("::1", 2), ("c", 2379)]
+    assert connect("etcd://a:1,[::1]:2,c/site").members == (("a", 1), ("::1", 2), ("c", 2379))
     for address in ("consul://a", "etcd://", "a:2379", "etcd://a:port", "etcd://:1"):
         with pytest.raises(InvalidArgument):
             connect(address)

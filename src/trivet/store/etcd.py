@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import ssl
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from trivet.base.error import InvalidArgument, TrivetError, Unavailable
+from trivet.store.credential import Credentials, explain
 
 TIMEOUT = 5.0
 _PORT = 2379
@@ -25,14 +26,28 @@ _MOST = 100  # operations of one transaction; etcd refuses more than 128
 _LONGEST_LINE = 1 << 24
 _FAILURES = (OSError, http.client.HTTPException, ValueError)
 
+_NO_MAJORITY = ("etcdserver: no leader", "etcdserver: request timed out")
+# A member that lost the others says so at once instead of after seven seconds, and ends its watches.
+_HEADERS = {"Content-Type": "application/json", "Grpc-Metadata-hasleader": "true"}
+
 JSON = dict[str, Any]
+Member = tuple[str, int]
 
 
 class StoreAway(Unavailable):
-    """The store of the fleet can't be reached, or has no majority."""
+    """The store of the fleet can't be reached."""
+
+    def __init__(self, place: str, cause: str, hint: str = "") -> None:
+        super().__init__(f"the fleet's store {place} does not answer: {cause}", hint=hint or None)
+
+
+class NoMajority(StoreAway):
+    """Members of the store answer, but too few of them to decide anything."""
 
     def __init__(self, place: str, cause: str) -> None:
-        super().__init__(f"the fleet's store {place} does not answer: {cause}")
+        super(StoreAway, self).__init__(
+            f"the fleet's store {place} has no majority: {cause}", hint="start more of its members"
+        )
 
 
 class StoreRefused(TrivetError):
@@ -70,23 +85,19 @@ class Unless(msgspec.Struct, frozen=True):
 
 
 class Etcd:
-    """A cluster: the first member that answers is asked."""
+    """A cluster: the member that answered last is asked first. Who doesn't answer isn't listened to either."""
 
-    def __init__(self, members: Sequence[tuple[str, int]], prefix: str, tls: ssl.SSLContext | None = None) -> None:
-        self._members = list(members)
+    def __init__(self, members: Sequence[Member], prefix: str, credentials: Credentials | None = None) -> None:
+        self.members = tuple(members)
+        self._order = self.members
         self._prefix = prefix
-        self._tls = tls
-        self._watching: http.client.HTTPConnection | None = None
+        self._credentials = credentials
+        self._watching: tuple[Member, http.client.HTTPConnection] | None = None
 
     @property
     def place(self) -> str:
         """Name it for people."""
-        return ",".join(f"{host}:{port}" for host, port in self._members)
-
-    @property
-    def members(self) -> list[tuple[str, int]]:
-        """List the members' addresses."""
-        return list(self._members)
+        return ",".join(_place(member) for member in self.members)
 
     def read(self, below: str) -> tuple[int, list[Value]]:
         """Read all keys below a prefix, as they were at one moment: its revision, and the values."""
@@ -138,6 +149,8 @@ class Etcd:
     def keep(self, lease: int) -> bool:
         """Keep a lease; False when it is gone."""
         answer = self._call("/v3/lease/keepalive", {"ID": str(lease)})
+        if "error" in answer:
+            raise StoreAway(self.place, _cause(answer))
         return int(answer.get("result", {}).get("TTL", 0)) > 0
 
     def watch(self, below: str, revision: int) -> Iterator[list[Change]]:
@@ -146,15 +159,19 @@ class Etcd:
         Ends by raising `StoreAway`, also when another thread calls `hang_up`, or `Compacted`.
         """
         wish = {"create_request": {**self._range(below), "start_revision": str(revision)}}
-        connection, answer = self._open("/v3/watch", wish, timeout=None)
-        self._watching = connection
+        member, connection, answer = self._open("/v3/watch", wish, timeout=None)
+        self._watching = member, connection
         try:
+            if member != self._order[0]:  # meanwhile another call found that it doesn't answer
+                raise StoreAway(self.place, f"{_place(member)} fell silent")
             while line := answer.readline(_LONGEST_LINE):
                 said = json.loads(line)
                 if "error" in said:
-                    raise StoreAway(self.place, str(said["error"].get("message", "the watch ended")))
+                    raise StoreAway(self.place, _cause(said) or "the watch ended")
                 result = said.get("result", {})
                 if result.get("canceled"):
+                    if reason := result.get("cancel_reason"):
+                        raise StoreAway(self.place, str(reason))
                     raise Compacted(f"the fleet's store {self.place} does not know any more what happened")
                 yield [self._change(event) for event in result.get("events", ())]
         except _FAILURES as error:
@@ -166,15 +183,14 @@ class Etcd:
 
     def hang_up(self) -> None:
         """End the watch of another thread: it may hear nothing because nobody is there any more."""
-        connection = self._watching
-        if connection and connection.sock:
+        if self._watching and (item := self._watching[1].sock):
             with suppress(OSError):
-                connection.sock.shutdown(2)
+                socket.socket.shutdown(item, socket.SHUT_RDWR)  # not TLS's: the other thread reads from it
 
     # inside
 
     def _call(self, path: str, body: JSON) -> JSON:
-        connection, answer = self._open(path, body, TIMEOUT)
+        _, connection, answer = self._open(path, body, TIMEOUT)
         try:
             found: JSON = json.loads(answer.read())
         except _FAILURES as error:
@@ -185,31 +201,47 @@ class Etcd:
 
     def _open(
         self, path: str, body: JSON, timeout: float | None
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        cause = ""
-        for member in list(self._members):
+    ) -> tuple[Member, http.client.HTTPConnection, http.client.HTTPResponse]:
+        causes: dict[Member, str] = {}
+        cause, hint, lone = "", "", False
+        for member in self._order:
             connection = self._connection(*member)
             try:
-                connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+                connection.request("POST", path, json.dumps(body), _HEADERS)
                 answer = connection.getresponse()
                 if connection.sock and timeout is None:
                     connection.sock.settimeout(None)
                 if answer.status == 200:
-                    return connection, answer
-                cause = _cause(answer.read())
+                    return member, connection, answer
+                cause = _cause(_parsed(answer.read()))
                 connection.close()
                 if answer.status < 500:
                     raise StoreRefused(f"the fleet's store {self.place} refuses: {cause}")
+                lone = lone or cause in _NO_MAJORITY
+                cause = cause.removeprefix("etcdserver: ")
             except _FAILURES as error:
                 connection.close()
-                cause = str(error) or type(error).__name__
-            self._members.remove(member)
-            self._members.append(member)  # the next call begins with another
-        raise StoreAway(self.place, cause)
+                cause, more = explain(error)
+                hint = hint or more
+            causes[member] = cause
+            self._leave(member)
+        if len(set(causes.values())) == 1:
+            told = cause
+        else:
+            told = "; ".join(f"{_place(member)}: {causes[member]}" for member in self.members)
+        if lone:
+            raise NoMajority(self.place, told)
+        raise StoreAway(self.place, told, hint)
+
+    def _leave(self, member: Member) -> None:
+        """Begin the next call with another member, and end the watch at this one."""
+        self._order = (*(each for each in self._order if each != member), member)
+        if self._watching and self._watching[0] == member:
+            self.hang_up()
 
     def _connection(self, host: str, port: int) -> http.client.HTTPConnection:
-        if self._tls:
-            return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=self._tls)
+        if self._credentials:
+            return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=self._credentials.context())
         return http.client.HTTPConnection(host, port, timeout=TIMEOUT)
 
     def _range(self, below: str) -> JSON:
@@ -257,18 +289,12 @@ def connect(address: str, *, authority: str = "", certificate: str = "", key: st
             raise InvalidArgument(f"cannot use store {address!r}: {error}") from error
         if not found.hostname:
             raise InvalidArgument(f"cannot use store {address!r}: {place!r} names no host")
-    tls = _context(authority, certificate, key) if scheme == "etcds" else None
-    return Etcd(members, f"{prefix.strip('/') or 'trivet'}/v1/", tls)
-
-
-def _context(authority: str, certificate: str, key: str) -> ssl.SSLContext:
-    try:
-        made = ssl.create_default_context(cafile=authority or None)
-        if certificate:
-            made.load_cert_chain(certificate, key or None)
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidArgument(f"cannot use the certificates for the fleet's store: {error}") from error
-    return made
+    if scheme == "etcd" and (authority or certificate or key):
+        raise InvalidArgument(
+            f"cannot use certificates for store {address!r}: it is asked without TLS", hint="etcds://"
+        )
+    credentials = Credentials(authority, certificate, key) if scheme == "etcds" else None
+    return Etcd(members, f"{prefix.strip('/') or 'trivet'}/v1/", credentials)
 
 
 def _encode(data: bytes) -> str:
@@ -279,8 +305,20 @@ def _revision(answer: JSON) -> int:
     return int(answer.get("header", {}).get("revision", 0))
 
 
-def _cause(body: bytes) -> str:
+def _place(member: Member) -> str:
+    host, port = member
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _parsed(body: bytes) -> JSON:
     try:
-        return str(json.loads(body).get("message", ""))
-    except (ValueError, AttributeError):
-        return body[:100].decode(errors="replace")
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"message": body[:100].decode(errors="replace").strip()}
+
+
+def _cause(said: JSON) -> str:
+    """Say what a member complains of: streams tell it in another shape than single answers."""
+    error = said.get("error")
+    return str((error if isinstance(error, dict) else said).get("message", ""))

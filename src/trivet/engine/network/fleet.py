@@ -91,9 +91,12 @@ class Fleet:
 
     def create(self, request: NetworkRequest) -> NetworkRecord:
         """Make a network that every host has. Raises `StoreAway`, and what `design` does."""
+        record = None
         for _ in range(_ATTEMPTS):
             with self._hearing:
                 generation = self._read()
+                if record and request.name in self.board.networks and self.board.networks[request.name].id == record.id:
+                    return record  # the member that was told died before it answered; `_read` took it in
                 if request.name in self.board.networks or self._networks.ledger.has(request.name):
                     raise AlreadyExists(f"network {request.name} already exists")
                 record = member.design(self._networks, request, self.board, self.tunnel())
