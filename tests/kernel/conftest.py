@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 import pytest
+from tests.kernel.world import world as world
 from tests.runtime import runtime as runtime
 
 from trivet.kernel.rtnetlink import set_link

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.kernel.test_network import Place, World
+from tests.kernel.world import Place, World
 
 from trivet.client.schema_network import EndpointRequest, NetworkRequest
 from trivet.kernel import nftables

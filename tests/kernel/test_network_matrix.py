@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kernel.test_network import HOST, NEIGHBOUR, Place, World
+from tests.kernel.world import HOST, NEIGHBOUR, Place, World
 
 from trivet.client.schema_network import EndpointRequest, NetworkRequest
 from trivet.client.schema_path import Way

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tests.kernel.test_network import HOST, NEIGHBOUR, Place, World
+from tests.kernel.world import HOST, NEIGHBOUR, Place, World
 
 from trivet.base.error import Conflict, Exhausted
 from trivet.client.schema_network import EndpointRequest, NetworkRequest
@@ -19,12 +16,6 @@ from trivet.kernel import rtnetlink
 pytestmark = [pytest.mark.needs("root", "nft", "nsenter", "ip"), pytest.mark.usefixtures("own_network")]
 
 DOCKER = "com.docker.network.bridge."
-
-
-@pytest.fixture
-def world(short_path: Path) -> Iterator[World]:
-    with contextlib.ExitStack() as stack:
-        yield World(stack, short_path)
 
 
 def shown(place: Place, *words: str) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tests.kernel.test_network import Place, World
+from tests.kernel.world import Place, World
 
 from trivet.client.schema_network import EndpointRequest
 from trivet.engine.network import guard
@@ -43,12 +40,6 @@ while time.monotonic() < end:
 print(time.monotonic() - end + float(sys.argv[2]))
 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))  # what waits is thrown away
 """
-
-
-@pytest.fixture
-def world(short_path: Path) -> Iterator[World]:
-    with contextlib.ExitStack() as stack:
-        yield World(stack, short_path)
 
 
 def carried(source: Place, sink: Place) -> tuple[int, float]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from tests.kernel.test_network import HOST, NEIGHBOUR, World
+from tests.kernel.world import HOST, NEIGHBOUR, World
 
 from trivet.client.schema_host import Finding
 from trivet.client.schema_network import EndpointRequest, NetworkRequest
@@ -18,12 +17,6 @@ from trivet.engine.network.network import Networks
 from trivet.kernel import rtnetlink
 
 pytestmark = [pytest.mark.needs("root", "nft", "nsenter", "ip"), pytest.mark.usefixtures("own_network")]
-
-
-@pytest.fixture
-def world(short_path: Path) -> Iterator[World]:
-    with contextlib.ExitStack() as stack:
-        yield World(stack, short_path)
 
 
 def watched(networks: Networks, act: Callable[[], object], enough: Callable[[list[Finding]], bool]) -> list[Finding]:

@@ -103,7 +103,10 @@ def lead(table: str, doors: list[Door]) -> None:
 def outgoing(door: Door, of_host: bool, kind: int, family: int) -> socket.socket:
     """Make a socket that sends from where the asker is, or from the host."""
     with nullcontext() if of_host or door.file < 0 else inside(door.file):
-        return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        item = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    if kind == socket.SOCK_STREAM:  # closed, it is gone: one that says good-bye to a silent server keeps its namespace
+        item.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return item
 
 
 def _sockets(address: str, undo: ExitStack) -> tuple[socket.socket, socket.socket]:

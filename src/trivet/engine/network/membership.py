@@ -131,8 +131,10 @@ def detach(networks: Networks, instance: str) -> None:
         record = networks.ledger.network(endpoint.network)
         if endpoint.form == "tap" or not record.bridged:  # its hardware address is free when this returns
             networks.drivers[record.driver].detach(endpoint)
-    namespace.remove(path(networks, instance))  # takes what is in it along, in the background
+    gone = namespace.remove(path(networks, instance))  # takes what is in it along, in the background
     for endpoint in members:
+        if not gone:  # nobody else may be mistaken for it; this takes long
+            networks.drivers[networks.ledger.network(endpoint.network).driver].detach(endpoint)
         networks.ledger.save(msgspec.structs.replace(endpoint, device=""))
     networks.guard.drop([(endpoint, networks.ledger.network(endpoint.network)) for endpoint in members])
 

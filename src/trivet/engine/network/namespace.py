@@ -5,15 +5,22 @@ Made by the launcher in a process of its own: `unshare` in this one would move a
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from trivet.isolation.owner import hold, let_go
 from trivet.isolation.plan import Owner
 from trivet.isolation.spare import Spare
+from trivet.kernel import sockdiag
 from trivet.kernel.mount import drop
+from trivet.kernel.namespace import inside
 from trivet.launch.operation import Bind, JoinPath, Operation, Sysctl, Unshare
 from trivet.launch.spawn import run
+
+log = logging.getLogger(__name__)
 
 CLONE_NEWNET = 0x40000000
 SYSCTLS = (
@@ -55,6 +62,28 @@ def configure(path: Path, steps: Sequence[Operation]) -> None:
         run([JoinPath(str(path), CLONE_NEWNET), *steps])
 
 
-def remove(path: Path) -> None:
-    """Let a namespace go, with all its interfaces; missing is fine."""
+def remove(path: Path) -> bool:
+    """Let a namespace go, with all its interfaces; missing is fine. False if it may stay for a while.
+
+    What its programs were about to send would keep it, with its address, for as long as nobody takes it.
+    """
+    gone = _end_connections(path)
     drop(path)
+    return gone
+
+
+def _end_connections(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        with inside(descriptor):
+            sockdiag.end_orphans()
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file where no namespace was mounted
+            log.debug("cannot end the connections of %s: %s", path, error)
+            return False
+    finally:
+        os.close(descriptor)
+    return True
