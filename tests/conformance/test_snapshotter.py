@@ -25,6 +25,7 @@ from trivet.engine.snapshot.overlay import OverlaySnapshotter
 from trivet.engine.snapshot.snapshotter import SnapshotNotFound, Snapshotter
 from trivet.engine.snapshot.stream import Budget
 from trivet.isolation.plan import Root
+from trivet.kernel import overlay
 from trivet.oci import platform as platforms
 from trivet.oci.config import History
 from trivet.oci.layer import Layer
@@ -101,7 +102,7 @@ def inside(root: Root, script: str) -> str:
             f"mount -o loop {root.upper} {drive} && mkdir -p {drive}/upper {drive}/work && "
         )
         lowers, upper, work = str(lower), f"{drive}/upper", f"{drive}/work"
-    options = f"lowerdir={lowers},upperdir={upper},workdir={work}"
+    options = ",".join((f"lowerdir={lowers}", f"upperdir={upper}", f"workdir={work}", *overlay.OPTIONS))
     shown = f"mount --bind {upper}" if root.copied else f"mount -t overlay -o {options} overlay"
     commands = (
         f"mkdir -p {point} && mount -t tmpfs point {point} && {before}"

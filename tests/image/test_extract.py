@@ -22,8 +22,9 @@ from trivet.engine.snapshot.extract import extract
 from trivet.engine.snapshot.pack import Packer
 from trivet.engine.snapshot.stream import BrokenCompression, Budget, BudgetExceeded, LayerStream
 from trivet.engine.snapshot.tar import MalformedTar
-from trivet.engine.snapshot.tree import OPAQUE, MalformedLayer
+from trivet.engine.snapshot.tree import MalformedLayer
 from trivet.engine.snapshot.walk import changes
+from trivet.kernel.overlay import OPAQUE
 from trivet.store.content import StoreFull
 
 pytestmark = pytest.mark.needs("root")

@@ -24,6 +24,7 @@ from trivet.build.spool import Spool
 from trivet.build.tarball import write_tar
 from trivet.build.tree import MOST_LINKS, Tree
 from trivet.isolation.plan import Root as RootFileSystem
+from trivet.kernel import overlay
 from trivet.launch.operation import Builtin, Directory, Mount, Operation, Propagation, Root, Umask, Unshare
 from trivet.launch.spawn import Completed, LaunchError, run
 from trivet.runtime.mount import PROPAGATION
@@ -149,7 +150,7 @@ class Transfer:
     def _mounted(self) -> list[Operation]:
         root = self._root
         layers = [f"lowerdir+={lower}" for lower in root.lowers]
-        writable = [f"upperdir={root.upper}", f"workdir={root.work}"]
+        writable = [f"upperdir={root.upper}", f"workdir={root.work}", *overlay.OPTIONS]
         return [
             Unshare(CLONE_NEWNS),
             Propagation("/", PROPAGATION["rslave"]),

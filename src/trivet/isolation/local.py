@@ -23,7 +23,7 @@ from trivet.isolation.driver import Exit, Footprint, ProcessRow, Stats, Status
 from trivet.isolation.failure import exit_code, explain
 from trivet.isolation.owner import inside, let_go, making, own
 from trivet.isolation.plan import Level, Plan, Program, Root
-from trivet.kernel import cgroup, cgroup_memory, procfs
+from trivet.kernel import cgroup, cgroup_memory, overlay, procfs
 from trivet.launch.channel import Channel
 from trivet.launch.monitor import Ending, Failure
 from trivet.launch.monitor import Process as Running
@@ -327,5 +327,5 @@ def _root(root: Root, target: str) -> Operation:
         return Bind(root.upper or root.lowers[0], target, recursive=0, host=1, make=0)
     layers = [f"lowerdir+={lower}" for lower in root.lowers]
     writable = [f"upperdir={root.upper}", f"workdir={root.work}"] if root.upper else []
-    volatile = ["volatile"] if root.volatile and root.upper else []
-    return Mount("overlay", "overlay", target, options=(*layers, *writable, *volatile), host=1, make=0)
+    more = ("volatile", *overlay.OPTIONS) if root.volatile and root.upper else overlay.OPTIONS
+    return Mount("overlay", "overlay", target, options=(*layers, *writable, *more), host=1, make=0)

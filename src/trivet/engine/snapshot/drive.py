@@ -23,6 +23,7 @@ from trivet.engine.snapshot.making import Making, disk_usage
 from trivet.engine.snapshot.overlay import OverlaySnapshotter
 from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
 from trivet.isolation.plan import Root
+from trivet.kernel import overlay
 from trivet.launch import spawn
 from trivet.launch.operation import Exec, Mount, Operation, Propagation, Unshare
 from trivet.oci.layer import chain_ids
@@ -164,7 +165,7 @@ def make_image(program: str, layers: Iterable[str], view: Path, file: Path) -> l
             "overlay",
             str(view),
             attributes=MOUNT_ATTR_RDONLY,
-            options=tuple(f"lowerdir+={layer}" for layer in layers),
+            options=(*(f"lowerdir+={layer}" for layer in layers), *overlay.OPTIONS),
             host=1,
         ),
         Exec((program, "--quiet", "--preserve-mtime", str(file), str(view)), (PATH,)),

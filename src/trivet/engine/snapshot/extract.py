@@ -17,7 +17,8 @@ from trivet.engine.snapshot import tar
 from trivet.engine.snapshot.admission import AUFS, OPAQUE_MARK, WHITEOUT, Admission, safe_xattrs
 from trivet.engine.snapshot.stream import Budget
 from trivet.engine.snapshot.tar import Entry, Reader, Source
-from trivet.engine.snapshot.tree import OPAQUE, MalformedLayer, Parts, Tree, is_whiteout, make_directory
+from trivet.engine.snapshot.tree import MalformedLayer, Parts, Tree, is_whiteout, make_directory
+from trivet.kernel.overlay import CONFINED, OPAQUE
 from trivet.store.content import FULL, StoreFull
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -171,18 +172,23 @@ class Extractor:
     def _node(self, parent: int, name: bytes, entry: Entry, reader: Reader) -> None:
         kind = {tar.FIFO: stat.S_IFIFO, tar.CHARACTER: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK}[entry.type]
         device = 0 if entry.type == tar.FIFO else os.makedev(entry.major, entry.minor)
-        os.mknod(name, kind | 0o600, device, dir_fd=parent)
+        try:
+            os.mknod(name, kind | 0o600, device, dir_fd=parent)
+        except PermissionError:
+            if CONFINED and entry.type != tar.FIFO:
+                return  # as other engines do there: instances have a /dev of their own
+            raise
         self._dress_node(parent, name, entry)
         os.chmod(name, entry.mode, dir_fd=parent)
 
     def _dress(self, descriptor: int, entry: Entry) -> None:
         """Give owner and attributes; mode comes after, because chown clears set-id bits."""
-        os.fchown(descriptor, entry.uid, entry.gid)
+        _chown(descriptor, entry)
         for key, value in safe_xattrs(entry).items():
             _set_xattr(descriptor, key, value)
 
     def _dress_node(self, parent: int, name: bytes, entry: Entry) -> None:
-        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        _chown(b"/proc/self/fd/%d/%s" % (parent, name), entry)
         for key, value in safe_xattrs(entry).items():
             _set_xattr(b"/proc/self/fd/%d/%s" % (parent, name), key, value)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
@@ -196,6 +202,19 @@ _MAKERS = {
     tar.BLOCK_DEVICE: Extractor._node,
     tar.FIFO: Extractor._node,
 }
+
+
+def _chown(target: int | bytes, entry: Entry) -> None:
+    try:
+        if isinstance(target, int):
+            os.fchown(target, entry.uid, entry.gid)
+        else:
+            os.lchown(target, entry.uid, entry.gid)
+    except OSError as error:
+        if CONFINED and error.errno == errno.EINVAL:
+            problem = f"owner {entry.uid}:{entry.gid} is not mapped in the engine's user namespace"
+            raise MalformedLayer(entry.name, problem) from error
+        raise
 
 
 def _set_xattr(target: int | bytes, key: bytes, value: bytes) -> None:

@@ -14,8 +14,9 @@ from types import MappingProxyType
 from trivet.base.error import Unsupported
 from trivet.engine.snapshot import tar
 from trivet.engine.snapshot.admission import OPAQUE_MARK, OVERLAY_XATTRS, WHITEOUT
-from trivet.engine.snapshot.tree import OPAQUE, is_whiteout
+from trivet.engine.snapshot.tree import is_whiteout
 from trivet.engine.snapshot.walk import Node
+from trivet.kernel.overlay import OPAQUE
 
 CHUNK = 1 << 20
 NOTHING: Mapping[bytes, bytes] = MappingProxyType({})

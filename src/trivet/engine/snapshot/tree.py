@@ -12,8 +12,8 @@ import shutil
 import stat
 
 from trivet.base.error import Corrupt
+from trivet.kernel.overlay import OPAQUE
 
-OPAQUE = "trusted.overlay.opaque"
 MAXIMUM_LINKS = 40
 CACHED = 128
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import Unsupported
-from trivet.engine.snapshot.tree import MAXIMUM_LINKS, OPAQUE, is_whiteout
+from trivet.engine.snapshot.tree import MAXIMUM_LINKS, is_whiteout
+from trivet.kernel.overlay import OPAQUE
 
 MAXIMUM_DEPTH = 256
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
