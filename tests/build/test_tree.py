@@ -62,7 +62,7 @@ def make_tar(*entries: Entry, **fields: int) -> bytes:
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
     """A spool of its own."""
-    with Spool(tmp_path / "spool") as spool:
+    with Spool(tmp_path) as spool:
         yield spool
 
 

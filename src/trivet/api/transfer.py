@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 from aiohttp import web
 
 CHUNK = 1 << 20
+SMALL = 64 << 10  # bytes that are written sooner than a thread is woken
 
 
 @contextmanager
@@ -27,7 +28,10 @@ async def upload(request: web.Request, directory: Path) -> AsyncIterator[BinaryI
     """Spool the request's body into an unnamed file in `directory`; it is gone when the block ends."""
     with spooled(directory) as file:
         async for chunk in request.content.iter_chunked(CHUNK):
-            await asyncio.to_thread(file.write, chunk)
+            if len(chunk) <= SMALL:
+                file.write(chunk)
+            else:
+                await asyncio.to_thread(file.write, chunk)
         file.seek(0)
         yield file
 

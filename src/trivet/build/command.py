@@ -131,11 +131,27 @@ class _Sandbox:
         self._tail: deque[str] = deque(maxlen=TAIL)
 
     async def run(self, root: Root, name: str) -> None:
-        """Run it in `root`; whatever happens, nothing of it goes on after this returns."""
+        """Run it in `root`; whatever happens, nothing of it goes on after this returns.
+
+        Its control group and its address are taken away beside the next step, when it has ended well: the kernel lets
+        one wait for it, and with the program everything has ended that was in its namespaces.
+        """
+        session = self._step.session
+        async with AsyncExitStack() as rest:
+            end = await self._run(root, name, rest)
+            if not end.code:
+                session.later(rest.pop_all().aclose())
+        if end.code:
+            file = session.graph.dockerfile.file
+            output = "\n".join(self._tail).strip("\n")[-LONGEST:]
+            raise StepFailed(file, self._step.line, self._step.title.removeprefix("RUN "), end.code, output)
+
+    async def _run(self, root: Root, name: str, rest: AsyncExitStack) -> Exit:
         tools = self._step.session.tools
         async with AsyncExitStack() as undo:
-            plan = await self._plan(root, name, undo)
-            undo.push_async_callback(in_thread, tools.driver.release, plan)
+            plan = await self._plan(root, name, undo, rest)
+            kill = await undo.enter_async_context(AsyncExitStack())  # before what is shown to it is taken away
+            kill.push_async_callback(in_thread, tools.driver.release, plan)
             await in_thread(tools.driver.prepare, plan)
             stream = Line(await in_thread(tools.driver.start, plan))
             undo.callback(stream.close)
@@ -144,19 +160,18 @@ class _Sandbox:
             if end.code and self._step.session.request.on_error == "shell":
                 shell = shell_of(self._state.config)
                 await open_shell(self._step.session, plan, shell, self._step.title)
-        if end.code:
-            file = self._step.session.graph.dockerfile.file
-            output = "\n".join(self._tail).strip("\n")[-LONGEST:]
-            raise StepFailed(file, self._step.line, self._step.title.removeprefix("RUN "), end.code, output)
+            if not end.code:
+                rest.push_async_exit(kill.pop_all())
+        return end
 
-    async def _plan(self, root: Root, name: str, undo: AsyncExitStack) -> Plan:
+    async def _plan(self, root: Root, name: str, undo: AsyncExitStack, rest: AsyncExitStack) -> Plan:
         """Connect the step to its network, and describe its container."""
         session, tools = self._step.session, self._step.session.tools
-        undo.push_async_callback(in_thread, tools.networks.release, name)
+        rest.push_async_callback(in_thread, tools.networks.release, name)
         wish = EndpointRequest(network=self._command.network or "bridge")
         (attachment,) = await in_thread(tools.networks.attach, name, name, "netns", [wish])
         directory = session.work / "file" / name
-        undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        rest.push_async_callback(in_thread, shutil.rmtree, directory, ignore_errors=True)
         files = tools.networks.files(name, self._command.hostname, directory, extra_hosts=session.request.add_hosts)
         if self._command.script:
             content = self._command.script.encode()

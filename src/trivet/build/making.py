@@ -6,10 +6,8 @@ import asyncio
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -26,7 +24,7 @@ from trivet.build.graph import Graph, build_graph
 from trivet.build.ignore import IGNORE_FILE, Ignore
 from trivet.build.output import deliver, platforms_of
 from trivet.build.scope import PROXIES, Scope, platform_arguments
-from trivet.build.session import Session, Workplace
+from trivet.build.session import Session, WorkDirectory, Workplace
 from trivet.build.source import MAXIMUM
 from trivet.build.spool import Spool
 from trivet.build.stage import build_target
@@ -67,14 +65,16 @@ async def make(builder: Builder, request: BuildRequest, context: Readable, repor
             outline.warn(session)
             state = await build_target(session, session.graph.target(request.target))
             drafts.append(_labelled(state, request.labels))
+        await place.caught_up()
         _warn(session, report)
-        result = await deliver(sessions, drafts, await in_thread(inlined, sessions))
+        result = await deliver(sessions, drafts, inlined)
         await export(sessions)
         return result
 
 
 def _place(builder: Builder, request: BuildRequest, report: Report, caller: Caller, undo: AsyncExitStack) -> Workplace:
-    work = _work(builder, undo)
+    directory = WorkDirectory(builder.tools.home / "work" / secrets.token_hex(8))
+    undo.push_async_callback(directory.remove)
     purpose = f"build of {', '.join(request.tags) or 'an image'}"
     return Workplace(
         tools=builder.tools,
@@ -85,19 +85,11 @@ def _place(builder: Builder, request: BuildRequest, report: Report, caller: Call
         platform="",
         slots=asyncio.Semaphore(max(os.cpu_count() or 1, PARALLEL)),
         lease=undo.enter_context(builder.tools.images.leases.hold(purpose)),
-        spool=undo.enter_context(Spool(work / "spool")),
-        work=work,
+        spool=undo.enter_context(Spool(builder.tools.home / "work")),
+        directory=directory,
         drafts=builder.drafts,
         locks=builder.locks,
     )
-
-
-def _work(builder: Builder, undo: AsyncExitStack) -> Path:
-    work = builder.tools.home / "work" / secrets.token_hex(8)
-    work.mkdir(mode=0o700)
-    undo.callback(shutil.rmtree, work, ignore_errors=True)
-    (work / "root").mkdir(mode=0o700)
-    return work
 
 
 class _Files(NamedTuple):

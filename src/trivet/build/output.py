@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, BinaryIO
 
@@ -22,23 +22,21 @@ from trivet.oci import platform as platforms
 from trivet.oci import reference as references
 
 PIECE = 1 << 20
+Annotate = Callable[[Sequence[Session]], Mapping[str, str]]
 KEEPING = ("image", "registry", "oci", "docker")
 
 
-async def deliver(
-    sessions: Sequence[Session], drafts: Sequence[Draft], annotations: Mapping[str, str]
-) -> dict[str, Any]:
+async def deliver(sessions: Sequence[Session], drafts: Sequence[Draft], annotate: Annotate) -> dict[str, Any]:
     """Hand a build's result over, as its outputs say; return what the caller is told.
 
-    There is a session and a draft for each platform; `annotations` are for the manifests.
+    There is a session and a draft for each platform; `annotate` tells what the manifests say beside.
     """
     session = sessions[-1]
     outputs = session.request.outputs or [Output(kind="image")]
     names = _names(session, outputs)
     record = None
     if any(output.kind in KEEPING for output in outputs):
-        record = await in_thread(session.tools.images.create_all, drafts, names, annotations)
-        await in_thread(attest, session, sessions, record, names)
+        record = await in_thread(_keep, sessions, drafts, names, annotate)
     for number, output in enumerate(outputs):
         match output.kind:
             case "registry":
@@ -49,6 +47,12 @@ async def deliver(
                 assert record is not None
                 await _archive(session, number, output, names or [record.id])
     return _result(record, names)
+
+
+def _keep(sessions: Sequence[Session], drafts: Sequence[Draft], names: list[str], annotate: Annotate) -> ImageRecord:
+    record = sessions[-1].tools.images.create_all(drafts, names, annotate(sessions))
+    attest(sessions[-1], sessions, record, names)
+    return record
 
 
 def _names(session: Session, outputs: Sequence[Output]) -> list[str]:

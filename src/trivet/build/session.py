@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -28,7 +30,7 @@ from trivet.build.tree import Tree
 from trivet.client.schema import Progress
 from trivet.client.schema_build import BuildRequest
 from trivet.engine.image.commit import Draft, scratch
-from trivet.engine.snapshot.diff import settle
+from trivet.engine.snapshot.diff import Written, settle
 from trivet.isolation.plan import Root
 from trivet.oci import platform as platforms
 from trivet.store.lease import Lease
@@ -42,6 +44,30 @@ class NoOverlay(Unsupported):
             "cannot build with the snapshotter copy: steps are made in overlays",
             hint="start the engine with --snapshotter overlay or erofs",
         )
+
+
+class WorkDirectory:
+    """A build's own directory, made when something is first put there: a cached build puts nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._made = False
+
+    @property
+    def path(self) -> Path:
+        """Make it unless it is there."""
+        with self._lock:
+            if not self._made:
+                self._path.mkdir(mode=0o700)
+                (self._path / "root").mkdir(mode=0o700)
+                self._made = True
+        return self._path
+
+    async def remove(self) -> None:
+        """Remove it with all that is in it."""
+        if self._made:
+            await in_thread(shutil.rmtree, self._path, ignore_errors=True)
 
 
 class Workplace(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,11 +85,17 @@ class Workplace(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     spool: Spool
     lease: Lease
-    work: Path
+    directory: WorkDirectory
     drafts: dict[str, Draft]
     locks: dict[str, asyncio.Lock]
     slots: asyncio.Semaphore
     done: dict[str, asyncio.Task[Any]] = {}
+    pending: list[asyncio.Task[None]] = []
+
+    @property
+    def work(self) -> Path:
+        """The directory that goes with the build."""
+        return self.directory.path
 
     @property
     def network(self) -> str:
@@ -79,6 +111,21 @@ class Workplace(msgspec.Struct, frozen=True, kw_only=True):
         """Open a file without a name, gone at the end."""
         with tempfile.TemporaryFile(dir=self.work) as file:
             yield cast(BinaryIO, file)
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the steps that follow; the build doesn't end before."""
+        task = asyncio.create_task(work)
+        self.pending.append(task)
+        self.undo.push_async_callback(asyncio.wait, [task])
+
+    async def caught_up(self) -> None:
+        """Wait for what is done beside the steps. Raises what went wrong with it."""
+        pending = list(self.pending)
+        self.pending.clear()
+        if pending:
+            await asyncio.wait(pending)
+        for task in pending:
+            task.result()
 
     def hold(self, draft: Draft) -> None:
         """Protect a draft's content."""
@@ -161,20 +208,44 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         async with AsyncExitStack() as undo:
             root, name = await self.root(scratch(platforms.host()) if apart else state.draft, undo)
             await make(root, name)
-            layer = await in_thread(tools.images.layer, root, epoch=when, lease=session.lease)
-            if layer and not state.keeps_times:
-                await in_thread(settle, Path(root.upper), when)
-            if layer:
-                await in_thread(tools.snapshotter.adopt, root, state.draft, layer)
-        for key in keys:
-            tools.cache.keep(key, state.draft.layers, layer, when)
-            session.steps[key] = self.stage
+            written = await in_thread(self._take, root, state, when)
+            layer = written.layer if written else None
+            after = state.with_layer(layer, text, when)
+            session.later(self._keep(keys, state.draft, after.draft, written, when))
+        session.steps.update(dict.fromkeys(keys, self.stage))
         self.tell(f"{time.monotonic() - begin:.1f} s")
-        after = state.with_layer(layer, text, when)
         if layer and state.keeps_times:
             top = Path(tools.snapshotter.lowers(after.draft)[0])
             session.undo.push_async_callback(in_thread, settle, top, when)
         return after
+
+    def _take(self, root: Root, state: State, when: int) -> Written | None:
+        """Make a layer of what was written to a root, and keep the files as what it unpacks to."""
+        tools = self.session.tools
+        written = tools.images.written_layer(root, epoch=when, lease=self.session.lease)
+        if written:
+            if not state.keeps_times:
+                settle(Path(root.upper), when)
+            tools.snapshotter.adopt(root, state.draft, written.layer)
+        return written
+
+    def _keep(
+        self, keys: list[str], below: Draft, above: Draft, written: Written | None, when: int
+    ) -> Coroutine[Any, Any, None]:
+        """Store a layer and remember the step, which the next one needn't wait for: the disk takes its time."""
+        session, name = self.session, f"{PREFIX}{secrets.token_hex(8)}"
+        session.drafts[name] = above  # until the cache holds it
+
+        async def keep() -> None:
+            try:
+                if written:
+                    await in_thread(written.publish)
+                for key in keys:
+                    session.tools.cache.keep(key, below.layers, written.layer if written else None, when)
+            finally:
+                session.drafts.pop(name)
+
+        return keep()
 
     async def root(self, draft: Draft, undo: AsyncExitStack) -> tuple[Root, str]:
         """Make a writable root over a draft, removed again by `undo`; also its name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import tempfile
 import threading
 from pathlib import Path
 from typing import BinaryIO
@@ -29,11 +30,11 @@ _ZEROS = bytes(1 << 20)
 
 
 class Spool:
-    """A file that grows by the contents of everything a build takes in, one after the other."""
+    """A file without a name that grows by the contents of everything a build takes in, one after the other."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("w+b")
+    def __init__(self, directory: Path) -> None:
+        self._path = directory
+        self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by __exit__
         self._end = 0
         self._lock = threading.RLock()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -43,10 +44,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def created(self) -> int:
         """When the image so far was made, in Unix time; 0 if it doesn't say."""
-        try:
-            return max(int(datetime.fromisoformat(self.draft.config.created or "").timestamp()), 0)
-        except (ValueError, OverflowError):
-            return 0
+        return _seconds(self.draft.config.created or "")
 
     def with_config(self, config: Config, text: str, when: int, *, has_cmd: bool | None = None) -> State:
         """Change the configuration; `text` goes into the history."""
@@ -64,6 +62,14 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
             return self.with_config(config or self.config, text, when)
         draft = self.draft.with_layer(layer, history=history(text, when), config=config)
         return msgspec.structs.replace(self, draft=draft)
+
+
+@lru_cache(64)  # each step asks
+def _seconds(text: str) -> int:
+    try:
+        return max(int(datetime.fromisoformat(text).timestamp()), 0)
+    except (ValueError, OverflowError):
+        return 0
 
 
 def history(text: str, when: int) -> History:

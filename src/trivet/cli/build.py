@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from argparse import Namespace
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from trivet.cli import value
 from trivet.cli.argument import DIRECTORY, FILE, repeated
@@ -22,8 +22,8 @@ from trivet.cli.output import JSON, write_json
 from trivet.cli.progress import Transfer, follow
 from trivet.cli.prune import prune_command
 from trivet.client.errand import Errands
-from trivet.client.schema import RlimitRequest
 from trivet.client.schema_build import BuildRequest
+from trivet.client.schema_limit import RlimitRequest
 
 if TYPE_CHECKING:
     from trivet.cli.build_shell import Shell
@@ -99,15 +99,20 @@ def _request(args: Namespace, offer: Offer, dockerfile: str, remote: str, sessio
 def _write_files(args: Namespace, result: dict[str, Any]) -> None:
     """Write --iidfile and --metadata-file."""
     if args.iidfile:
-        Path(args.iidfile).write_text(str(result.get("id", "")))
+        _write(args.iidfile, str(result.get("id", "")))
     if args.metadata_file:
         found = {
             "containerimage.config.digest": result.get("id"),
             "containerimage.digest": result.get("digest"),
             "image.name": ",".join(result.get("names", ())),
         }
-        text = json.dumps({key: value for key, value in found.items() if value}, indent=2)
-        Path(args.metadata_file).write_text(f"{text}\n")
+        raw = msgspec.json.encode({key: value for key, value in found.items() if value})
+        _write(args.metadata_file, f"{msgspec.json.format(raw, indent=2).decode()}\n")
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
 
 
 def _arguments(items: list[str]) -> dict[str, str]:

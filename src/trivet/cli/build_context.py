@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import tarfile
+import stat
 from argparse import Namespace
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from trivet.base.error import InvalidArgument, NotFound
@@ -15,8 +14,8 @@ from trivet.build.ignore import Ignore
 from trivet.cli import terminal
 from trivet.cli.command import Misuse
 from trivet.cli.progress import Transfer
-from trivet.client.archive import tar_writer
 from trivet.client.connection import Writer
+from trivet.client.pack import Packer
 
 DOCKERFILES = ("Dockerfile", "Containerfile")
 IGNORE_FILE = ".dockerignore"
@@ -44,50 +43,50 @@ def find_source(args: Namespace, transfer: Transfer) -> Source:
     return _from_directory(args)
 
 
-def send_directory(top: Path, writer: Writer) -> None:
+def send_directory(top: str, writer: Writer) -> None:
     """Send a directory as a named context, without what its .dockerignore names."""
-    path = top / IGNORE_FILE
-    ignore = Ignore.read(path.read_text(errors="replace") if path.is_file() else "", name=str(path))
-    with tar_writer(writer) as archive:
+    path = os.path.join(top, IGNORE_FILE)
+    ignore = Ignore.read(_text(path), name=path)
+    with Packer(writer) as archive:
         _add_tree(archive, top, ignore, needed=set(), skip=False)
 
 
 def _from_elsewhere(args: Namespace) -> Source:
     """Have the engine fetch the context; a Dockerfile that lies here goes along."""
-    local = Path(args.file) if args.file and Path(args.file).is_file() else None
+    local = args.file if args.file and os.path.isfile(args.file) else None
     name = f".dockerfile.{os.urandom(8).hex()}" if local else args.file or DOCKERFILES[0]
 
     def produce(writer: Writer) -> None:
-        with tar_writer(writer) as archive:
+        with Packer(writer) as archive:
             if local is not None:
-                _add_text(archive, name, local.read_bytes())
+                archive.text(name, _content(local))
 
     return Source(name, produce, args.context)
 
 
 def _from_directory(args: Namespace) -> Source:
-    top = Path(args.context)
-    if not top.is_dir():
-        what = "is not a directory" if top.exists() else "does not exist"
+    top = args.context
+    if not os.path.isdir(top):
+        what = "is not a directory" if os.path.lexists(top) else "does not exist"
         raise InvalidArgument(f"cannot build: context {args.context} {what}")
     if args.file == "-":
         return _with_text(top, _input().read())
-    if args.file and Path(args.file).is_fifo():  # -f <(command)
-        return _with_text(top, Path(args.file).read_bytes())
+    if args.file and os.path.exists(args.file) and stat.S_ISFIFO(os.stat(args.file).st_mode):  # -f <(command)
+        return _with_text(top, _content(args.file))
     dockerfile = _find(top, args.file)
-    ignore_file = dockerfile.with_name(dockerfile.name + IGNORE_FILE)
-    ignore_file = ignore_file if ignore_file.is_file() else top / IGNORE_FILE
-    ignore_text = ignore_file.read_text(errors="replace") if ignore_file.is_file() else ""
-    Ignore.read(ignore_text, name=str(ignore_file))  # a mistake in it is told before anything is sent
+    ignore_file = dockerfile + IGNORE_FILE
+    ignore_file = ignore_file if os.path.isfile(ignore_file) else os.path.join(top, IGNORE_FILE)
+    ignore_text = _text(ignore_file)
+    Ignore.read(ignore_text, name=ignore_file)  # a mistake in it is told before anything is sent
     inside = _relative(dockerfile, top)
     name = inside or f".dockerfile.{os.urandom(8).hex()}"
 
     def produce(writer: Writer) -> None:
-        with tar_writer(writer) as archive:
+        with Packer(writer) as archive:
             if inside is None:
-                _add_text(archive, name, dockerfile.read_bytes())
+                archive.text(name, _content(dockerfile))
                 # The engine applies the ignore file again: a Dockerfile from elsewhere is no part of the context.
-                _add_text(archive, IGNORE_FILE, f"{ignore_text}\n{name}\n{IGNORE_FILE}\n".encode())
+                archive.text(IGNORE_FILE, f"{ignore_text}\n{name}\n{IGNORE_FILE}\n".encode())
             _add_tree(
                 archive,
                 top,
@@ -107,8 +106,8 @@ def _from_input(args: Namespace, transfer: Transfer) -> Source:
     text = source.read()
 
     def produce(writer: Writer) -> None:
-        with tar_writer(writer) as archive:
-            _add_text(archive, DOCKERFILES[0], text)
+        with Packer(writer) as archive:
+            archive.text(DOCKERFILES[0], text)
 
     return Source(DOCKERFILES[0], produce)
 
@@ -119,15 +118,14 @@ def _input() -> io.BufferedReader:
     return io.BufferedReader(io.FileIO(0, closefd=False))
 
 
-def _with_text(top: Path, dockerfile: bytes) -> Source:
+def _with_text(top: str, dockerfile: bytes) -> Source:
     """Send a directory with a Dockerfile from standard input."""
-    name, path = f".dockerfile.{os.urandom(8).hex()}", top / IGNORE_FILE
-    text = path.read_text(errors="replace") if path.is_file() else ""
+    name, text = f".dockerfile.{os.urandom(8).hex()}", _text(os.path.join(top, IGNORE_FILE))
 
     def produce(writer: Writer) -> None:
-        with tar_writer(writer) as archive:
-            _add_text(archive, name, dockerfile)
-            _add_text(archive, IGNORE_FILE, f"{text}\n{name}\n{IGNORE_FILE}\n".encode())
+        with Packer(writer) as archive:
+            archive.text(name, dockerfile)
+            archive.text(IGNORE_FILE, f"{text}\n{name}\n{IGNORE_FILE}\n".encode())
             _add_tree(archive, top, Ignore.read(text), needed={IGNORE_FILE}, skip=True)
 
     return Source(name, produce)
@@ -138,30 +136,40 @@ def _is_tar(head: bytes) -> bool:
     return head[257:262] == b"ustar" or head.startswith(compressed)
 
 
-def _find(top: Path, name: str | None) -> Path:
+def _find(top: str, name: str | None) -> str:
     if name is not None:
-        path = next((path for path in (Path(name), top / name) if path.is_file()), None)
+        path = next((path for path in (name, os.path.join(top, name)) if os.path.isfile(path)), None)
         if path is None:
             raise NoDockerfile(f"cannot build: there is no Dockerfile {name}", hint="-f is relative to where you are")
         return path
-    path = next((top / name for name in DOCKERFILES if (top / name).is_file()), None)
+    path = next((path for each in DOCKERFILES if os.path.isfile(path := os.path.join(top, each))), None)
     if path is None:
         raise NoDockerfile(f"cannot build: {top} holds no Dockerfile", hint="name one with -f")
     return path
 
 
-def _relative(dockerfile: Path, top: Path) -> str | None:
+def _relative(dockerfile: str, top: str) -> str | None:
     """Name the Dockerfile within the context; None when it lies outside, or is a link to elsewhere."""
-    real, root = dockerfile.resolve(), top.resolve()
-    return str(real.relative_to(root)) if real.is_relative_to(root) else None
+    path = os.path.relpath(os.path.realpath(dockerfile), os.path.realpath(top))
+    return None if path.startswith("../") else path
 
 
-def _add_tree(archive: tarfile.TarFile, top: Path, ignore: Ignore, *, needed: set[str], skip: bool) -> None:
+def _text(path: str) -> str:
+    """Read an ignore file; "" when there is none."""
+    return _content(path).decode(errors="replace") if os.path.isfile(path) else ""
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _add_tree(archive: Packer, top: str, ignore: Ignore, *, needed: set[str], skip: bool) -> None:
     """Add what the ignore file lets through, sorted; `needed` goes along unless `skip` says it is there."""
     pending = [""]
     while pending:
         directory = pending.pop()
-        for entry in sorted(os.scandir(top / directory), key=lambda entry: entry.name):
+        for entry in sorted(os.scandir(os.path.join(top, directory)), key=lambda entry: entry.name):
             path = f"{directory}/{entry.name}" if directory else entry.name
             is_directory = entry.is_dir(follow_symlinks=False)
             excluded = ignore.excludes(path)
@@ -170,23 +178,4 @@ def _add_tree(archive: tarfile.TarFile, top: Path, ignore: Ignore, *, needed: se
             if path in needed:
                 excluded = skip
             if not excluded:
-                _add(archive, top / path, path)
-
-
-def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
-    entry = archive.gettarinfo(path, arcname=name)
-    if entry is None:  # a socket
-        return
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    if entry.isreg():
-        with path.open("rb") as content:
-            archive.addfile(entry, content)
-    else:
-        archive.addfile(entry)
-
-
-def _add_text(archive: tarfile.TarFile, name: str, text: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(text)
-    archive.addfile(entry, io.BytesIO(text))
+                archive.add(entry.path, path)

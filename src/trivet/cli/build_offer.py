@@ -6,16 +6,16 @@ import os
 import sys
 from argparse import Namespace
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from trivet.base.error import InvalidArgument
-from trivet.cli.build_agent import agents
 from trivet.cli.build_context import REMOTE, send_directory
 from trivet.cli.command import Misuse
-from trivet.client.archive import unpack
 from trivet.client.errand import Answer, Line, relay
 from trivet.client.schema_build import CacheFrom, CacheTo, Output
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LARGEST = 500 << 10  # bytes of a secret
 _IMAGE, _LAYOUT, _LOCAL = "docker-image://", "oci-layout://", "local:"
@@ -29,7 +29,7 @@ class Offer:
 
     def __init__(self, args: Namespace, undo: ExitStack) -> None:
         self.secrets = dict(_secret(text) for text in args.secret)
-        self.agents = dict(agent for text in args.ssh for agent in agents(text, undo))
+        self.agents = _agents(args.ssh, undo)
         self.contexts = dict(_context(text) for text in args.build_context)
         self.outputs = [_output(text) for text in args.output]
         self.cache_to = [_cache_to(text) for text in args.cache_to]
@@ -78,7 +78,7 @@ def _fields(flag: str, text: str, known: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _secret(text: str) -> tuple[str, bytes | Path]:
+def _secret(text: str) -> tuple[str, bytes | str]:
     """Read `id=NAME[,src=FILE|,env=VARIABLE]`; without either it is a variable of that name, or else a file."""
     fields = _fields("secret", text, ("id", "src", "source", "env", "type"))
     key, path = fields.get("id", ""), fields.get("src", fields.get("source", ""))
@@ -89,18 +89,31 @@ def _secret(text: str) -> tuple[str, bytes | Path]:
         if (variable or key) not in os.environ:
             raise Misuse(f"--secret: the variable {variable} is not set")
         return key, os.environb[(variable or key).encode()]
-    file = Path(path or key)
-    if not file.is_file():
+    file = path or key
+    if not os.path.isfile(file):
         raise InvalidArgument(f"--secret {key}: there is no file {file}")
-    if file.stat().st_size > LARGEST:
+    if os.stat(file).st_size > LARGEST:
         raise InvalidArgument(f"--secret {key}: {file} is larger than {LARGEST >> 10} KiB")
     return key, file
 
 
-def _send_secret(secret: bytes | Path, line: Line) -> None:
-    content = secret if isinstance(secret, bytes) else secret.read_bytes()
+def _send_secret(secret: bytes | str, line: Line) -> None:
+    content = secret if isinstance(secret, bytes) else _read(secret)
     line.reply(size=len(content))
     line.write(content)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _agents(texts: list[str], undo: ExitStack) -> dict[str, Path]:
+    if not texts:
+        return {}
+    from trivet.cli.build_agent import agents  # starts programs, which few builds need
+
+    return dict(agent for text in texts for agent in agents(text, undo))
 
 
 def _context(text: str) -> tuple[str, str]:
@@ -110,16 +123,15 @@ def _context(text: str) -> tuple[str, str]:
         raise Misuse(f"--build-context: {text!r} is not NAME=VALUE")
     if value.startswith((_IMAGE, *REMOTE)):
         return name.lower(), value
-    path = Path(value.removeprefix(_LAYOUT))
-    if not path.is_dir():
+    path = value.removeprefix(_LAYOUT)
+    if not os.path.isdir(path):
         raise InvalidArgument(f"--build-context {name}: {path} is not a directory")
     return name.lower(), value if value.startswith(_LAYOUT) else f"{_LOCAL}{path}"
 
 
 def _send_context(value: str, line: Line) -> None:
-    path = Path(value.removeprefix(_LAYOUT).removeprefix(_LOCAL))
     line.reply()
-    send_directory(path, line)
+    send_directory(value.removeprefix(_LAYOUT).removeprefix(_LOCAL), line)
 
 
 def _output(text: str) -> Output:
@@ -167,6 +179,10 @@ def _cache_from(text: str) -> CacheFrom:
 def _receive(output: Output, line: Line) -> None:
     """Take a build's output: a tar to a file or to standard output, or files into a directory."""
     if output.kind == "local":
+        from pathlib import Path  # with `unpack` only for who is given files
+
+        from trivet.client.archive import unpack
+
         directory = Path(output.destination)
         directory.mkdir(parents=True, exist_ok=True)
         line.reply()
@@ -175,7 +191,7 @@ def _receive(output: Output, line: Line) -> None:
         line.reply()
         _copy(line, sys.stdout.fileno())
     else:
-        with Path(output.destination).open("wb") as file:
+        with open(output.destination, "wb") as file:
             line.reply()
             _copy(line, file.fileno())
     line.write(b"{}\n")

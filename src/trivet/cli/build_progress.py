@@ -9,7 +9,7 @@ from typing import TextIO
 from trivet.cli import terminal
 from trivet.cli.control import Neutraliser, visible
 from trivet.cli.progress import REDRAW, Display, Meter, Silent, is_live
-from trivet.client.schema import Progress
+from trivet.client.schema_progress import Progress
 
 TAIL = 6  # lines of output below a step that runs
 MOST_SHOWN = 40  # steps in the block; those that run always

@@ -11,7 +11,7 @@ from trivet.cli.attach import Settings, converse
 from trivet.cli.progress import Display
 from trivet.client.errand import Line
 from trivet.client.problem import EngineGone
-from trivet.client.schema import Progress
+from trivet.client.schema_progress import Progress
 from trivet.client.stream import Stream
 
 SHELL = "[shell]"  # the progress line that announces it

@@ -57,9 +57,6 @@ def under(heading: str, *options: Option) -> tuple[Option, ...]:
     return tuple(entry._replace(heading=heading) for entry in options)
 
 
-argparse._ = str  # type: ignore[attr-defined]  # as gettext does without a catalog, without looking for one each time
-
-
 class Parser(argparse.ArgumentParser):
     """An argparse parser that speaks like the rest of trivet: one sentence, a hint, the right exit code."""
 

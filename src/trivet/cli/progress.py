@@ -15,7 +15,7 @@ from trivet.cli import terminal
 from trivet.cli.control import Neutraliser, visible
 from trivet.cli.output import human_size
 from trivet.client.connection import Writer
-from trivet.client.schema import Progress
+from trivet.client.schema_progress import Progress
 
 if TYPE_CHECKING:
     from trivet.client.archive import Reader  # tarfile takes its time

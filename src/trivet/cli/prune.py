@@ -10,7 +10,7 @@ from trivet.cli.command import Command, Misuse, Option, flag
 from trivet.cli.context import Context
 from trivet.cli.output import JSON, human_size, write_json
 from trivet.cli.patience import patience
-from trivet.client.schema import PruneRequest, Removed
+from trivet.client.schema_removal import PruneRequest, Removed
 
 WORDS = {
     "instances": ("all instances that don't run", ""),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from trivet.base.error import InvalidArgument
 
@@ -19,15 +18,15 @@ class InvalidAddress(InvalidArgument):
         super().__init__(f"engine address {text!r} {reason}", hint="write it as unix:///PATH")
 
 
-def default_socket(environ: Mapping[str, str] = os.environ) -> Path:
+def default_socket(environ: Mapping[str, str] = os.environ) -> str:
     """Tell where the caller's own engine listens: root's for root, otherwise below XDG_RUNTIME_DIR."""
     if os.geteuid() == 0:
-        return Path("/run/trivet/trivet.sock")
+        return "/run/trivet/trivet.sock"
     runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-    return Path(runtime) / "trivet" / "trivet.sock"
+    return f"{runtime}/trivet/trivet.sock"
 
 
-def parse_address(text: str) -> Path:
+def parse_address(text: str) -> str:
     """Read `unix:///PATH`. Raises `InvalidAddress`."""
     if not text.startswith(SCHEME):
         raise InvalidAddress(text, "is not a unix socket")
@@ -36,4 +35,4 @@ def parse_address(text: str) -> Path:
         raise InvalidAddress(text, "has no absolute path")
     if len(os.fsencode(path)) > LONGEST:
         raise InvalidAddress(text, f"is longer than the {LONGEST} bytes a socket path may have")
-    return Path(path)
+    return path

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trivet.client.address import default_socket, parse_address
@@ -126,7 +125,7 @@ class Client:
 
         return System(self.transport)
 
-    def _start(self, socket_path: Path) -> None:
+    def _start(self, socket_path: str) -> None:
         from trivet.client.start import start_engine  # needed once in an engine's life
 
         start_engine(socket_path, self._notify)

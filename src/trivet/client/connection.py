@@ -6,11 +6,9 @@ because its buffered reader swallows the first frames after `101 Switching Proto
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
+from _socket import AF_UNIX, SHUT_RDWR, SOCK_STREAM, socket  # without the enumerations, which take a millisecond
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -39,7 +37,7 @@ class HungUp(Exception):
 class Incoming:
     """Buffered reading from a socket which can hand back what it read too much."""
 
-    def __init__(self, sock: socket.socket, sender: Sender | None) -> None:
+    def __init__(self, sock: socket, sender: Sender | None) -> None:
         self._socket = sock
         self._sender = sender
         self._buffer = bytearray()
@@ -85,7 +83,7 @@ class Incoming:
 class Response:
     """An answer: its body is read with `read`, `chunks` or `lines`. Use as a context manager."""
 
-    def __init__(self, sock: socket.socket, *, head: bool = False, sender: Sender | None = None) -> None:
+    def __init__(self, sock: socket, *, head: bool = False, sender: Sender | None = None) -> None:
         self.socket = sock
         self.incoming = Incoming(sock, sender)
         self.status = self._status()
@@ -181,7 +179,7 @@ class Sender(threading.Thread):
     doesn't take half a body for a whole one, and the reader raises it.
     """
 
-    def __init__(self, sock: socket.socket, produce: Callable[[Writer], None]) -> None:
+    def __init__(self, sock: socket, produce: Callable[[Writer], None]) -> None:
         super().__init__(daemon=True)  # it may hang in a read of standard input when all is over
         self._socket = sock
         self._produce = produce
@@ -196,7 +194,7 @@ class Sender(threading.Thread):
             pass
         except BaseException as error:
             self.error = error
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.shutdown(SHUT_RDWR)
 
     def write(self, data: bytes, /) -> int:
         """Send one chunk; an empty one would end the body."""
@@ -211,11 +209,11 @@ class Sender(threading.Thread):
             raise HungUp from error
 
 
-def connect(path: Path) -> socket.socket:
+def connect(path: str) -> socket:
     """Connect to the engine's socket. Raises `Denied`, and OSError when nobody listens."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket(AF_UNIX, SOCK_STREAM)
     try:
-        sock.connect(os.fspath(path))
+        sock.connect(path)
     except PermissionError as error:
         sock.close()
         hint = "run it as root, or choose another engine with --host"
@@ -226,7 +224,7 @@ def connect(path: Path) -> socket.socket:
     return sock
 
 
-def exchange(sock: socket.socket, method: str, target: str, headers: Mapping[str, str], body: Body | None) -> Response:
+def exchange(sock: socket, method: str, target: str, headers: Mapping[str, str], body: Body | None) -> Response:
     """Send one request and read the answer's head; the response owns the socket from then on."""
     try:
         try:

@@ -7,17 +7,20 @@ connection is opened.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import socket
 import threading
+from _socket import AF_UNIX, SHUT_RDWR, SHUT_WR, socket
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from trivet.base.error import TrivetError
 from trivet.client.connection import Incoming, Response
 from trivet.client.transport import Transport
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PATH = "/v1/build/session"
 PIECE = 64 << 10
@@ -26,13 +29,13 @@ PIECE = 64 << 10
 class Line:
     """A connection on which the engine has asked for something."""
 
-    def __init__(self, sock: socket.socket, incoming: Incoming) -> None:
+    def __init__(self, sock: socket, incoming: Incoming) -> None:
         self.socket = sock
         self.incoming = incoming
 
     def reply(self, **fields: Any) -> None:
         """Answer the question; content may follow."""
-        self.write(json.dumps(fields).encode() + b"\n")
+        self.write(msgspec.json.encode(fields) + b"\n")
 
     def write(self, data: bytes, /) -> int:
         """Send bytes."""
@@ -68,7 +71,7 @@ class Errands:
         self._over = True
         if self._waiting is not None:
             with contextlib.suppress(OSError):
-                self._waiting.socket.shutdown(socket.SHUT_RDWR)
+                self._waiting.socket.shutdown(SHUT_RDWR)
 
     def _open(self) -> Response:
         headers = {"Connection": "Upgrade", "Upgrade": "trivet-stream"}
@@ -94,7 +97,7 @@ class Errands:
     def _answer(self, response: Response, question: bytes) -> None:
         line = Line(response.socket, response.incoming)
         try:
-            asked = json.loads(question)
+            asked = msgspec.json.decode(question)
             answer = self._answers.get(asked["ask"])
             if answer is None:
                 line.reply(error=f"{asked['ask']} {asked['name']} is not offered")
@@ -114,13 +117,13 @@ class Errands:
 
 def relay(line: Line, path: Path) -> None:
     """Connect the engine with a Unix socket, e.g. an SSH agent, until either side hangs up."""
-    with socket.socket(socket.AF_UNIX) as agent:
+    with contextlib.closing(socket(AF_UNIX)) as agent:
         agent.connect(os.fspath(path))
         line.reply()
         back = threading.Thread(target=_carry, args=(agent.recv, line.socket.sendall), daemon=True)
         back.start()
         _carry(line.read, agent.sendall)
-        agent.shutdown(socket.SHUT_WR)
+        agent.shutdown(SHUT_WR)
         back.join()
 
 

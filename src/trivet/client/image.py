@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from trivet.client.connection import Body, Response
-from trivet.client.schema import Progress, Removed
 from trivet.client.schema_build import BuildRequest
 from trivet.client.schema_image import Image, ImageDetail
+from trivet.client.schema_progress import Progress
+from trivet.client.schema_removal import Removed
 from trivet.client.transport import Query, Transport, filters, segment
 
 TAR = "application/x-tar"
@@ -91,5 +91,14 @@ class Images:
 
     def build(self, context: Body, request: BuildRequest) -> Iterator[Progress]:
         """Build from a tar of the context; the result has id and names."""
-        header = json.dumps(msgspec.to_builtins(request))  # ASCII, as a header must be
+        header = _ascii(msgspec.json.encode(request).decode())
         return self._transport.progress("POST", "/v1/build", body=context, Content_Type=TAR, Trivet_Build=header)
+
+
+def _ascii(text: str) -> str:
+    """Escape what isn't ASCII in JSON, as a header must be."""
+    if text.isascii():
+        return text
+    import json  # few requests have such names
+
+    return json.dumps(json.loads(text))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
@@ -32,7 +31,7 @@ class Machines:
         self._transport = transport
 
     @property
-    def socket_path(self) -> Path:
+    def socket_path(self) -> str:
         """Tell where the engine listens."""
         return self._transport.socket_path
 

@@ -8,7 +8,7 @@ import msgspec
 
 from trivet.base import error
 from trivet.base.error import TrivetError, Unavailable
-from trivet.client.schema import Problem
+from trivet.client.schema_progress import Problem
 
 CLASSES: dict[str, type[TrivetError]] = {
     kind.kind.value: kind

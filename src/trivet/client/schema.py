@@ -10,19 +10,15 @@ from typing import Any, Literal
 import msgspec
 
 from trivet.client.schema_health import Health, HealthCheck
+from trivet.client.schema_limit import RlimitRequest as RlimitRequest
 from trivet.client.schema_machine import MachineRequest
 from trivet.client.schema_network import EndpointRequest, LinkRequest, NetworkUse, Port, PortRequest, RateRequest
+from trivet.client.schema_progress import Problem as Problem
+from trivet.client.schema_progress import Progress as Progress
+from trivet.client.schema_removal import PruneRequest as PruneRequest
+from trivet.client.schema_removal import Removed as Removed
 
 LevelName = Literal["process", "container", "vm"]
-
-
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """An error, as every non-2xx answer (application/problem+json) and as the last line of a progress stream."""
-
-    kind: str
-    message: str
-    hint: str | None = None
-    exit_code: int = 0  # 126 or 127 where the program itself was the reason; `run` and `exec` exit with it
 
 
 class MountRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,14 +55,6 @@ class SecretGrant(msgspec.Struct, frozen=True, kw_only=True):
     uid: int = 0
     gid: int = 0
     mode: int = 0o444
-
-
-class RlimitRequest(msgspec.Struct, frozen=True):
-    """One `--ulimit`, -1 unlimited."""
-
-    name: str
-    soft: int
-    hard: int
 
 
 class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -356,22 +344,6 @@ class TopRow(msgspec.Struct, frozen=True, kw_only=True):
     started: str
 
 
-class Removed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a removal or a prune took away, and the bytes it freed."""
-
-    untagged: list[str] = []
-    deleted: list[str] = []
-    freed: int = 0
-
-
-class PruneRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`prune`: kinds of instances, networks, volumes, build, templates, images; `all` of them, also what has a name."""
-
-    kinds: list[str]
-    all: bool = False
-    dry_run: bool = False
-
-
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened to an object; `time_ns` orders them."""
 
@@ -383,22 +355,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     attributes: dict[str, str] = {}
     labels: dict[str, str] = {}  # the object's own
-
-
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a progress stream (NDJSON). The last line has `result` or `error`.
-
-    `id` groups the lines of one part (a layer, a build step); `total` 0 is unknown; `stream` is raw
-    output of a build step.
-    """
-
-    id: str = ""
-    status: str = ""
-    current: int = 0
-    total: int = 0
-    stream: str = ""
-    result: dict[str, Any] | None = None
-    error: Problem | None = None
 
 
 class PathStat(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from trivet.client.schema import RlimitRequest
+from trivet.client.schema_limit import RlimitRequest
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):

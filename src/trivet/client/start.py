@@ -30,11 +30,12 @@ class EngineNotStarted(Unavailable):
     """The engine ended, or didn't answer, before it was ready."""
 
 
-def start_engine(socket_path: Path, notify: Notify = lambda text: None) -> None:
+def start_engine(address: str | Path, notify: Notify = lambda text: None) -> None:
     """Start `trivetd` detached and wait until it answers; `notify` hears of it once that takes over a second.
 
     Raises `EngineNotStarted` with the last lines of its log, `NotFound` without the program, `Denied` without rights.
     """
+    socket_path = Path(address)
     try:
         socket_path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         with _locked(socket_path.with_name("start.lock")):
@@ -48,7 +49,7 @@ def start_engine(socket_path: Path, notify: Notify = lambda text: None) -> None:
 def answers(socket_path: Path) -> bool:
     """Tell whether an engine answers a ping at `socket_path`."""
     try:
-        with exchange(connect(socket_path), "GET", "/v1/ping", {}, None) as response:
+        with exchange(connect(str(socket_path)), "GET", "/v1/ping", {}, None) as response:
             return response.status == 200
     except (OSError, EngineGone):
         return False

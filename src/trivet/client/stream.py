@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import struct
+from _socket import MSG_DONTWAIT, socket
 from collections.abc import Iterator
 from types import TracebackType
 from typing import NamedTuple
@@ -61,7 +61,7 @@ class Decoder:
 class Stream:
     """A conversation with one program. Use as a context manager; or `for event in stream`."""
 
-    def __init__(self, sock: socket.socket, received: bytes = b"") -> None:
+    def __init__(self, sock: socket, received: bytes = b"") -> None:
         self._socket = sock
         self._decoder = Decoder(received)
         self._sending = bytearray()
@@ -94,7 +94,7 @@ class Stream:
 
     def flush(self, *, wait: bool = True) -> None:
         """Send what is queued; with `wait` False only as much as goes out at once."""
-        flags = 0 if wait else socket.MSG_DONTWAIT
+        flags = 0 if wait else MSG_DONTWAIT
         try:
             while self._sending:
                 del self._sending[: self._socket.send(self._sending, flags)]

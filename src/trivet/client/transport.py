@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from _socket import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from socket import socket
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from trivet.client.connection import Body, Response, connect, exchange
 from trivet.client.problem import EngineGone, error_of, error_of_answer, error_of_head
-from trivet.client.schema import Progress
+from trivet.client.schema_progress import Progress
 
 if TYPE_CHECKING:
     from trivet.client.stream import Stream
@@ -26,7 +25,7 @@ SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 class Transport:
     """Reach the engine at `socket_path`; `start` is called once when nobody listens there."""
 
-    def __init__(self, socket_path: Path, start: Callable[[Path], None] | None = None) -> None:
+    def __init__(self, socket_path: str, start: Callable[[str], None] | None = None) -> None:
         self.socket_path = socket_path
         self._start = start
 
@@ -114,7 +113,7 @@ class Transport:
         return connect(self.socket_path)
 
 
-def unreachable(path: Path, error: OSError) -> EngineGone:
+def unreachable(path: str, error: OSError) -> EngineGone:
     """Say that nobody answers at `path`, and how to change that."""
     hint = f"start one with `trivetd --listen unix://{path}`, or choose another with --host or TRIVET_HOST"
     return EngineGone(f"cannot reach the engine at unix://{path}: {(error.strerror or str(error)).lower()}", hint=hint)

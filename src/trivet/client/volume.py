@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from trivet.client.connection import Body, Response
 from trivet.client.image import TAR
-from trivet.client.schema import Progress
+from trivet.client.schema_progress import Progress
 from trivet.client.schema_volume import Volume, VolumeRequest, VolumeSnapshot
 from trivet.client.transport import Transport, filters, segment
 

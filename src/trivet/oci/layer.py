@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -29,5 +30,10 @@ def chain_ids(diff_ids: Iterable[str]) -> list[str]:
     """Name every pile of layers from the bottom up (image-spec config.md, "Layer ChainID")."""
     chain: list[str] = []
     for diff_id in diff_ids:
-        chain.append(digest.of(f"{chain[-1]} {diff_id}".encode()) if chain else digest.check(diff_id))
+        chain.append(_onto(chain[-1], diff_id) if chain else digest.check(diff_id))
     return chain
+
+
+@lru_cache(1024)  # each step of a build names the pile once more
+def _onto(chain: str, diff_id: str) -> str:
+    return digest.of(f"{chain} {diff_id}".encode())

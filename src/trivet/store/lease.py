@@ -1,9 +1,9 @@
 """Leases: content somebody is working with, which no record names yet.
 
 A pull or a build holds a lease while it runs and adds every digest before it looks whether the blob
-is there. Adding and collecting both happen in a transaction of the record file, so a blob that was
-seen after its lease was added can't be collected until the lease ends. Leases are records: they
-outlive a crash, and the next engine drops them with `reset` when it starts.
+is there. Adding and collecting both happen under the lock of the record file, so a blob that was
+seen after its lease was added can't be collected until the lease ends. A lease ends with its engine,
+who alone collects, and is therefore kept in memory; a resumable one outlives a crash, and is a record.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Leases:
     def __init__(self, records: Records) -> None:
         self.records = records
         self._table = records.table("lease", LeaseRecord)
+        self._held: dict[str, LeaseRecord] = {}
 
     @contextmanager
     def hold(self, purpose: str, *, resumable: bool = False) -> Iterator[Lease]:
@@ -58,29 +59,39 @@ class Leases:
         """
         key = secrets.token_hex(8)
         record = LeaseRecord(id=key, purpose=purpose, created=time.time(), resumable=resumable)
-        self._table.insert(key, record)
+        if resumable:
+            self._table.insert(key, record)
+        else:
+            with self.records.reading():
+                self._held[key] = record
         try:
             yield Lease(self, key)
             if resumable:
                 self.drop_broken(purpose)
         finally:
-            self._table.delete(key)
+            with self.records.reading():
+                if self._held.pop(key, None) is None:
+                    self._table.delete(key)
 
     def extend(self, key: str, digests: tuple[str, ...]) -> None:
         """Add digests to a lease. Raises `NotFound` when it has ended."""
+        with self.records.reading():
+            if (record := self._held.get(key)) is not None:
+                self._held[key] = _with(record, digests)
+                return
         with self.records.transaction():
-            record = self._table.find(key)
-            union = tuple(dict.fromkeys(record.digests + digests))
-            self._table.update(key, msgspec.structs.replace(record, digests=union))
+            self._table.update(key, _with(self._table.find(key), digests))
 
     def all(self) -> list[LeaseRecord]:
         """List the leases held, oldest first."""
-        return self._table.all()
+        with self.records.reading():
+            return sorted([*self._table.all(), *self._held.values()], key=lambda record: record.created)
 
     def reset(self) -> None:
         """Drop every lease: nobody but the engine that starts now can hold one. Those of a cut pull stay a week."""
         oldest = time.time() - WEEK
         with self.records.transaction():
+            self._held.clear()
             for record in self._table.all():
                 if record.resumable and record.created > oldest:
                     self._table.update(record.id, msgspec.structs.replace(record, broken=True))
@@ -93,3 +104,7 @@ class Leases:
             for record in self._table.all():
                 if record.broken and purpose in (None, record.purpose):
                     self._table.delete(record.id)
+
+
+def _with(record: LeaseRecord, digests: tuple[str, ...]) -> LeaseRecord:
+    return msgspec.structs.replace(record, digests=tuple(dict.fromkeys(record.digests + digests)))

@@ -107,7 +107,7 @@ class Viewer:
         self._check(request, own=True)
         browser = web.WebSocketResponse(timeout=FAREWELL, max_msg_size=LONGEST)
         await browser.prepare(request)
-        connector = UnixConnector(path=str(self._machines.socket_path))
+        connector = UnixConnector(path=self._machines.socket_path)
         async with (
             ClientSession(connector=connector) as session,
             session.ws_connect(f"http://trivet{screen_path(self._ref)}", max_msg_size=FRAME) as engine,

@@ -35,7 +35,7 @@ from trivet.engine.image.progress import Report, relay, silent
 from trivet.engine.image.source_registry import NO_MORE, More
 from trivet.engine.image.trust import Trust
 from trivet.engine.operation import Locks
-from trivet.engine.snapshot.diff import store_changes
+from trivet.engine.snapshot.diff import Written, store_changes, write_layer
 from trivet.engine.snapshot.snapshotter import Layered, Snapshotter
 from trivet.engine.snapshot.stream import Readable
 from trivet.isolation.plan import Root
@@ -256,6 +256,10 @@ class Images:
     def layer(self, root: Root, *, epoch: int | None = None, lease: Lease | None = None) -> Layer | None:
         """Store what was written to a root as a layer; None if nothing was. See `commit.commit`."""
         return store_changes(root, self.content, epoch=epoch, lease=lease)
+
+    def written_layer(self, root: Root, *, epoch: int | None = None, lease: Lease | None = None) -> Written | None:
+        """Write such a layer, which its `publish` stores."""
+        return write_layer(root, self.content, epoch=epoch, lease=lease)
 
     def create(self, draft: Draft, names: Iterable[str] = ()) -> ImageRecord:
         """Make a draft an image, under the given names."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from isal import isal_zlib
@@ -66,18 +68,37 @@ def store_changes(
     root: Root, content: ContentStore, *, epoch: int | None = None, lease: Lease | None = None
 ) -> Layer | None:
     """Store what was written to a root (form `mount`) as a layer, under `lease`; None if nothing was."""
+    found = write_layer(root, content, epoch=epoch, lease=lease)
+    if found is None:
+        return None
+    found.publish()
+    return found.layer
+
+
+class Written(NamedTuple):
+    """A layer that is written, and gets into the store with `publish`, which waits for the disk."""
+
+    layer: Layer
+    publish: Callable[[], None]
+
+
+def write_layer(
+    root: Root, content: ContentStore, *, epoch: int | None = None, lease: Lease | None = None
+) -> Written | None:
+    """Write a layer of what was written to a root (form `mount`); None if nothing was. Publishing adds to `lease`."""
     if root.form != "mount":
         raise NotReadable(root)
     if not _changed(root):
         return None
-    with content.ingest(lease=lease) as ingest:
+    with ExitStack() as undo:
+        ingest = undo.enter_context(content.ingest(lease=lease))
         writer = LayerWriter(ingest)
         packer = Packer(writer.write, epoch=epoch)
         _pack_root(packer, root)
         packer.tree(written(root))
         packer.finish()
         writer.finish()
-    return writer.layer()
+        return Written(writer.layer(), undo.pop_all().close)
 
 
 def write_changes(root: Root, write: Write) -> None:

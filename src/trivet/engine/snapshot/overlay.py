@@ -171,7 +171,7 @@ class OverlaySnapshotter:
                 with self._making.draft() as draft:
                     Path(root.upper).rename(draft / "fs")
                     draft.rename(target.parent)
-        self._making.discard(Path(root.upper).parent)
+        self._making.discard_later(Path(root.upper).parent)
 
     def sweep(self) -> None:
         """Delete what a crash left half-made or half-deleted; at start-up."""

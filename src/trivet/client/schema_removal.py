@@ -1,0 +1,21 @@
+"""Wire shapes of removals."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a removal or a prune took away, and the bytes it freed."""
+
+    untagged: list[str] = []
+    deleted: list[str] = []
+    freed: int = 0
+
+
+class PruneRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`prune`: kinds of instances, networks, volumes, build, templates, images; `all` of them, also what has a name."""
+
+    kinds: list[str]
+    all: bool = False
+    dry_run: bool = False
