@@ -1,4 +1,4 @@
-"""Build checks, outlines, targets; a shell in a step that failed; what an error shows."""
+"""Build checks, outlines, targets; what an error shows."""
 
 from __future__ import annotations
 
@@ -144,25 +144,6 @@ def test_outline_and_targets(engine: Daemon, tmp_path: Path) -> None:
     assert "two (default)" in targets
     assert "what it does" in targets
     assert "BUILD ARG" in engine.ok("build", "--call=outline", tmp_path)
-
-
-@pytest.mark.needs("root")
-def test_shell_in_a_failed_step(engine: Daemon, tmp_path: Path) -> None:
-    """--on-error shell opens one with the step's files, mounts, variables and user, and what came before is kept."""
-    write(
-        tmp_path,
-        "FROM build-base\nRUN echo before > /before\nENV SEEN=yes\n"
-        "RUN --mount=type=cache,target=/c echo half > /half; echo > /c/kept; exit 7\n",
-    )
-    done = engine.trivet(
-        "build", "--on-error", "shell", tmp_path, input=b"cat /before /half; ls /c; echo $SEEN; exit 3\n"
-    )
-    assert done.returncode == 1
-    assert done.stdout.decode().split() == ["before", "half", "kept", "yes"]
-    assert b"exit code 7" in done.stderr
-    again = engine.trivet("build", tmp_path)
-    assert again.stderr.count(b"CACHED") == 1
-    assert not list(engine.root.glob("snapshot/overlay/instance/build-*"))
 
 
 @pytest.mark.needs("root")

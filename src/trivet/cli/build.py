@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from trivet.cli import value
+from trivet.cli import terminal, value
 from trivet.cli.argument import DIRECTORY, FILE, repeated
 from trivet.cli.build_call import call_of, show_call
 from trivet.cli.build_context import find_source
@@ -58,6 +58,9 @@ def _build(context: Context, args: Namespace, offer: Offer) -> int:
 def _shell(args: Namespace) -> Shell | None:
     if args.on_error != "shell":
         return None
+    if not terminal.is_terminal(0):
+        hint = "leave it out where nobody can type"
+        raise Misuse("--on-error shell needs a terminal, and standard input is none", hint=hint)
     from trivet.cli.build_shell import Shell  # few builds need what terminals take
 
     return Shell()

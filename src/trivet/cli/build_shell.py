@@ -45,11 +45,10 @@ class Shell:
             line = self._lines.get(timeout=PATIENCE)
         except queue.Empty:
             return
-        is_terminal = terminal.is_terminal(0)
-        rows, columns = terminal.size() if is_terminal else (0, 0)
-        line.reply(rows=rows or (24 if is_terminal else 0), columns=columns or 80)
+        rows, columns = terminal.size()
+        line.reply(rows=rows or 24, columns=columns or 80)
         try:
-            converse(Stream(line.socket, line.incoming.rest()), Settings(terminal=is_terminal, stdin=True))
+            converse(Stream(line.socket, line.incoming.rest()), Settings(terminal=True, stdin=True))
         except EngineGone:
             pass  # the build's own answer says what happened
         finally:

@@ -11,10 +11,10 @@ import re
 # Kept: tab, line feed, CR LF, and colours ("select graphic rendition" without 8, which conceals).
 _SAFE = rb"\t|\n|\r\n|\x1b\[(?:(?!8[;m])\d{1,3};)*(?:(?!8m)\d{1,3})?m"
 _CONTROL = rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]"
-_TOKEN = re.compile(b"(?P<safe>" + _SAFE + b")|(?P<control>" + _CONTROL + b")")
+_TOKEN = b"(?P<safe>" + _SAFE + b")|(?P<control>" + _CONTROL + b")"
 # What could be the beginning of something that the next piece completes.
-_UNFINISHED = re.compile(rb"(?:\r|\xc2|\x1b(?:\[[\d;]{0,24})?)\Z")
-_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_UNFINISHED = rb"(?:\r|\xc2|\x1b(?:\[[\d;]{0,24})?)\Z"
+_TEXT = r"[\x00-\x1f\x7f-\x9f]"
 
 
 class Neutraliser:
@@ -26,20 +26,22 @@ class Neutraliser:
     def feed(self, data: bytes) -> bytes:
         """Filter a piece; an unfinished sequence at its end waits for the next."""
         data = self._pending + data
-        match = _UNFINISHED.search(data)
+        match = re.search(_UNFINISHED, data)  # compiled with the first: most commands show no output
         end = match.start() if match else len(data)
         self._pending = data[end:]
-        return _TOKEN.sub(_replace, data[:end])
+        return re.sub(_TOKEN, _replace, data[:end])
 
     def finish(self) -> bytes:
         """Filter what still waits."""
         data, self._pending = self._pending, b""
-        return _TOKEN.sub(_replace, data)
+        return re.sub(_TOKEN, _replace, data)
 
 
 def visible(text: str) -> str:
     """Show control characters of a text in a table as symbols."""
-    return _TEXT.sub(lambda match: _symbol(ord(match[0])), text)
+    if text.isprintable():
+        return text
+    return re.sub(_TEXT, lambda match: _symbol(ord(match[0])), text)
 
 
 def _replace(match: re.Match[bytes]) -> bytes:

@@ -13,15 +13,16 @@ T = TypeVar("T")
 SIZES = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgtp]?)(?:i?b)?", re.IGNORECASE)
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|ms|s|m|h|d))+")
-_STEP = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)")
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?")
+# Compiled with the first use: most commands are given none of these.
+_SIZE = r"(\d+(?:\.\d+)?)\s*([bkmgtp]?)(?:i?b)?"
+_DURATION = r"(?:\d+(?:\.\d+)?(?:ns|us|ms|s|m|h|d))+"
+_STEP = r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)"
+_MOMENT = r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?"
 
 
 def size(text: str) -> int:
     """Read bytes: 512, 64k, 512m, 1.5g (powers of 1024)."""
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if match is None:
         raise ArgumentTypeError(f"{text!r} is not a size; write 512m or 1g")
     return int(float(match[1]) * (1 << SIZES[match[2].lower()]))
@@ -36,9 +37,9 @@ def duration(text: str) -> float:
     """Read seconds: 10, 10s, 1m30s, 500ms."""
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
-    if not _DURATION.fullmatch(text):
+    if not re.fullmatch(_DURATION, text):
         raise ArgumentTypeError(f"{text!r} is not a duration; write 10s or 1m30s")
-    return sum(float(number) * SECONDS[unit] for number, unit in _STEP.findall(text))
+    return sum(float(number) * SECONDS[unit] for number, unit in re.findall(_STEP, text))
 
 
 def seconds(text: str) -> int:
@@ -48,7 +49,7 @@ def seconds(text: str) -> int:
 
 def moment(text: str) -> str:
     """Read a point in time, as RFC 3339: itself, Unix seconds, or a duration ago."""
-    if _MOMENT.fullmatch(text):
+    if re.fullmatch(_MOMENT, text):
         return text if "T" in text else f"{text}T00:00:00Z"
     if re.fullmatch(r"\d{9,}(\.\d+)?", text):
         return rfc3339(float(text))
