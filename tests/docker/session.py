@@ -11,7 +11,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
-from trivet.api.docker.buildkit.channel import _Codec
+from trivet.api.docker.buildkit.channel import Codec
 from trivet.api.docker.buildkit.message import Kind, Packet, Stat
 
 FILES = "/moby.filesync.v1.FileSync/DiffCopy"
@@ -61,7 +61,7 @@ async def session(path: str, key: str, client: Client) -> AsyncIterator[None]:
     writer.write(f"{head}X-Docker-Expose-Session-Uuid: {key}\r\nContent-Length: 0\r\n\r\n".encode())
     answer = await reader.readuntil(b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 101 "), answer
-    protocol = Server([client], codec=_Codec())._protocol_factory()
+    protocol = Server([client], codec=Codec())._protocol_factory()
     writer.transport.set_protocol(protocol)
     protocol.connection_made(writer.transport)
     if early := bytes(reader._buffer):  # type: ignore[attr-defined]

@@ -25,7 +25,8 @@ def tell(session: Session) -> dict[str, Any]:
     """Answer what the request calls for."""
     match session.request.call:
         case "check":
-            return {"warnings": [_shown(session, each) for each in _found(session)]}
+            source = "\n".join(session.graph.dockerfile.rows)
+            return {"warnings": [_shown(session, each) for each in _found(session)], "source": source}
         case "targets":
             return {"targets": [_target(session, stage) for stage in session.graph.stages]}
     return _outline(session)

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from trivet.api.docker.error import NoSwarm, NotInSwarm
 from trivet.api.docker.route import Route, answer
-from trivet.base.error import InvalidArgument, NotFound, Unsupported
+from trivet.base.error import NotFound, Unsupported
 from trivet.engine.engine import Engine
 
 SWARM = (
@@ -51,13 +51,6 @@ async def no_new_plugin(engine: Engine, request: web.Request) -> web.StreamRespo
     raise Unsupported("plugins cannot be installed")
 
 
-async def no_control(engine: Engine, request: web.Request) -> web.StreamResponse:
-    """Refuse what buildx speaks as dockerd does where it isn't asked for properly, else say what to do instead."""
-    if not request.headers.get("Upgrade"):
-        raise InvalidArgument("no upgrade proto in request")
-    raise Unsupported("buildx is not served here: build with DOCKER_BUILDKIT=0")
-
-
 async def no_search(engine: Engine, request: web.Request) -> web.StreamResponse:
     raise Unsupported("registries cannot be searched")
 
@@ -72,6 +65,5 @@ ROUTES = (
     Route("POST", "/plugins/pull", no_new_plugin),
     Route("POST", "/plugins/create", no_new_plugin),
     *(Route(method, path, no_plugin) for method, path in PLUGIN),
-    Route("POST", "/grpc", no_control),
     Route("GET", "/images/search", no_search),
 )

@@ -64,7 +64,8 @@ def application(engine: Engine, builder: Builder) -> web.Application:
     version.oldest()
     app = web.Application(middlewares=[_errors])
     app[build.BUILDER] = builder
-    app[session.SESSIONS] = session.Sessions()
+    app[session.SESSIONS] = session.sessions()
+    app[session.SOLVES] = session.solves()
     app[JOBS] = Jobs()
     app.on_response_prepare.append(_introduce)
     for route in ROUTES:
@@ -99,7 +100,7 @@ async def _introduce(request: web.Request, answer: web.StreamResponse) -> None:
             "Api-Version": version.NEWEST,
             "Docker-Experimental": "false",
             "Ostype": "linux",
-            "Builder-Version": "1",
+            "Builder-Version": "2",
             "Swarm": "inactive",
             "Server": f"Docker/{version.ENGINE} (linux) trivet/{VERSION}",
         }

@@ -12,6 +12,7 @@ OLDEST = "1.40"
 FLOOR = "1.24"  # what the setting can go down to: older clients expect other shapes
 SETTING = "DOCKER_MIN_API_VERSION"  # dockerd's own name for it
 ENGINE = "28.2.2"  # what clients that compare engine versions are told: the release that speaks NEWEST
+BUILDKIT = "v0.22.0"  # likewise, the BuildKit within that release
 
 
 class VersionRefused(InvalidArgument):

@@ -11,14 +11,15 @@ from aiohttp import web
 
 from trivet.api.docker.buildkit.caller import SessionCaller
 from trivet.api.docker.buildkit.context import fetch
+from trivet.api.docker.buildkit.frontend import output
 from trivet.api.docker.buildkit.job import JOBS
-from trivet.api.docker.buildkit.trace import Tracer
+from trivet.api.docker.buildkit.trace import Tracer, line
 from trivet.api.docker.progress import stream
 from trivet.api.docker.session import SESSIONS
 from trivet.api.transfer import spooled
 from trivet.base.error import InvalidArgument, TrivetError
 from trivet.build.build import Builder
-from trivet.client.schema_build import BuildRequest, CacheTo, Output
+from trivet.client.schema_build import BuildRequest, CacheTo
 from trivet.engine.engine import Engine
 from trivet.registry.offer import asking
 
@@ -32,8 +33,7 @@ async def build(engine: Engine, request: web.Request, builder: Builder, wish: Bu
     channel = await request.app[SESSIONS].find(query.get("session", ""))
     key, remote, quiet = query.get("buildid", ""), query.get("remote", ""), query.get("q", "") == "1"
     wish = _with_outputs(msgspec.structs.replace(wish, session=secrets.token_hex(16)), query.get("outputs", ""))
-    directory = any(output.kind == "local" for output in wish.outputs)
-    caller = SessionCaller(channel, engine.spool, directory=directory)
+    caller = SessionCaller(channel, engine.spool, wish)
     tracer = Tracer()
 
     async def work(report: Any) -> dict[str, Any]:
@@ -51,15 +51,18 @@ async def build(engine: Engine, request: web.Request, builder: Builder, wish: Bu
             return await builder.build(wanted, file, report)
 
     def end(result: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{"stream": f"{result['id']}\n"}] if quiet and result["id"] else tracer.done(result)
+        if quiet and result["id"]:
+            return [{"stream": f"{result['id']}\n"}]
+        told = [each for trace in tracer.done(result) for each in line(trace)]
+        return [*told, {"id": "moby.image.id", "aux": {"ID": result["id"]}}] if result["id"] else told
 
     def broken(error: TrivetError) -> list[dict[str, Any]]:
-        return tracer.failed(error.message)
+        return line(tracer.failed(error.message))
 
     return await stream(
         request,
         lambda report: jobs.run(key, work(report)),
-        lambda item: [] if quiet else tracer.spell(item),
+        lambda item: [] if quiet else line(tracer.spell(item)),
         end,
         broken=broken,
     )
@@ -80,18 +83,6 @@ def _with_outputs(wish: BuildRequest, text: str) -> BuildRequest:
         raise InvalidArgument(f"error reading outputs: {error}") from error
     if len(found) > 1:
         raise InvalidArgument("multiple outputs not supported")
-    outputs = [_output(each) for each in found]
+    outputs = [output(each.Type, each.Attrs or {}) for each in found]
     cache_to = [CacheTo(kind="inline", place="")] if wish.build_args.get(INLINE, "0") in ("1", "true") else []
     return msgspec.structs.replace(wish, outputs=outputs, cache_to=cache_to)
-
-
-def _output(each: _Output) -> Output:
-    attributes = each.Attrs or {}
-    name = attributes.get("name", "")
-    match each.Type:
-        case "local" | "tar" | "cacheonly":
-            return Output(kind=each.Type)
-        case "image" | "moby" | "":
-            push = attributes.get("push", "").lower() in ("1", "true")
-            return Output(kind="registry" if push else "image", name=name)
-    raise InvalidArgument(f"exporter {each.Type!r} could not be found")

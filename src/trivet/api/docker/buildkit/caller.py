@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -16,27 +17,31 @@ from grpclib.client import Stream
 from trivet.api.docker.buildkit import sync
 from trivet.api.docker.buildkit.channel import Channel, Refused
 from trivet.api.docker.buildkit.message import Account, Bytes, Empty, Host, Name, Packet
+from trivet.api.transfer import spooled
 from trivet.base.error import TrivetError
 from trivet.base.thread import in_thread
 from trivet.build.caller import LARGEST, Ask, Line, NoAnswer, Reply
 from trivet.build.error import BuildError
+from trivet.build.origin import LOCAL
+from trivet.client.schema_build import BuildRequest
 from trivet.oci import reference as references
 from trivet.registry.auth import Credentials
 
 SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 CHECK, AGENT = "/moby.sshforward.v1.SSH/CheckAgent", "/moby.sshforward.v1.SSH/ForwardAgent"
 ACCOUNT, OUTPUT = "/moby.filesync.v1.Auth/Credentials", "/moby.filesync.v1.FileSend/DiffCopy"
+EXPORTER = "buildkit-attachable-exporter-id"  # which of several outputs
 PIECE = 32 << 10
 HUB = "registry-1.docker.io"  # by this name clients look for what `docker login` without a name has stored
 
 
 class SessionCaller:
-    """A client that can be asked; `directory` is whether an output becomes files of its own. Spools into `spool`."""
+    """A client that can be asked for what a request names. Spools into `spool`."""
 
-    def __init__(self, channel: Channel, spool: Path, *, directory: bool) -> None:
+    def __init__(self, channel: Channel, spool: Path, wish: BuildRequest) -> None:
         self.channel = channel
         self._spool = spool
-        self._directory = directory
+        self._wish = wish
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def offers(self, what: Ask, name: str, listed: Sequence[str]) -> bool:
@@ -74,9 +79,30 @@ class SessionCaller:
             metadata = {"buildkit.ssh.id": [name]}
             return await self._bridge(AGENT, metadata, _agent, f"ssh {name}")
         if what == Ask.OUTPUT:
-            talk = self._files if self._directory else _archive
-            return await self._bridge(OUTPUT, {}, talk, "an output", Packet if self._directory else Bytes)
+            directory = self._wish.outputs[int(name)].kind == "local"
+            talk = self._files if directory else _archive
+            return await self._bridge(OUTPUT, {EXPORTER: [name]}, talk, "an output", Packet if directory else Bytes)
+        local = self._wish.contexts.get(name, "")
+        if what == Ask.CONTEXT and local.startswith(LOCAL):
+            return await self._directory(local.removeprefix(LOCAL))
         raise NoAnswer(what, name)
+
+    async def _directory(self, name: str) -> tuple[Line, Reply]:
+        """Give one of the client's directories, as a tar."""
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with undo:
+                while data := await in_thread(file.read, 1 << 20):
+                    writer.write(data)
+                    await writer.drain()
+
+        with ExitStack() as undo:
+            file = undo.enter_context(spooled(self._spool))
+            receiver = sync.Receiver(file)
+            await receiver.directory(self.channel, name, {})
+            await in_thread(receiver.finish)
+            undo = undo.pop_all()
+        return await self._line(talk)
 
     def close(self) -> None:
         """End what is still being said."""
@@ -86,21 +112,33 @@ class SessionCaller:
     async def _bridge(
         self, method: str, metadata: dict[str, list[str]], talk: Any, what: str, message: Any = Bytes
     ) -> tuple[Line, Reply]:
+        async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                async with self.channel.conversation(method, message, message, what, metadata) as stream:
+                    await talk(stream, reader, writer)
+            except (TrivetError, OSError) as error:
+                words = error.message if isinstance(error, TrivetError) else str(error)
+                writer.write(msgspec.json.encode(Reply(error=words)) + b"\n" if talk is not _agent else b"")
+            else:
+                writer.write(b"{}\n" if talk is not _agent else b"")
+
+        return await self._line(work)
+
+    async def _line(
+        self, talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+    ) -> tuple[Line, Reply]:
+        """Give one end of a connection, at whose other end somebody talks."""
         ours, theirs = socket.socketpair()
         near = await asyncio.open_unix_connection(sock=ours)
-        far = await asyncio.open_unix_connection(sock=theirs)
+        reader, writer = await asyncio.open_unix_connection(sock=theirs)
 
         async def work() -> None:
             try:
-                async with self.channel.conversation(method, message, message, what, metadata) as stream:
-                    await talk(stream, *far)
-            except (TrivetError, OSError) as error:
-                words = error.message if isinstance(error, TrivetError) else str(error)
-                far[1].write(msgspec.json.encode(Reply(error=words)) + b"\n" if talk is not _agent else b"")
-            else:
-                far[1].write(b"{}\n" if talk is not _agent else b"")
+                await talk(reader, writer)
+            except OSError:
+                pass  # who asked has gone
             finally:
-                far[1].close()
+                writer.close()
 
         task = asyncio.create_task(work())
         self._tasks.add(task)

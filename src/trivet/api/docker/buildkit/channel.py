@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote_plus
@@ -28,6 +29,7 @@ from trivet.build.error import BuildError
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 WINDOW = 4 << 20  # bytes that may be on their way
 FRAME = 1 << 20  # bytes that may come at a time: each costs some Python
+logging.getLogger("hpack").setLevel(logging.INFO)  # it would tell of each header
 M = TypeVar("M", bound=BaseMessage)
 Metadata = Mapping[str, list[str]]
 
@@ -47,7 +49,9 @@ class Refused(BuildError):
         self.absent = error.status in (Status.NOT_FOUND, Status.UNIMPLEMENTED) or "not found" in str(error.message)
 
 
-class _Codec(CodecBase):
+class Codec(CodecBase):
+    """Protobuf."""
+
     __content_subtype__ = "proto"
 
     def encode(self, message: BaseMessage, message_type: Any) -> bytes:
@@ -60,10 +64,15 @@ class _Codec(CodecBase):
             raise BuildError(f"the client sent what is no {message_type.__name__.lower()}") from error
 
 
-class _Protocol(H2Protocol):
+def configuration() -> Configuration:
+    """Let more be on its way than HTTP/2 does by itself."""
+    return Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
+
+
+class Protocol(H2Protocol):
     """A connection that was HTTP/1 before; at its end both sides are told."""
 
-    before: asyncio.BaseProtocol
+    before: asyncio.BaseProtocol | None = None
     over: asyncio.Event
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -73,22 +82,29 @@ class _Protocol(H2Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        self.before.connection_lost(exc if isinstance(exc, Exception) else None)
+        if self.before is not None:
+            self.before.connection_lost(exc if isinstance(exc, Exception) else None)
         self.over.set()
 
 
 class Channel(GrpcChannel):
     """A client's connection, for as long as it lasts."""
 
-    def __init__(self, request: web.Request) -> None:
-        """Take the request's connection over. Raises ConnectionResetError if it is gone."""
-        config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
-        super().__init__(codec=_Codec(), config=config)
+    def __init__(self) -> None:
+        """Wait for a transport to be connected to `protocol`."""
+        super().__init__(codec=Codec(), config=configuration())
         self.over = asyncio.Event()
-        protocol = _Protocol(*self._parts())
-        protocol.before, protocol.over = request.protocol, self.over
-        self._protocol = protocol
-        switch(request, SWITCH, protocol, early(request))
+        self.protocol = Protocol(*self._parts())
+        self.protocol.over = self.over
+        self._protocol = self.protocol
+
+    @classmethod
+    def of(cls, request: web.Request) -> Channel:
+        """Take a request's connection over. Raises ConnectionResetError if it is gone."""
+        channel = cls()
+        channel.protocol.before = request.protocol
+        switch(request, SWITCH, channel.protocol, early(request))
+        return channel
 
     def _parts(self) -> Any:
         made = self._protocol_factory()

@@ -127,9 +127,19 @@ class Log(BaseMessage):
 
 
 @dataclass
+class Warned(BaseMessage):
+    """What is allowed, but hardly meant."""
+
+    vertex: Annotated[str, Field(1)] = ""
+    level: Annotated[int, Field(2)] = 0
+    short: Annotated[bytes, Field(3)] = b""
+
+
+@dataclass
 class Trace(BaseMessage):
     """What is new of a build."""
 
     vertices: Annotated[list[Vertex], Field(1)] = field(default_factory=list)
     statuses: Annotated[list[Status], Field(2)] = field(default_factory=list)
     logs: Annotated[list[Log], Field(3)] = field(default_factory=list)
+    warnings: Annotated[list[Warned], Field(4)] = field(default_factory=list)

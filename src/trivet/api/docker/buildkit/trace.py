@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from typing import Any
 
-from trivet.api.docker.buildkit.message import Log, Status, Time, Trace, Vertex
+from trivet.api.docker.buildkit.message import Log, Status, Time, Trace, Vertex, Warned
 from trivet.api.docker.progress import Line
 from trivet.client.schema import Progress
 
 FETCHING, EXPORTING = "[internal] load what the build begins with", "exporting to image"
+WARNING = "warning "
+DOCKERFILE = "[internal] load build definition"
 ENDED = ("downloaded", "exists", "unpacked")
 
 
@@ -19,8 +22,9 @@ class Tracer:
 
     def __init__(self) -> None:
         self._open: dict[str, Vertex] = {}
+        self._salt = secrets.token_hex(8)  # several builds may be shown together
 
-    def spell(self, item: Progress) -> list[Line]:
+    def spell(self, item: Progress) -> Trace:
         """Spell a line of progress."""
         trace = Trace()
         if item.stream:
@@ -34,22 +38,25 @@ class Tracer:
             if outcome:
                 vertex.cached = outcome == "cached"
                 if outcome == "failed":
-                    return []  # `failed` says why
+                    return trace  # `failed` says why
                 self._end(item.id, trace)
+        elif item.id.startswith(WARNING):
+            words, line = item.status.rpartition(" (")[0], item.id.split()[1]
+            trace.warnings.append(Warned(self._digest(DOCKERFILE), 1, f"{words} (line {line})".encode()))
         elif item.id and item.total:
             trace.statuses.append(self._status(item, self._vertex(FETCHING, FETCHING, trace)))
         elif item.status:
             self._vertex(FETCHING, FETCHING, trace)
             trace.logs.append(Log(self._open[FETCHING].digest, _now(), 2, f"{item.status}\n".encode()))
-        return [line(trace)]
+        return trace
 
-    def done(self, result: dict[str, Any]) -> list[Line]:
+    def done(self, result: dict[str, Any]) -> list[Trace]:
         """Spell the end, with what became of it."""
         trace = Trace()
         for key in list(self._open):
             self._end(key, trace)
-        told = [line(trace)]
-        if result["id"]:
+        told = [trace]
+        if result.get("id"):
             trace = Trace()
             vertex = self._vertex(EXPORTING, EXPORTING, trace)
             words = [f"writing image {result['id']}", *(f"naming to {name}" for name in result["names"])]
@@ -57,25 +64,27 @@ class Tracer:
                 now = _now()
                 trace.statuses.append(Status(word, vertex.digest, word, 0, 0, now, now, now))
             self._end(EXPORTING, trace)
-            told += [line(trace), {"id": "moby.image.id", "aux": {"ID": result["id"]}}]
+            told.append(trace)
         return told
 
-    def failed(self, words: str) -> list[Line]:
+    def failed(self, words: str) -> Trace:
         """Spell that it has failed: the part that ran last is what broke."""
         trace = Trace()
         for vertex in list(self._open.values())[-1:]:
             vertex.error = words
         for key in list(self._open):
             self._end(key, trace)
-        return [line(trace)] if trace.vertices else []
+        return trace
 
     def _vertex(self, key: str, name: str, trace: Trace) -> Vertex:
         found = self._open.get(key)
         if found is None:
-            digest = f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
-            found = self._open[key] = Vertex(digest=digest, name=name, started=_now())
+            found = self._open[key] = Vertex(digest=self._digest(key), name=name, started=_now())
             trace.vertices.append(found)
         return found
+
+    def _digest(self, key: str) -> str:
+        return f"sha256:{hashlib.sha256(f'{self._salt} {key}'.encode()).hexdigest()}"
 
     def _end(self, key: str, trace: Trace) -> None:
         vertex = self._open.pop(key)
@@ -89,9 +98,10 @@ class Tracer:
         return Status(item.id, vertex.digest, item.status, item.current, item.total, now, now, ended)
 
 
-def line(trace: Trace) -> Line:
-    """Spell a trace as a line of the build's answer; msgspec makes base64 of bytes, as Go does."""
-    return {"id": "moby.buildkit.trace", "aux": bytes(trace)}
+def line(trace: Trace) -> list[Line]:
+    """Spell a trace as a line of a build's answer, if it tells anything; msgspec makes base64 of bytes, as Go does."""
+    told = bytes(trace)
+    return [{"id": "moby.buildkit.trace", "aux": told}] if told else []
 
 
 def _now() -> Time:
