@@ -13,7 +13,9 @@ import pytest
 from trivet.guest import cpio, kernel
 from trivet.guest.module import MissingModule, Modules
 
-MODULES = tuple("virtio_pci virtio_blk vfat nls_ascii nls_cp437 button evdev virtio_balloon virtio_net".split())
+MODULES = tuple(
+    "virtio_pci virtio_blk vfat nls_ascii nls_cp437 button evdev virtio_balloon virtio_net virtiofs".split()
+)
 INIT = """#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /mnt
 /bin/busybox --install -s /bin

@@ -11,6 +11,7 @@ from trivet.client.schema import Created, Progress
 from trivet.client.schema_machine import (
     BackupPoint,
     CatalogueImage,
+    DeviceRequest,
     DiskLimits,
     DiskRequest,
     KeysRequest,
@@ -71,6 +72,14 @@ class Machines:
     def remove_disk(self, ref: str, name: str) -> None:
         """Take a disk and its data away, running or not."""
         self._transport.call("DELETE", f"{_path(ref)}/disks/{segment(name)}")
+
+    def add_device(self, ref: str, wish: DeviceRequest) -> None:
+        """Give a machine a further device."""
+        self._transport.call("POST", f"{_path(ref)}/devices", body=wish)
+
+    def remove_device(self, ref: str, name: str) -> None:
+        """Take a device from a machine."""
+        self._transport.call("DELETE", f"{_path(ref)}/devices/{segment(name)}")
 
     def backup(self, ref: str, directory: str, *, full: bool = False) -> Iterator[Progress]:
         """Add a point to a directory of the engine's host; the result has its `id`, and whether it is `full`."""

@@ -26,6 +26,32 @@ class DiskLimits(msgspec.Struct, frozen=True, kw_only=True):
     rate: int = 0
 
 
+class UsbRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A raw image, by its path on the engine's host, as a USB stick."""
+
+    path: str
+    read_only: bool = False
+
+
+class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A device for a machine that exists.
+
+    A `share` is of a directory of the engine's host or a volume (`source`), mounted at `target`; `usb` a stick with the
+    content of a file there; a `watchdog` does what its `source` says: reset, poweroff or pause.
+    """
+
+    kind: Literal["share", "usb", "watchdog"]
+    source: str
+    target: str = ""
+    read_only: bool = False
+
+
+class DeviceInfo(DeviceRequest, frozen=True, kw_only=True):
+    """A device of a machine; a share's `name` is what its guest mounts."""
+
+    name: str
+
+
 class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What `trivet vm create` says beyond what every instance can have.
 
@@ -42,6 +68,7 @@ class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
     secure_boot: bool = False
     tpm: bool = False
     watchdog: Literal["", "reset", "poweroff", "pause"] = ""
+    usb: list[UsbRequest] = []
     cdroms: list[str] = []
     boot: list[Boot] = []
     pxe: str = ""
@@ -109,6 +136,7 @@ class MachineInfo(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     disks: list[DiskInfo]
     cdroms: list[str]
+    devices: list[DeviceInfo] = []
     run_state: str = ""
     agent: bool = False
     hostname: str = ""

@@ -5,6 +5,7 @@ Blocking and short-lived: connect, ask, close. QEMU serves one client at a time;
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import time
@@ -119,6 +120,14 @@ class Qmp:
             self._socket, [msgspec.json.encode({"execute": "add-fd", "id": self._id}) + b"\n"], [descriptor]
         )
         return int(self._answer("add-fd")["fdset-id"])
+
+    def add_file(self, path: Path | str, *, writable: bool = False) -> int:
+        """Open a file, not through a link, and hand it over for good; the number."""
+        descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            return self.add(descriptor)
+        finally:
+            os.close(descriptor)
 
     def save(self, descriptor: int) -> None:
         """Stop the machine and write its state, but not the memory it shares with a file."""

@@ -14,6 +14,7 @@ from trivet.hypervisor.device.disk import Cdrom, Disk, Stick
 from trivet.hypervisor.device.generation import Generation
 from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.device.rng import Rng
+from trivet.hypervisor.device.share import Share
 from trivet.hypervisor.machine import MEBIBYTE, SANDBOX, TRANSLATION_BUFFER, Acceleration
 
 SLOTS = Slots(count=6)
@@ -54,6 +55,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     netboot: Netboot | None = None
     start: Start | None = None
     stick: Stick | None = None
+    usb: tuple[Stick, ...] = ()
+    shares: tuple[Share, ...] = ()
     incoming: str = ""
 
     @property
@@ -70,6 +73,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
             self.netboot,
             *self.nics,
             self.stick,
+            *self.usb,
+            *self.shares,
         ]
         return tuple(device for device in (*common, *own) if device is not None)
 
@@ -81,7 +86,8 @@ def command_line(system: System) -> tuple[str, ...]:
         *("-name", system.name.replace(",", ",,"), "-uuid", system.uuid),
         *("-nodefaults", "-no-user-config", "-sandbox", SANDBOX),
         *_board(system),
-        *("-smp", str(system.cpus), "-m", f"{-(-system.memory // MEBIBYTE)}M"),
+        *("-smp", str(system.cpus), "-m", _size(system)),
+        *_memory(system),
         *("-boot", "strict=on"),
         *("-chardev", option("socket", id="qmp", fd=system.control, server=True, wait=False)),
         *("-mon", "chardev=qmp,mode=control"),
@@ -93,10 +99,22 @@ def command_line(system: System) -> tuple[str, ...]:
 
 def _board(system: System) -> list[str]:
     firmware = {"pflash0": "firmware", "pflash1": "variables"} if system.firmware else {}
-    board = option("q35", vmport=False, smm=system.firmware is not None, **firmware)
+    seen = {"memory_backend": "memory"} if system.shares else {}
+    board = option("q35", vmport=False, smm=system.firmware is not None, **firmware, **seen)
     if system.acceleration is Acceleration.KVM:
         return ["-machine", board, "-accel", "kvm", "-cpu", "host"]
     return ["-machine", board, "-accel", option("tcg", thread="multi", tb_size=TRANSLATION_BUFFER * 4), "-cpu", "max"]
+
+
+def _memory(system: System) -> list[str]:
+    """Let virtiofsd see the guest's memory, where there is one."""
+    if not system.shares:
+        return []
+    return ["-object", option("memory-backend-memfd", id="memory", size=_size(system), share=True)]
+
+
+def _size(system: System) -> str:
+    return f"{-(-system.memory // MEBIBYTE)}M"
 
 
 def _start(start: Start | None) -> list[str]:

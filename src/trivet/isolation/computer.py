@@ -1,7 +1,7 @@
 """From the plan of a machine with an operating system of its own to QEMU's record and the launcher's steps.
 
 launcher   Monitor · Spawn (own mount and pid namespace, a terminal that is the serial console)
-child      cgroups · files opened · the cell around QEMU and swtpm (housing.py) · Wait · QEMU
+child      cgroups · directories shared · files opened · the cell around QEMU and swtpm (housing.py) · Wait · QEMU
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from trivet.hypervisor.device.disk import Cdrom, Disk, Stick
 from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration
 from trivet.hypervisor.system import SOCKETS, Start, System, command_line
-from trivet.isolation import housing
+from trivet.isolation import housing, sharing
 from trivet.isolation.elastic import OVERHEAD
 from trivet.isolation.hardware import Disk as PlannedDisk
-from trivet.isolation.hardware import Hardware
+from trivet.isolation.hardware import Hardware, Usb
 from trivet.isolation.machine import (
     DEFAULT_CPUS,
     STATE_DESCRIPTOR,
@@ -46,6 +46,7 @@ QMP, AGENT, SCREEN = "qmp.sock", "agent.sock", "screen.sock"
 SEED, STICK, INITRD = "seed.img", "stick.img", "initrd"
 VARIABLES = "variables.fd"
 ROWS, COLUMNS = 25, 80
+USB_PORTS = {"usb1": 3, "usb2": 4}  # of four: the tablet has the first, an installer's answers the next one
 
 
 def hardware(plan: Plan) -> Hardware:
@@ -116,7 +117,20 @@ def system(plan: Plan, host: Host) -> System:
         incoming=f"fd:{STATE_DESCRIPTOR}" if host.begin else "",
         netboot=_netboot(parts, plan.id, order.get("network", 0)),
         start=_start(plan),
+        usb=tuple(stick(each, housing.USB + number) for number, each in enumerate(parts.usb)),
+        shares=sharing.shares(plan),
         stick=Stick(path=f"{home}/{STICK}", descriptor=housing.STICK) if parts.answers else None,
+    )
+
+
+def stick(planned: Usb, descriptor: int) -> Stick:
+    """Translate a USB stick, opened; its name says the port."""
+    return Stick(
+        name=planned.name,
+        path=planned.path,
+        read_only=planned.read_only,
+        port=USB_PORTS[planned.name],
+        descriptor=descriptor,
     )
 
 
@@ -160,6 +174,7 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
         Spawn(flags=FLAGS["mount"] | FLAGS["pid"], terminal=1, rows=ROWS, columns=COLUMNS, stdin=1, cgroup=unified),
         *(WriteFile(write.path, write.value.encode()) for write in joins),
         Propagation("/", PROPAGATION["rslave"]),
+        *sharing.serve(plan, host.virtiofsd),
         *([Give(host.begin, 0, STATE_DESCRIPTOR)] if host.begin else []),
         *housing.gifts(plan, made, (f"{plan.directory}/{QMP}", f"{plan.directory}/{AGENT}")),
         *housing.walls(plan, parts, host),

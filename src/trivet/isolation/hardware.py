@@ -64,6 +64,14 @@ class Netboot(msgspec.Struct, frozen=True, kw_only=True):
     file: str
 
 
+class Usb(msgspec.Struct, frozen=True, kw_only=True):
+    """A raw image of the host as a USB stick; where it is plugged in is in its `name`."""
+
+    name: str
+    path: str
+    read_only: bool = False
+
+
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a machine that its instance's other fields don't say.
 
@@ -80,5 +88,6 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     direct: Direct | None = None
     netboot: Netboot | None = None
     answers: tuple[Answer, ...] = ()
+    usb: tuple[Usb, ...] = ()
     boot: tuple[Literal["disk", "cdrom", "network"], ...] = ("disk", "cdrom", "network")
     watchdog: Literal["", "reset", "poweroff", "pause"] = ""

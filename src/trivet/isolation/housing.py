@@ -2,6 +2,7 @@
 
     /kernel /initrd     what is started in place of a loader, if anything; read-only
     /netboot            what the boot ROM is served; read-only
+    /share/N            where the server of a shared directory listens (sharing.py)
     /tpm                swtpm's, a user of its own: its control socket, and what it remembers (state)
 
 Disks, what is below them, CDs, seed, stick, firmware's variables, sockets and interfaces are descriptors.
@@ -16,7 +17,7 @@ from pathlib import Path
 from trivet.base.error import InvalidArgument
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.system import System
-from trivet.isolation import cell
+from trivet.isolation import cell, sharing
 from trivet.isolation.hardware import Direct, Hardware
 from trivet.isolation.machine import Host
 from trivet.isolation.plan import Plan
@@ -24,7 +25,7 @@ from trivet.launch.operation import Background, Bind, Give, GiveListener, GiveTa
 from trivet.runtime.mount import NO_DEVICE, NO_EXEC, NO_SUID, READ_ONLY
 
 CONTROL, AGENT = 40, 41
-FILES, CDROMS, VARIABLES, STICK, SEED = 128, 228, 248, 249, 250
+FILES, CDROMS, VARIABLES, STICK, SEED, USB = 128, 228, 248, 249, 250, 251
 KERNEL, INITRD, NETBOOT, TPM = "/kernel", "/initrd", "/netboot", "/tpm/control"
 _COPIED = {KERNEL: "kernel", INITRD: "initrd"}
 _OTHERS = 0o004
@@ -41,6 +42,7 @@ def prepare(plan: Plan, parts: Hardware) -> None:
     """Make what the cell needs: its place, readable copies of what only root reads, and what swtpm may write to."""
     home = Path(plan.directory)
     (home / cell.PLACE).mkdir(mode=0o700, exist_ok=True)
+    sharing.prepare(plan)
     for inside, path in _started(parts.direct).items():
         copy = home / _COPIED[inside]
         copy.unlink(missing_ok=True)
@@ -67,6 +69,7 @@ def gifts(plan: Plan, made: System, sockets: tuple[str, str]) -> list[Operation]
     steps += [Give(each.path, 0, each.descriptor) for each in made.cdroms if each.descriptor]
     if made.stick and made.stick.descriptor:
         steps.append(Give(made.stick.path, 0, made.stick.descriptor))
+    steps += [Give(each.path, 0 if each.read_only else 1, each.descriptor or 0) for each in made.usb]
     if made.firmware and made.firmware.descriptor:
         steps.append(Give(made.firmware.variables, 1, made.firmware.descriptor))
     uses = [use for use in plan.attachments if use.kind != "none"]
@@ -89,7 +92,9 @@ def walls(plan: Plan, parts: Hardware, host: Host) -> list[Operation]:
         shown.append(Bind(parts.netboot.directory, NETBOOT, recursive=0, attributes=safe))
     room, helper = _tpm(plan, parts, host)
     return [
-        *cell.around(f"{plan.directory}/{cell.PLACE}", [*shown, *room], helper, accelerated=accelerated),
+        *cell.around(
+            f"{plan.directory}/{cell.PLACE}", [*shown, *sharing.shown(plan), *room], helper, accelerated=accelerated
+        ),
         *cell.rights(cell.user(plan), accelerated=accelerated),
     ]
 

@@ -40,7 +40,12 @@ class SavedOtherwise(Unsupported):
 
 
 def check_saving(plan: Plan) -> None:
-    """Refuse a machine whose interfaces aren't where a start would put them. Raises `Conflict`."""
+    """Refuse one that shares directories, or whose interfaces are elsewhere than after a start. Raises `Conflict`."""
+    if plan.mounts:
+        raise Conflict(
+            f"cannot save the memory of machine {plan.name}: what it has open in shared directories is not in it",
+            hint=f"trivet vm stop {plan.name} first",
+        )
     with Qmp(Path(plan.directory, computer.QMP)) as qmp:
         found = slot.layout(qmp)
     taps = [use for use in plan.attachments if use.kind != "none"]
@@ -105,6 +110,7 @@ def key_of(plan: Plan) -> str:
         parts.netboot is not None,
         *(disk.name for disk in parts.disks),
         len(plan.attachments),
+        *(each.name for each in parts.usb),
         parts.seed is not None,
     ]
     return " ".join(map(str, words))

@@ -83,7 +83,7 @@ def computer(cache: Path, hardware: Hardware) -> Host:
         raise Unsupported("cannot give a machine a TPM: swtpm is not installed", hint="apt-get install swtpm")
     return Host(
         qemu=_path(program.QEMU),
-        virtiofsd="",
+        virtiofsd=_path(program.VIRTIOFSD),
         acceleration=probed(cache),
         kernel="",
         initramfs="",

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from trivet.base.error import Internal, Unsupported
+from trivet.isolation import sharing
 from trivet.isolation.plan import Address, Attachment, Plan
 
 _LEAST = 2 << 20
@@ -31,9 +32,16 @@ def documents(plan: Plan) -> dict[str, bytes]:
     return {
         "meta-data": msgspec.json.encode(meta),
         "user-data": seed.user.encode() or _HEAD + b"{}\n",
-        "vendor-data": seed.vendor.encode(),
+        "vendor-data": _vendor(seed.vendor, sharing.commands(plan)),
         "network-config": seed.network.encode() or msgspec.json.encode(network(plan)),
     }
+
+
+def _vendor(text: str, commands: list[list[str]]) -> bytes:
+    """Add what is to be done at every boot to what was told at the beginning."""
+    if not commands:
+        return text.encode()
+    return _HEAD + msgspec.json.encode(msgspec.json.decode(text.removeprefix(_HEAD.decode())) | {"bootcmd": commands})
 
 
 def network(plan: Plan) -> dict[str, Any]:

@@ -5,6 +5,7 @@ plan.directory/
 ├── qmp.sock                  QEMU's control socket
 ├── agent.sock                the guest agent's port
 ├── screen.sock               the display, by VNC, once somebody asked for it (isolation/display.py)
+├── share-N.sock              shared directories' servers (isolation/sharing.py)
 ├── seed.img                  what cloud-init reads
 ├── stick.img, initrd         what installers read (isolation/answer.py)
 ├── cell/                     where QEMU's root is made, in its mount namespace only (isolation/housing.py)
@@ -35,6 +36,7 @@ from trivet.isolation import (
     moment,
     provision,
     seed,
+    sharing,
     slot,
     wire,
 )
@@ -89,11 +91,12 @@ class SystemDriver:
         """Make the run directory, the cgroup with its limits, and what cloud-init reads. Idempotent."""
         parts = computer.hardware(plan)
         housing.check(plan, parts)
+        sharing.check(plan.name, plan.mounts)
         if plan.program.builtin:
             raise Conflict(
                 f"cannot copy files of machine {plan.name} while it is off", hint=f"trivet vm start {plan.name}"
             )
-        for path in (*(each.path for each in parts.disks), *(each.path for each in parts.cdroms)):
+        for path in [each.path for kind in (parts.disks, parts.cdroms, parts.usb) for each in kind]:
             if not Path(path).exists():
                 raise InvalidArgument(f"cannot start machine {plan.name}: its disk {path} is not there")
         directory = Path(plan.directory)
@@ -113,9 +116,11 @@ class SystemDriver:
         for name in (computer.QMP, computer.AGENT, computer.SCREEN):
             Path(plan.directory, name).unlink(missing_ok=True)
         try:
-            return spawn(self._plan(plan, host), directory=Path(plan.directory))
+            channel = spawn(self._plan(plan, host), directory=Path(plan.directory))
         except LaunchError as error:
             raise explain(error.operation, error.errno, error.text, f"machine {plan.name}") from error
+        sharing.admit(plan)
+        return channel
 
     def check_saving(self, plan: Plan) -> None:
         """Refuse one that a start could not put together as it is now."""

@@ -14,6 +14,7 @@ from trivet.client.schema import Created, Progress
 from trivet.client.schema_machine import (
     BackupPoint,
     CatalogueImage,
+    DeviceRequest,
     DiskLimits,
     DiskRequest,
     KeysRequest,
@@ -114,6 +115,16 @@ async def remove_disk(engine: Engine, request: web.Request) -> web.StreamRespons
     return nothing()
 
 
+async def add_device(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.machines.add_device(ref(request), await body(request, DeviceRequest))
+    return nothing()
+
+
+async def remove_device(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.machines.remove_device(ref(request), request.match_info["device"])
+    return nothing()
+
+
 async def backup(engine: Engine, request: web.Request) -> web.StreamResponse:
     directory, full = required(request, "directory"), flag(request, "full")
     return await progress(request, lambda report: engine.machines.backup(ref(request), directory, report, full=full))
@@ -160,6 +171,8 @@ ROUTES = (
     Route("POST", ONE + "/disks/{disk}/resize", resize_disk, "Let a disk of a machine grow", query=("size",)),
     Route("POST", ONE + "/disks/{disk}/limits", limit_disk, "Limit a disk of a machine, at once", DiskLimits),
     Route("DELETE", ONE + "/disks/{disk}", remove_disk, "Take a disk and its data from a machine"),
+    Route("POST", ONE + "/devices", add_device, "Give a machine a further device", DeviceRequest),
+    Route("DELETE", ONE + "/devices/{device}", remove_device, "Take a device from a machine"),
     Route(
         "POST",
         ONE + "/backup",

@@ -16,11 +16,13 @@ from trivet.cli.command import Command, Misuse, flag, option, under
 from trivet.cli.context import Context
 from trivet.cli.disk import FORMATS, format_of
 from trivet.cli.endpoint import network
+from trivet.cli.mount import volume
 from trivet.cli.output import write_json
 from trivet.cli.patience import patience
 from trivet.cli.port import publish
 from trivet.cli.progress import Transfer, choose, follow
 from trivet.cli.request import restart_policy
+from trivet.cli.vm.device import stick
 from trivet.client.schema import Created, InstanceRequest
 from trivet.client.schema_machine import Boot, DiskRequest, MachineRequest, ObtainRequest
 
@@ -72,6 +74,7 @@ def request_of(args: Namespace) -> InstanceRequest:
         hostname=args.hostname,
         ports=[port for ports in args.publish for port in ports],
         networks=args.network,
+        mounts=args.volume,
         dns=args.dns,
         memory=args.memory,
         cpus=args.cpus,
@@ -92,6 +95,7 @@ def _machine(args: Namespace) -> MachineRequest:
         secure_boot=args.secure_boot,
         tpm=args.tpm,
         watchdog=args.watchdog,
+        usb=args.usb,
         cdroms=[_path(name) for name in args.cdrom],
         boot=args.boot or (["network"] if args.pxe else []),
         pxe=_path(args.pxe.partition(":")[0]),
@@ -227,6 +231,16 @@ OPTIONS = (
         option("--iops", metavar="N", type=value.natural, default=0, help="limit of its requests a second"),
         option("--rate", metavar="SIZE", type=value.size, default=0, help="limit of its bytes a second"),
         repeated("--add-disk", metavar="NAME:SIZE[,iops=N][,rate=SIZE]", type=disk, help="a further, empty disk"),
+        repeated(
+            "-v",
+            "--volume",
+            metavar="SOURCE:TARGET[:ro]",
+            type=volume,
+            help="share a directory of the host or a volume, mounted by cloud-init",
+        ),
+        repeated(
+            "--usb", metavar="FILE[:ro]", type=stick, help="a raw image as a USB stick; two at most", complete=FILE
+        ),
         option(
             "--watchdog",
             choices=("reset", "poweroff", "pause"),

@@ -13,7 +13,7 @@ from trivet.cli.context import Context
 from trivet.cli.instance import each, port_text, status
 from trivet.cli.output import FORMAT, JSON, Column, binary_size, human_size, show, write_json
 from trivet.client.schema import Instance
-from trivet.client.schema_machine import MachineInfo
+from trivet.client.schema_machine import DeviceInfo, MachineInfo
 
 _MOMENT, _STEP = 5.0, 0.1  # in which QEMU refuses what it can't do
 
@@ -104,12 +104,18 @@ def _lines(found: MachineInfo) -> list[tuple[str, str]]:
         for disk in found.disks
     ]
     lines += [("cdrom", path) for path in found.cdroms]
+    lines += [(each.kind, _device(each)) for each in found.devices]
     lines += [("display", f"vnc, unix:{found.display}")] if found.display else []
     lines.append(("agent", "answers" if found.agent else "-"))
     if found.agent:
         told = (("hostname", found.hostname), ("system", found.system), ("addresses", ", ".join(found.addresses)))
         lines += [(title, text) for title, text in told if text]
     return lines
+
+
+def _device(found: DeviceInfo) -> str:
+    words = (found.name, found.source, found.target, "read-only" if found.read_only else "")
+    return ", ".join(word for word in words if word)
 
 
 FORCE = flag("-f", "--force", help="at once, without asking the guest")

@@ -56,11 +56,7 @@ class Tool:
 
     def hand(self, path: Path | str, *, writable: bool = False) -> int:
         """Hand a file over, to be opened as /dev/fdset/NUMBER, whose number this is."""
-        descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            return self.qmp.add(descriptor)
-        finally:
-            os.close(descriptor)
+        return self.qmp.add_file(path, writable=writable)
 
     def add(self, node: Node) -> None:
         """Add a node to the graph. Raises `DiskFailed`."""

@@ -9,7 +9,6 @@ machine (engine/disk/tool.py).
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -142,11 +141,7 @@ def _clear(qmp: Qmp) -> None:
 
 def _target(qmp: Qmp, name: str, file: Path) -> int:
     """Open a target. QEMU gets the file, as it may have no right to come where it is; its number there."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        number = qmp.add(descriptor)
-    finally:
-        os.close(descriptor)
+    number = qmp.add_file(file, writable=True)
     backend = {"driver": "file", "filename": f"/dev/fdset/{number}"}
     qmp.execute("blockdev-add", **{"driver": "qcow2", "node-name": f"{name}-target", "file": backend, "backing": None})
     return number

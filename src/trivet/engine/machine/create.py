@@ -11,22 +11,23 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.clock import now_ns
-from trivet.base.error import InvalidArgument, Unsupported
+from trivet.base.error import Conflict, InvalidArgument, Unsupported
 from trivet.base.identity import new_id
 from trivet.client.schema import InstanceRequest
-from trivet.client.schema_machine import MachineRequest
+from trivet.client.schema_machine import MachineRequest, UsbRequest
 from trivet.engine.disk.base import DiskTooSmall
 from trivet.engine.disk.model import SECTOR
 from trivet.engine.instance.attachment import choose
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.mount import Mounts, resolve
 from trivet.engine.instance.plan import make_plan
 from trivet.engine.machine import cloud
 from trivet.engine.machine.image import using
 from trivet.engine.snapshot.disk import ROOT, create
-from trivet.isolation import computer, firmware
+from trivet.isolation import computer, firmware, sharing
 from trivet.isolation.driver import Ability
-from trivet.isolation.hardware import Answer, Cdrom, Direct, Disk, Hardware, Netboot, Seed
+from trivet.isolation.hardware import Answer, Cdrom, Direct, Disk, Hardware, Netboot, Seed, Usb
 from trivet.isolation.plan import Root
 from trivet.oci.config import Config
 
@@ -68,6 +69,9 @@ def make(
     undo.push_async_callback(asyncio.to_thread, shutil.rmtree, place.state, True)
     place.state.mkdir(parents=True, mode=0o700)
     size = _size(wish, base, request.image)
+    mounts = resolve(request.mounts, [], context.volumes, no_image)
+    undo.push_async_callback(asyncio.to_thread, drop_volumes, context, mounts)
+    sharing.check(name, mounts.mounts)
     root = context.disks.make(key, base, size, lambda home: _furnish(home, wish, below))
     undo.push_async_callback(asyncio.to_thread, context.disks.remove, key)
     plan = make_plan(
@@ -77,6 +81,7 @@ def make(
         name=name,
         place=place,
         root=root,
+        mounts=mounts.mounts,
         attachments=choose(request, ability, context.networks),
         hardware=_hardware(wish, root, seed, size, below),
     )
@@ -89,6 +94,8 @@ def make(
         plan=plan,
         acceleration=ability.acceleration,
         created=now_ns(),
+        volumes=mounts.volumes,
+        anonymous_volumes=mounts.anonymous,
     )
     return record, _warnings(wish, ability)
 
@@ -100,10 +107,6 @@ def _check(request: InstanceRequest, wish: MachineRequest) -> None:
     for field in _REFUSED:
         if getattr(request, field) != getattr(defaults, field):
             raise Unsupported(f"{field} means nothing to a machine with a system of its own")
-    if request.mounts:
-        raise Unsupported(
-            "volumes can't be mounted in a machine with a system of its own", hint="give it a disk: --add-disk data:10g"
-        )
     if wish.secure_boot and wish.firmware != "uefi":
         raise InvalidArgument("Secure Boot takes UEFI", hint="--firmware uefi --secure-boot")
     if not (request.image or wish.filled or wish.cdroms or wish.kernel or wish.pxe or "network" in wish.boot):
@@ -123,6 +126,17 @@ def _check(request: InstanceRequest, wish: MachineRequest) -> None:
         check_disk(disk.name, disk.size, [ROOT.partition(".")[0], "seed", *names])
 
 
+def no_image(reference: str) -> tuple[str, Path]:
+    """Raise `Unsupported`."""
+    raise Unsupported(f"image {reference} cannot be mounted in a machine with a system of its own")
+
+
+def drop_volumes(context: Context, mounts: Mounts) -> None:
+    """Remove volumes that were made for a machine which isn't."""
+    for volume in mounts.made:
+        context.volumes.remove(volume)
+
+
 def _netboot(wish: MachineRequest) -> Netboot:
     """Find what a boot ROM is served first. Raises `InvalidArgument`."""
     home = Path(wish.pxe)
@@ -137,6 +151,19 @@ def _netboot(wish: MachineRequest) -> Netboot:
         if not path.stat().st_mode & 0o004:
             raise InvalidArgument(f"{path} is served to the machine, but only its owner may read it", hint="chmod o+rX")
     return Netboot(directory=str(home), file=found)
+
+
+def usb(wish: UsbRequest, number: int) -> Usb:
+    """Describe a USB stick at a place. Raises `InvalidArgument`, `Conflict`."""
+    names = list(computer.USB_PORTS)
+    if number >= len(names):
+        raise Conflict(f"a machine can have at most {len(names)} USB sticks")
+    path = Path(wish.path)
+    if not (path.is_absolute() and path.is_file()):
+        raise InvalidArgument(f"{wish.path} is no file of the engine's host, by its absolute path")
+    if size := path.stat().st_size % SECTOR:
+        raise InvalidArgument(f"{wish.path} is no image of a USB stick: {size} bytes are left over after its sectors")
+    return Usb(name=names[number], path=str(path), read_only=wish.read_only)
 
 
 def check_disk(name: str, size: int, taken: list[str]) -> None:
@@ -216,6 +243,7 @@ def _hardware(wish: MachineRequest, root: Root, seed: Seed | None, size: int, be
         answers=tuple(Answer(name, content) for name, content in wish.answers.items()),
         boot=tuple(order),
         watchdog=wish.watchdog,
+        usb=tuple(usb(each, number) for number, each in enumerate(wish.usb)),
     )
 
 

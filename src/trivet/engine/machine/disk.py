@@ -6,7 +6,6 @@ killed in between leaves a disk that the next start has.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -107,11 +106,7 @@ def find(record: InstanceRecord, name: str) -> Disk:
 def plug(qmp: Qmp, planned: Disk) -> None:
     """Plug a disk into its slot; what was made for it goes again when that fails."""
     undo: list[Callable[[], object]] = []
-    descriptor = os.open(planned.path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        number = qmp.add(descriptor)
-    finally:
-        os.close(descriptor)
+    number = qmp.add_file(planned.path, writable=True)
     undo.append(lambda: qmp.execute("remove-fd", **{"fdset-id": number}))
     disk = computer.disk(planned, descriptor=number)
     try:

@@ -15,6 +15,7 @@ from trivet.base.error import TrivetError, Unsupported
 from trivet.client.schema_machine import (
     BackupPoint,
     CatalogueImage,
+    DeviceRequest,
     DiskInfo,
     DiskLimits,
     DiskRequest,
@@ -26,7 +27,7 @@ from trivet.engine.image.progress import Report
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
-from trivet.engine.machine import backup, catalogue, disk, image, inside, keyboard, point, restore, screen
+from trivet.engine.machine import backup, catalogue, device, disk, image, inside, keyboard, point, restore, screen
 from trivet.engine.snapshot.making import disk_usage
 from trivet.isolation import computer, display
 from trivet.isolation.errand import agent_of
@@ -103,6 +104,14 @@ class Machines:
     async def remove_disk(self, ref: str, name: str) -> None:
         """Take a disk and its data away, running or not."""
         await self._locked(ref, "removing a disk of", lambda record: disk.remove(self._context, record, name))
+
+    async def add_device(self, ref: str, wish: DeviceRequest) -> None:
+        """Give a machine a further device."""
+        await self._locked(ref, "adding a device to", lambda record: device.add(self._context, record, wish))
+
+    async def remove_device(self, ref: str, name: str) -> None:
+        """Take a device from a machine."""
+        await self._locked(ref, "removing a device of", lambda record: device.remove(self._context, record, name))
 
     async def _locked(self, ref: str, action: str, do: Callable[[InstanceRecord], None]) -> None:
         key = self.find(ref).id
@@ -182,6 +191,7 @@ class Machines:
             memory=computer.memory(plan),
             disks=_disks(plan),
             cdroms=[each.path for each in parts.cdroms],
+            devices=device.listed(plan),
             run_state=state,
             agent=guest is not None,
             hostname=guest.hostname if guest else "",

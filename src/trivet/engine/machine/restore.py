@@ -33,6 +33,7 @@ def request_of(found: Backups, place: int, wish: RestoreRequest) -> InstanceRequ
     """Ask for the machine that was, under a new name; ports and fixed addresses are the old one's until it is gone."""
     taken, machine = found.points[place], found.request.machine or MachineRequest()
     further = [disk for disk in machine.disks if disk.name in taken.disks]
+    usb = [] if wish.isolated else machine.usb  # nothing outside is written to
     disks = [msgspec.structs.replace(disk, size=taken.disks[disk.name], image="") for disk in further]
     networks = [EndpointRequest(network=each.network, priority=each.priority) for each in found.request.networks]
     return msgspec.structs.replace(
@@ -41,8 +42,9 @@ def request_of(found: Backups, place: int, wish: RestoreRequest) -> InstanceRequ
         name=wish.name,
         hostname=found.request.hostname or found.name.replace("_", "-"),
         networks=[EndpointRequest(network="none")] if wish.isolated else networks,
+        mounts=[] if wish.isolated else found.request.mounts,
         ports=[] if wish.isolated else [msgspec.structs.replace(port, host_port=0) for port in found.request.ports],
-        machine=msgspec.structs.replace(machine, disk=taken.disks["root"], disks=disks, filled=True),
+        machine=msgspec.structs.replace(machine, disk=taken.disks["root"], disks=disks, usb=usb, filled=True),
     )
 
 

@@ -118,20 +118,39 @@ class Cdrom(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stick(msgspec.Struct, frozen=True, kw_only=True):
-    """A raw image as a USB stick, read only."""
+    """A raw image as a USB stick; `name` tells it from further ones, `port` is where it is plugged in, 0 anywhere."""
 
     path: str
+    name: str = "stick"
+    read_only: bool = True
+    port: int = 0
     descriptor: int | None = None
 
-    def arguments(self) -> list[str]:
-        node = {
+    def node(self) -> dict[str, Any]:
+        """Describe the image."""
+        path = opened(self.path, self.descriptor)
+        return {
             "driver": "raw",
-            "node-name": "stick",
-            "read-only": True,
-            "file": _file(opened(self.path, self.descriptor), "stick-file", read_only=True),
+            "node-name": self.name,
+            "read-only": self.read_only,
+            "file": _file(path, f"{self.name}-file", read_only=self.read_only),
         }
-        device = option("usb-storage", id="disk-stick", drive="stick", bus="usb.0", removable=True)
-        return [*handed(self.descriptor), "-blockdev", _json(node), "-device", device]
+
+    def device(self) -> dict[str, str | bool]:
+        """Describe the device in front of the image."""
+        found: dict[str, str | bool] = {
+            "driver": "usb-storage",
+            "id": f"disk-{self.name}",
+            "drive": self.name,
+            "bus": "usb.0",
+            "removable": True,
+        }
+        return found | ({"port": str(self.port)} if self.port else {})
+
+    def arguments(self) -> list[str]:
+        place = {"port": self.port} if self.port else {}
+        device = option("usb-storage", id=f"disk-{self.name}", drive=self.name, bus="usb.0", removable=True, **place)
+        return [*handed(self.descriptor), "-blockdev", _json(self.node()), "-device", device]
 
 
 def _file(path: str, name: str, *, read_only: bool) -> dict[str, Any]:
