@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -12,6 +13,7 @@ from demo.overbooked.scenario import LEVELS, Part, play
 from demo.overbooked.world import MEBIBYTE, World, until, world
 
 from trivet.base.error import Exhausted
+from trivet.client.schema_capacity import PlanRequest
 
 pytestmark = [pytest.mark.needs("root"), pytest.mark.needs("musl-gcc"), pytest.mark.needs("busybox")]
 
@@ -40,6 +42,35 @@ def test_what_does_not_fit_is_refused_before_it_starts() -> None:
         assert (shown["promised"], shown["kept"]) == (900 * MEBIBYTE, 310 * MEBIBYTE)
         assert "refuse second" in host.trivet("capacity", "--explain", "second")
         assert "fourth" in host.trivet("capacity")
+
+
+def test_what_would_come_of_more_is_told_before() -> None:
+    """The plan for two more says of each what starting it says, and starts nothing; the last minutes are drawn."""
+    with world(512, "--memory-ratio=2") as host:
+        host.begin("there", "container", 100, 400, 1024)
+        wish = PlanRequest(memory=300 * MEBIBYTE, memory_reservation=100 * MEBIBYTE, cpus=1.0, count=3)
+        found = host.client.capacity.plan(wish)
+        assert [(step.word, step.promised // MEBIBYTE) for step in found.steps] == [
+            ("warn", 700),
+            ("warn", 1000),
+            ("refuse", 1000),
+        ]
+        assert (found.fits, found.endless, found.expected >= 100 * MEBIBYTE) == (2, False, True)
+        assert "2 such instances would be let in" in host.trivet("capacity", "plan", "-m", "300m", "-n", "2")
+        assert len(host.client.instances.list(all=True)) == 1
+        host.begin("second", "container", 100, 300, 1024)
+        host.begin("third", "container", 100, 300, 1024)
+        with pytest.raises(Exhausted, match=re.escape(found.steps[2].why)):
+            host.begin("fourth", "container", 100, 300, 1024)
+        until(lambda: len(host.client.capacity.history().moments) >= 2, "nothing is remembered", 60)
+        host.want("third", 150)
+        until(lambda: host.client.capacity.history().moments[-1].used > 150 * MEBIBYTE, "it is not seen", 60)
+        last = host.client.capacity.history().moments[-1]
+        assert (last.promised, last.short) == (1000 * MEBIBYTE, False)
+        assert "statements about the next 5 minutes" in host.trivet(
+            "capacity", "history", "--svg", f"{host.root}/x.svg"
+        )
+        assert "promised" in (host.root / "x.svg").read_text()
 
 
 def test_an_engine_that_was_killed_is_replaced() -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from xml.etree import ElementTree
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivet.engine.capacity import forecast
+from trivet.cli import capacity_picture
+from trivet.client.schema_capacity import CapacityMoment
+from trivet.engine.capacity import forecast, whatif
 from trivet.engine.capacity.admission import State, admit
 from trivet.engine.capacity.history import INTERVAL, History
 from trivet.engine.capacity.model import Action, Budget, Host, Measure, Promise, Word
 from trivet.engine.capacity.plan import SMALLEST, plan
+from trivet.engine.capacity.score import Score
 from trivet.engine.capacity.share import Claim, divide
 from trivet.isolation.elastic import really
 
@@ -353,3 +358,78 @@ def test_nothing_is_expected_of_who_does_not_heed() -> None:
     made = plan(budget, host, [deaf, measure("idle", 1, 202), measure("busy", 246, 246, starved=True)])
     assert [(action.word, action.name) for action in made.actions] == [(Word.TAKE, "idle"), (Word.GIVE, "busy")]
     assert made.actions[1].after == 300 * MEBIBYTE
+
+
+def test_a_prophet_has_the_best_score() -> None:
+    """Who says 1 before each shortage and 0 else scores 0, who says one half 0.25, and who is always wrong 1."""
+    found = []
+    ways: list[Callable[[bool], float]] = [float, lambda short: 0.5, lambda short: float(not short)]
+    for say in ways:
+        score = Score(10.0)
+        for moment in range(0, 400, 20):  # each statement's horizon has one outcome of its own
+            short = moment % 40 == 0
+            score.add(moment, say(short), short=False)
+            score.add(moment + 5, say(short), short=short)
+        score.add(1000, 0.0, short=False)
+        assert score.count == 40
+        found.append(score.brier)
+    assert found == [0.0, 0.25, 1.0]
+
+
+def test_reliability_is_told_by_what_was_said() -> None:
+    """A table of what was said and how often it came true; what is still open isn't counted."""
+    score = Score(5.0)
+    for number in range(100):
+        score.add(number * 10, 0.32, short=False)
+        score.add(number * 10 + 2, 0.97, short=number % 4 == 0)
+    assert score.count == 198
+    low, high = score.table()
+    assert (low.count, round(low.stated, 2), low.observed) == (99, 0.32, 25 / 99)
+    assert (high.count, round(high.stated, 2)) == (99, 0.97)
+
+
+def test_thinking_of_more_is_what_starting_them_would_say() -> None:
+    """One is let in after the other until admission refuses; the sums and the probability grow with each."""
+    running = promised("db", 1024, 4096)
+    measure = Measure(promise=running, held=2048 * MEBIBYTE, used=1024 * MEBIBYTE, resident=2048 * MEBIBYTE)
+    budget = Budget(memory=8192 * MEBIBYTE, processors=8)
+    state = State(budget=budget, promises=(running,), room=budget.usable, needed=1024 * MEBIBYTE, shortage=0.0)
+    asked = promised("new", 2048, 4096)
+    used: list[int] = []
+
+    def shortage(more: int, promised_more: int) -> float:
+        used.append(more)
+        return more / (16384 * MEBIBYTE)
+
+    found = list(whatif.steps(state, asked, [measure], shortage))
+    assert [step.verdict.word for step in found] == [Word.ADMIT, Word.WARN, Word.WARN, Word.REFUSE]
+    assert [step.promised // MEBIBYTE for step in found] == [8192, 12288, 16384, 16384]
+    assert [step.kept // MEBIBYTE for step in found] == [3072, 5120, 7168, 7168]
+    assert [size // MEBIBYTE for size in used] == [2048, 4096, 6144]  # its minimum, more than a quarter of its limit
+    assert [step.shortage for step in found] == [0.125, 0.25, 0.375, 0.375]
+    assert admit(state, asked).word is found[0].verdict.word
+    assert whatif.expectation(promised("large", 0, 8192), [measure]) == 2048 * MEBIBYTE
+    assert whatif.expectation(promised("large", 0, 8192), []) == 8192 * MEBIBYTE
+
+
+def test_the_picture_draws_what_was_measured() -> None:
+    """A line for each figure with a gap where nothing was measured, a bar where it was short; it is well-formed."""
+    rows = [
+        CapacityMoment(
+            time=1000.0 + 5 * n + (500 if n >= 10 else 0),
+            room=100 * MEBIBYTE,
+            promised=150 * MEBIBYTE,
+            used=n * MEBIBYTE,
+            forecast=2 * n * MEBIBYTE,
+            shortage=0.0,
+            short=n == 19,
+        )
+        for n in range(20)
+    ]
+    tree = ElementTree.fromstring(capacity_picture.draw(rows))
+    space = "{http://www.w3.org/2000/svg}"
+    lines = [path.get("d", "") for path in tree.iter(f"{space}path") if path.get("fill") == "none"]
+    assert [line.count("M") for line in lines] == [2, 2, 2, 2]
+    assert [line.count("L") for line in lines] == [18, 18, 18, 18]
+    assert len([bar for bar in tree.iter(f"{space}rect") if bar.get("width") == "3"]) == 1
+    assert "nothing was measured" in capacity_picture.draw([])

@@ -52,6 +52,7 @@ def _sums(found: Capacity) -> list[tuple[str, str]]:
         ),
         ("stolen", f"{found.stolen:.1f} s waited for processors"),
         ("stalled", f"{found.stalled:.1%} of the last 10 s something waited for memory"),
+        *([("merged", f"{binary_size(found.merged)} saved by KSM on this host")] if found.merged else []),
     ]
 
 
@@ -93,7 +94,7 @@ COLUMNS: list[Column[Share]] = [
 ]
 
 COMMANDS = {
-    "capacity": Command(
+    "show": Command(
         capacity,
         (
             flag("--explain", help="tell what was taken from whom, given, refused, and why"),

@@ -40,6 +40,7 @@ STORE, COMPOSE, ENGINE = "volumes and networks", "applications", "engine"
 NOUNS = {
     "instance": "what runs, or did, or will",
     "snapshot": "instances as they once were",
+    "capacity": "what may be promised, and is used",
     "lint": "what is dangerous",
     "vm": "machines with an operating system of their own",
     "image": "what instances are made from",
@@ -54,7 +55,7 @@ NOUNS = {
     "system": "the engine itself",
 }
 
-MEANT = {"snapshot": "create"}
+MEANT = {"snapshot": "create", "capacity": "show"}
 """What a noun means that is followed by none of its verbs: `trivet snapshot db`."""
 
 ENTRIES = (
@@ -85,7 +86,9 @@ ENTRIES = (
     Entry(LOOK, "", "instance inspect", "instance", "inspect", "show everything about instances, as JSON"),
     Entry(LOOK, "logs", "instance logs", "log", "logs", "show what an instance wrote"),
     Entry(LOOK, "stats", "instance stats", "stat", "stats", "show what instances use, live"),
-    Entry(LOOK, "capacity", "system capacity", "capacity", "capacity", "show what is promised, used and expected"),
+    Entry(LOOK, "", "capacity show", "capacity", "show", "show what is promised, used and expected"),
+    Entry(LOOK, "", "capacity plan", "capacity_plan", "plan", "tell what would come of further instances"),
+    Entry(LOOK, "", "capacity history", "capacity_plan", "history", "show the last hour, and how good forecasts were"),
     Entry(LOOK, "top", "instance top", "instance", "top", "list the processes of an instance"),
     Entry(LOOK, "port", "instance port", "instance", "port", "list the published ports of an instance"),
     Entry(INSIDE, "exec", "instance exec", "session", "exec", "run a further program in an instance"),
@@ -181,6 +184,14 @@ ENTRIES = (
     Entry(MACHINE, "", "vm ls", "vm.life", "ls", "list machines"),
     Entry(MACHINE, "", "vm images", "vm.image", "images", "list the disk images of a catalogue"),
     Entry(MACHINE, "", "vm info", "vm.life", "info", "show what a machine is made of, and what its guest says"),
+    Entry(
+        MACHINE,
+        "",
+        "vm device",
+        "vm.device",
+        "device",
+        "shared directories, USB sticks, a watchdog: list, add, remove",
+    ),
     Entry(MACHINE, "", "vm disk", "vm.disk", "disk", "list, add, resize, limit and remove disks, also while it runs"),
     Entry(MACHINE, "", "vm backup", "vm.backup", "backup", "back machines up, whole or what changed; prove it"),
     Entry(MACHINE, "", "vm restore", "vm.backup", "restore", "make a machine of a backup"),

@@ -11,7 +11,7 @@ from trivet.cli import terminal
 from trivet.cli.argument import INSTANCE
 from trivet.cli.command import Command, flag, option
 from trivet.cli.context import Context
-from trivet.cli.output import JSON, Column, binary_size, human_size, short, table, write_json
+from trivet.cli.output import FORMAT, Column, binary_size, human_size, short, table, write_json
 from trivet.client.schema import StatsSample
 
 INTERVAL = 1.0
@@ -20,12 +20,14 @@ CLEAR = "\x1b[H\x1b[J"
 
 def stats(context: Context, args: Namespace) -> int:
     """Measure once, or again and again until interrupted."""
-    live = terminal.is_terminal(1) and not args.no_stream and not args.json
+    live = terminal.is_terminal(1) and not args.no_stream and args.format == "table"
     while True:
         samples = _measure(context, args.instances)
-        if args.json:
+        if args.format == "json":
             for sample in samples:
                 write_json(sample)
+        elif args.format == "name":
+            print("\n".join(sample.name for sample in samples))
         else:
             sys.stdout.write((CLEAR if live else "") + _fit(table(samples, _columns(args, samples)), live))
             sys.stdout.flush()
@@ -103,7 +105,7 @@ COMMANDS = {
         (
             flag("--no-stream", help="measure once"),
             flag("--no-trunc", help="don't shorten ids"),
-            *JSON,
+            *FORMAT,
             option(
                 "instances", metavar="INSTANCE", nargs="*", help="only these (default: all that run)", complete=INSTANCE
             ),

@@ -35,6 +35,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         value = os.environ.get(variable, default)
         help_text = f"{text} [{variable}]".replace("%", "%%")
         parser.add_argument(f"--{flag}", type=_named(read), default=value or None, help=help_text)
+    parser.add_argument(
+        "--ksm",
+        action="store_true",
+        default=os.environ.get("TRIVET_KSM", "") not in ("", "0"),
+        help="have the kernel keep like pages of machines once; they can tell by the time it takes [TRIVET_KSM]",
+    )
 
 
 def budget(values: argparse.Namespace) -> Budget:
@@ -51,6 +57,7 @@ def budget(values: argparse.Namespace) -> Budget:
         processor_ratio=values.cpu_ratio,
         reserve=int(reserve),
         tax=values.idle_tax,
+        merge=values.ksm,
     )
     if not 0 <= made.tax <= 1:
         raise ValueError(f"--idle-tax {made.tax:g} is not between 0 and 1")

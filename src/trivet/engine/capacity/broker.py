@@ -12,20 +12,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from trivet.base.error import TrivetError
-from trivet.client.schema_capacity import Capacity, Decision, Share
-from trivet.engine.capacity import forecast, plan, sample
+from trivet.client.schema_capacity import (
+    Capacity,
+    CapacityHistory,
+    CapacityMoment,
+    CapacityPlan,
+    Decision,
+    PlanRequest,
+    PlanStep,
+    Reliability,
+    Share,
+)
+from trivet.engine.capacity import forecast, merge, plan, sample, whatif
 from trivet.engine.capacity.admission import State
 from trivet.engine.capacity.gate import Gate
-from trivet.engine.capacity.history import INTERVAL, History
+from trivet.engine.capacity.history import INTERVAL, KEPT, History
 from trivet.engine.capacity.journal import Journal
-from trivet.engine.capacity.model import Action, Budget, Host, Measure, Promise, Word
+from trivet.engine.capacity.model import WEIGHT, Action, Budget, Host, Measure, Promise, Word
+from trivet.engine.capacity.score import Score
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.isolation.driver import Elastic
@@ -67,7 +80,9 @@ class Broker:
         # Threads of its own: guests that don't answer must not hold up what else the engine does.
         self._hands = ThreadPoolExecutor(HANDS, thread_name_prefix="allot")
         self._host, self._looked = sample.host(), time.monotonic()
-        self._warned = -QUIET
+        self._warned = self._noted = -QUIET
+        self._moments: deque[CapacityMoment] = deque(maxlen=KEPT)
+        self._score = Score(forecast.HORIZON)
         self._wake = asyncio.Event()
 
     def passing(self, record: InstanceRecord) -> AbstractContextManager[None]:
@@ -85,6 +100,11 @@ class Broker:
     async def run(self) -> None:
         """Go round until cancelled; one round's trouble doesn't end it."""
         pause = CALM
+        if self.budget.merge:
+            try:
+                merge.switch_on()
+            except TrivetError as error:
+                log.warning("%s", error)
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
@@ -107,6 +127,34 @@ class Broker:
         lifted = (self._allot(record, record.plan.limits.memory) for record in records)
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*lifted), _FAREWELL)
+
+    async def think(self, wish: PlanRequest) -> CapacityPlan:
+        """Tell what would come of further instances. Nothing is started."""
+        await self._look()
+        found = list(self._measures.values())
+        asked = Promise(
+            id="",
+            name="",
+            level="",
+            minimum=wish.memory_reservation,
+            maximum=wish.memory,
+            weight=wish.cpu_shares or WEIGHT,
+            processors=wish.cpus,
+        )
+        more = list(whatif.steps(self._state(()), asked, found, partial(self._shortage, found)))
+        fits = sum(each.verdict.word is not Word.REFUSE for each in more)
+        return CapacityPlan(
+            steps=[_step(number, each) for number, each in enumerate(more[: wish.count], start=1)],
+            fits=fits,
+            endless=fits == whatif.MOST,
+            expected=whatif.expectation(asked, found),
+        )
+
+    def history(self) -> CapacityHistory:
+        """Return how things stood in the last hour, and how good what was said was."""
+        rows = [Reliability(count=b.count, stated=round(b.stated, 4), observed=b.observed) for b in self._score.table()]
+        judged, brier = self._score.count, round(self._score.brier, 4)
+        return CapacityHistory(moments=list(self._moments), judged=judged, brier=brier, table=rows)
 
     def decisions(self, ref: str, limit: int) -> list[Decision]:
         """Return what was decided, about one instance or all, oldest first."""
@@ -133,6 +181,7 @@ class Broker:
             shortage=round(self._shortage(found), 4),
             horizon=forecast.HORIZON,
             stalled=self._host.stalled,
+            merged=merge.saved(),
             shares=[self._share(each) for each in found],
         )
 
@@ -143,6 +192,7 @@ class Broker:
         found = list(self._measures.values())
         made = plan.plan(self.budget, self._host, found)
         self._warn(found, made.short)
+        self._note(found, made.short)
         # What was only allowed and not used yet is free at once, if it is no longer allowed before others may have it.
         at_once = [action for action in made.actions if action.word is Word.TAKE and self._quick(action.id)]
         free = all(await asyncio.gather(*map(self._act, at_once)))
@@ -254,11 +304,32 @@ class Broker:
         self.journal.write(Word.WARN, "", "", after=short, why=why)
         self._context.events.emit("system", "capacity", "", "", why=why, probability=f"{probability:.3f}")
 
-    def _shortage(self, found: list[Measure]) -> float:
+    def _note(self, found: list[Measure], short: int) -> None:
+        """Remember how things stand, a moment every INTERVAL, and what is said about what comes."""
+        now = time.monotonic()
+        if now < self._noted + INTERVAL:
+            return
+        self._noted = now
+        room, used = plan.room_of(self.budget, self._host, found), sum(each.used for each in found)
+        moment = CapacityMoment(
+            time=round(time.time(), 1),
+            room=room,
+            promised=sum(each.promise.maximum for each in found),
+            used=used,
+            forecast=sum(each.peak for each in found),
+            shortage=round(self._shortage(found), 4),
+            short=bool(short) or used > room,
+        )
+        self._moments.append(moment)
+        self._score.add(now, moment.shortage, short=moment.short)
+
+    def _shortage(self, found: list[Measure], used: int = 0, more: int = 0) -> float:
+        """State the probability; with so much `used` beyond what is, and so much `more` promised."""
         limited = all(each.promise.maximum for each in found)
-        promised = sum(each.promise.maximum for each in found) if limited else None
+        promised = sum(each.promise.maximum for each in found) + more if limited else None
         room = plan.room_of(self.budget, self._host, found)
-        return forecast.shortage(self._history.totals(), INTERVAL, room, promised)
+        totals = [each + used for each in self._history.totals()]
+        return forecast.shortage(totals, INTERVAL, room, promised)
 
     def _state(self, starting: tuple[Promise, ...]) -> State:
         running = [sample.promise_of(record) for record in sample.running(self._context)]
@@ -298,3 +369,15 @@ class Broker:
             stolen=round(self._stolen(measure), 3),
             starved=measure.starved,
         )
+
+
+def _step(number: int, found: whatif.Step) -> PlanStep:
+    return PlanStep(
+        number=number,
+        word=found.verdict.word,
+        why=found.verdict.why,
+        promised=found.promised,
+        kept=found.kept,
+        processors=found.processors,
+        shortage=round(found.shortage, 4),
+    )

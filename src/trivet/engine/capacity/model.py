@@ -14,6 +14,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
     `memory` and `processors` are promised up to their ratio, without end where that is 0; `reserve` bytes are left to
     the host. `tax` is the part of idle memory that can be taken when others need it, 0 to 1.
+    With `merge` like pages of machines are kept once.
     """
 
     memory: int
@@ -22,6 +23,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     processor_ratio: float = 0.0
     reserve: int = 0
     tax: float = 0.75
+    merge: bool = False
 
     @property
     def usable(self) -> int:
