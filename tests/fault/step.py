@@ -93,14 +93,17 @@ def settled(engine: Daemon) -> State:
 def look(engine: Daemon) -> State:
     """Everything an engine has and shows, without the ids that are chosen anew each time."""
     client, root = engine.client, engine.root
-    instances = client.instances.list(all=True)
+    instances, snapshots = client.instances.list(all=True), client.volumes.snapshots()
     return {
         "instances": sorted((each.name, each.status, each.exit_code) for each in instances),
         "interfaces": sorted((each.name, use.network) for each in instances for use in each.networks),
         "images": sorted((each.id, *sorted(each.names)) for each in client.images.list()),
+        "volumes": sorted((each.name, _tree(Path(each.mountpoint))) for each in client.volumes.list()),
+        "snapshots": sorted((each.volume, each.name) for each in snapshots),
         "networks": sorted((each.name, *sorted(each.members)) for each in client.networks.list()),
         "ports": sum(len(_entries(Path(f"/sys/class/net/{each.interface}/brif"))) for each in client.networks.list()),
-        "blobs": _entries(root / "content/blobs/sha256"),
+        # A snapshot's manifest tells when it was taken.
+        "blobs": sorted(set(_entries(root / "content/blobs/sha256")) - {each.digest[7:] for each in snapshots}),
         "layers": sorted(f"{path.parent.name}/{path.name}" for path in root.glob("snapshot/overlay/[ls][at]*/*")),
         "written": len(_entries(root / "snapshot/overlay/instance")),
         "rubbish": sorted(str(path.relative_to(root)) for path in _rubbish(root)),
@@ -109,6 +112,11 @@ def look(engine: Daemon) -> State:
         "mounts": sorted(_ID.sub("#", line) for line in _mounts(f"{root}/") if "/layer/" not in line),
         "groups": sum(1 for _ in Path("/sys/fs/cgroup/pids/trivet", client.system.info().id[:8]).rglob("*/")),
     }
+
+
+def _tree(directory: Path) -> list[tuple[str, str]]:
+    found = directory.rglob("*")
+    return sorted((str(path.relative_to(directory)), path.read_text() if path.is_file() else "") for path in found)
 
 
 def _entries(directory: Path) -> list[str]:

@@ -29,6 +29,32 @@ pytestmark = pytest.mark.timeout(7200 if WISH else 300)
 
 SLEEP = ("--network", "net", IMAGE, "sleep", "1000")
 GONE = (("rm", "-f", "one"),)
+# Of one date, so that what is stored of it has one digest.
+DATED = "find /data -exec touch -d @0 {} +"
+FILL = (
+    ("volume", "create", "data"),
+    (
+        "run",
+        "--rm",
+        "-v",
+        "data:/data",
+        IMAGE,
+        "sh",
+        "-c",
+        f"mkdir /data/d; echo one >/data/word; seq 999 >/data/d/x; {DATED}",
+    ),
+)
+USE = ("run", "-d", "--name", "one", "-v", "data:/data", *SLEEP)
+CHANGE = (
+    "run",
+    "--rm",
+    "-v",
+    "data:/data",
+    IMAGE,
+    "sh",
+    "-c",
+    "echo two >/data/word; rm -r /data/d; echo new >/data/n",
+)
 
 
 def _verbs(registry: str, context: str) -> dict[str, Verb]:
@@ -68,6 +94,18 @@ def _verbs(registry: str, context: str) -> dict[str, Verb]:
             words=("rmi", far),
             done=lambda engine: not has_image(far)(engine),
             after=(),
+        ),
+        "snapshot": Verb(
+            before=(*FILL, USE),
+            words=("volume", "snapshot", "-q", "data@first"),
+            done=lambda engine: bool(engine.client.volumes.snapshots("data")),
+            after=(*GONE, ("volume", "rm", "data@first"), ("volume", "rm", "data")),
+        ),
+        "rollback": Verb(
+            before=(*FILL, ("volume", "snapshot", "-q", "data@first"), CHANGE),
+            words=("volume", "rollback", "-q", "data@first"),
+            done=lambda engine: (Path(engine.client.volumes.get("data").mountpoint) / "word").read_text() == "one\n",
+            after=(("volume", "rm", "data@first"), ("volume", "rm", "data")),
         ),
     }
 
@@ -113,7 +151,8 @@ def chosen(steps: list[str]) -> list[int]:
     return distinct(steps) if WISH else spread(distinct(steps), MOST, int(time.time() / 86400))
 
 
-CASES = [(name, "overlay") for name in ("create", "start", "stop", "remove", "connect", "pull", "build", "gc", "disk")]
+VERBS = "create start stop remove connect pull build gc disk snapshot rollback".split()
+CASES = [(name, "overlay") for name in VERBS]
 
 
 @pytest.mark.parametrize(
