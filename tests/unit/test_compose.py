@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivet.base.error import InvalidArgument, NotFound, TrivetError
-from trivet.cli.compose import interpolation, plan
+from trivet.cli.compose import interpolation, plan, shape
 from trivet.cli.compose import service as reading
 from trivet.cli.compose.document import ComposeError, parse
 from trivet.cli.compose.project import Project, Wish, load
@@ -290,7 +290,6 @@ def _understand(directory: Path, text: str) -> None:
         ("container_name: x, scale: 2", "one name for several"),
         ("scale: -1", "is not a number"),
         ("cgroup: host", "never shared"),
-        ("links: ['db:other']", "no other names"),
         ("depends_on: [ghost]", "needs ghost, which is no service"),
         ("volumes_from: ['container:x']", "'container:x' is not SERVICE"),
         ("develop: {watch: [{path: ., action: sync, target: /x, first_sync: true}]}", "`first_sync`"),
@@ -310,7 +309,7 @@ _VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-_KEYS = sorted(reading.READ | reading.ELSEWHERE | reading.IGNORED)
+_KEYS = sorted(shape.SERVICE)
 
 
 @settings(max_examples=400)

@@ -83,17 +83,28 @@ def find(words: list[str]) -> tuple[Entry | None, str, list[str]]:
 
 def _in_front(words: list[str]) -> list[str]:
     """Move options that stand before the verb of `compose`, as people know it, behind it, spelled in full."""
-    moved, rest = [], words[1:]
-    while rest and rest[0].startswith("-") and rest[0] not in ("-h", "--help"):
+    moved, rest, dry = [], words[1:], False
+    while rest and rest[0].startswith("-") and rest[0] not in ("-h", "--help", "-v", "--version"):
         name, equals, text = rest.pop(0).partition("=")
-        moved.append(_PROJECT.get(name, name))
+        if name in _SWITCHES:
+            dry = dry or name == "--dry-run"
+            continue
         if not equals and not rest:
             raise Misuse(f"{name} needs a value", hint="see `trivet compose --help`")
-        moved.append(text if equals else rest.pop(0))
+        text = text if equals else rest.pop(0)
+        if name not in _LOOKS:
+            moved += [_PROJECT.get(name, name), text]
+    if rest[:1] in (["-v"], ["--version"]):
+        rest[0] = "version"
+    if dry and rest and rest[0] != "plan":
+        raise Misuse("--dry-run is a command of its own", hint="trivet compose plan")
     return [words[0], *rest[:1], *moved, *rest[1:]]
 
 
 _PROJECT = {"-f": "--file", "-p": "--project-name"}
+_SWITCHES = ("--all-resources", "--compatibility", "--dry-run", "--verbose")
+_LOOKS = ("--ansi", "--parallel", "--progress")
+"""Of docker compose, for how it shows and does things: taken, and nothing follows."""
 
 
 def _globals(words: list[str]) -> Call:

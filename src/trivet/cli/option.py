@@ -48,6 +48,9 @@ SHARED = (
     *under(
         "program",
         repeated("--group-add", metavar="GROUP", help="add a supplementary group"),
+        option(
+            "--umask", metavar="MODE", type=value.mask, default=-1, help="what new files don't permit (default: 0022)"
+        ),
         option("--entrypoint", metavar="PROGRAM", help='replace the image\'s entrypoint; "" removes it'),
         flag("--init", help="run a small init as PID 1 that reaps orphans"),
         option("--stop-signal", metavar="SIGNAL", default="", help="signal that asks the program to end"),

@@ -41,6 +41,7 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         cwd=args.workdir,
         user=args.user,
         groups=args.group_add,
+        umask=args.umask,
         hostname=args.hostname,
         terminal=args.tty,
         stdin=args.interactive,

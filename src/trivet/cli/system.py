@@ -112,14 +112,16 @@ def events(context: Context, args: Namespace) -> int:
         if args.json:
             write_json(event)
         else:
-            print(visible(_event_line(event)), flush=True)
+            print(line_of(event), flush=True)
     return 0
 
 
-def _event_line(event: Event) -> str:
+def line_of(event: Event) -> str:
+    """Write an event as a line."""
     details = ", ".join(f"{key}={text}" for key, text in sorted(event.attributes.items()))
     name = f"{event.name} " if event.name and event.name != event.id else ""
-    return f"{event.time} {event.kind} {event.action} {name}{short(event.id)}" + (f" ({details})" if details else "")
+    line = f"{event.time} {event.kind} {event.action} {name}{short(event.id)}"
+    return visible(line + (f" ({details})" if details else ""))
 
 
 def version(context: Context, args: Namespace) -> int:

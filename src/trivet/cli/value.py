@@ -91,6 +91,13 @@ def boolean(text: str) -> bool:
     return text.lower() in ("true", "1")
 
 
+def mask(text: str) -> int:
+    """Read a umask: octal, as 0027. Raises ArgumentTypeError."""
+    if not text.isdecimal() or set(text) - set("01234567") or int(text, 8) > 0o777:
+        raise ArgumentTypeError(f"{text!r} is not an octal number from 0 to 0777")
+    return int(text, 8)
+
+
 def pair(text: str) -> tuple[str, str]:
     """Read KEY=VALUE; both must be there."""
     key, equals, value = text.partition("=")

@@ -105,6 +105,7 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str = ""
     user: str = ""
     groups: list[str] = []
+    umask: int = -1  # what isn't permitted to whom for new files; -1 as the launcher has it, 022
     hostname: str = ""
     terminal: bool = False
     stdin: bool = False

@@ -211,7 +211,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """What to run, as whom, where: the instance's own program, or one `exec` adds.
 
-    `user` is Docker's "name|uid[:group|gid]", looked up inside the instance; "" is root.
+    `user` is Docker's "name|uid[:group|gid]", looked up inside the instance; "" is root. `umask` -1 is 022.
     `builtin` replaces `argv[0]` by a function of the launcher that runs after everything else was
     set up (archive-read, archive-write, stat): nothing of the image is executed.
     """
@@ -221,6 +221,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str = "/"
     user: str = ""
     groups: tuple[str, ...] = ()
+    umask: int = -1
     terminal: bool = False
     rows: int = 0
     columns: int = 0

@@ -77,6 +77,7 @@ HOST = ("/proc", "/sys", "/dev")
 def bare_process(program: Program, plan: Plan) -> oci.Process:
     """Describe a program with all the rights its user has on the host."""
     return oci.Process(
+        user=oci.User(umask=program.umask if program.umask >= 0 else None),
         cwd=program.cwd,
         args=program.argv,
         env=program.env,
@@ -91,6 +92,7 @@ def process(program: Program, security: Security, plan: Plan) -> oci.Process:
     privileged = security.privileged or program.privileged
     names = capability.ALL if privileged else security.capabilities  # the launcher drops what the host lacks
     return oci.Process(
+        user=oci.User(umask=program.umask if program.umask >= 0 else None),
         cwd=program.cwd,
         args=program.argv,
         env=program.env,

@@ -34,8 +34,11 @@ async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def events(engine: Engine, request: web.Request) -> web.StreamResponse:
     wanted = filters(request)
+    labels = [one.partition("=") for one in wanted.pop("label", ())]
 
     def matches(event: Event) -> bool:
+        if not all(key in event.labels and (not equals or event.labels[key] == text) for key, equals, text in labels):
+            return False
         facts = {"kind": event.kind, "action": event.action, "id": event.id, "name": event.name, **event.attributes}
         return all(facts.get(key) in values for key, values in wanted.items())
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
 from trivet.base.error import Conflict, TrivetError
-from trivet.cli.compose import hook, plan, secret
+from trivet.cli.compose import hook, plan, secret, store
 from trivet.cli.compose.plan import Change
 from trivet.cli.compose.project import Project, needed
 from trivet.cli.compose.update import Rollout
@@ -24,6 +24,7 @@ BEAT = 0.1
 
 T = TypeVar("T")
 Tell = Callable[[str, str], None]
+Pull = Literal["missing", "never"]
 
 
 class Unready(Conflict):
@@ -98,9 +99,9 @@ class Application:
         there = plan.present(self.client, self.project.name)
         return [one for one in there if one.labels.get(plan.SERVICE) == name and not plan.is_one_off(one)]
 
-    def create(self, request: InstanceRequest, files: Sequence[secret.File] = ()) -> str:
+    def create(self, request: InstanceRequest, files: Sequence[secret.File] = (), *, pull: Pull = "never") -> str:
         """Make an instance with its secrets and configs; nothing stays when that fails."""
-        key = self.client.instances.create(msgspec.structs.replace(request, pull="never")).id
+        key = self.client.instances.create(msgspec.structs.replace(request, pull=pull)).id
         try:
             if files:
                 self.client.instances.write_archive(key, "/", lambda writer: secret.archive(list(files), writer))
@@ -138,9 +139,9 @@ class Application:
 
     def _service(self, name: str, changes: list[Change], *, start: bool) -> None:
         service = self.project.service(name)
-        if start and service.get("pre_start") and any(one.action in ("create", "recreate") for one in changes):
-            first = next(one for one in changes if one.request)
-            hook.before(self.client, self.project, name, first.request, self.tell)
+        fresh = [one.name for one in changes if one.action in ("create", "recreate")]
+        if start and service.get("pre_start") and fresh:
+            hook.before(self, name, fresh)
         self.together(lambda change: self._one(name, change, start=start), changes)
         renewed = [change for change in changes if change.action == "recreate"]
         if renewed:
@@ -170,7 +171,9 @@ class Application:
 
     def _must_restart(self, name: str) -> bool:
         wishes = needed(self.project.service(name))
-        return any(how.get("restart") and other in self.changed for other, how in wishes.items())
+        return any(
+            store.truth(how.get("restart"), "restart") and other in self.changed for other, how in wishes.items()
+        )
 
     def _await_dependencies(self, name: str, changes: dict[str, list[Change]], end: float | None) -> None:
         for other, how in needed(self.project.service(name)).items():
@@ -179,7 +182,7 @@ class Application:
                 try:
                     self._await(other, condition, end)
                 except TrivetError as error:
-                    if how.get("required", True):
+                    if store.truth(how.get("required", True), "required"):
                         raise Unready(f"cannot start {name}: {error.message}", hint=error.hint) from error
                     self.tell(other, f"is not waited for: {error.message}")
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import os
-import sys
+import threading
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from trivet.base.error import NotFound, TrivetError
+from trivet.cli.archive import output_
 from trivet.cli.argument import FILE, repeated
 from trivet.cli.command import Command, Misuse, Option, flag, option
-from trivet.cli.compose import image, log, plan, program, watch
+from trivet.cli.compose import image, inside, listing, log, plan, program, watch
 from trivet.cli.compose.apply import Application
-from trivet.cli.compose.project import NoComposeFile, Project, Wish, load, normal
+from trivet.cli.compose.project import NoComposeFile, Project, Wish, load, normal, profiles
 from trivet.cli.compose.store import PROJECT
 from trivet.cli.context import Context
-from trivet.cli.output import FORMAT, JSON, Column, print_table, show, write_json
+from trivet.cli.output import JSON, write_json
 from trivet.cli.value import seconds
+from trivet.client.address import default_socket, parse_address
 from trivet.client.schema import Instance
-from trivet.client.schema_network import Port
 
 
-def project_of(args: Namespace, *, services: bool = True) -> Project:
+def project_of(context: Context, args: Namespace, *, services: bool = True) -> Project:
     """Read the project of a command line; without files, where a name is enough, an empty one of that name."""
     wish = Wish(
         files=args.file,
@@ -32,6 +35,7 @@ def project_of(args: Namespace, *, services: bool = True) -> Project:
         directory=args.project_directory,
         profiles=args.profile,
         env_files=args.env_file,
+        socket=_docker_socket(context),
     )
     try:
         return load(wish, os.environ)
@@ -50,6 +54,13 @@ def project_of(args: Namespace, *, services: bool = True) -> Project:
         return Project(name=normal(name), directory="", files=(), variables={}, **empty)
 
 
+def _docker_socket(context: Context) -> str:
+    """Tell where the engine speaks Docker's API, unless it was told another place: beside its own socket."""
+    text = context.host or os.environ.get("TRIVET_HOST", "")
+    own = parse_address(text) if text else default_socket()
+    return str(Path(own).with_name("docker.sock"))
+
+
 def application_of(context: Context, args: Namespace, *, services: bool = True) -> Application:
     """Build the application of a command line."""
     as_json = getattr(args, "json", False)
@@ -60,7 +71,9 @@ def application_of(context: Context, args: Namespace, *, services: bool = True) 
         elif not getattr(args, "quiet", False):
             context.note(f"{name}  {words}")
 
-    return Application(context.client, project_of(args, services=services), tell, grace=getattr(args, "timeout", None))
+    return Application(
+        context.client, project_of(context, args, services=services), tell, grace=getattr(args, "timeout", None)
+    )
 
 
 def _wanted(args: Namespace, project: Project) -> plan.Wanted:
@@ -75,14 +88,34 @@ def _wanted(args: Namespace, project: Project) -> plan.Wanted:
         services=args.services,
         scale=counts,
         alone=args.no_deps,
-        always=args.force_recreate,
-        never=args.no_recreate,
+        always=getattr(args, "force_recreate", False),
+        never=getattr(args, "no_recreate", False),
     )
 
 
 def up(context: Context, args: Namespace) -> int:
     """Make it so, and stay with it unless `-d`."""
     application = application_of(context, args)
+    project = application.project
+    for name in args.services:
+        if name in project.jobs:
+            raise Misuse(f"{name} is a job", hint=f"trivet compose run --rm {name}")
+    names = _make(context, application, args, start=not args.no_start)
+    if args.wait:
+        application.await_ready(names, args.wait_timeout)
+    if args.detach or args.wait or args.no_start:
+        return 0
+    if args.watch:
+        threading.Thread(
+            target=watch.follow, args=(application, context, watch.all_rules(project, names)), daemon=True
+        ).start()
+    shown = [name for name in args.attach or names if project.service(name).get("attach") is not False]
+    shown = [name for name in shown if name not in args.no_attach]
+    ends = "any" if args.abort_on_container_exit else "failure" if args.abort_on_container_failure else ""
+    return log.stay(application, shown, names, args, ends=ends, chosen=args.exit_code_from)
+
+
+def _make(context: Context, application: Application, args: Namespace, *, start: bool) -> list[str]:
     project, wanted = application.project, _wanted(args, application.project)
     application.renew = args.renew_anon_volumes
     names = project.wanted(args.services, alone=args.no_deps)
@@ -90,17 +123,34 @@ def up(context: Context, args: Namespace) -> int:
     application.make_stores(names)
     _orphans(context, application, remove=args.remove_orphans)
     changes = plan.changes(context.client, project, wanted)
-    application.converge(changes, start=not args.no_start, limit=args.wait_timeout)
-    if args.wait:
-        application.await_ready(names, args.wait_timeout)
-    if args.detach or args.wait or args.no_start:
-        return 0
-    shown = [name for name in names if project.service(name).get("attach") is not False]
-    return log.stay(application, shown, names, ends=args.abort_on_container_exit, chosen=args.exit_code_from)
+    application.converge(changes, start=start, limit=getattr(args, "wait_timeout", None))
+    return names
+
+
+def create(context: Context, args: Namespace) -> int:
+    """Make what isn't there, without starting it."""
+    _make(context, application_of(context, args), args, start=False)
+    return 0
+
+
+def scale(context: Context, args: Namespace) -> int:
+    """Let there be so many instances of services."""
+    args.scale = args.numbers
+    args.services = [text.partition("=")[0] for text in args.numbers]
+    application = application_of(context, args)
+    wanted = _wanted(args, application.project)
+    names = application.project.wanted(args.services, alone=args.no_deps)
+    image.provide(context, application.project, names, build=False, never_build=False, pull="")
+    application.make_stores(names)
+    application.converge(plan.changes(context.client, application.project, wanted))
+    return 0
 
 
 def _orphans(context: Context, application: Application, *, remove: bool) -> None:
     found = plan.orphans(context.client, application.project)
+    remove = remove or os.environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in ("1", "true")
+    if found and not remove and os.environ.get("COMPOSE_IGNORE_ORPHANS", "").lower() in ("1", "true"):
+        return
     if found and not remove:
         names = ", ".join(one.name for one in found)
         context.warn(f"instances of services that are gone: {names} (--remove-orphans removes them)")
@@ -113,7 +163,7 @@ def _orphans(context: Context, application: Application, *, remove: bool) -> Non
 
 def show_plan(context: Context, args: Namespace) -> int:
     """Tell what `up` would do."""
-    project = project_of(args)
+    project = project_of(context, args)
     steps = [
         one for one in plan.steps(context.client, project, _wanted(args, project)) if args.all or one.action != "keep"
     ]
@@ -147,7 +197,11 @@ def down(context: Context, args: Namespace) -> int:
     project, client = application.project, context.client
     there = plan.present(client, project.name)
     known = {*project.services, *project.dormant}
-    mine = [one for one in there if not known or args.remove_orphans or one.labels.get(plan.SERVICE) in known]
+    for name in args.services:
+        if name not in known:
+            raise NotFound(f"there is no service {name} in {project.name}")
+    wanted = set(args.services) or known
+    mine = [one for one in there if not wanted or args.remove_orphans or one.labels.get(plan.SERVICE) in wanted]
 
     def end(name: str) -> None:
         application.together(
@@ -159,7 +213,8 @@ def down(context: Context, args: Namespace) -> int:
     application.each_service([name for name in known if name in present], end, reverse=True)
     for name in sorted(present - known):
         end(name)
-    _remove_stores(application, volumes=args.volumes)
+    if not args.services:
+        _remove_stores(application, volumes=args.volumes)
     if args.rmi:
         image.remove(client, project, mine, every=args.rmi == "all", tell=application.tell)
     return 0
@@ -189,90 +244,43 @@ def _remove_stores(application: Application, *, volumes: bool) -> None:
         application.tell(f"volume {volume.name}", "removed")
 
 
-def ps(context: Context, args: Namespace) -> int:
-    """List the instances."""
-    project = project_of(args, services=False)
-    rows = [
-        one
-        for one in plan.present(context.client, project.name)
-        if (args.all or one.status not in ("exited", "dead", "created"))
-        and (not args.services or one.labels.get(plan.SERVICE) in args.services)
-    ]
-    if args.quiet:
-        for row in rows:
-            print(row.id)
-        return 0
-    columns: list[Column[Instance]] = [
-        Column("NAME", lambda row: row.name),
-        Column("SERVICE", lambda row: row.labels.get(plan.SERVICE, "")),
-        Column("IMAGE", lambda row: row.image),
-        Column("LEVEL", lambda row: row.isolation),
-        Column("STATUS", _status),
-        Column("PORTS", lambda row: ", ".join(map(_port, row.ports))),
-    ]
-    show(rows, columns, args, lambda row: row.name)
-    return 0
-
-
-def _status(row: Instance) -> str:
-    if row.status == "exited":
-        return f"exited ({row.exit_code})"
-    return f"{row.status} ({row.health.status})" if row.health else row.status
-
-
-def _port(port: Port) -> str:
-    address = f"[{port.host_address}]" if ":" in port.host_address else port.host_address or "0.0.0.0"
-    return f"{address}:{port.host_port}->{port.container_port}/{port.protocol}"
-
-
-def list_(context: Context, args: Namespace) -> int:
-    """List the applications of the engine."""
-    found: dict[str, list[Instance]] = {}
-    for one in context.client.instances.list(all=True, wanted={"label": [PROJECT]}):
-        found.setdefault(one.labels[PROJECT], []).append(one)
-    rows = [
-        (name, sum(1 for one in all if one.status == "running"), len(all), all[0].labels.get(plan.FILES, ""))
-        for name, all in sorted(found.items())
-    ]
-    rows = [row for row in rows if args.all or row[1]]
-    if args.json:
-        for row in rows:
-            write_json(dict(zip(("name", "running", "instances", "files"), row, strict=True)))
-        return 0
-    print_table(
-        rows,
-        [
-            Column("NAME", lambda row: row[0]),
-            Column("RUNNING", lambda row: f"{row[1]}/{row[2]}"),
-            Column("FILES", lambda row: row[3]),
-        ],
-    )
-    return 0
-
-
 def config(context: Context, args: Namespace) -> int:
     """Show what the files mean."""
-    project = project_of(args)
-    if args.names:
-        for name in project.wanted(()) if args.names == "services" else getattr(project, args.names):
-            print(name)
-        return 0
-    if args.images:
-        for name in project.services:
-            print(plan.desired(project, name, 1)[0].image)
-        return 0
-    for name in project.services:
-        plan.desired(project, name, 1)  # what can't be meant is told
-    if not args.quiet:
-        kinds = ("name", "services", "networks", "volumes", "configs", "secrets")
-        found = {kind: getattr(project, kind) for kind in kinds if getattr(project, kind)}
-        if args.json:
-            write_json(found)
-        else:
-            import yaml
-
-            sys.stdout.write(yaml.safe_dump(msgspec.to_builtins(found), sort_keys=False, allow_unicode=True))
+    project = project_of(context, args)
+    with output_(args.output) if args.output else nullcontext(1) as output:
+        for line in _config(project, args):
+            os.write(output, f"{line}\n".encode())
     return 0
+
+
+def _config(project: Project, args: Namespace) -> Iterator[str]:
+    if args.names == "profiles":
+        yield from profiles(project)
+    elif args.names == "variables":
+        yield from (f"{name}={text}" for name, text in sorted(project.variables.items()))
+    elif args.names:
+        yield from project.wanted(()) if args.names == "services" else getattr(project, args.names)
+    elif args.images:
+        yield from (plan.desired(project, name, 1)[0].image for name in project.services)
+    elif args.hash is not None:
+        names = list(project.services) if args.hash in ("", "*") else args.hash.split(",")
+        for name in project.wanted(names, alone=True):
+            yield f"{name} {plan.desired(project, name, 1)[0].labels[plan.HASH]}"
+    else:
+        for name in project.services:
+            plan.desired(project, name, 1)  # what can't be meant is told
+        if not args.quiet:
+            yield _shown(project, as_json=args.json or args.format == "json").rstrip("\n")
+
+
+def _shown(project: Project, *, as_json: bool) -> str:
+    kinds = ("name", "services", "jobs", "networks", "volumes", "configs", "secrets")
+    found = {kind: getattr(project, kind) for kind in kinds if getattr(project, kind)}
+    if as_json:
+        return msgspec.json.encode(found).decode()
+    import yaml
+
+    return str(yaml.safe_dump(msgspec.to_builtins(found), sort_keys=False, allow_unicode=True))
 
 
 def each(verb: str, past: str, *, reverse: bool = False, all: bool = False) -> Callable[[Context, Namespace], int]:
@@ -287,18 +295,24 @@ def each(verb: str, past: str, *, reverse: bool = False, all: bool = False) -> C
             else sorted({one.labels.get(plan.SERVICE, "") for one in plan.present(context.client, project.name)})
         )
 
+        forced = all or getattr(args, "stop", False)
+
         def one(name: str) -> None:
             def act(instance: Instance) -> None:
+                if verb == "rm" and not _fits(verb, instance.status):
+                    application.stop(name, instance.id)
                 program.act(application, verb, name, instance, args)
                 application.tell(instance.name, past)
 
-            application.together(act, [it for it in application.instances(name) if all or _fits(verb, it.status)])
+            application.together(act, [it for it in application.instances(name) if forced or _fits(verb, it.status)])
 
         if project.services:
             application.each_service(names, one, reverse=reverse)
         else:
             for name in args.services or names:
                 one(name)
+        if getattr(args, "wait", False):
+            application.await_ready(names, args.wait_timeout)
         return 0
 
     return run
@@ -318,11 +332,33 @@ SERVICES = option("services", metavar="SERVICE", nargs="*", help="only these")
 GRACE = option(
     "-t", "--timeout", metavar="TIME", type=seconds, help="grace before they are killed (default: the service's)"
 )
+COUNTS = repeated("--scale", metavar="SERVICE=N", help="how many instances of a service")
 CHANGES = (
-    repeated("--scale", metavar="SERVICE=N", help="how many instances of a service"),
+    COUNTS,
     flag("--force-recreate", help="replace instances that are as they should be, too"),
     flag("--no-recreate", help="leave instances that aren't as they should be"),
     flag("--no-deps", help="leave services alone that these need"),
+)
+MAKING = (
+    flag("--build", help="build images first, also those that are there"),
+    flag("--no-build", help="never build images"),
+    option(
+        "--pull",
+        metavar="WHEN",
+        choices=("missing", "always", "never", "build"),
+        default="",
+        help="pull images: missing, always, never; build: build what can be built",
+    ),
+    flag("--quiet-pull", help="no progress of pulls"),
+    *CHANGES,
+    flag("-V", "--renew-anon-volumes", help="don't carry anonymous volumes over"),
+    flag("--remove-orphans", help="remove instances of services that are gone"),
+    flag("-y", "--yes", help="nothing is asked anyway"),
+)
+QUIET = flag("-q", "--quiet", help="don't tell what is done")
+WAIT = (
+    flag("--wait", help="wait until all run and are healthy, then leave"),
+    option("--wait-timeout", metavar="TIME", type=seconds, help="how long at most"),
 )
 
 
@@ -351,30 +387,34 @@ _TABLE = {
         up,
         (
             flag("-d", "--detach", help="leave it running in the background"),
-            flag("--build", help="build images first, also those that are there"),
-            flag("--no-build", help="never build images"),
-            option(
-                "--pull",
-                metavar="WHEN",
-                choices=("missing", "always", "never"),
-                default="",
-                help="pull images: missing, always, never",
-            ),
-            *CHANGES,
+            *MAKING,
             flag("--no-start", help="only create"),
-            flag("-V", "--renew-anon-volumes", help="don't carry anonymous volumes over"),
-            flag("--remove-orphans", help="remove instances of services that are gone"),
-            flag("--wait", help="wait until all run and are healthy, then leave"),
-            option("--wait-timeout", metavar="TIME", type=seconds, help="how long at most"),
+            *WAIT,
+            repeated("--attach", metavar="SERVICE", help="show only what these write"),
+            repeated("--no-attach", metavar="SERVICE", help="don't show what these write"),
+            *log.LOOK,
+            flag("--timestamps", help="write the time in front of each line"),
             flag("--abort-on-container-exit", help="stop all when one ends"),
+            flag("--abort-on-container-failure", help="stop all when one ends with another exit code than 0"),
             option("--exit-code-from", metavar="SERVICE", default="", help="end with this one's exit code"),
+            flag("-w", "--watch", help="do what `develop: watch:` says when files change"),
             GRACE,
-            flag("-q", "--quiet", help="don't tell what is done"),
+            QUIET,
             *JSON,
             SERVICES,
         ),
         about="What is as the files say is left alone. `trivet compose plan` tells beforehand what would be done.",
         examples=(("trivet compose up -d --wait", ""), ("trivet compose -f shop.yaml up --scale web=3", "")),
+    ),
+    "create": Command(create, (*MAKING, QUIET, *JSON, SERVICES), examples=(("trivet compose create", ""),)),
+    "scale": Command(
+        scale,
+        (
+            flag("--no-deps", help="leave services alone that these need"),
+            *JSON,
+            option("numbers", metavar="SERVICE=N", nargs="+", help="how many instances of a service"),
+        ),
+        examples=(("trivet compose scale web=3 worker=5", ""),),
     ),
     "down": Command(
         down,
@@ -389,41 +429,46 @@ _TABLE = {
             ),
             flag("--remove-orphans", help="remove instances of services that are gone"),
             GRACE,
-            flag("-q", "--quiet", help="don't tell what is done"),
+            QUIET,
             *JSON,
+            SERVICES,
         ),
-        examples=(("trivet compose down -v", "the data too"),),
+        examples=(("trivet compose down -v", "the data too"), ("trivet compose down web", "only this service")),
     ),
     "plan": Command(
         show_plan,
         (*CHANGES, flag("-a", "--all", help="what stays as it is, too"), *JSON, SERVICES),
         examples=(("trivet compose plan", ""),),
     ),
-    "ps": Command(
-        ps,
-        (
-            flag("-a", "--all", help="those that don't run, too"),
-            flag("-q", "--quiet", help="only ids"),
-            *FORMAT,
-            SERVICES,
-        ),
-    ),
-    "ls": Command(list_, (flag("-a", "--all", help="those of which nothing runs, too"), *JSON)),
     "config": Command(
         config,
         (
-            option("--services", action="store_const", const="services", dest="names", help="only the names"),
-            option("--volumes", action="store_const", const="volumes", dest="names", help="only the names"),
-            option("--networks", action="store_const", const="networks", dest="names", help="only the names"),
+            *(
+                option(f"--{what}", action="store_const", const=what, dest="names", help="only the names")
+                for what in ("services", "volumes", "networks", "profiles")
+            ),
+            option(
+                "--variables",
+                "--environment",
+                action="store_const",
+                const="variables",
+                dest="names",
+                help="their values",
+            ),
             flag("--images", help="only the names of the images"),
+            option("--hash", metavar="SERVICE", help="what tells a changed service from its instances; * for all"),
+            option("--format", choices=("yaml", "json"), default="yaml", help="how to show it (default: yaml)"),
+            option("-o", "--output", metavar="FILE", help="file to write", complete=FILE),
             flag("-q", "--quiet", help="only find mistakes"),
             *JSON,
         ),
         examples=(("trivet compose config", "files merged, values put in"),),
     ),
-    "start": Command(each("start", "started"), (*JSON, SERVICES)),
+    "start": Command(each("start", "started"), (*WAIT, *JSON, SERVICES)),
     "stop": Command(each("stop", "stopped", reverse=True), (GRACE, *JSON, SERVICES)),
-    "restart": Command(each("restart", "restarted", all=True), (GRACE, *JSON, SERVICES)),
+    "restart": Command(
+        each("restart", "restarted", all=True), (GRACE, flag("--no-deps", help="only these anyway"), *JSON, SERVICES)
+    ),
     "kill": Command(
         each("kill", "killed"),
         (
@@ -438,18 +483,22 @@ _TABLE = {
         each("rm", "removed", reverse=True),
         (
             flag("-f", "--force", help="nothing is asked anyway"),
+            flag("-s", "--stop", help="stop what runs first"),
             flag("-v", "--volumes", help="their anonymous volumes, too"),
             *JSON,
             SERVICES,
         ),
     ),
+    **listing.COMMANDS,
     **log.COMMANDS,
     **image.COMMANDS,
+    **inside.COMMANDS,
     **program.COMMANDS,
     **watch.COMMANDS,
 }
 _EXAMPLES = {
     "ps": "ps -a",
+    "volumes": "volumes",
     "ls": "ls -a",
     "start": "start web",
     "stop": "stop -t 30s",

@@ -84,7 +84,7 @@ _Loader.add_constructor("!override", _override)
 def read(path: Path) -> dict[str, Any]:
     """Read a compose file. Raises `ComposeError` with the line, or `NotFound`."""
     try:
-        with path.open("rb") as file:
+        with open(0, "rb", closefd=False) if str(path) == "-" else path.open("rb") as file:
             data = file.read(SIZE + 1)
     except FileNotFoundError:
         raise NotFound(f"there is no compose file {path}") from None

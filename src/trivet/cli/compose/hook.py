@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from trivet.base.error import Conflict
-from trivet.cli.compose import plan
+from trivet.cli.compose import plan, store
 from trivet.cli.compose.document import ComposeError
-from trivet.cli.compose.merge import pairs
+from trivet.cli.compose.merge import merge, pairs
 from trivet.cli.compose.project import Project
+from trivet.cli.compose.secret import File
 from trivet.cli.compose.service import words
+from trivet.cli.compose.shape import CONTAINER
 from trivet.client.client import Client
 from trivet.client.schema import ExecRequest, InstanceRequest, RestartPolicy
 from trivet.client.stream import Exit, Output
+
+if TYPE_CHECKING:
+    from trivet.cli.compose.apply import Application
 
 
 class HookFailed(Conflict):
@@ -26,13 +31,7 @@ class HookFailed(Conflict):
 def run(client: Client, project: Project, name: str, kind: str, ref: str) -> None:
     """Run the hooks of a kind in an instance, one after another. Raises `HookFailed`."""
     for hook in project.service(name).get(kind) or ():
-        request = ExecRequest(
-            command=_command(hook, f"services.{name}.{kind}"),
-            user=str(hook.get("user", "")),
-            cwd=str(hook.get("working_dir", "")),
-            privileged=bool(hook.get("privileged", False)),
-            env=_environment(hook, name, kind),
-        )
+        request = program(hook, f"services.{name}.{kind}")
         code, said = 0, b""
         with client.instances.exec(ref, request) as stream:
             for event in stream:
@@ -45,48 +44,72 @@ def run(client: Client, project: Project, name: str, kind: str, ref: str) -> Non
             raise HookFailed(f"{kind} of {name} ended with exit code {code}{f': {words}' if words else ''}")
 
 
-def before(
-    client: Client, project: Project, name: str, request: InstanceRequest | None, tell: Callable[[str, str], None]
-) -> None:
-    """Run pre_start: each step in an instance like the service's, but for what is published. Raises `HookFailed`."""
-    for step in project.service(name).get("pre_start") or ():
-        if request is None:
-            return
-        label = f"{request.name}-pre-{secrets.token_hex(4)}"
-        own = msgspec.structs.replace(
+class Step(NamedTuple):
+    """One step of `pre_start`, as an instance of its own; `each` runs once for every instance of the service."""
+
+    request: InstanceRequest
+    files: tuple[File, ...]
+    each: bool
+
+
+def steps(project: Project, name: str) -> list[Step]:
+    """Read `pre_start`: instances like the service's first, with what the step says. Raises `ComposeError`."""
+    own = project.service(name)
+    kept = {key: found for key, found in own.items() if key in CONTAINER}
+    found = []
+    for step in own.get("pre_start") or ():
+        merged = merge(kept, {key: found for key, found in step.items() if key != "per_replica"})
+        if "entrypoint" not in step:
+            # A command of its own is the program itself; an image of its own has its own.
+            merged |= {"entrypoint": None if "image" in step else []}
+        if not any(step.get(key) for key in ("command", "entrypoint", "image")):
+            raise ComposeError(f"services.{name}.pre_start", "has no command")
+        if "image" in step and "command" not in step:
+            merged.pop("command", None)
+        request, files = plan.desired(project, name, 1, own=merged)
+        request = msgspec.structs.replace(
             request,
-            name=label,
-            image=str(step.get("image", request.image)),
-            command=_command(step, f"services.{name}.pre_start"),
-            entrypoint=[] if step.get("image") is None else None,
-            user=str(step.get("user", request.user)),
-            cwd=str(step.get("working_dir", request.cwd)),
-            env=[*request.env, *_environment(step, name, "pre_start")],
             ports=[],
             health=None,
             restart=RestartPolicy(),
             networks=[msgspec.structs.replace(one, ip="", ip6="", mac="", aliases=[]) for one in request.networks],
             labels={**request.labels, plan.ONE_OFF: "True"},
-            pull="missing",
         )
-        key = client.instances.create(own).id
-        try:
-            client.instances.start(key)
-            code = client.instances.wait(key).code
-            said = b"".join(output.data for output in client.instances.logs(key, tail=5)).decode(errors="replace")
-        finally:
-            client.instances.remove(key, force=True)
-        if code:
-            raise HookFailed(f"pre_start of {name} ended with exit code {code}: {said.strip()[-400:]}")
-        tell(name, "pre_start done")
+        found.append(Step(request, files, store.truth(step.get("per_replica"), f"services.{name}.pre_start")))
+    return found
 
 
-def _command(hook: dict[str, Any], place: str) -> list[str]:
+def before(application: Application, name: str, replicas: Sequence[str]) -> None:
+    """Run pre_start for new instances of a service, the steps in their order. Raises `HookFailed`."""
+    for step in steps(application.project, name):
+        for replica in replicas if step.each else replicas[:1]:
+            _step(application, name, step, replica)
+        application.tell(name, "pre_start done")
+
+
+def _step(application: Application, name: str, step: Step, replica: str) -> None:
+    client = application.client
+    label = f"{replica}-pre-{secrets.token_hex(4)}"
+    key = application.create(msgspec.structs.replace(step.request, name=label), step.files, pull="missing")
+    try:
+        client.instances.start(key)
+        code = client.instances.wait(key).code
+        said = b"".join(output.data for output in client.instances.logs(key, tail=5)).decode(errors="replace")
+    finally:
+        client.instances.remove(key, force=True, volumes=True)
+    if code:
+        raise HookFailed(f"pre_start of {name} ended with exit code {code}: {said.strip()[-400:]}")
+
+
+def program(hook: dict[str, Any], place: str) -> ExecRequest:
+    """Read what is to be run inside. Raises `ComposeError`."""
     if not hook.get("command"):
         raise ComposeError(place, "has no command")
-    return words(hook["command"])
-
-
-def _environment(hook: dict[str, Any], name: str, kind: str) -> list[str]:
-    found = pairs(hook.get("environment") or {}, f"services.{name}.{kind}.environment")
-    return [f"{key}={value}" for key, value in found.items() if value is not None]
+    variables = pairs(hook.get("environment") or {}, f"{place}.environment")
+    return ExecRequest(
+        command=words(hook["command"]),
+        user=str(hook.get("user") or ""),
+        cwd=str(hook.get("working_dir") or ""),
+        privileged=store.truth(hook.get("privileged"), f"{place}.privileged"),
+        env=[f"{key}={value}" for key, value in variables.items() if value is not None],
+    )

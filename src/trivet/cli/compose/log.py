@@ -15,6 +15,7 @@ from trivet.cli.compose import plan
 from trivet.cli.context import Context
 from trivet.cli.control import Neutraliser
 from trivet.cli.log import WHICH
+from trivet.cli.value import natural
 from trivet.client.client import Client
 from trivet.client.schema import Instance
 
@@ -27,11 +28,11 @@ COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 class Printer:
     """Writes whole lines, from several threads."""
 
-    def __init__(self, names: Sequence[str], *, prefix: bool = True) -> None:
+    def __init__(self, names: Sequence[str], *, prefix: bool = True, colour: bool = True) -> None:
         self._width = max(map(len, names), default=0)
         self._prefix, self._lock = prefix, threading.Lock()
         self._colour = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(sorted(names))}
-        self._terminal = terminal.is_terminal(1)
+        self._terminal = colour and terminal.is_terminal(1)
 
     def line(self, name: str, text: str) -> None:
         """Write one line of an instance."""
@@ -47,13 +48,15 @@ def logs(context: Context, args: Namespace) -> int:
     """Show what was written, side by side."""
     from trivet.cli.compose.command import project_of
 
-    project = project_of(args, services=False)
+    project = project_of(context, args, services=False)
     there = [
         one
         for one in plan.present(context.client, project.name)
-        if not plan.is_one_off(one) and (not args.services or one.labels.get(plan.SERVICE) in args.services)
+        if not plan.is_one_off(one)
+        and (not args.services or one.labels.get(plan.SERVICE) in args.services)
+        and args.index in (0, plan.number_of(one))
     ]
-    printer = Printer([one.name for one in there], prefix=not args.no_log_prefix)
+    printer = Printer([one.name for one in there], prefix=not args.no_log_prefix, colour=not args.no_color)
     threads = [_show(context.client, one, printer, args) for one in there]
     for thread in threads:
         while thread.is_alive():  # a join without end hears no Ctrl-C
@@ -87,11 +90,16 @@ def _copy(client: Client, instance: Instance, printer: Printer, args: Namespace)
         printer.line(instance.name, neutral.feed(rest).decode(errors="replace"))
 
 
-def stay(application: Application, shown: Sequence[str], names: Sequence[str], *, ends: bool, chosen: str) -> int:
-    """Show what an application writes until it ends; Ctrl-C stops it, twice kills it. Returns the exit code."""
+def stay(
+    application: Application, shown: Sequence[str], names: Sequence[str], look: Namespace, *, ends: str, chosen: str
+) -> int:
+    """Show what an application writes until it ends; Ctrl-C stops it, twice kills it. Returns the exit code.
+
+    `ends` says at which instance's end all are stopped: "any", one that is a "failure", or "" none.
+    """
     there = {one.name: one for name in names for one in application.instances(name)}
-    printer = Printer(list(there))
-    args = Namespace(follow=True, tail=None, since="", until="", timestamps=False)
+    printer = Printer(list(there), prefix=not look.no_log_prefix, colour=not look.no_color)
+    args = Namespace(follow=True, tail=None, since="", until="", timestamps=look.timestamps)
     seen = [one for one in there.values() if one.labels.get(plan.SERVICE) in shown]
     threads = [_show(application.client, one, printer, args) for one in seen]
     first = threading.Event()
@@ -103,7 +111,8 @@ def stay(application: Application, shown: Sequence[str], names: Sequence[str], *
             printer.line(one.name, f"exited with code {codes[one.name]}")
         except TrivetError:
             codes[one.name] = 0
-        first.set()
+        if ends != "failure" or codes[one.name]:
+            first.set()
 
     waiting = [threading.Thread(target=wait, args=(one,), daemon=True) for one in there.values()]
     for thread in waiting:
@@ -138,12 +147,17 @@ def _stop(application: Application, names: Sequence[str]) -> None:
                     application.client.instances.kill(instance.id)
 
 
+LOOK = (
+    flag("--no-log-prefix", help="don't write whose a line is"),
+    flag("--no-color", help="everything in one colour"),
+)
 COMMANDS = {
     "logs": Command(
         logs,
         (
             *WHICH,
-            flag("--no-log-prefix", help="don't write whose a line is"),
+            *LOOK,
+            option("--index", metavar="N", type=natural, default=0, help="which of several instances"),
             option("services", metavar="SERVICE", nargs="*", help="only these"),
         ),
         examples=(("trivet compose logs -f --tail 20 web", ""),),

@@ -71,6 +71,7 @@ def long_service(service: Any, place: str, directory: Path) -> Value:
     for key in ("secrets", "configs"):
         change(key, lambda value: [one if isinstance(one, dict) else {"source": str(one)} for one in as_list(value)])
     change("develop", lambda value: _develop(value, directory))
+    change("pre_start", lambda value: [long_service(one, f"{place}.pre_start", directory) for one in value])
     return made
 
 
@@ -133,6 +134,8 @@ def _build(value: Any, place: str, directory: Path) -> Value:
     for key in ("args", "labels", "additional_contexts", "ssh"):
         if key in made:
             made[key] = pairs(as_list(made[key]) if isinstance(made[key], str) else made[key], f"{place}.{key}")
+    if "extra_hosts" in made:
+        made["extra_hosts"] = _hosts(made["extra_hosts"])
     for name, where in made.get("additional_contexts", {}).items():
         if not str(where).startswith(REMOTE):
             made["additional_contexts"][name] = absolute(str(where), directory)
@@ -147,13 +150,14 @@ def _develop(value: Any, directory: Path) -> Value:
 def long_document(document: Value, directory: Path) -> Value:
     """Bring a file's content to long forms, with full paths. Raises `ComposeError`."""
     made = {key: value for key, value in document.items() if not key.startswith("x-")}
-    if not isinstance(made.get("services") or {}, dict):
-        raise ComposeError("services", "is no mapping")
-    services = made.get("services") or {}
-    made["services"] = {
-        name: one if isinstance(one, Reset) else long_service(one, f"services.{name}", directory)
-        for name, one in services.items()
-    }
+    for kind in ("services", "jobs"):
+        found = made.get(kind) or {}
+        if not isinstance(found, dict):
+            raise ComposeError(kind, "is no mapping")
+        made[kind] = {
+            name: one if isinstance(one, Reset) else long_service(one, f"{kind}.{name}", directory)
+            for name, one in found.items()
+        }
     for kind in ("configs", "secrets"):
         found = made.get(kind) or {}
         made[kind] = {name: _with_path(one, directory) for name, one in found.items()}
@@ -173,6 +177,8 @@ def merge(old: Any, new: Any, key: str = "") -> Any:
         return new.value
     if isinstance(old, dict) and isinstance(new, dict):
         made = dict(old)
+        if key == "logging" and old.get("driver") != new.get("driver", old.get("driver")):
+            made.pop("options", None)  # another driver's
         for name, value in new.items():
             if isinstance(value, Reset):
                 made.pop(name, None)

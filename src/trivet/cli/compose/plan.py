@@ -10,7 +10,9 @@ import msgspec
 
 from trivet.base.error import NotFound
 from trivet.cli.compose import secret, service, store
+from trivet.cli.compose.merge import Value
 from trivet.cli.compose.project import Project
+from trivet.cli.compose.reader import Reader
 from trivet.cli.compose.store import PROJECT
 from trivet.client.client import Client
 from trivet.client.schema import Instance, InstanceRequest
@@ -75,9 +77,14 @@ def is_one_off(instance: Instance) -> bool:
     return instance.labels.get(ONE_OFF, "False").lower() == "true"
 
 
-def desired(project: Project, name: str, number: int) -> tuple[InstanceRequest, tuple[secret.File, ...]]:
-    """Build the request for an instance, with its labels, and the files to write into it. Raises `ComposeError`."""
-    own = project.service(name)
+def desired(
+    project: Project, name: str, number: int, *, own: Value | None = None
+) -> tuple[InstanceRequest, tuple[secret.File, ...]]:
+    """Build the request for an instance, with its labels, and the files to write into it. Raises `ComposeError`.
+
+    `own` is what is said of it, if that isn't what the service says.
+    """
+    own = project.service(name) if own is None else own
     request = service.request(name, own, project, number)
     mounts, files, secrets = secret.granted(name, own, project)
     request = msgspec.structs.replace(request, mounts=[*request.mounts, *mounts], secrets=secrets)
@@ -145,7 +152,7 @@ def missing_networks(client: Client, project: Project, names: Sequence[str]) -> 
     for name in names:
         own = project.service(name)
         if not own.get("network_mode"):
-            alone = service.level(service.Reader(name, own, project)) == "process"  # it has the host's network
+            alone = service.level(Reader(name, own, project)) == "process"  # it has the host's network
             keys |= dict.fromkeys(own.get("networks") or (() if alone else ("default",)))
     return [
         store.network(project, key)

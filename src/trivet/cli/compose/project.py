@@ -23,8 +23,9 @@ OVERRIDES = (
     "docker-compose.override.yaml",
     "docker-compose.override.yml",
 )
-TOP = ("version", "name", "include", "services", "networks", "volumes", "configs", "secrets")
+TOP = ("version", "name", "include", "services", "jobs", "networks", "volumes", "configs", "secrets")
 DEPTH = 20
+STDIN = Path("-")
 
 
 class NoComposeFile(NotFound):
@@ -43,10 +44,14 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     directory: str = ""
     profiles: Sequence[str] = ()
     env_files: Sequence[str] = ()
+    socket: str = ""
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
-    """An application. `services` holds the enabled ones in long form, `dormant` those whose profile is off."""
+    """An application. `services` holds the enabled ones in long form, `dormant` those whose profile is off.
+
+    `jobs` run when they are asked for; `socket` is where the engine speaks Docker's API, "" if that isn't known.
+    """
 
     name: str
     directory: str
@@ -58,13 +63,15 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     configs: Value
     secrets: Value
     variables: dict[str, str]
+    jobs: Value = {}
+    socket: str = ""
 
     def wanted(self, names: Sequence[str], *, alone: bool = False) -> list[str]:
         """List services in the order of their start: `names` (none: all) and, unless `alone`, what they need.
 
         Naming a service enables it, whatever its profile. Raises `InvalidArgument` for an unknown one.
         """
-        every = {**self.dormant, **self.services}
+        every = {**self.jobs, **self.dormant, **self.services}
         for name in names:
             if name not in every:
                 known = ", ".join(every) or "none"
@@ -87,12 +94,13 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
 
     def service(self, name: str) -> Value:
         """Give a service in long form."""
-        return dict(self.services.get(name) or self.dormant[name])
+        return dict(self.services.get(name) or self.dormant.get(name) or self.jobs[name])
 
     def _there(self, name: str, other: str, how: Value, every: Value) -> bool:
-        if other in self.services or (other in every and how.get("required", True)):
+        required = str(how.get("required", True)).lower() != "false"
+        if other in self.services or (other in every and required):
             return True
-        if how.get("required", True) is False:
+        if not required:
             return False
         raise ComposeError(f"services.{name}", f"needs {other}, which is no service")
 
@@ -113,12 +121,16 @@ def needed(service: Value) -> Value:
 def load(wish: Wish, environ: Mapping[str, str]) -> Project:
     """Read the files of a project. Raises `NoComposeFile`, `ComposeError`."""
     files = _files(wish, environ)
-    directory = Path(wish.directory).resolve() if wish.directory else files[0].parent
+    first = Path.cwd() if files[0] == STDIN else files[0].parent
+    directory = Path(wish.directory).resolve() if wish.directory else first
     variables = _variables(wish, directory, environ)
     document: Value = {}
     for path in files:
         document = merge(document, _document(path, directory, variables, ()))
     document = clean(document)
+    if document.get("models"):
+        words, hint = "is not supported: trivet runs no language models", "run the model server as a service"
+        raise ComposeError("models", words, hint)
     name = wish.name or variables.get("COMPOSE_PROJECT_NAME") or document.get("name") or normal(directory.name)
     if normal(str(name)) != str(name):
         raise ComposeError("name", f"{name!r} may hold a-z, 0-9, - and _ and begins with one of the first two")
@@ -136,9 +148,21 @@ def load(wish: Wish, environ: Mapping[str, str]) -> Project:
         files=tuple(map(str, files)),
         services=enabled,
         dormant=dormant,
+        jobs=_jobs(document),
+        socket=wish.socket,
         variables=variables,
         **{kind: document.get(kind) or {} for kind in ("networks", "volumes", "configs", "secrets")},
     )
+
+
+def _jobs(document: Value) -> Value:
+    found: Value = document.get("jobs") or {}
+    for name, job in found.items():
+        if name in document["services"]:
+            raise ComposeError(f"jobs.{name}", "is a service, too")
+        if not job.get("triggers"):
+            raise ComposeError(f"jobs.{name}.triggers", "is missing", "write triggers: {manual: true}")
+    return found
 
 
 def normal(text: str) -> str:
@@ -147,11 +171,12 @@ def normal(text: str) -> str:
 
 
 def _files(wish: Wish, environ: Mapping[str, str]) -> list[Path]:
-    separator = environ.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
-    named = list(wish.files) or [one for one in environ.get("COMPOSE_FILE", "").split(separator) if one]
-    if named:
-        return [Path(one).absolute() for one in named]
     start = Path(wish.directory).resolve() if wish.directory else Path.cwd()
+    known = environ if wish.files or "COMPOSE_FILE" in environ else _variables(wish, start, environ)
+    separator = known.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
+    named = list(wish.files) or [one for one in known.get("COMPOSE_FILE", "").split(separator) if one]
+    if named:
+        return [STDIN if one == "-" else Path(one).absolute() for one in named]
     for directory in (start, *start.parents):
         if found := next((directory / name for name in NAMES if (directory / name).is_file()), None):
             more = next((directory / name for name in OVERRIDES if (directory / name).is_file()), None)
@@ -160,7 +185,9 @@ def _files(wish: Wish, environ: Mapping[str, str]) -> list[Path]:
 
 
 def _variables(wish: Wish, directory: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    paths = [Path(one) for one in wish.env_files] or [path for path in (directory / ".env",) if path.is_file()]
+    named = wish.env_files or [one for one in environ.get("COMPOSE_ENV_FILES", "").split(",") if one]
+    own = () if environ.get("COMPOSE_DISABLE_ENV_FILE") in ("1", "true") else (directory / ".env",)
+    paths = [Path(one) for one in named] or [path for path in own if path.is_file()]
     found: dict[str, str] = {}
     for path in paths:
         found |= {key: text for key, text in interpolation.read_file(path, environ).items() if text is not None}
@@ -172,9 +199,10 @@ def _document(path: Path, directory: Path, variables: Mapping[str, str], above: 
     if path in above or len(above) > DEPTH:
         raise ComposeError(str(path), "includes itself")
     made = _read(path, directory, variables)
-    for name, service in made["services"].items():
-        if isinstance(service, dict) and "extends" in service:
-            made["services"][name] = _extended(name, path, directory, made, variables, ())
+    for kind in ("services", "jobs"):
+        for name, service in made[kind].items():
+            if isinstance(service, dict) and "extends" in service:
+                made[kind][name] = _extended(kind, name, path, directory, made, variables, ())
     included: Value = {}
     for entry in as_list(made.pop("include", None) or []):
         _include(included, entry, directory, variables, (*above, path))
@@ -212,10 +240,16 @@ def _include(made: Value, entry: Any, directory: Path, variables: Mapping[str, s
 
 
 def _extended(
-    name: str, path: Path, directory: Path, document: Value, variables: Mapping[str, str], above: tuple[str, ...]
+    kind: str,
+    name: str,
+    path: Path,
+    directory: Path,
+    document: Value,
+    variables: Mapping[str, str],
+    above: tuple[str, ...],
 ) -> Value:
-    """Merge a service with the one it extends."""
-    service = dict(document["services"][name])
+    """Merge a service, or a job, with the one it extends."""
+    service = dict(document[kind][name])
     how = service.pop("extends", None)
     if how is None:
         return service
@@ -223,14 +257,14 @@ def _extended(
     other, file = str(how.get("service", "")), how.get("file")
     key = f"{path}:{name}"
     if key in above:
-        raise ComposeError(f"services.{name}.extends", "goes in a circle")
+        raise ComposeError(f"{kind}.{name}.extends", "goes in a circle")
     if file:
         path = Path(absolute(str(file), directory))
         directory = path.parent
         document = _read(path, directory, variables)
-    if other not in document["services"]:
-        raise ComposeError(f"services.{name}.extends", f"there is no service {other!r} in {path}")
-    base = _extended(other, path, directory, document, variables, (*above, key))
+    if other not in document[kind]:
+        raise ComposeError(f"{kind}.{name}.extends", f"there is no {kind[:-1]} {other!r} in {path}")
+    base = _extended(kind, other, path, directory, document, variables, (*above, key))
     return dict(merge(base, service))
 
 

@@ -48,6 +48,11 @@ def granted(name: str, service: Value, project: Project) -> Granted:
             if source not in known:
                 raise ComposeError(place, f"there is no {source!r}", f"add {source}: to {kind}:")
             found: Value = known[source] or {}
+            for key in ("driver", "driver_opts", "template_driver"):
+                if found.get(key):
+                    raise ComposeError(
+                        f"{kind}.{source}.{key}", "is not supported", "use file, environment or external"
+                    )
             target = _target(kind, grant, source)
             own = {key: grant[key] for key in ("uid", "gid", "mode") if key in grant}
             if store.is_external(found):

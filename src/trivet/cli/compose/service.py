@@ -4,40 +4,30 @@ from __future__ import annotations
 
 import shlex
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import msgspec
 
-from trivet.base.error import TrivetError
 from trivet.cli import port, value
 from trivet.cli.compose import interpolation
 from trivet.cli.compose.document import ComposeError
-from trivet.cli.compose.merge import Value, as_list
+from trivet.cli.compose.limit import limits, rlimits
+from trivet.cli.compose.merge import Value, pairs
 from trivet.cli.compose.project import Project
+from trivet.cli.compose.reader import Reader
+from trivet.cli.compose.refusal import refuse
 from trivet.cli.compose.store import network_name, volume_name
 from trivet.cli.device import device
+from trivet.cli.link import link
 from trivet.cli.mount import tmpfs
 from trivet.cli.request import PULLS, log_of, restart_policy, security
-from trivet.client.schema import (
-    BlockLimitRequest,
-    DeviceRequest,
-    InstanceRequest,
-    LevelName,
-    MountRequest,
-    RestartPolicy,
-    RlimitRequest,
-)
+from trivet.client.schema import DeviceRequest, InstanceRequest, LevelName, MountRequest, RestartPolicy
 from trivet.client.schema_health import HealthCheck
 from trivet.client.schema_network import EndpointRequest, PortRequest
 
-# What is read elsewhere: by the plan, by those who make it true, by `build` and `watch`.
-ELSEWHERE = set(
-    "attach build configs container_name depends_on deploy develop extends image label_file links networks post_start"
-    " pre_start pre_stop profiles pull_policy scale secrets env_file environment labels expose annotations".split()
-)
-IGNORED = {"cpu_count", "cpu_percent", "cgroup", "domainname"}
+API_SOCKET = "/var/run/docker.sock"
 _NO_GAIN = ("no-new-privileges", "no-new-privileges=true")
 _HEALTH = ("interval", "timeout", "start_period", "start_interval")
 LEVELS: dict[str, LevelName] = {
@@ -56,33 +46,10 @@ def words(value: Any) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list) else shlex.split(str(value))
 
 
-class Reader:
-    """Reads values of one service; what can't be read is told with its place."""
-
-    def __init__(self, name: str, service: Value, project: Project) -> None:
-        self.name, self.service, self.project = name, service, project
-        self.place = f"services.{name}"
-
-    def get(self, key: str, read: Callable[[str], Any], default: Any = None, within: Value | None = None) -> Any:
-        """Read one value as text. Raises `ComposeError`."""
-        found = (self.service if within is None else within).get(key)
-        if found is None:
-            return default
-        try:
-            return read(str(found).lower() if isinstance(found, bool) else str(found))
-        except (ArgumentTypeError, TrivetError, ValueError) as error:
-            raise ComposeError(f"{self.place}.{key}", str(error)) from error
-
-    def each(self, key: str, read: Callable[[str], Any] = str) -> list[Any]:
-        """Read a list, or one value as a list of one. Raises `ComposeError`."""
-        found = self.service.get(key)
-        return [self.get(key, read, within={key: one}) for one in ([] if found is None else as_list(found))]
-
-
 def request(name: str, service: Value, project: Project, number: int) -> InstanceRequest:
     """Translate a service into the request for its `number`th instance. Raises `ComposeError`."""
     read = Reader(name, service, project)
-    _refuse_unknown(read)
+    refuse(read)
     seccomp, _ = read.get("security_opt", lambda _: security(read.each("security_opt")), ("default", True))
     shared = str(service.get("network_mode") or "")
     return InstanceRequest(
@@ -98,8 +65,11 @@ def request(name: str, service: Value, project: Project, number: int) -> Instanc
         hostname=read.get("hostname", str, ""),
         terminal=read.get("tty", value.boolean, False),
         stdin=read.get("stdin_open", value.boolean, False),
-        mounts=[*_mounts(read), *read.each("tmpfs", tmpfs)],
+        umask=read.get("umask", value.mask, -1),
+        mounts=[*_mounts(read), *read.each("tmpfs", tmpfs), *_api_socket(read)],
         ports=_ports(read),
+        exposed=[one for text in read.each("expose") for one in _exposed(read, text)],
+        links=read.each("external_links", link),
         networks=[EndpointRequest(network=_other(read, shared))] if shared else _endpoints(read),
         dns=read.each("dns"),
         dns_search=read.each("dns_search"),
@@ -107,9 +77,9 @@ def request(name: str, service: Value, project: Project, number: int) -> Instanc
         extra_hosts=[
             f"{host}:{one}" for host, text in (service.get("extra_hosts") or {}).items() for one in str(text).split(",")
         ],
-        **_limits(read),
+        **limits(read),
         shm_size=read.get("shm_size", value.size, 64 << 20),
-        rlimits=_rlimits(read),
+        rlimits=rlimits(read),
         sysctls={key: str(one) for key, one in (service.get("sysctls") or {}).items()},
         read_only=read.get("read_only", value.boolean, False),
         devices=[_device(read, one) for one in service.get("devices") or ()],
@@ -135,29 +105,6 @@ def request(name: str, service: Value, project: Project, number: int) -> Instanc
     )
 
 
-def _refuse_unknown(read: Reader) -> None:
-    known = ELSEWHERE | IGNORED | READ
-    for key in read.service:
-        if key not in known and not key.startswith("x-"):
-            raise ComposeError(f"{read.place}.{key}", "is not supported", f"known are {', '.join(sorted(known))}")
-    for link in read.each("links"):
-        other, _, alias = link.partition(":")
-        if alias and alias != other:
-            raise ComposeError(f"{read.place}.links", f"{link}: no other names", f"give {other} the alias on a network")
-    if read.service.get("cgroup") == "host":
-        raise ComposeError(f"{read.place}.cgroup", "the host's control groups are never shared")
-
-
-READ = set(
-    "isolation runtime command entrypoint working_dir user group_add hostname tty stdin_open volumes tmpfs ports"
-    " network_mode dns dns_search dns_opt extra_hosts shm_size ulimits sysctls read_only devices cap_add cap_drop"
-    " privileged userns_mode pid ipc uts security_opt init stop_signal stop_grace_period restart healthcheck platform"
-    " logging mem_limit memswap_limit mem_reservation cpus cpu_shares cpuset cpu_quota cpu_period pids_limit"
-    " mac_address volumes_from blkio_config oom_kill_disable oom_score_adj mem_swappiness device_cgroup_rules"
-    " storage_opt".split()
-)
-
-
 def image_name(name: str, service: Value, project: Project) -> str:
     """Name the image of a service, also one that is built. Raises `ComposeError`."""
     if service.get("image"):
@@ -175,7 +122,7 @@ def instance_name(name: str, service: Value, project: Project, number: int) -> s
 def scale(name: str, service: Value) -> int:
     """Tell how many instances there shall be. Raises `ComposeError`."""
     deploy = service.get("deploy") or {}
-    count = service.get("scale", deploy.get("replicas", 1))
+    count = service.get("scale", 1 if deploy.get("mode") == "global" else deploy.get("replicas", 1))
     if not str(count).isdecimal():
         raise ComposeError(f"services.{name}.scale", f"{count!r} is not a number")
     if service.get("container_name") and int(count) > 1:
@@ -198,7 +145,7 @@ def environment(read: Reader) -> list[str]:
     found: dict[str, str | None] = {}
     for entry in read.service.get("env_file") or ():
         path = Path(entry["path"])
-        if path.exists() or entry.get("required", True) is not False:
+        if path.exists() or read.flag("required", True, entry):
             found |= (
                 _raw(path) if entry.get("format") == "raw" else interpolation.read_file(path, read.project.variables)
             )
@@ -239,25 +186,33 @@ def _other(read: Reader, text: str) -> str:
 
 def _endpoints(read: Reader) -> list[EndpointRequest]:
     wishes = read.service.get("networks") or ({} if level(read) == "process" else {"default": None})
+    linked = _linked(read)
     found: list[EndpointRequest] = []
-    for name, how in wishes.items():
+    for name, how in sorted(wishes.items(), key=lambda one: -int((one[1] or {}).get("priority", 0))):
         how = how or {}
-        if unknown := set(how) - _ENDPOINT - {key for key in how if key.startswith("x-")}:
-            raise ComposeError(f"{read.place}.networks.{name}.{sorted(unknown)[0]}", "is not supported")
+        own = [read.name] if read.flag("use_service_name_alias", True, how) else []
         found.append(
             EndpointRequest(
                 network=network_name(read.project, name),
-                aliases=[read.name, *(str(one) for one in how.get("aliases", ()))],
-                ip=str(how.get("ipv4_address", "")),
-                ip6=str(how.get("ipv6_address", "")),
+                aliases=[*dict.fromkeys([*own, *(str(one) for one in how.get("aliases") or ()), *linked])],
+                ip=str(how.get("ipv4_address") or ""),
+                ip6=str(how.get("ipv6_address") or ""),
                 mac=str(how.get("mac_address") or (read.get("mac_address", str, "") if not found else "")),
-                priority=int(how.get("gw_priority", 0)),
+                priority=int(how.get("gw_priority") or 0),
             )
         )
     return found
 
 
-_ENDPOINT = {"aliases", "ipv4_address", "ipv6_address", "mac_address", "gw_priority", "priority"}
+def _linked(read: Reader) -> list[str]:
+    """List the names by which other services link to this one."""
+    found = []
+    for service in read.project.services.values():
+        for text in service.get("links") or ():
+            other, _, alias = str(text).partition(":")
+            if other == read.name and alias:
+                found.append(alias)
+    return found
 
 
 def _ports(read: Reader) -> list[PortRequest]:
@@ -274,6 +229,23 @@ def _ports(read: Reader) -> list[PortRequest]:
             text = str(one)
         found.extend(read.get("ports", port.publish, within={"ports": text}))
     return found
+
+
+def _exposed(read: Reader, text: str) -> list[str]:
+    """Read PORT, FROM-TO, with /udp: what others may use. Raises `ComposeError`."""
+    numbers, _, protocol = text.partition("/")
+    first, _, last = numbers.partition("-")
+    if not first.isdecimal() or not (last or first).isdecimal() or protocol not in ("", "tcp", "udp"):
+        raise ComposeError(f"{read.place}.expose", f"{text!r} is not PORT[-PORT][/udp]")
+    return [f"{number}/{protocol or 'tcp'}" for number in range(int(first), int(last or first) + 1)]
+
+
+def _api_socket(read: Reader) -> list[MountRequest]:
+    if not read.flag("use_api_socket"):
+        return []
+    if not read.project.socket:
+        raise ComposeError(f"{read.place}.use_api_socket", "the engine's socket for Docker's API isn't known")
+    return [MountRequest(kind="bind", source=read.project.socket, target=API_SOCKET)]
 
 
 def _mounts(read: Reader) -> list[MountRequest]:
@@ -311,79 +283,17 @@ def _mount(read: Reader, one: Value) -> MountRequest:
         kind=cast(Any, kind),
         target=target,
         source=volume_name(read.project, source) if kind == "volume" and source else source,
-        read_only=bool(one.get("read_only", False)) or kind == "image",
+        read_only=read.flag("read_only", within=one) or kind == "image",
         subpath=str(volume.get("subpath") or image.get("subpath") or ""),
         recursive=deep != "disabled",
         shallow=deep == "writable",
         propagation=str(bind.get("propagation", "rprivate")),
-        create_source=kind == "bind" and bool(bind.get("create_host_path", True)),
-        no_copy=bool(volume.get("nocopy", False)),
+        create_source=kind == "bind" and read.flag("create_host_path", True, bind),
+        no_copy=read.flag("nocopy", within=volume),
+        labels={key: text or "" for key, text in pairs(volume.get("labels") or {}, f"{read.place}.volumes").items()},
         size=read.get("size", value.size, 0, within=memory),
         mode=read.get("mode", lambda text: int(text, 8), 0o1777, within=memory),
     )
-
-
-def _limits(read: Reader) -> dict[str, Any]:
-    deploy = (read.service.get("deploy") or {}).get("resources") or {}
-    most, least = deploy.get("limits") or {}, deploy.get("reservations") or {}
-    quota, period = read.get("cpu_quota", float, 0.0), read.get("cpu_period", float, 100_000.0)
-    cpus = read.get("cpus", float, 0.0) or read.get("cpus", float, 0.0, within=most) or max(quota, 0) / period
-    return {
-        "memory": read.get("mem_limit", value.size, 0) or read.get("memory", value.size, 0, within=most),
-        "memory_swap": read.get("memswap_limit", value.size_or_unlimited, 0),
-        "memory_reservation": read.get("mem_reservation", value.size, 0)
-        or read.get("memory", value.size, 0, within=least),
-        "cpus": cpus,
-        "cpu_shares": read.get("cpu_shares", int, 0),
-        "cpuset": read.get("cpuset", str, ""),
-        "swappiness": read.get("mem_swappiness", int, -1),
-        "oom_kill_disable": read.get("oom_kill_disable", value.boolean, False),
-        "oom_score_adj": read.get("oom_score_adj", int, 0),
-        "block_limits": _block_limits(read),
-        "device_rules": read.each("device_cgroup_rules"),
-        "storage_size": read.get("size", value.size, 0, within=_mapping(read, "storage_opt")),
-        "pids_limit": max(read.get("pids_limit", int, 0) or read.get("pids", int, 0, within=most), 0),
-    }
-
-
-def _mapping(read: Reader, key: str) -> Value:
-    found = read.service.get(key) or {}
-    if not isinstance(found, dict):
-        raise ComposeError(f"{read.place}.{key}", "is not a mapping")
-    return found
-
-
-_THROTTLES = {
-    "device_read_bps": "read_bytes",
-    "device_write_bps": "write_bytes",
-    "device_read_iops": "read_operations",
-    "device_write_iops": "write_operations",
-}
-
-
-def _block_limits(read: Reader) -> list[BlockLimitRequest]:
-    """Read `blkio_config`; weights have no effect. Raises `ComposeError`."""
-    found = []
-    for key, rows in _mapping(read, "blkio_config").items():
-        if key in ("weight", "weight_device"):
-            continue
-        if key not in _THROTTLES or not isinstance(rows, list) or not all(isinstance(one, dict) for one in rows):
-            raise ComposeError(f"{read.place}.blkio_config.{key}", "is not a list of devices with a path and a rate")
-        for one in rows:
-            rate = read.get("rate", value.size, 0, within=one)
-            found.append(msgspec.convert({"device": str(one.get("path")), _THROTTLES[key]: rate}, BlockLimitRequest))
-    return found
-
-
-def _rlimits(read: Reader) -> list[RlimitRequest]:
-    found = []
-    for name, one in (read.service.get("ulimits") or {}).items():
-        limits = one if isinstance(one, dict) else {"soft": one, "hard": one}
-        try:
-            found.append(RlimitRequest(name.upper(), int(limits["soft"]), int(limits["hard"])))
-        except (KeyError, ValueError, TypeError):
-            raise ComposeError(f"{read.place}.ulimits.{name}", "is neither a number nor soft and hard") from None
-    return found
 
 
 def _device(read: Reader, one: Any) -> DeviceRequest:
@@ -413,7 +323,7 @@ def _health(read: Reader) -> HealthCheck | None:
     found: Mapping[str, Any] | None = read.service.get("healthcheck")
     if not found:
         return None
-    if found.get("disable"):
+    if read.flag("disable", within=dict(found)):
         return HealthCheck(test=["NONE"])
     test = found.get("test", [])
     seconds = {key: read.get(key, value.duration, 0.0, within=dict(found)) for key in _HEALTH}

@@ -13,6 +13,8 @@ Item: TypeAlias = str | int | float | bool
 Words: TypeAlias = Scalar | list[Item]
 Pairs: TypeAlias = dict[str, Scalar] | list[Item] | None
 Table: TypeAlias = dict[str, Scalar] | None
+Flag: TypeAlias = bool | str  # a variable may stand there
+Number: TypeAlias = int | str
 
 
 class Shape(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,18 +65,19 @@ class Endpoint(Shape):
     ipv6_address: str | None = None
     mac_address: str | None = None
     priority: Scalar = None
-    gw_priority: int | None = None
+    gw_priority: Number | None = None
     interface_name: Scalar = None
     link_local_ips: list[Item] | None = None
     driver_opts: Table = None
+    use_service_name_alias: Flag = True
 
 
 class Need(Shape):
     """How a service is needed."""
 
     condition: str = "service_started"
-    restart: bool = False
-    required: bool = True
+    restart: Flag = False
+    required: Flag = True
 
 
 class Health(Shape):
@@ -85,15 +88,15 @@ class Health(Shape):
     timeout: Scalar = None
     start_period: Scalar = None
     start_interval: Scalar = None
-    retries: int | str | None = None
-    disable: bool = False
+    retries: Number | None = None
+    disable: Flag = False
 
 
 class EnvFile(Shape):
     """A file of variables."""
 
     path: str
-    required: bool = True
+    required: Flag = True
     format: str | None = None
 
 
@@ -105,14 +108,13 @@ class Extends(Shape):
 
 
 class Hook(Shape):
-    """A program that is run around a start."""
+    """A program that is run inside, after a start, before a stop or when files have changed."""
 
     command: Words = None
     user: Scalar = None
-    privileged: bool = False
+    privileged: Flag = False
     working_dir: str = ""
     environment: Pairs = None
-    image: str | None = None
 
 
 class Logging(Shape):
@@ -130,7 +132,7 @@ class Rule(Shape):
     target: str | None = None
     ignore: Words = None
     include: Words = None
-    initial_sync: bool | None = None
+    initial_sync: Flag | None = None
     exec: Hook | None = None
 
 
@@ -143,7 +145,7 @@ class Develop(Shape):
 class Update(Shape):
     """How a service is updated."""
 
-    parallelism: int = 1
+    parallelism: Number = 1
     delay: Scalar = None
     failure_action: str = "pause"
     monitor: Scalar = None
@@ -163,7 +165,7 @@ class Again(Shape):
 
     condition: str = "any"
     delay: Scalar = None
-    max_attempts: int = 0
+    max_attempts: Number = 0
     window: Scalar = None
 
 
@@ -171,7 +173,7 @@ class Deploy(Shape):
     """How many of a service there are, and what they may use."""
 
     mode: Scalar = None
-    replicas: int | str = 1
+    replicas: Number = 1
     labels: Pairs = None
     endpoint_mode: Scalar = None
     placement: Any = None
@@ -181,9 +183,59 @@ class Deploy(Shape):
     rollback_config: Update | None = None
 
 
+class Device(Shape):
+    """A device node, in its long form."""
+
+    source: str
+    target: str = ""
+    permissions: str = "rwm"
+
+
+class Rate(Shape):
+    """What may be done with a block device in a second."""
+
+    path: str
+    rate: Item
+
+
+class Weight(Shape):
+    """The share of a block device."""
+
+    path: str
+    weight: Item
+
+
+class Blocks(Shape):
+    """How block devices may be used."""
+
+    weight: Scalar = None
+    weight_device: list[Weight] | None = None
+    device_read_bps: list[Rate] | None = None
+    device_read_iops: list[Rate] | None = None
+    device_write_bps: list[Rate] | None = None
+    device_write_iops: list[Rate] | None = None
+
+
+class Fire(Shape):
+    """When a job is begun by the clock."""
+
+    cron: str
+    timezone: str | None = None
+    concurrency: str = "forbid"
+    missed_fires: str = "skip"
+
+
+class Triggers(Shape):
+    """What begins a job."""
+
+    manual: Flag = True
+    schedule: list[str | Fire] | None = None
+
+
 class Service(Shape):
     """A service. What trivet doesn't know is refused by `service.py`, which has the better words."""
 
+    blkio_config: Blocks | None = None
     build: str | dict[str, Any] | None = None
     cap_add: list[Item] | None = None
     cap_drop: list[Item] | None = None
@@ -193,7 +245,8 @@ class Service(Shape):
     depends_on: list[str] | dict[str, Need | None] | None = None
     deploy: Deploy | None = None
     develop: Develop | None = None
-    devices: list[str | dict[str, str]] | None = None
+    device_cgroup_rules: list[str] | None = None
+    devices: list[str | Device] | None = None
     dns: Words = None
     dns_opt: Words = None
     dns_search: Words = None
@@ -201,7 +254,9 @@ class Service(Shape):
     env_file: str | list[str | EnvFile] | None = None
     environment: Pairs = None
     annotations: Pairs = None
+    expose: list[Item] | None = None
     extends: str | Extends | None = None
+    external_links: list[str] | None = None
     extra_hosts: dict[str, Words] | list[Item] | None = None
     group_add: list[Item] | None = None
     healthcheck: Health | None = None
@@ -213,13 +268,15 @@ class Service(Shape):
     networks: list[str] | dict[str, Endpoint | None] | None = None
     ports: list[Item | Port] | None = None
     post_start: list[Hook] | None = None
-    pre_start: list[Hook] | None = None
+    pre_start: list[dict[str, Any]] | None = None
     pre_stop: list[Hook] | None = None
     profiles: list[Item] | None = None
     secrets: list[str | Grant] | None = None
     security_opt: list[str] | None = None
+    storage_opt: Table = None
     sysctls: Pairs = None
     tmpfs: Words = None
+    triggers: Triggers | None = None
     ulimits: dict[str, int | str | dict[str, int | str]] | None = None
     volumes: list[str | Volume] | None = None
     volumes_from: list[str] | None = None
@@ -246,14 +303,14 @@ class Store(Shape):
     """A network, volume, secret or config."""
 
     name: str | None = None
-    external: bool | Table = None
+    external: Flag | Table = None
     driver: Scalar = None
     driver_opts: Table = None
     labels: Pairs = None
-    attachable: bool = False
-    internal: bool = False
-    enable_ipv4: bool = True
-    enable_ipv6: bool = False
+    attachable: Flag = False
+    internal: Flag = False
+    enable_ipv4: Flag = True
+    enable_ipv6: Flag = False
     ipam: Addresses | None = None
     file: str | None = None
     environment: str | None = None
@@ -276,6 +333,8 @@ class Document(Shape):
     name: str | None = None
     include: str | list[str | Include] | None = None
     services: dict[str, dict[str, Any] | None] | None = None
+    jobs: dict[str, dict[str, Any] | None] | None = None
+    models: Any = None
     networks: dict[str, Store | None] | None = None
     volumes: dict[str, Store | None] | None = None
     secrets: dict[str, Store | None] | None = None
@@ -283,20 +342,42 @@ class Document(Shape):
 
 
 _PLAIN = set(Service.__struct_fields__)
+SINGLE = set(
+    "attach cgroup cgroup_parent cpu_count cpu_percent cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares"
+    " cpus cpuset domainname hostname init ipc isolation mac_address mem_limit mem_reservation mem_swappiness"
+    " memswap_limit network_mode oom_kill_disable oom_score_adj per_replica pid pids_limit platform privileged"
+    " pull_policy pull_refresh_after read_only restart runtime scale shm_size stdin_open stop_grace_period"
+    " stop_signal tty umask use_api_socket user userns_mode uts working_dir".split()
+)
+SERVICE = (_PLAIN | SINGLE) - {"per_replica", "triggers"}
+CONTAINER = SERVICE - set(
+    "attach container_name depends_on deploy develop extends expose external_links healthcheck links ports post_start"
+    " pre_start pre_stop profiles restart scale stdin_open tty".split()
+)
+JOB = (_PLAIN | SINGLE) - set(
+    "attach container_name deploy develop external_links links per_replica post_start pre_start pre_stop restart"
+    " scale".split()
+)
 
 
 def check(document: dict[str, Any], name: str) -> None:
     """Compare a file with the shapes. Raises `ComposeError` with the path of the first mistake."""
     document = _own(document)
     _convert(document, Document, name, "")
-    for key, service in (document.get("services") or {}).items():
-        if service is None:
-            raise ComposeError(f"{name}: services.{key}", "is empty")
-        known = {one: value for one, value in service.items() if one in _PLAIN}
-        _convert(known, Service, name, f"services.{key}")
-        for one, value in service.items():
-            if one not in _PLAIN and not isinstance(value, str | int | float | None):
-                raise ComposeError(f"{name}: services.{key}.{one}", "is not supported, or no single value")
+    for kind in ("services", "jobs"):
+        for key, service in (document.get(kind) or {}).items():
+            if service is None:
+                raise ComposeError(f"{name}: {kind}.{key}", "is empty")
+            _service(service, name, f"{kind}.{key}")
+
+
+def _service(service: dict[str, Any], name: str, place: str) -> None:
+    _convert({one: value for one, value in service.items() if one in _PLAIN}, Service, name, place)
+    for one, value in service.items():
+        if one in SINGLE and not isinstance(value, str | int | float | None):
+            raise ComposeError(f"{name}: {place}.{one}", "is no single value")
+    for number, step in enumerate(service.get("pre_start") or ()):
+        _service(step, name, f"{place}.pre_start[{number}]")
 
 
 def _convert(value: Any, shape: type, name: str, place: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from typing import Any
 
+from trivet.cli import value
 from trivet.cli.compose.document import ComposeError
 from trivet.cli.compose.merge import Value
 from trivet.cli.compose.project import Project
@@ -27,10 +29,9 @@ def _name(project: Project, kind: str, known: Value, key: str, *, implied: bool 
     if key not in known and not implied:
         raise ComposeError(kind, f"there is no {key!r}", f"add {key}: to {kind}:")
     found: Value = known.get(key) or {}
-    external = found.get("external")
-    if isinstance(external, dict):
-        return str(external.get("name", key))
-    return str(found.get("name") or (key if external else f"{project.name}_{key}"))
+    if is_external(found):
+        return outside_name(found, key)
+    return str(found.get("name") or f"{project.name}_{key}")
 
 
 def outside_name(found: Value, key: str) -> str:
@@ -41,7 +42,16 @@ def outside_name(found: Value, key: str) -> str:
 
 def is_external(found: Value | None) -> bool:
     """Tell whether somebody else makes it."""
-    return bool((found or {}).get("external"))
+    external = (found or {}).get("external")
+    return isinstance(external, dict) or truth(external, "external")
+
+
+def truth(found: Any, place: str) -> bool:
+    """Read what is true or false, also as a text that a variable was put into. Raises `ComposeError`."""
+    try:
+        return found if isinstance(found, bool) else found is not None and value.boolean(str(found))
+    except ArgumentTypeError as error:
+        raise ComposeError(place, str(error)) from error
 
 
 def _labels(project: Project, kind: str, key: str, found: Value) -> dict[str, str]:
@@ -60,6 +70,7 @@ def network(project: Project, key: str) -> NetworkRequest:
     for one in found:
         if one not in _NETWORK and not one.startswith("x-"):
             raise ComposeError(f"networks.{key}.{one}", "is not supported", f"known are {', '.join(_NETWORK)}")
+    _refuse(key, found)
     ranges: dict[str, Any] = {}
     for pool in (found.get("ipam") or {}).get("config") or ():
         six = "6" if ":" in str(pool.get("subnet", "")) else ""
@@ -70,12 +81,22 @@ def network(project: Project, key: str) -> NetworkRequest:
     return NetworkRequest(
         name=network_name(project, key),
         driver=str(found.get("driver") or "bridge"),
-        internal=bool(found.get("internal", False)),
-        ipv6=bool(found.get("enable_ipv6", False)) or "subnet6" in ranges,
+        internal=truth(found.get("internal"), f"networks.{key}.internal"),
+        ipv6=truth(found.get("enable_ipv6"), f"networks.{key}.enable_ipv6") or "subnet6" in ranges,
         labels=_labels(project, "network", key, found),
         options=_options(found),
         **ranges,
     )
+
+
+def _refuse(key: str, found: Value) -> None:
+    if not truth(found.get("enable_ipv4", True), f"networks.{key}.enable_ipv4"):
+        raise ComposeError(f"networks.{key}.enable_ipv4", "networks always have IPv4 addresses")
+    how = found.get("ipam") or {}
+    if how.get("driver") not in (None, "default"):
+        raise ComposeError(f"networks.{key}.ipam.driver", f"{how['driver']!r} is not supported", "leave it away")
+    if how.get("options"):
+        raise ComposeError(f"networks.{key}.ipam.options", "is not supported: there is no driver to read them")
 
 
 _NETWORK = "name driver driver_opts internal external ipam enable_ipv6 enable_ipv4 labels attachable".split()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from argparse import ArgumentTypeError
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,55 +24,92 @@ ACTIONS = ("pause", "continue", "rollback")
 BEAT = 0.1
 
 
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """How instances are replaced: `together` at once (0: all), `ratio` of them may fail."""
+
+    order: str
+    on_failure: str
+    together: int
+    delay: float
+    monitor: float
+    ratio: float
+
+
+def policy(name: str, service: dict[str, Any], key: str = "update_config") -> Policy:
+    """Read `update_config` or `rollback_config`. Raises `ComposeError` for what can't be meant."""
+    place, found = f"services.{name}.deploy.{key}", (service.get("deploy") or {}).get(key) or {}
+    actions = ACTIONS if key == "update_config" else ACTIONS[:2]
+    order, action = str(found.get("order", "stop-first")), str(found.get("failure_action", "pause"))
+    for what, text, known in (("order", order, ORDERS), ("failure_action", action, actions)):
+        if text not in known:
+            raise ComposeError(f"{place}.{what}", f"{text!r} is none of {', '.join(known)}")
+    try:
+        return Policy(
+            order=order,
+            on_failure=action,
+            together=int(found.get("parallelism", 1)),
+            delay=value.duration(str(found.get("delay") or "0")),
+            monitor=value.duration(str(found.get("monitor") or "0")),
+            ratio=float(found.get("max_failure_ratio") or 0),
+        )
+    except (ValueError, ArgumentTypeError) as error:
+        raise ComposeError(place, str(error)) from error
+
+
 class Rollout:
     """The rolling update of one service. Raises `ComposeError` for a configuration that can't be meant."""
 
     def __init__(self, application: Application, name: str, service: dict[str, Any], *, start: bool) -> None:
         self._application, self._name, self._start = application, name, start
-        found = (service.get("deploy") or {}).get("update_config") or {}
-        place = f"services.{name}.deploy.update_config"
-        self._order = str(found.get("order", "stop-first"))
-        self._on_failure = str(found.get("failure_action", "pause"))
-        for key, text, known in (("order", self._order, ORDERS), ("failure_action", self._on_failure, ACTIONS)):
-            if text not in known:
-                raise ComposeError(f"{place}.{key}", f"{text!r} is none of {', '.join(known)}")
-        self._together = int(found.get("parallelism", 1))
-        self._delay = value.duration(str(found.get("delay", "0")))
-        self._watched = bool(found) or self._order == "start-first"
-        self._monitor = value.duration(str(found.get("monitor", "0")))
+        deploy = service.get("deploy") or {}
+        self._policy = self._forth = policy(name, service)
+        self._back = policy(name, service, "rollback_config") if deploy.get("rollback_config") else self._forth
+        self._watched = bool(deploy.get("update_config")) or self._forth.order == "start-first"
 
     def run(self, changes: list[Change]) -> None:
         """Replace the instances. Raises what went wrong, after undoing what the configuration says."""
-        size = self._together or len(changes)
-        batches = [changes[index : index + size] for index in range(0, len(changes), size)]
         done: list[Change] = []
-        for number, batch in enumerate(batches):
-            if number and self._delay:
-                time.sleep(self._delay)
-            for change in batch:
-                try:
-                    self._replace(change, change.current, change.request)
-                    done.append(change)
-                except TrivetError as error:
-                    if self._on_failure == "continue":
-                        self._application.tell(change.name, f"not updated: {error.message}")
-                        continue
-                    if self._on_failure == "rollback":
-                        self._back(done)
-                    raise
+        failed = 0
+        for change in self._paced(changes):
+            try:
+                self._replace(change, change.current, change.request)
+                done.append(change)
+            except TrivetError as error:
+                failed += 1
+                if self._policy.on_failure == "continue" or failed / len(changes) <= self._policy.ratio:
+                    self._application.tell(change.name, f"not updated: {error.message}")
+                    continue
+                if self._policy.on_failure == "rollback":
+                    self._roll_back(done)
+                raise
 
-    def _back(self, done: list[Change]) -> None:
-        for change in reversed(done):
+    def _paced(self, changes: list[Change]) -> Iterator[Change]:
+        """Give one after another, with the delay between batches."""
+        size = self._policy.together or len(changes)
+        for number, change in enumerate(changes):
+            if number and number % size == 0 and self._policy.delay:
+                time.sleep(self._policy.delay)
+            yield change
+
+    def _roll_back(self, done: list[Change]) -> None:
+        self._policy = self._back
+        for change in self._paced(done[::-1]):
             now = self._application.client.instances.get(change.name)
-            if change.current:
+            if change.current is None:
+                continue
+            try:
                 self._replace(change, now, change.current.request)
                 self._application.tell(change.name, "rolled back")
+            except TrivetError as error:
+                if self._policy.on_failure != "continue":
+                    raise
+                self._application.tell(change.name, f"not rolled back: {error.message}")
 
     def _replace(self, change: Change, old: Instance | None, request: InstanceRequest | None) -> None:
         if old is None or request is None:
             return
         request = self._application.carried(request, old)
-        if self._order == "start-first" and self._start and old.status == "running":
+        if self._policy.order == "start-first" and self._start and old.status == "running":
             if not _alone(request):
                 self._start_first(change, old, request)
                 return
@@ -125,7 +164,7 @@ class Rollout:
         if not self._watched:
             return
         self._application.await_healthy(key, None, checked_only=True)
-        end = time.monotonic() + self._monitor
+        end = time.monotonic() + self._policy.monitor
         while time.monotonic() < end:
             time.sleep(BEAT)
             self._application.await_healthy(key, None, checked_only=True)

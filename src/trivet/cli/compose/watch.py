@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from trivet.base.error import TrivetError
 from trivet.build.ignore import Ignore
 from trivet.cli.command import Command, flag, option
 from trivet.cli.compose.document import ComposeError
+from trivet.cli.compose.hook import program
 from trivet.cli.compose.merge import Value, as_list
+from trivet.cli.compose.project import Project
+from trivet.cli.compose.store import truth
 from trivet.cli.context import Context
 from trivet.client.archive import tar_writer
 from trivet.client.connection import Writer
-from trivet.client.schema import ExecRequest
+from trivet.client.schema import ExecRequest, PruneRequest
+from trivet.client.stream import Exit
 
 if TYPE_CHECKING:
     from trivet.cli.compose.apply import Application
@@ -35,7 +41,7 @@ class Rule(NamedTuple):
     path: Path
     target: str
     ignore: Ignore
-    command: list[str]
+    command: ExecRequest | None
     include: tuple[str, ...] = ()
     initial: bool = False
 
@@ -54,14 +60,15 @@ def rules(name: str, service: Value) -> list[Rule]:
         if action.startswith("sync") and not one.get("target"):
             raise ComposeError(place, f"{action} has no target")
         text = "\n".join(str(line) for line in as_list(one.get("ignore") or []))
-        command = (one.get("exec") or {}).get("command", [])
-        words = command.split() if isinstance(command, str) else list(map(str, command))
-        initial = bool(one.get("initial_sync", False))
+        command = program(one["exec"], f"{place}.exec") if one.get("exec") else None
+        if action == "sync+exec" and command is None:
+            raise ComposeError(f"{place}.exec", "is missing: what sync+exec is to run")
+        initial = truth(one.get("initial_sync"), f"{place}.initial_sync")
         if initial and not action.startswith("sync"):
             raise ComposeError(place, f"initial_sync means nothing with {action}")
         path, target = Path(str(one["path"])), str(one.get("target", ""))
         include = tuple(str(line) for line in as_list(one.get("include") or []))
-        found.append(Rule(name, action, path, target, Ignore.read(text), words, include, initial))
+        found.append(Rule(name, action, path, target, Ignore.read(text), command, include, initial))
     return found
 
 
@@ -115,10 +122,10 @@ def react(application: Application, context: Context, rule: Rule, changed: list[
         if rule.action.endswith("restart"):
             client.instances.restart(instance.id, grace=application.grace)
             application.tell(instance.name, "restarted")
-        if rule.command:
-            with client.instances.exec(instance.id, ExecRequest(command=rule.command)) as stream:
-                for _ in stream:
-                    pass
+        if rule.command and instance.status == "running":
+            with client.instances.exec(instance.id, rule.command) as stream:
+                code = next((event.code for event in stream if isinstance(event, Exit)), 0)
+            application.tell(instance.name, f"ran {rule.command.command[0]}{f', exit code {code}' if code else ''}")
 
 
 def _inside(rule: Rule, name: str) -> str:
@@ -145,18 +152,32 @@ def watch(context: Context, args: Namespace) -> int:
 
     application = application_of(context, args)
     project = application.project
-    found = [one for name in project.wanted(args.services) for one in rules(name, project.service(name))]
-    if not found:
-        raise ComposeError("services", "nothing is to be watched", "add develop: watch: to a service")
+    found = all_rules(project, project.wanted(args.services))
     if not args.no_up:
         names = project.wanted(args.services)
         application.make_stores(names)
         application.converge(plan.changes(context.client, project, plan.Wanted(services=args.services)))
+    if args.prune:
+        context.client.system.prune(PruneRequest(kinds=["images"]))
+    context.note("watching; Ctrl-C ends it")
+    follow(application, context, found)
+    return 0
+
+
+def all_rules(project: Project, names: Sequence[str]) -> list[Rule]:
+    """Read the rules of services. Raises `ComposeError` if there are none."""
+    found = [one for name in names for one in rules(name, project.service(name))]
+    if not found:
+        raise ComposeError("services", "nothing is to be watched", "add develop: watch: to a service")
+    return found
+
+
+def follow(application: Application, context: Context, found: list[Rule]) -> None:
+    """Do what rules say whenever files change, without end."""
     seen = {number: look(rule) for number, rule in enumerate(found)}
     for number, rule in enumerate(found):
         if rule.initial and seen[number]:
-            react(application, context, rule._replace(action="sync", command=[]), list(seen[number]), [])
-    context.note("watching; Ctrl-C ends it")
+            react(application, context, rule._replace(action="sync", command=None), list(seen[number]), [])
     while True:
         time.sleep(BEAT)
         for number, rule in enumerate(found):
@@ -164,8 +185,12 @@ def watch(context: Context, args: Namespace) -> int:
             before, seen[number] = seen[number], now
             changed = [name for name, facts in now.items() if before.get(name) != facts]
             gone = [name for name in before if name not in now]
-            if changed or gone:
+            if not (changed or gone):
+                continue
+            try:
                 react(application, context, rule, changed, gone)
+            except TrivetError as error:  # a build that fails is mended, and tried again with the next change
+                context.complain(error)
 
 
 COMMANDS = {
@@ -173,6 +198,8 @@ COMMANDS = {
         watch,
         (
             flag("--no-up", help="don't start the services first"),
+            flag("--prune", help="remove images that nothing uses first"),
+            flag("--quiet", help="don't tell what is done"),
             option("services", metavar="SERVICE", nargs="*", help="only these"),
         ),
         about="Rules are under develop: watch: of a service: sync, rebuild, restart, sync+restart, sync+exec.",

@@ -131,6 +131,7 @@ def program(request: InstanceRequest, image: Config, hostname: str) -> Program:
         cwd=request.cwd or image.working_dir or "/",
         user=request.user or image.user or "",
         groups=tuple(request.groups),
+        umask=request.umask,
         terminal=request.terminal,
         rows=request.rows,
         columns=request.columns,
