@@ -163,6 +163,7 @@ class Workshop:
             home=self.root / "build",
             run=self.run / "b",
             cgroup=self.cgroup,
+            cdi=(self.root / "cdi", self.root / "cdi-later"),
         )
         return Builder(tools)
 

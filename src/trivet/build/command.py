@@ -18,14 +18,16 @@ from trivet.build import cachekey
 from trivet.build.builtin import HOST_NAME
 from trivet.build.configuration import directory_of, shell_of
 from trivet.build.debug import open_shell
+from trivet.build.device import Given, give
 from trivet.build.error import BuildError, StepFailed
 from trivet.build.instruction import Run
 from trivet.build.kept import Kept
 from trivet.build.mount_source import Mounts, Source
 from trivet.build.sandbox import HOSTNAME, SCRIPT, Command, cgroup_of, make_plan, run_directory
+from trivet.build.scope import env_dict
 from trivet.build.session import Step
 from trivet.build.state import State
-from trivet.build.stub import COMMON
+from trivet.build.stub import COMMON, add_target
 from trivet.client.schema_network import EndpointRequest
 from trivet.engine.instance.line import Line
 from trivet.engine.instance.stream import Failed, Stream
@@ -33,7 +35,7 @@ from trivet.engine.instance.watch import parse_exit
 from trivet.engine.network import names
 from trivet.isolation.driver import Exit
 from trivet.isolation.failure import explain
-from trivet.isolation.plan import File, Plan, Root
+from trivet.isolation.plan import File, Mount, Plan, Root
 from trivet.launch.frame import Type
 from trivet.launch.operation import Exec
 
@@ -50,6 +52,9 @@ async def run(step: Step, state: State, each: Run, sources: list[Source]) -> Sta
     shown = {name: value for name, value in state.scope.declared.items() if name not in state.env}
     arguments = f"|{len(shown)} {' '.join(f'{name}={value}' for name, value in shown.items())} " if shown else ""
     text = f"RUN {arguments}{' '.join(command.argv)}"
+    given = await in_thread(give, each.devices, session.tools.cdi, session.request.allow) if each.devices else Given()
+    for name in given.missing:
+        step.show(f"there is no device {name} on this machine; the step runs without it\n")
     key = cachekey.run_key(
         state.chain,
         command.argv,
@@ -63,6 +68,7 @@ async def run(step: Step, state: State, each: Run, sources: list[Source]) -> Sta
             command.security,
             *([f"hostname {command.hostname}"] if command.hostname != HOSTNAME else ()),
             *(session.request.add_hosts if command.network != "none" else ()),
+            *(f"device {name}" for name in given.names),
         ],
         epoch=epoch,
     )
@@ -73,7 +79,7 @@ async def run(step: Step, state: State, each: Run, sources: list[Source]) -> Sta
 
     async def make(root: Root, name: str) -> None:
         async with session.slots:
-            await _Sandbox(step, state, command, sources).run(root, name)
+            await _Sandbox(step, state, command, sources, given).run(root, name)
 
     return await step.layered(state, [key], text, epoch, make)
 
@@ -123,7 +129,8 @@ def _argv(each: Run, shell: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
 class _Sandbox:
     """One command, from its network to its exit code."""
 
-    def __init__(self, step: Step, state: State, command: Command, sources: list[Source]) -> None:
+    def __init__(self, step: Step, state: State, command: Command, sources: list[Source], given: Given) -> None:
+        self._given = given
         self._step = step
         self._state = state
         self._command = command
@@ -180,18 +187,27 @@ class _Sandbox:
         names.write(files)
         stub = session.work / "stub" / name
         shown = await Mounts(self._step, self._state, stub).provide(self._sources, self._command.cwd, undo)
-        return make_plan(
+        _add_targets(stub, self._given.mounts)
+        mounts = (*shown.mounts, *self._given.mounts)
+        plan = make_plan(
             name,
             self._command,
-            root=_over(root, *([stub] if shown.mounts else []), tools.home / COMMON),
+            root=_over(root, *([stub] if mounts else []), tools.home / COMMON),
             run=run_directory(tools.run, name),
             cgroup=cgroup_of(tools.cgroup, name),
-            secret={"SOURCE_DATE_EPOCH": str(session.when(self._state)), **self._state.scope.secret(), **shown.env},
+            secret={
+                "SOURCE_DATE_EPOCH": str(session.when(self._state)),
+                **self._state.scope.secret(),
+                **env_dict(self._given.env),
+                **shown.env,
+            },
             attachment=attachment,
             files=files,
-            mounts=tuple(shown.mounts),
+            mounts=mounts,
             wishes=session.request,
         )
+        program = msgspec.structs.replace(plan.program, groups=self._given.groups)
+        return msgspec.structs.replace(plan, devices=self._given.devices, program=program)
 
     async def _follow(self, stream: Stream, plan: Plan) -> Exit:
         """Let the command go and pass its output on until it ends."""
@@ -222,6 +238,11 @@ def _not_started(plan: Plan, failure: Failed) -> TrivetError:
     _, number = struct.unpack_from("<II", failure.payload)
     program = Exec(plan.program.argv, plan.program.env)
     return explain(program, number, failure.payload[8:].decode(errors="replace"), "the image")
+
+
+def _add_targets(stub: Path, mounts: tuple[Mount, ...]) -> None:
+    for mount in mounts:
+        add_target(stub, mount.target, is_file=not Path(mount.source).is_dir())
 
 
 def _over(root: Root, *stubs: Path) -> Root:

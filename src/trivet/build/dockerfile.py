@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from trivet.build import instruction
+from trivet.build.device import DeviceError, parse_device
 from trivet.build.error import DockerfileError
 from trivet.build.flag import FlagError, Flags, read_flags
 from trivet.build.instruction import Command, Instruction
@@ -76,7 +77,7 @@ def parse_line(source: Source, line: Line) -> Instruction:
         raise DockerfileError(source.file, line.number, str(error), hint=error.hint) from error
     except _Problem as error:
         raise DockerfileError(source.file, line.number, f"{keyword} {error}", hint=error.hint) from error
-    except MountError as error:
+    except (MountError, DeviceError) as error:
         raise DockerfileError(source.file, line.number, f"{keyword} {error.message}", hint=error.hint) from error
     except WordError as error:
         raise DockerfileError(source.file, line.number, f"{keyword}: {error}") from error
@@ -165,6 +166,7 @@ def _run(given: _Arguments) -> Instruction:
         network=network,
         security=security,
         mounts=tuple(parse_mount(text) for text in given.flags("mount")),
+        devices=tuple(parse_device(text) for text in given.flags("device")),
         heredocs=given.line.heredocs,
     )
 

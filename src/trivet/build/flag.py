@@ -23,8 +23,6 @@ FLAGS: dict[str, dict[str, str]] = {
     },
     "HEALTHCHECK": {"interval": "", "timeout": "", "start-period": "", "start-interval": "", "retries": ""},
 }
-# Flags of the language that this builder doesn't carry out; ignoring one would build something else.
-UNSUPPORTED = {"device": "a step gets no devices of the host; use `trivet run --device` or a VM"}
 
 Flags = dict[str, list[str]]
 
@@ -58,8 +56,6 @@ def _check(keyword: str, known: dict[str, str], found: Flags, name: str, equals:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise FlagError(f"{keyword} has no flag --{name}", f"did you mean --{near[0]}" if near else None)
-    if name in UNSUPPORTED:
-        raise FlagError(f"{keyword} --{name} is not supported by this builder", UNSUPPORTED[name])
     if not equals and known[name] != "?":
         raise FlagError(f"flag --{name} needs a value", f"write --{name}=VALUE")
     if name in found and known[name] != "*":

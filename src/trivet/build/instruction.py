@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
+from trivet.build.device import RunDevice
 from trivet.build.mount import RunMount
 from trivet.build.source import Heredoc
 
@@ -42,6 +43,7 @@ class Run(Instruction, frozen=True, kw_only=True):
     network: str = ""
     security: str = ""
     mounts: tuple[RunMount, ...] = ()
+    devices: tuple[RunDevice, ...] = ()
     heredocs: tuple[Heredoc, ...] = ()
 
 

@@ -18,6 +18,7 @@ from trivet.build.builtin import BUILT_IN, KEEP_GIT, is_true, obeying
 from trivet.build.cache_export import export, inlined
 from trivet.build.cache_import import Import, imports
 from trivet.build.caller import Caller
+from trivet.build.device import GRANT, is_name
 from trivet.build.dockerfile import parse
 from trivet.build.error import BuildError, ContextError
 from trivet.build.graph import Graph, build_graph
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from trivet.build.build import Builder
 
 CONTEXT = "the build context"
-ENTITLEMENTS = ("network.host", "security.insecure")
+ENTITLEMENTS = ("network.host", "security.insecure", GRANT)
 PARALLEL = 4  # steps that run side by side, on small machines too
 
 
@@ -145,8 +146,10 @@ def check(request: BuildRequest) -> None:
     for tag in request.tags:
         references.parse(tag)
     for word in request.allow:
-        if word not in ENTITLEMENTS:
-            raise BuildError(f"--allow {word} is unknown", hint=f"what can be granted: {', '.join(ENTITLEMENTS)}")
+        grant, equals, name = word.partition("=")
+        if word not in ENTITLEMENTS and not (grant == GRANT and equals and is_name(name)):
+            hint = f"what can be granted: {', '.join(ENTITLEMENTS)}, device=VENDOR/CLASS=NAME"
+            raise BuildError(f"--allow {word} is unknown", hint=hint)
 
 
 def _ignored(request: BuildRequest, context: Tree, spool: Spool) -> Ignore:

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from trivet.build.cache import Cache
+from trivet.build.device import DIRECTORIES
 from trivet.build.secret import Offered
 from trivet.client.schema import Progress
 from trivet.engine.image.image import Images
@@ -45,3 +46,4 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     home: Path
     run: Path
     cgroup: str
+    cdi: tuple[Path, ...] = DIRECTORIES  # where devices are described

@@ -168,7 +168,7 @@ COMMANDS = {
             repeated(
                 "--build-context", metavar="NAME=VALUE", help="directory, docker-image://, oci-layout:// or URL as NAME"
             ),
-            repeated("--allow", metavar="GRANT", help="grant network.host or security.insecure to RUN"),
+            repeated("--allow", metavar="GRANT", help="grant network.host, security.insecure or device[=NAME] to RUN"),
             repeated("--add-host", metavar="NAME:ADDRESS", help="add a line to /etc/hosts of RUN"),
             repeated("--ulimit", metavar="NAME=SOFT[:HARD]", help="resource limit of RUN"),
             option("--shm-size", metavar="SIZE", type=value.size, default=0, help="size of /dev/shm of RUN"),
