@@ -17,7 +17,7 @@ pytestmark = pytest.mark.needs("root")
 
 NAME = "vendor.com/thing"
 OPEN = "busybox dd if=/dev/thing count=0 2>&1 && echo opened"
-ALL = {"allow": ["device"]}
+ALL: dict[str, Any] = {"allow": ["device"]}
 
 
 @pytest.fixture
