@@ -47,22 +47,23 @@ RUN_PACKAGES := $(shell echo $(RUN_PACKAGES))
 BUILD_PACKAGES := $(shell echo $(BUILD_PACKAGES))
 TEST_PACKAGES := $(shell echo $(TEST_PACKAGES))
 NATIVE := src/trivet/launch/native
+FRONT := src/trivet/launch/bin/trivet-runtime
 # two workers: while one waits for a guest to boot, the other has a processor
 JOBS ?= 2
 RUN_PYTEST := $(BIN)/python -m pytest
 # What failed is asked once more, alone: limits of time that fit a quiet machine are met then, and a defect stays one.
 AGAIN := (echo "· once more, alone, what failed"; $(RUN_PYTEST) tests --last-failed --last-failed-no-failures none)
 
-.PHONY: clones identity capacity all setup system bytecode native demo test test-unified check fix bench gym reproduce clean try
+.PHONY: clones identity capacity all setup system bytecode native front demo test test-unified check fix bench gym reproduce clean try
 
 all: setup
 
-setup: system $(VENV)/.ready bytecode native
+setup: system $(VENV)/.ready bytecode native front
 
 system:
 	@bash scripts/packages $(RUN_PACKAGES) $(BUILD_PACKAGES)
 
-$(VENV)/.ready: pyproject.toml requirements.txt
+$(VENV)/.ready: pyproject.toml requirements.txt | native
 	@echo "· Python environment in $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 2>&1 | grep -v '^WARNING: Location' || true
@@ -75,6 +76,10 @@ bytecode: $(VENV)/.ready
 
 native: system
 	@$(MAKE) --silent --no-print-directory -C $(NATIVE)
+
+# A wheel brings it along; an editable installation doesn't.
+front: native $(VENV)/.ready
+	@cmp -s $(FRONT) $(BIN)/trivet-runtime || install $(FRONT) $(BIN)/trivet-runtime
 
 # dockerode, for tests/docker/test_node.py: only where npm is there, and never at run time
 node: $(VENV)/.ready

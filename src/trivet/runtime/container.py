@@ -1,6 +1,7 @@
 """A container as `trivet-runtime` keeps it: a directory under --root, found again by every later verb.
 
 ROOT/ID/state.json             what was asked for
+       brief                   the same for the front (runtime/brief.py)
        pid                     the program (docs/launch.md)
        monitor.sock            while the program waits for `start`
        root/                   where the root file system is bound, in the container's mount namespace
@@ -27,9 +28,10 @@ from trivet.kernel.cgroup_record import Resources
 from trivet.launch import monitor
 from trivet.launch.monitor import Process
 from trivet.oci import runtime as oci
+from trivet.runtime import brief, hook, life
 from trivet.runtime import group as groups
-from trivet.runtime import hook, life
 from trivet.runtime.bundle import Bundle
+from trivet.runtime.replay import printed
 
 Word = Literal["created", "running", "paused", "stopped"]
 _ID = re.compile(r"[A-Za-z0-9_+.-]{1,1024}")
@@ -110,8 +112,7 @@ class Container:
     @property
     def created(self) -> str:
         """Give the time of creation, RFC 3339."""
-        seconds, fraction = divmod(self.kept.created, 1)
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f"{fraction:.6f}Z"[1:]
+        return printed(self.kept.created)
 
     def status(self) -> tuple[Word, int]:
         """Tell the status and the program's pid (0 when it has ended)."""
@@ -200,9 +201,15 @@ class Container:
             raise Denied(message, hint="--root, or XDG_RUNTIME_DIR, names a directory of your own") from error
         self.directory.chmod(0o711)
         (self.directory / "root").mkdir(mode=0o755)
-        descriptor = os.open(self.directory / "state.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(self.kept))
+        _write(self.directory / "state.json", msgspec.json.encode(self.kept))
+        _write(self.directory / brief.NAME, self.brief.encode())
+
+    @property
+    def brief(self) -> str:
+        """Give what the front has to know."""
+        state = self.record("created", 0)
+        unit = bool(self.kept.group.unit)
+        return brief.brief(state, self.kept.root, self.created, self.hooks, self.group, unit=unit)
 
     @property
     def profile(self) -> oci.Seccomp | None:
@@ -228,6 +235,12 @@ class Container:
     def told(self, word: Literal["creating", "created", "running", "paused", "stopped"], pid: int) -> bytes:
         """Write a state with this status, as hooks read it."""
         return msgspec.json.encode(self.record(word, pid))
+
+
+def _write(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
 
 
 def clear(directory: Path) -> None:

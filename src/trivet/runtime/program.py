@@ -103,8 +103,11 @@ def create(home: Path, name: str, bundle: Path, way: Way, *, detached: bool) -> 
 
 def start(container: Container) -> None:
     """Let the program begin, between its hooks. Raises `CannotExecute` or `HookFailed`; it has ended then."""
-    process = container.require("created")
     with ExitStack() as undo:
+        if isinstance(failure := monitor.read_ending(container.directory), monitor.Failure):
+            undo.callback(container.group.kill)  # the front said GO, and leaves the words to us
+            raise _not_executed(container, failure.errno, failure.text)
+        process = container.require("created")
         undo.callback(container.group.kill)
         for one in container.hooks.start_container:
             _inside(container, one, process.pid)
@@ -158,15 +161,18 @@ def _go(container: Container) -> None:
     channel = monitor.connect(container.directory)
     if channel is None:
         raise Conflict(f"container {container.kept.id} has stopped")
-    process = container.kept.spec.process
     with channel:
         channel.attach(stdin=False, stdout=False, stderr=False)
         channel.go()
         while (frame := channel.receive()) is not None:
             if frame.type is Type.FAILED:
                 number, text = int.from_bytes(frame.payload[4:8], "little"), frame.payload[8:]
-                name = process.args[0] if process and process.args else ""
-                raise CannotExecute(name, number, text.decode(errors="replace"))
+                raise _not_executed(container, number, text.decode(errors="replace"))
+
+
+def _not_executed(container: Container, number: int, text: str) -> CannotExecute:
+    process = container.kept.spec.process
+    return CannotExecute(process.args[0] if process and process.args else "", number, text)
 
 
 def plan_of(container: Container, way: Way) -> list[Operation]:

@@ -53,6 +53,8 @@ def _keep(
         "files": files,
         "relative": relative,
         "state": msgspec.json.encode(stranger.kept).decode(),
+        "brief": stranger.brief,
+        "told": stranger.created,
         "groups": list(group.directories),
         "inherit": [
             f"{directory}/{name}"

@@ -184,13 +184,10 @@ class Replay:
     def _set_up(self) -> None:
         os.chmod(self._directory, 0o711)
         os.mkdir(f"{self._directory}/root", 0o755)
-        state = self._own(self._record["state"]).replace(self._record["created"], f'"created":{time.time()!r}')
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(f"{self._directory}/state.json", flags, 0o600)
-        try:
-            os.write(descriptor, state.encode())
-        finally:
-            os.close(descriptor)
+        now = time.time()
+        state = self._own(self._record["state"]).replace(self._record["created"], f'"created":{now!r}')
+        self._write("state.json", state)
+        self._write("brief", self._own(self._record["brief"]).replace(self._record["told"], printed(now)))
         for path in map(self._own, self._record["groups"]):
             os.mkdir(path)
             os.chmod(path, 0o755)  # kernel/cgroup_record.py, make
@@ -201,6 +198,14 @@ class Replay:
                 put(path, content(f"{os.path.dirname(above)}/{name}"))
         for path, value in self._record["writes"]:
             put(self._own(path), value.encode())
+
+    def _write(self, name: str, text: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(f"{self._directory}/{name}", flags, 0o600)
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
 
     def _launch(self) -> int:
         from trivet.runtime.replay_launch import launch
@@ -237,7 +242,7 @@ class Replay:
     def _remove(self) -> None:
         """Remove everything; what resists is left to those who know how to kill."""
         if all(map(gone, self._groups)):
-            for name in ("monitor.sock", "pid", "exit", "new", "state.json"):
+            for name in ("monitor.sock", "pid", "exit", "new", "brief", "state.json"):
                 try:
                     os.unlink(f"{self._directory}/{name}")
                 except FileNotFoundError:
@@ -277,6 +282,12 @@ def put(path: str, value: bytes) -> None:
         os.write(descriptor, value)
     finally:
         os.close(descriptor)
+
+
+def printed(seconds: float) -> str:
+    """Write a time as RFC 3339 has it."""
+    whole, fraction = divmod(seconds, 1)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f"{fraction:.6f}Z"[1:]
 
 
 def number(value: int) -> bytes:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-import msgspec
-
+from trivet.runtime import brief
 from trivet.runtime.container import Container
 
 
@@ -18,6 +17,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     container = Container.find(arguments.root, arguments.id)
-    fields = msgspec.to_builtins(container.state()) | {"rootfs": container.kept.root, "created": container.created}
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(fields), indent=2).decode() + "\n")
+    sys.stdout.write(brief.told(container.state(), container.kept.root, container.created))
     return 0
