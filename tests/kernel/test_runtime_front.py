@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
+import signal
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.runtime import COMMAND, Runtime, until
@@ -108,6 +112,139 @@ def test_a_program_that_does_not_begin(runtime: Runtime) -> None:
     assert answers[0].stderr.decode().endswith("exec format error\n")
     assert [answer.returncode for answer in answers] == [1, 1]
     assert runtime.clean()
+
+
+def asked(runtime: Runtime, name: str, process: dict[str, Any], *argv: str, **changes: Any) -> Path:
+    """Write what `exec --process` reads."""
+    path = runtime.bundle / name
+    path.write_text(json.dumps(process | {"args": list(argv)} | changes))
+    return path
+
+
+@pytest.fixture
+def running(runtime: Runtime) -> dict[str, Any]:
+    """Run a container, and give its process."""
+    runtime.configure("sleep", "1000", env=["PATH=/bin", "OWN=1"])
+    assert runtime("run", "--detach", runtime.id).returncode == 0
+    process: dict[str, Any] = json.loads((runtime.bundle / "config.json").read_text())["process"]
+    return process
+
+
+def test_exec_again(running: dict[str, Any], runtime: Runtime, lone: Runtime) -> None:
+    """What is like an exec before needs no Python: the same rights, and what is asked for this time."""
+    script = (
+        "echo $0 $OWN $MORE $PWD; tr -d '\\0' < /proc/self/cgroup; grep -E 'Cap|NoNew|Groups' /proc/self/status; exit 7"
+    )
+    command = ("sh", "-c", script)
+    first = beside(runtime, FULL)("exec", runtime.id, *command, "é")
+    again = lone("exec", "--env", "MORE=2", "--cwd=/tmp", lone.id, *command, "\udcff")
+    assert (first.returncode, again.returncode) == (7, 7)
+    assert first.stdout.splitlines()[1:] == again.stdout.splitlines()[1:]
+    assert first.stdout.splitlines()[0] == "é 1 /".encode()
+    assert again.stdout.splitlines()[0] == b"\xff 1 2 /tmp"
+    assert lone("exec", lone.id, "cat", stdin=b"given").stdout == b"given"
+    assert not list((runtime.root / runtime.id).glob("exec-*"))
+
+
+def test_exec_of_a_file_again(running: dict[str, Any], runtime: Runtime, lone: Runtime) -> None:
+    """A process as JSON is known again by all but its arguments, environment and directory."""
+    words = ("exec", "--pid-file", "pid", "--process")
+    own = asked(runtime, "own", running, "echo", "own")
+    assert beside(runtime, FULL)(*words, own, runtime.id).stdout == b"own\n"
+    script = 'echo "$1" $OWN $PWD'
+    again = asked(
+        runtime, "again", running, "sh", "-c", script, "sh", 'a"\t<\x7f', env=["PATH=/bin", "OWN=3"], cwd="/tmp"
+    )
+    assert lone(*words, again, lone.id).stdout == b'a"\t<\x7f 3 /tmp\n'
+    assert int((runtime.bundle / "pid").read_text()) > 0
+    spaced = runtime.bundle / "spaced"
+    spaced.write_text(json.dumps(json.loads(again.read_text()), indent=3))
+    assert lone("exec", "--process", spaced, lone.id).returncode == 0
+
+
+def test_the_first_exec(runtime: Runtime, lone: Runtime) -> None:
+    """Plans of programs like the container's own are there once it was created."""
+    runtime.configure("sleep", "1000", env=["PATH=/bin", "OWN=1"])
+    assert runtime("create", runtime.id).returncode == 0
+    assert lone("start", lone.id).returncode == 0
+    assert lone("exec", lone.id, "echo", "first").stdout == b"first\n"
+    own = json.loads((runtime.bundle / "config.json").read_text())["process"]
+    assert lone("exec", "--process", asked(runtime, "own", own, "echo", "own"), lone.id).stdout == b"own\n"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"user": {"uid": 5, "gid": 5}},
+        {"noNewPrivileges": False},
+        {"capabilities": {}},
+        {"terminal": True},
+        {"args": []},
+        {"args": ["echo", "é"]},
+        {"cwd": "tmp"},
+        {"env": None},
+        {"rlimits": [{"type": "RLIMIT_CORE", "soft": 1, "hard": 1}]},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_another_process_is_thought_about(
+    running: dict[str, Any], runtime: Runtime, lone: Runtime, changes: dict[str, Any]
+) -> None:
+    """Whoever is to be somebody else, or to have other rights, isn't taken for the one before."""
+    own = asked(runtime, "own", running, "true")
+    assert runtime("exec", "--process", own, runtime.id).returncode == 0
+    other = asked(runtime, "other", running, "true", **changes)
+    done = lone("exec", "--process", other, lone.id)
+    assert done.stderr.startswith(b"trivet-runtime: cannot execute ")
+    assert lone("exec", "--process", own, lone.id).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"args":["true"]', '{"args":["true"],}', '{"args":["true"],"args":["id"],"cwd":"/"}']
+)
+def test_a_process_that_is_none(running: dict[str, Any], runtime: Runtime, text: str) -> None:
+    """Broken JSON is refused in Python's words."""
+    assert runtime("exec", runtime.id, "true").returncode == 0
+    path = runtime.bundle / "broken"
+    path.write_text(text)
+    ours, full = (one("exec", "--process", path, one.id) for one in (runtime, beside(runtime, FULL)))
+    assert (ours.returncode, ours.stderr) == (full.returncode, full.stderr)
+
+
+def test_other_limits_are_thought_about(running: dict[str, Any], runtime: Runtime, lone: Runtime) -> None:
+    """A caller with other rights or limits than the one before gets a plan of its own."""
+    assert runtime("exec", runtime.id, "true").returncode == 0
+    assert lone("exec", lone.id, "true").returncode == 0
+
+    def lower() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2048, 2048))
+
+    assert lone("exec", lone.id, "true", preexec_fn=lower).returncode == 1
+    assert runtime("exec", runtime.id, "true", preexec_fn=lower).returncode == 0
+    assert lone("exec", lone.id, "true", preexec_fn=lower).returncode == 0
+
+
+def test_a_program_that_is_not_there(running: dict[str, Any], runtime: Runtime) -> None:
+    """It is told as if there were no front; a paused container is refused."""
+    assert runtime("exec", runtime.id, "true").returncode == 0
+    done = runtime("exec", runtime.id, "nothing")
+    assert done.returncode == 1
+    assert done.stderr.endswith(b"executable file not found in $PATH\n")
+    assert runtime("pause", runtime.id).returncode == 0
+    assert b"is paused, not running" in runtime("exec", runtime.id, "true").stderr
+    assert runtime("resume", runtime.id).returncode == 0
+
+
+def test_signals_go_to_the_program(running: dict[str, Any], runtime: Runtime, lone: Runtime) -> None:
+    """Whoever waits for an exec passes signals on and gives its status."""
+    assert runtime("exec", runtime.id, "true").returncode == 0
+    script = "trap 'exit 9' USR1; echo ready; while :; do sleep 0.1; done"
+    command = [lone.command, "--root", lone.root, "exec", lone.id, "sh", "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"ready\n"
+        program.send_signal(signal.SIGUSR1)
+        assert program.wait() == 9
 
 
 def test_an_unreadable_brief(runtime: Runtime, lone: Runtime) -> None:

@@ -53,14 +53,15 @@ def encode(operations: list[Operation]) -> bytes:
 
 
 def _encode(operation: Operation) -> bytes:
-    fields = b"".join([_field(value) for value in msgspec.structs.astuple(operation)])
+    fields = b"".join([field(value) for value in msgspec.structs.astuple(operation)])
     return _HEAD(operation.code, len(fields)) + fields
 
 
 _encoded = lru_cache(1024)(_encode)
 
 
-def _field(value: object) -> bytes:
+def field(value: object) -> bytes:
+    """Encode one field."""
     kind = next((kind for kind in _WIRE if isinstance(value, kind)), None) if type(value) not in _WIRE else type(value)
     if kind is None:
         raise TypeError(f"no wire form for {value!r}")

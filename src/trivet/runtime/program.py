@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from trivet.launch.monitor import Process
 from trivet.launch.operation import Bind, Exec, Find, Monitor, Operation, WriteFile, encode
 from trivet.oci import runtime as oci
 from trivet.runtime import bundle as bundles
-from trivet.runtime import device, enter, hook, namespace, netdevice, plan, resource, rootless, seccomp
+from trivet.runtime import device, enter, hook, namespace, netdevice, plan, resource, rootless, seccomp, template
 from trivet.runtime import group as groups
 from trivet.runtime.conductor import Conductor, check_console
 from trivet.runtime.container import Container, Word, clear
@@ -129,12 +129,7 @@ def execute(
         directory = container.directory / f"exec-{os.getpid()}"
         directory.mkdir(mode=0o700)
         undo.callback(clear, directory)
-        setting = _setting(container, way, Monitor(str(directory)), user=user, wait=False)
-        if setting.unified and not way.group:
-            setting = msgspec.structs.replace(setting, unified=container.group.beside(target.pid))
-        kinds = {namespace.type for namespace in linux.namespaces}
-        own = device.own_terminals(container.kept.spec.mounts)
-        steps = enter.operations(_completed(process, way), linux, setting, target.pid, kinds, own_terminals=own)
+        steps = exec_plan_of(container, _completed(process, way), user, way, target.pid, str(directory))
         for text in warnings(process, linux):
             way.warn(text)
         conductor = Conductor(
@@ -144,6 +139,30 @@ def execute(
             joined=lambda pid: _certain(container, target, pid),
         )
         return _conduct(container, steps, way, conductor)
+
+
+def exec_plan_of(
+    container: Container, process: oci.Process, user: str | None, way: Way, pid: int, directory: str
+) -> list[Operation]:
+    """Compute what the launcher does for a further program; `pid` is the container's own."""
+    setting = _setting(container, way, Monitor(directory), user=user, wait=False)
+    if setting.unified and not way.group:
+        setting = msgspec.structs.replace(setting, unified=container.group.beside(pid))
+    kinds = {namespace.type for namespace in container.linux.namespaces}
+    own = device.own_terminals(container.kept.spec.mounts)
+    return enter.operations(process, container.linux, setting, pid, kinds, own_terminals=own)
+
+
+def keep_exec(container: Container, process: oci.Process, asked: Iterable[str], way: Way) -> None:
+    """Leave the plan of such programs to the front, unless they need somebody who answers."""
+    listening = container.profile is not None and bool(container.profile.listener_path)
+    if not (process.terminal or listening or container.group.moved or rootless.ordinary()):
+        template.keep(
+            container,
+            process,
+            asked,
+            lambda one, pid, directory: exec_plan_of(container, one, None, way, pid, directory),
+        )
 
 
 def limits_of(container: Container, way: Way) -> Resources:

@@ -12,12 +12,13 @@ static const char full[] = "trivet-runtime-full"; /* beside us */
 static const struct {
     const char *name;
     int (*act)(const struct wish *);
-    int least, most;
+    int least, most; /* operands; -1: it reads them itself */
 } verbs[] = {
     { "state", verb_state, 1, 1 },
     { "kill", verb_kill, 1, 2 },
     { "start", verb_start, 1, 1 },
     { "delete", verb_delete, 1, 1 },
+    { "exec", verb_exec, 0, -1 },
 };
 
 /* The first user namespace maps everybody. */
@@ -56,7 +57,21 @@ static int valued(char **words, const char *name, const char **value)
     return words[0][length] ? 0 : words[1] ? 2 : 0;
 }
 
-/* Read the command line; false unless all of it is known here. */
+/* Read operands and what options have no value; false for others. */
+static bool read_operands(struct wish *wish)
+{
+    for (char **words = wish->rest; *words; words++) {
+        if (!strcmp(*words, "--force") || !strcmp(*words, "-f"))
+            wish->force = true;
+        else if (**words == '-' || wish->count == WORD_LIMIT)
+            return false;
+        else
+            wish->words[wish->count++] = *words;
+    }
+    return true;
+}
+
+/* Read the command line up to the verb; false unless all of it is known here. */
 static bool read_wish(struct wish *wish, char **words)
 {
     static const char *const silent[] = { "--log", "--log-format", "--rootless", "--criu" };
@@ -74,15 +89,8 @@ static bool read_wish(struct wish *wish, char **words)
     }
     if (!*words)
         return false;
-    wish->verb = *words++;
-    for (; *words; words++) {
-        if (!strcmp(*words, "--force") || !strcmp(*words, "-f"))
-            wish->force = true;
-        else if (**words == '-' || wish->count == WORD_LIMIT)
-            return false;
-        else
-            wish->words[wish->count++] = *words;
-    }
+    wish->verb = *words;
+    wish->rest = words + 1;
     if (!wish->home)
         wish->home = default_home();
     return wish->home && *wish->home;
@@ -95,7 +103,9 @@ static int quickly(char **words)
         return HAND_OVER;
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (!strcmp(wish.verb, verbs[i].name)) {
-            bool suits = wish.count >= verbs[i].least && wish.count <= verbs[i].most;
+            if (verbs[i].most < 0)
+                return verbs[i].act(&wish);
+            bool suits = read_operands(&wish) && wish.count >= verbs[i].least && wish.count <= verbs[i].most;
             return suits && (!wish.force || verbs[i].act == verb_delete) ? verbs[i].act(&wish) : HAND_OVER;
         }
     return HAND_OVER;

@@ -12,8 +12,7 @@
 enum { BRIEF_LIMIT = 1 << 20, NAME_LIMIT = 255 };
 static const char version[] = "trivet-brief-1";
 
-/* Read a whole file of ours, or of the kernel's; NULL with errno. A NUL is added. */
-static char *read_all(const char *path, size_t *size)
+char *read_file(const char *path, size_t *size)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -53,7 +52,7 @@ static char *read_own(const struct container *container, const char *name, size_
 {
     char path[PATH_SIZE];
     errno = ENAMETOOLONG;
-    return container_path(container, name, path) ? read_all(path, size) : NULL;
+    return container_path(container, name, path) ? read_file(path, size) : NULL;
 }
 
 static bool has(const struct container *container, const char *name)
@@ -108,7 +107,7 @@ static unsigned long long start_time(pid_t pid)
     char path[64];
     size_t size;
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    char *text = read_all(path, &size), *at = text ? strrchr(text, ')') : NULL;
+    char *text = read_file(path, &size), *at = text ? strrchr(text, ')') : NULL;
     unsigned long long started = 0;
     char state = 'Z';
     if (at && sscanf(at + 2, "%c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &state,
@@ -141,7 +140,7 @@ static bool look(struct container *container)
     }
     container->status = has(container, "monitor.sock") ? "created" : "running";
     if (*container->status == 'r' && *container->freezer) {
-        char *said = read_all(container->freezer, &size);
+        char *said = read_file(container->freezer, &size);
         if (!said)
             return false;
         if (strstr(said, container->frozen))

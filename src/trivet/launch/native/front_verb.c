@@ -120,16 +120,16 @@ static bool only_files(const char *path)
     return found;
 }
 
-static bool remove_directory(const struct container *container)
+bool remove_directory(const char *path)
 {
-    DIR *directory = opendir(container->directory);
+    DIR *directory = opendir(path);
     if (!directory)
         return errno == ENOENT;
     for (struct dirent *entry; (entry = readdir(directory));)
         if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
             unlinkat(dirfd(directory), entry->d_name, entry->d_type == DT_DIR ? AT_REMOVEDIR : 0);
     closedir(directory);
-    return !rmdir(container->directory) || errno == ENOENT;
+    return !rmdir(path) || errno == ENOENT;
 }
 
 int verb_delete(const struct wish *wish)
@@ -142,5 +142,5 @@ int verb_delete(const struct wish *wish)
     for (int i = 0; i < container.group_count; i++)
         if (rmdir(container.groups[i]) < 0 && errno != ENOENT)
             return HAND_OVER; /* somebody lives there, or died a moment ago */
-    return remove_directory(&container) ? 0 : HAND_OVER;
+    return remove_directory(container.directory) ? 0 : HAND_OVER;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import msgspec
 
 from trivet.base.error import InvalidArgument
 from trivet.oci import runtime as oci
-from trivet.runtime import program
+from trivet.runtime import program, template
 from trivet.runtime.container import Container
 from trivet.runtime.relay import wait
 from trivet.runtime.verb import way
+
+_SPECIAL = ("console_socket", "preserve_fds", "user", "tty", "no_new_privs", "apparmor", "process_label", "cgroup")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -40,12 +43,22 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     container = Container.find(arguments.root, arguments.id)
     process = _process(arguments, container)
-    chosen = msgspec.structs.replace(way.read(arguments, attached=not arguments.detach), group=arguments.cgroup)
+    said, chosen = way.listening(way.read(arguments, attached=not arguments.detach), arguments.journal)
+    chosen = msgspec.structs.replace(chosen, group=arguments.cgroup)
     begun = program.execute(
         container, process, arguments.user, chosen, paused=arguments.ignore_paused, detached=arguments.detach
     )
     way.write_pid(arguments.pid_file, begun.pid)
+    if not said and _ordinary(arguments):
+        asked = template.signature(arguments.process.read_bytes()) if arguments.process else template.PLAIN
+        program.keep_exec(container, process, (asked,), chosen)
     return 0 if arguments.detach else wait(begun.pid, begun.master)
+
+
+def _ordinary(arguments: argparse.Namespace) -> bool:
+    """Tell whether the front could do the same."""
+    there = (*_SPECIAL, *(() if arguments.process else ("additional_gids", "cap")))
+    return way.LISTENING not in os.environ and not any(getattr(arguments, name) for name in there)
 
 
 def _process(arguments: argparse.Namespace, container: Container) -> oci.Process:

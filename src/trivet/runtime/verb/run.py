@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 
-import msgspec
-
 from trivet.runtime import program, recording
 from trivet.runtime.relay import wait
 from trivet.runtime.verb import way
@@ -22,14 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
-    chosen = way.read(arguments, attached=not arguments.detach)
-    said: list[str] = []
-
-    def warn(text: str) -> None:
-        said.append(text)
-        arguments.journal.warn(text)
-
-    chosen = msgspec.structs.replace(chosen, warn=warn)
+    said, chosen = way.listening(way.read(arguments, attached=not arguments.detach), arguments.journal)
     container, begun = program.create(arguments.root, arguments.id, arguments.bundle, chosen, detached=arguments.detach)
     keep = False
     try:
@@ -37,6 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
         if not begun.started:
             program.start(container)
         keep = arguments.detach or arguments.keep
+        if arguments.detach:
+            way.keep_exec(container, chosen, said)
         return 0 if arguments.detach else wait(begun.pid, begun.master)
     finally:
         if not keep:

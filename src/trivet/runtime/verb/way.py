@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from trivet.runtime import rootless
+import msgspec
+
+from trivet.runtime import program, rootless, template
+from trivet.runtime.container import Container
+from trivet.runtime.journal import Journal
 from trivet.runtime.program import Way
 from trivet.runtime.relay import size
 
@@ -44,6 +49,26 @@ def read(arguments: argparse.Namespace, *, attached: bool, wait: bool = False) -
         wait=wait,
         warn=arguments.journal.warn,
     )
+
+
+def listening(way: Way, journal: Journal) -> tuple[list[str], Way]:
+    """Give the same, and a list of what will have been said on the way."""
+    said: list[str] = []
+
+    def warn(text: str) -> None:
+        said.append(text)
+        journal.warn(text)
+
+    return said, msgspec.structs.replace(way, warn=warn)
+
+
+def keep_exec(container: Container, way: Way, said: Sequence[str]) -> None:
+    """Leave the plan of further programs like the container's own to the front, if nothing had to be said."""
+    process = container.kept.spec.process
+    if process is not None and not said and not way.variables and not way.preserved:
+        plain = msgspec.structs.replace(process, terminal=False, console_size=None)
+        raw = Path(container.kept.bundle, "config.json").read_bytes()
+        program.keep_exec(container, plain, template.signatures(raw), way)
 
 
 def _listening() -> int:
