@@ -45,7 +45,7 @@ FIELDS = (
     ("store-ttl", "TRIVET_STORE_TTL", "30", "seconds until the others forget this host's instances when it is silent"),
     ("advertise-addr", "TRIVET_ADVERTISE_ADDR", "", "address at which other hosts of the fleet reach this one"),
     ("journal", "TRIVET_JOURNAL", "/run/systemd/journal/socket", "where journald listens, for --log-driver journald"),
-    ("spares", "TRIVET_SPARES", "1", "machines kept ready for each shape that was started last, 0 for none"),
+    ("spares", "TRIVET_SPARES", "1", "machines and containers kept ready of what was started last, 0 for none"),
     ("log-level", "TRIVET_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
 
@@ -94,7 +94,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     if not values.store_ttl.isdigit() or int(values.store_ttl) < 2:
         parser.error(f"cannot keep a lease of {values.store_ttl} seconds: 2 and more are possible")
     if not values.spares.isdigit() or int(values.spares) > MOST_SPARES:
-        parser.error(f"cannot keep {values.spares!r} machines ready: 0 to {MOST_SPARES} are possible")
+        parser.error(f"cannot keep {values.spares!r} instances ready: 0 to {MOST_SPARES} are possible")
     if values.advertise_addr and not _is_address(values.advertise_addr):
         parser.error(f"{values.advertise_addr!r} is not an IP address")
     try:

@@ -27,6 +27,7 @@ from trivet.engine.engine import Engine
 from trivet.engine.event import Events
 from trivet.engine.image.image import Images
 from trivet.engine.instance import staging
+from trivet.engine.instance.ahead import sweep
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.owner import Owners
@@ -107,7 +108,8 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     if fleet:
         fleet.start()
     context.gates.append(broker)
-    tasks = (asyncio.create_task(steward(context)), asyncio.create_task(broker.run()))
+    ahead = engine.instances.ahead
+    tasks = tuple(asyncio.create_task(work) for work in (steward(context), broker.run(), ahead.watch()))
     context.background(asyncio.create_task(engine.flows.watch()))
     context.background(asyncio.create_task(vigil.watch(context.networks, lambda finding: _tell(context, finding))))
     restart(context, again)
@@ -120,6 +122,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
         for left in (*tasks, *context.tasks):
             left.cancel()
         await asyncio.gather(*tasks, *context.tasks, return_exceptions=True)
+        await ahead.close()
         await broker.let_go()
         for watch in context.watches.values():
             watch.close()
@@ -175,6 +178,7 @@ def _context(settings: Settings, records: Records) -> Context:
         cache=Cache(records, content.exists, Kept(settings.root / "build" / "cache")),
         events=Events(),
         shipping=Shipping(settings.run_dir, settings.journal, table.all),
+        spares=settings.spares,
     )
     context.networks.labels = lambda key: record.request.labels if (record := table.get(key)) else {}
     images.users = context.users_of_image
@@ -191,6 +195,7 @@ def uninstall(settings: Settings) -> None:
             raise Conflict(f"cannot uninstall: instance {record.name} is running", hint="trivet stop it first")
         context.driver(record).release(record.plan)
     context.stock.close()
+    sweep(context, {record.id for record in context.table.all()})
     context.shipping.stop()
     context.networks.remove_all()
     context.overlay.hide_all()

@@ -24,6 +24,7 @@ async def check(context: Context, repair: bool) -> list[Finding]:
     findings += await asyncio.to_thread(context.images.check, repair)
     findings += await asyncio.to_thread(context.snapshots.check)
     if repair:
+        await asyncio.to_thread(context.networks.let_go)
         findings += await asyncio.to_thread(context.networks.check, repaired=True)
         await asyncio.to_thread(context.networks.restore, list(context.watches))
         return findings

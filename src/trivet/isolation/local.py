@@ -24,6 +24,7 @@ from trivet.isolation.failure import exit_code, explain
 from trivet.isolation.owner import inside, let_go, making, own
 from trivet.isolation.plan import Level, Plan, Program, Root
 from trivet.kernel import cgroup, cgroup_memory, overlay, procfs
+from trivet.kernel.mount import drop
 from trivet.launch.channel import Channel
 from trivet.launch.monitor import Ending, Failure
 from trivet.launch.monitor import Process as Running
@@ -252,6 +253,14 @@ class Local:
         return ("paused" if paused else seen.word), seen.process
 
 
+def remove(directory: Path, cgroup: str) -> None:
+    """Do what `release` does for an instance of which no more is known than where it was."""
+    life.clear(directory, cgroup_of(cgroup))
+    for name in ("user", "network"):
+        drop(directory / name)
+    delete(directory)
+
+
 @cache
 def _lack() -> Lack:
     missing = []
@@ -272,7 +281,12 @@ def layout() -> cgroup.Layout:
 
 def group(plan: Plan) -> cgroup.Group:
     """Give the instance's group."""
-    return cgroup.Group(layout(), plan.cgroup)
+    return cgroup_of(plan.cgroup)
+
+
+def cgroup_of(path: str) -> cgroup.Group:
+    """Give the group at a path below every controller."""
+    return cgroup.Group(layout(), path)
 
 
 def _start(steps: list[Operation], plan: Plan, directory: Path) -> Channel:

@@ -6,6 +6,7 @@ Blocking; the engine hands `Channel.detach()` to asyncio for streaming.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import time
@@ -131,6 +132,12 @@ class Channel:
         payload = bytes(self._partial[HEADER.size :])
         self._partial.clear()
         return Frame(Type(kind), payload, session)
+
+    def lives(self) -> bool:
+        """Tell whether the monitor hasn't hung up."""
+        poll = select.poll()  # select.select() knows the first 1024 descriptors only
+        poll.register(self._connection, select.POLLRDHUP)
+        return not poll.poll(0)
 
     def detach(self) -> socket.socket:
         """Give the socket away; no byte has been read beyond the last frame returned."""

@@ -60,7 +60,8 @@ class Context:
     `machine` drives those with an operating system of their own, whose roots `disks` holds.
     `cache_dir` is for what can be made again.
     `expectations` are the clients that wait for an instance to start, by its id. `freed` have nothing any more that
-    only a running instance needs, by their ids. Every start passes the `gates`."""
+    only a running instance needs, by their ids. Every start passes the `gates`. `spares` is how many are made ahead of
+    what is often started."""
 
     root: Path
     run: Path
@@ -90,6 +91,7 @@ class Context:
     expectations: dict[str, list[Expectation]] = field(default_factory=dict)
     freed: set[str] = field(default_factory=set)
     gates: list[Gate] = field(default_factory=list)
+    spares: int = 0
 
     def place(self, key: str) -> Place:
         """Tell where instance `key` lives. The run directory is short: socket paths end at 107 bytes."""

@@ -59,7 +59,7 @@ async def create(
     option.check(request.log.driver, request.log.options)
     driver = context.machine if request.machine else context.drivers[request.isolation]
     async with AsyncExitStack() as held, AsyncExitStack() as undo:
-        record, warnings = await in_thread(_make, context, request, name, driver, undo, held)
+        record, warnings = await in_thread(make, context, request, name, driver, undo, held)
         if fill:
             await in_thread(fill, record)
         warnings += [word for gate in context.gates if (word := gate.advise(record))]
@@ -74,7 +74,7 @@ async def create(
     return Created(id=record.id, warnings=warnings)
 
 
-def _make(
+def make(
     context: Context, request: InstanceRequest, name: str, driver: Driver, undo: AsyncExitStack, held: AsyncExitStack
 ) -> tuple[InstanceRecord, list[str]]:
     """Make the parts; blocking. What is `held` must not go before the record is there."""

@@ -41,6 +41,7 @@ from trivet.engine.instance import (
 )
 from trivet.engine.instance import exec as execution
 from trivet.engine.instance import filter as filtering
+from trivet.engine.instance.ahead import Ahead
 from trivet.engine.instance.attachment import OTHER
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.expectation import Expectation, disappoint
@@ -64,6 +65,7 @@ class Instances:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.sessions = Sessions(context)
+        self.ahead = Ahead(context)
         self._views: dict[str, tuple[InstanceRecord, Instance]] = {}
 
     def key(self, ref: str) -> str:
@@ -95,14 +97,19 @@ class Instances:
 
     async def run(self, request: InstanceRequest, streams: Attach | None) -> tuple[Created, Stream | None]:
         """Create an instance and start it, attached if `streams` says to what; what can't be started is gone again."""
-        created = await self.create(request)
-        try:
-            async with self.context.locks.hold(created.id, "starting"):
-                return created, await start.start(self.context, created.id, streams)
-        except Exception:
-            with contextlib.suppress(TrivetError):
-                await self.remove(created.id, volumes=True)
-            raise
+        with self.ahead.busy():
+            created, ready = await self.ahead.take(request) or (await self.create(request), None)
+            try:
+                async with self.context.locks.hold(created.id, "starting"):
+                    stream = await start.start(self.context, created.id, streams, ready=ready)
+            except Exception:
+                if ready:
+                    await ready.undo.aclose()
+                with contextlib.suppress(TrivetError):
+                    await self.remove(created.id, volumes=True)
+                raise
+        self.ahead.note(request, created.id)
+        return created, stream
 
     async def _have_image(self, request: InstanceRequest) -> None:
         images = self.context.images

@@ -9,7 +9,7 @@ import shutil
 from trivet.base.clock import now_ns
 from trivet.base.error import TrivetError
 from trivet.engine.checkpoint.revert import repair
-from trivet.engine.instance import staging
+from trivet.engine.instance import ahead, staging
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import finish, free
 from trivet.engine.instance.line import Line
@@ -38,6 +38,7 @@ async def reconcile(context: Context) -> list[str]:
             log.error("cannot reconcile instance %s: %s", record.name, error)
     await asyncio.to_thread(_disconnect_strangers, context)
     await asyncio.to_thread(_sweep_strangers, context)
+    await asyncio.to_thread(ahead.sweep, context, {record.id for record in context.table.all()})
     return [record.id for record in context.table.all() if record.word == Word.RESTARTING]
 
 

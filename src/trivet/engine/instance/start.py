@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
 
 import msgspec
 
@@ -19,7 +20,7 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.ending import end_lock
 from trivet.engine.instance.line import Line
 from trivet.engine.instance.model import InstanceRecord
-from trivet.engine.instance.neighbour import describe
+from trivet.engine.instance.neighbour import describe, refresh
 from trivet.engine.instance.shipping import ships
 from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
@@ -35,12 +36,26 @@ from trivet.launch.channel import Channel
 Begin = Callable[[Plan], Channel]
 
 
+@dataclass(frozen=True)
+class Ready:
+    """What has been set up already and waits for the last word: its monitor's connections, and how it is undone."""
+
+    channels: list[Channel]
+    undo: AsyncExitStack
+
+
 async def start(
-    context: Context, key: str, attach: Attach | None = None, *, begin: Begin | None = None
+    context: Context,
+    key: str,
+    attach: Attach | None = None,
+    *,
+    begin: Begin | None = None,
+    ready: Ready | None = None,
 ) -> Stream | None:
     """Start an instance; returns a stream attached from its first byte on when `attach` asks for one.
 
-    With `begin` it begins otherwise than its level does: where it, or another one, was saved.
+    With `begin` it begins otherwise than its level does: where it, or another one, was saved. What is `ready` was set
+    up before, for nobody, and is undone with the start if that fails.
 
     The caller holds the instance's lock. Raises the level's error when the program cannot be set up
     or executed; the record then says so, and the instance can be started again.
@@ -51,13 +66,21 @@ async def start(
     with ExitStack() as held:
         for gate in context.gates:
             held.enter_context(gate.passing(record))
-        return await _start(context, record, attach, begin)
+        return await _start(context, record, attach, begin, ready)
 
 
-async def _start(context: Context, record: InstanceRecord, attach: Attach | None, begin: Begin | None) -> Stream | None:
+async def _start(
+    context: Context, record: InstanceRecord, attach: Attach | None, begin: Begin | None, ready: Ready | None
+) -> Stream | None:
     async with AsyncExitStack() as undo:
         try:
-            record, channels = await in_thread(_set_up, context, record, begin, attach is not None, undo)
+            if ready:
+                await undo.enter_async_context(ready.undo)
+                record, channels = await _name(context, record, undo), ready.channels
+            else:
+                record, channels = await in_thread(
+                    set_up, context, record, undo, _recorded, begin=begin, attached=attach is not None
+                )
             watch, client, pid = await _run(record, attach, channels, undo)
         except (TrivetError, OSError) as error:
             code = getattr(error, "exit_code", 0) or record.exit_code
@@ -86,11 +109,18 @@ async def _start(context: Context, record: InstanceRecord, attach: Attach | None
     return client
 
 
-def _set_up(
-    context: Context, record: InstanceRecord, begin: Begin | None, attached: bool, undo: AsyncExitStack
+def set_up(
+    context: Context,
+    record: InstanceRecord,
+    undo: AsyncExitStack,
+    keep: Callable[[Context, InstanceRecord], None],
+    *,
+    begin: Begin | None = None,
+    attached: bool = True,
 ) -> tuple[InstanceRecord, list[Channel]]:
     """Do all that precedes the program's first instruction; blocking.
 
+    The record is told to `keep` before there is anything a crash would leave running.
     Returns a connection to the monitor, and with `attached` another one for a client.
     """
     context.images.judge(record.image, record.image_id)
@@ -107,9 +137,7 @@ def _set_up(
     plan = staging.stage(context.run, record.id, plan)
     undo.push_async_callback(asyncio.to_thread, staging.clear, context.run, record.id)
     record = record.change(plan=plan, ports=ports, linked=linked, wanted=True)
-    context.table.update(record.id, record)
-    if plan.owner:
-        context.owners.forget(plan.owner)
+    keep(context, record)
     undo.push_async_callback(asyncio.to_thread, driver.release, plan)
     driver.prepare(plan)
     if ships(record):
@@ -120,6 +148,32 @@ def _set_up(
     except BaseException:
         channels[0].close()
         raise
+
+
+def _recorded(context: Context, record: InstanceRecord) -> None:
+    context.table.update(record.id, record)
+    if record.plan.owner:
+        context.owners.forget(record.plan.owner)
+
+
+async def _name(context: Context, record: InstanceRecord, undo: AsyncExitStack) -> InstanceRecord:
+    """Let an instance that was set up for nobody be found, by its name and its ports."""
+    context.images.judge(record.image, record.image_id)
+    record = refresh(context, record)  # the host's resolvers may be others by now
+    if [use.kind for use in record.plan.attachments] == ["none"]:
+        context.networks.rename(record.id, record.name)
+        return record
+    undo.push_async_callback(asyncio.to_thread, context.networks.unpublish, record.id)
+    return await in_thread(_announce, context, record)
+
+
+def _announce(context: Context, record: InstanceRecord) -> InstanceRecord:
+    context.networks.rename(record.id, record.name)
+    if not record.request.ports:
+        return record
+    record = record.change(ports=tuple(context.networks.publish(record.id, record.request.ports)))
+    context.table.update(record.id, record)
+    return record
 
 
 def _connect(context: Context, record: InstanceRecord, *, ready: bool) -> tuple[Plan, tuple[Port, ...]]:
@@ -157,6 +211,8 @@ async def _run(
     for stream in streams:
         undo.callback(stream.close)
     watch, client = Watch(streams[0]), streams[1] if attach else None
+    for needless in () if attach else streams[1:]:
+        needless.close()
     if attach and client:
         await client.attach(stdin=attach.stdin, stdout=attach.stdout, stderr=attach.stderr)
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
-from trivet.base.error import AlreadyExists, Conflict, InvalidArgument
+from trivet.base.error import AlreadyExists, Conflict, Exhausted, InvalidArgument
 from trivet.client.schema_network import EndpointRequest
 from trivet.engine.network import namespace
 from trivet.engine.network.bridge import device_name
@@ -240,7 +240,7 @@ def _reserve(
 def _claim(networks: Networks, record: NetworkRecord, blank: Endpoint, wish: EndpointRequest) -> Endpoint:
     """Reserve addresses; on a network across hosts no other host may have them."""
     for _ in range(_ATTEMPTS):
-        endpoint = networks.ledger.reserve(record, blank, wish.ip, wish.ip6)
+        endpoint = _take(networks, record, blank, wish)
         if record.driver != OVERLAY:
             return endpoint
         try:
@@ -255,6 +255,16 @@ def _claim(networks: Networks, record: NetworkRecord, blank: Endpoint, wish: End
             held = wish.ip or wish.ip6
             raise AlreadyExists(f"address {held} is already in use by instance {holder} on another host")
     raise Conflict(f"cannot give an address of network {record.name}: other hosts take them all the time")
+
+
+def _take(networks: Networks, record: NetworkRecord, blank: Endpoint, wish: EndpointRequest) -> Endpoint:
+    """Reserve addresses here; those of nobody yet are given to who asks, when there are no others."""
+    try:
+        return networks.ledger.reserve(record, blank, wish.ip, wish.ip6)
+    except (AlreadyExists, Exhausted):
+        if not networks.let_go():
+            raise
+        return networks.ledger.reserve(record, blank, wish.ip, wish.ip6)
 
 
 def _check(record: NetworkRecord, wish: EndpointRequest, real: Form | None) -> None:

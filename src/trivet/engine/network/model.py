@@ -116,6 +116,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """An instance on a network; kept from its first attachment until the instance is removed.
 
+    The `name` of one that was made ahead is "" until somebody gets it: no list and no nameserver tells of it.
     `address` is reserved for it all that time, "" where the instance uses the host's own network.
     `device` is the host's end (veth or tap) while it is attached, `interface` the instance's; `ports` is what is
     published now. `servers` are asked for names that the network doesn't know, none are the host's. Rates are bits per

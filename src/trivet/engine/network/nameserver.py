@@ -118,7 +118,7 @@ def render(
     """
     served = {record.id: record for record in networks if serves(record)}
     ways_out = {record.id for record in networks if not record.internal}
-    there = [endpoint for endpoint in endpoints if endpoint.device]
+    there = [endpoint for endpoint in endpoints if endpoint.device and endpoint.name]
     instances: dict[str, list[Endpoint]] = {}
     for endpoint in there:
         instances.setdefault(endpoint.instance, []).append(endpoint)

@@ -88,6 +88,7 @@ class Networks:
         self.guard = guard.Guard(self.table)
         self.labels: Callable[[str], Mapping[str, str]] = lambda instance: {}  # of an instance, by its id
         self.policies = Policies(self, records)
+        self.let_go: Callable[[], bool] = lambda: False  # of what is on networks for nobody yet; was there something?
         self.moving: list[str] = []  # instances whose links are being made or taken away at this moment
         self.loaded: dict[str, Rules] = {}  # by family, what the kernel made of our tables
         self.namespaces = run_directory / "netns"
@@ -150,6 +151,8 @@ class Networks:
 
     def remove(self, reference: str) -> None:
         """Remove a network. Raises `NetworkInUse` naming an instance, `Conflict` for a predefined one."""
+        if any(not member.name for member in self.ledger.members(self.ledger.network(reference))):
+            self.let_go()
         with self.ledger.lock:
             record = self.ledger.network(reference)
             if record.name in PREDEFINED:
@@ -258,7 +261,8 @@ class Networks:
         """Tell the networks an instance's new name."""
         for endpoint in self.ledger.of_instance(instance_id):
             self.ledger.save(msgspec.structs.replace(endpoint, name=name))
-        self.announce()
+        if self._named(instance_id):
+            self.announce()
 
     def announce(self, *, again: bool = False) -> None:
         """Tell the DNS server who is who now. A failure is logged: names are late, what was done is not undone."""
@@ -426,7 +430,7 @@ class Networks:
         return record
 
     def _members(self, record: NetworkRecord) -> dict[str, str]:
-        here = {member.name: member.address for member in self.ledger.members(record)}
+        here = {member.name: member.address for member in self.ledger.members(record) if member.name}
         return here | (self._fleet.members(record) if self._fleet and record.driver == OVERLAY else {})
 
     def _look(self) -> Seen:
