@@ -25,7 +25,8 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 TRANSLATION_BUFFER = 64  # MiB for translated code under emulation; QEMU's default is a quarter of the host's memory
 
 
-_FAST = ("cryptomgr.notests", "noreplace-smp", "audit=0", "lsm=landlock,yama")
+_FAST = ("cryptomgr.notests", "noreplace-smp", "audit=0", "lsm=landlock,yama", "nowatchdog")
+_EMULATED = ("no_timer_check", "tsc=reliable")
 
 
 class Acceleration(StrEnum):
@@ -110,11 +111,12 @@ def kernel_command_line(machine: Machine) -> str:
     """Spell the guest kernel's parameters.
 
     A panic ends the machine at once. What an emulated boot would spend time on for nothing is left out: the
-    self-tests of ciphers, patching lock prefixes, auditing, and security modules that have no policy here.
+    self-tests of ciphers, patching lock prefixes, auditing, and security modules that have no policy here. So is what
+    every fork would do again: timers that look whether a processor hangs, or whether TSC, QEMU's clock, is right.
     """
     words = ["console=ttyS0", "loglevel=4", "panic=-1", *_FAST]
     if machine.acceleration is Acceleration.EMULATION:
-        words.append("no_timer_check")
+        words += _EMULATED
     if machine.agent is None:
         words.append("probe")  # handed to the agent as an argument, as the kernel doesn't know it
     return " ".join(words)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from trivet.base.error import AlreadyExists
+from trivet.base.tree import delete
 from trivet.engine.snapshot import limit
 from trivet.engine.snapshot.ext4 import fail, find, make_drive, run
 from trivet.engine.snapshot.making import Making, disk_usage
@@ -33,6 +34,8 @@ CLONE_NEWNS = 0x20000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 MOUNT_ATTR_RDONLY = 0x1
 
+OVERLAY = ("upper", "work")
+"""The directories of a drive that the guest's overlayfs has."""
 PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -148,8 +151,11 @@ class DriveSnapshotter:
         if home.exists():
             raise AlreadyExists(f"instance {instance} already has a drive")
         with explaining_full(home), self._making.draft() as draft:
-            file = draft / "root.ext4"
-            run(make_drive(file, size or self.size), f"the drive of instance {instance[:12]}", file)
+            file, content = draft / "root.ext4", draft / "content"
+            for name in OVERLAY:  # on a host this takes no time, for an emulated guest it is much code
+                (content / name).mkdir(parents=True)
+            run(make_drive(file, size or self.size, content), f"the drive of instance {instance[:12]}", file)
+            delete(content)
             file.chmod(0o600)
             (draft / "image").write_text(self._image(image).name)
             draft.rename(home)

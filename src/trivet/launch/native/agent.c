@@ -34,6 +34,7 @@ enum {
     DRAIN_MS = 2000, /* how long output that nobody ends is waited for after the program has ended */
     REST_S = 2,      /* how long a monitor may take to end us */
     POLLS = 4,       /* per slot: report, input, output, error */
+    KEPT = 32768,    /* of each buffer: to map and unmap memory for a frame is much code for a fork to translate */
 };
 
 struct slot {
@@ -455,6 +456,8 @@ int main(int count, char **arguments)
         power_off("probe");
     int signals = catch_children();
     wire_init(&wire, open_port("org.trivet.agent.0"));
+    if (wire_keep(&wire, KEPT) < 0)
+        power_off("out of memory");
     put(FRAME_HELLO, 0, hello, sizeof hello - 1);
     while (!finished || wire_backlog(&wire))
         serve(signals);

@@ -6,12 +6,14 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/random.h>
+#include <net/if.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -103,6 +105,21 @@ static void leave_initramfs(void)
     mkdir("/run", 0755);
 }
 
+/* What every program needs is there before the machine becomes a template: where it is emulated, its forks don't
+ * translate for themselves what makes it. */
+static void prepare_program(void)
+{
+    struct ifreq loopback = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &loopback) < 0)
+        say("cannot bring up lo");
+    if (fd >= 0)
+        close(fd);
+    write_text("/sys/fs/cgroup/cgroup.subtree_control", "+memory +pids +cpu");
+    if (mkdir("/sys/fs/cgroup/program", 0755) < 0)
+        say("cannot make the program's control group");
+}
+
 void boot(void)
 {
     const unsigned long safe = MS_NOSUID | MS_NOEXEC | MS_NODEV;
@@ -115,6 +132,7 @@ void boot(void)
     show("proc", "/proc", safe, NULL);
     show("sysfs", "/sys", safe, NULL);
     show("cgroup2", "/sys/fs/cgroup", safe, NULL);
+    prepare_program();
     uname(&kernel);
     snprintf(words, sizeof words, "up on %s", kernel.release);
     say(words);

@@ -1,4 +1,5 @@
-/* Frames over a non-blocking descriptor. Buffers grow to what a frame needs and are given back when empty. */
+/* Frames over a non-blocking descriptor. Buffers grow to what a frame needs and are given back when empty,
+ * unless they are to be kept. */
 #include "frame.h"
 
 #include <errno.h>
@@ -40,6 +41,14 @@ static void buffer_free(struct buffer *buffer)
     *buffer = (struct buffer){ 0 };
 }
 
+static void buffer_empty(struct buffer *buffer)
+{
+    if (buffer->kept)
+        buffer->start = buffer->end = 0;
+    else
+        buffer_free(buffer);
+}
+
 /* Make room for `extra` more bytes at the end. */
 static int buffer_reserve(struct buffer *buffer, size_t extra)
 {
@@ -66,12 +75,18 @@ static void buffer_consume(struct buffer *buffer, size_t size)
 {
     buffer->start += size;
     if (buffer->start == buffer->end)
-        buffer_free(buffer);
+        buffer_empty(buffer);
 }
 
 /* --- wire ------------------------------------------------------------------------------------------- */
 
 void wire_init(struct wire *wire, int fd) { *wire = (struct wire){ .fd = fd }; }
+
+int wire_keep(struct wire *wire, size_t size)
+{
+    wire->in.kept = wire->out.kept = true;
+    return buffer_reserve(&wire->in, size) < 0 ? -1 : buffer_reserve(&wire->out, size);
+}
 
 void wire_close(struct wire *wire)
 {
@@ -114,7 +129,7 @@ int wire_fill(struct wire *wire)
         return 1;
     }
     if (wire->in.start == wire->in.end)
-        buffer_free(&wire->in);
+        buffer_empty(&wire->in);
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
     wire->ended = true;

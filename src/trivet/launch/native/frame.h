@@ -47,6 +47,7 @@ struct frame {
 struct buffer {
     unsigned char *bytes;
     size_t start, end, capacity;
+    bool kept; /* also when it is empty */
 };
 
 struct wire {
@@ -57,6 +58,9 @@ struct wire {
 
 void wire_init(struct wire *wire, int fd);
 void wire_close(struct wire *wire);
+
+/* Keep buffers of so many bytes instead of allocating them for what there is. 0, or -1 without memory. */
+int wire_keep(struct wire *wire, size_t size);
 
 /* Read once. 1: something came, 0: nothing now, -1: end of stream or broken. */
 int wire_fill(struct wire *wire);
