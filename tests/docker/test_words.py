@@ -72,13 +72,63 @@ GET /images/nosuch/json 404 no such image: nosuch:latest
 DELETE /images/nosuch 404 no such image: nosuch:latest
 GET /images/nosuch/history 404 no such image: nosuch:latest
 POST /images/nosuch/tag?repo=x 404 no such image: nosuch:latest
-POST /images/busybox:docker/tag?repo=UPPER 400 invalid reference format: repository name must be lowercase
-POST /images/create?fromImage=UPPER 400 invalid reference format: repository name must be lowercase
+POST /images/busybox:docker/tag?repo=UPPER 400 invalid reference format: repository name
+POST /images/create?fromImage=UPPER 400 invalid reference format: repository name
 POST /commit?container=nosuch 404 no such container: nosuch
 POST /containers/create {"Image":"nosuch"} 404 no such image: nosuch:latest
+POST /containers/nosuch/kill 404 cannot kill container: nosuch: no such container: nosuch
+POST /images/busybox:docker/tag?repo=x&tag=b@d 400 invalid
+DELETE /images/busybox:docker 409 (must force) - container
+GET /containers/json?filters=bad 400 invalid
 POST /containers/create?name=-bad {} 400 invalid container name (-bad), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed
 POST /containers/create?name=words-up {} 409 conflict. The container name "/words-up" is already in use by container
 """
+
+# what dockerd 20.10 did not look at, or said otherwise; these are the words of 28
+LATER = """
+GET /containers/json?filters={"health":["bad"]} 400 invalid filter 'health=bad': invalid value for health (bad): must
+GET /system/df?type=bad 400 unknown object type: bad
+POST /commit 400 invalid name or ID supplied: ""
+POST /images/create?fromImage=x&tag=b@d 400 invalid tag format
+POST /images/UPPER/tag?repo=x 400 invalid reference format: repository name (library/UPPER) must be lowercase
+POST /build/prune?keep-storage=x 400 keep-storage is in bytes and expects an integer, got x: strconv.Atoi: parsing "x"
+POST /build/cancel 400 build ID not provided
+POST /containers/create?platform=linux/s390x {} 404 image with reference busybox:docker was found but its
+"""
+
+# likewise, in a creation
+REFUSED_LATER: list[tuple[dict[str, Any], str]] = [
+    ({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": -3}}, "maximum retry count cannot be negative"),
+    ({"CpuShares": -1}, "invalid CPU shares (-1): value must be a positive integer"),
+    ({"ExtraHosts": ["a:bad"]}, 'invalid IP address in add-host: "bad"'),
+    ({"PortBindings": {"80/tcp": [{"HostPort": "99999"}]}}, 'invalid port specification: "99999"'),
+    ({"PortBindings": {"80/tcp": [{"HostPort": "90-80"}]}}, 'invalid port specification: "90-80"'),
+    ({"NetworkMode": "container:"}, "invalid network mode: invalid container format container:<name|id>"),
+    ({"NetworkMode": "host", "Links": ["a:b"]}, "host type networking can't be used with links"),
+    ({"CgroupnsMode": "bad"}, "invalid cgroup namespace mode: bad"),
+    ({"Binds": ["/tmp:/a:ro,rw"]}, "invalid mode: ro,rw"),
+    (
+        {"Mounts": [{"Type": "bind", "Source": "rel", "Target": "/a"}]},
+        "invalid mount config for type \"bind\": invalid mount path: 'rel' mount path must be absolute",
+    ),
+    (
+        {"Mounts": [{"Type": "volume", "Target": "/a", "BindOptions": {"Propagation": "rshared"}}]},
+        'BindOptions must not be specified on mount type "volume"',
+    ),
+    (
+        {"Mounts": [{"Type": "bind", "Source": "/tmp", "Target": "/a", "VolumeOptions": {"NoCopy": True}}]},
+        'VolumeOptions must not be specified on mount type "bind"',
+    ),
+    (
+        {"Mounts": [{"Type": "volume", "Target": "/a", "VolumeOptions": {"Subpath": "../x"}}]},
+        'invalid mount config for type "volume": subpath must be a relative path within the volume',
+    ),
+    (
+        {"Mounts": [{"Type": "bind", "Source": "/tmp", "Target": "/a", "BindOptions": {"Propagation": "bad"}}]},
+        'invalid mount config for type "bind": invalid propagation mode: bad',
+    ),
+    ({".": {"MacAddress": "zz"}}, "invalid MAC address"),
+]
 
 # HostConfig, or with "." the body itself; words
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -143,7 +193,7 @@ def said(tool: Tool, method: str, path: str, body: Any, status: int) -> str:
 
 def test_requests(docker: Tool, containers: str) -> None:
     """Requests about what isn't there, isn't running, or makes no sense."""
-    for line in ASKED.strip().splitlines():
+    for line in (ASKED if docker.name == "dockerd" else ASKED + LATER.lstrip()).strip().splitlines():
         match = re.fullmatch(r"(\w+) (\S+)(?: (\{.*\}))? (\d{3}) (.*)", line)
         assert match, line
         method, path, body, status, words = match.groups()
@@ -160,3 +210,21 @@ def test_creations(docker: Tool, wish: dict[str, Any], words: str) -> None:
     """Creations that make no sense are refused, and nothing is made."""
     body = {"Image": IMAGE, **wish["."]} if "." in wish else {"Image": IMAGE, "HostConfig": wish}
     assert words.lower() in said(docker, "POST", "/containers/create", body, 400).lower()
+
+
+@pytest.mark.parametrize(("wish", "words"), REFUSED_LATER)
+def test_creations_that_are_refused_since(trivet: Tool, wish: dict[str, Any], words: str) -> None:
+    """What dockerd 20.10 let pass, or did not have, is refused as dockerd 28 does."""
+    test_creations(trivet, wish, words)
+
+
+def test_nothing_wanted(trivet: Tool) -> None:
+    """An empty creation is refused; ports on the host's network, and no limit where nothing is killed, are told."""
+    assert "config cannot be empty" in said(trivet, "POST", "/containers/create", {}, 400)
+    wish = {"NetworkMode": "host", "PortBindings": {"80/tcp": [{}]}, "OomKillDisable": True}
+    made = json.loads(ask(trivet, "POST", "/containers/create", {"Image": IMAGE, "HostConfig": wish}, 201)[0])
+    assert [each.split(",")[0] for each in made["Warnings"]] == [
+        "Published ports are discarded when using host network mode",
+        "OOM killer is disabled for the container",
+    ]
+    ask(trivet, "DELETE", f"/containers/{made['Id']}", None, 204)

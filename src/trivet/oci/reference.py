@@ -33,7 +33,9 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 class MalformedReference(InvalidArgument):
     """A text that is no image reference."""
 
-    def __init__(self, text: str, problem: str, *, hint: str | None = None) -> None:
+    def __init__(self, text: str, problem: str, *, hint: str | None = None, upper: str = "") -> None:
+        """`upper` is a repository's name that isn't in lower case."""
+        self.upper = upper
         shown = text if len(text) <= 120 else text[:117] + "..."
         super().__init__(f"malformed image reference {shown!r}: {problem}", hint=hint)
 
@@ -122,7 +124,7 @@ def _check_name(text: str, domain: str, path: str) -> None:
         raise MalformedReference(text, f"{domain[:40]!r} is not a registry's host name")
     if not PATH.fullmatch(path):
         if PATH.fullmatch(path.lower()):
-            raise MalformedReference(text, "the name must be lower case", hint=f"try {text.lower()[:100]}")
+            raise MalformedReference(text, "the name must be lower case", hint=f"try {text.lower()[:100]}", upper=path)
         raise MalformedReference(
             text, "the name may hold only lower-case letters, digits and single . _ - / between them"
         )

@@ -25,6 +25,7 @@ from trivet.registry.offer import asking
 
 T = TypeVar("T")
 FILTERS = ("description", "id", "inuse", "parent", "private", "shared", "type", "until", "unused-for")
+SPACES = ("keep-storage", "reserved-space", "max-used-space", "min-free-space")
 HERE = ("", "default", "bridge")
 BUILDER = web.AppKey("builder", Builder)
 
@@ -119,12 +120,19 @@ def _json(request: web.Request, key: str, shape: type[T] | UnionType, absent: st
 
 
 async def cancel(engine: Engine, request: web.Request) -> web.StreamResponse:
-    request.app[JOBS].cancel(request.query.get("id", ""))
+    if not request.query.get("id"):
+        raise InvalidArgument("build ID not provided")
+    request.app[JOBS].cancel(request.query["id"])
     return nothing(200)
 
 
 async def prune(engine: Engine, request: web.Request) -> web.StreamResponse:
     filter.known(filters(request), *FILTERS)
+    for key in SPACES:
+        text = request.query.get(key, "")
+        if text and not text.isdecimal():
+            problem = f'strconv.Atoi: parsing "{text}": invalid syntax'
+            raise InvalidArgument(f"{key} is in bytes and expects an integer, got {text}: {problem}")
     done = await engine.prune(PruneRequest(kinds=["build"], all=True))
     return answer({"CachesDeleted": done.deleted or None, "SpaceReclaimed": done.freed})
 
@@ -156,6 +164,6 @@ ROUTES = (
         "POST",
         "/build/prune",
         prune,
-        ("filters", "all", "keep-storage", "reserved-space", "max-used-space", "min-free-space"),
+        ("filters", "all", *SPACES),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import posixpath
 import re
@@ -9,8 +10,10 @@ import signal
 
 from trivet.api.docker.creation import Creation, Resources
 from trivet.base.error import InvalidArgument
+from trivet.engine.network.names import HOST_GATEWAY
 
 LEAST = 6 << 20  # bytes: less, and nothing could be started
+MAC = re.compile(r"(?i)[0-9a-f]{2}([:-][0-9a-f]{2}){5}")
 SIGNALS = {name.removeprefix("SIG") for name in signal.Signals.__members__}
 
 
@@ -29,8 +32,16 @@ def creation(wish: Creation) -> None:
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
     for text in host.extra_hosts or ():
-        if not all(text.partition(":")[::2]):
-            raise InvalidArgument(f'bad format for add-host: "{text}"')
+        _host(text)
+    if wish.mac_address and not MAC.fullmatch(wish.mac_address):
+        raise InvalidArgument(f"invalid MAC address: {wish.mac_address}")
+    if host.network_mode == "container:":
+        raise InvalidArgument("invalid network mode: invalid container format container:<name|id>")
+    if host.network_mode == "host" and host.links:
+        words = "conflicting options: host type networking can't be used with links"
+        raise InvalidArgument(f"{words}. This would result in undefined behavior")
+    if host.cgroupns_mode not in ("", "private", "host"):
+        raise InvalidArgument(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
     if (host.shm_size or 0) < 0:
         raise InvalidArgument("SHM size can not be less than 0")
     if not -1000 <= (host.oom_score_adj or 0) <= 1000:
@@ -52,7 +63,21 @@ def limits(host: Resources) -> None:
         raise InvalidArgument("Minimum memory reservation allowed is 6MB")
     if 0 < memory < reservation:
         raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
+    if (host.cpu_shares or 0) < 0:
+        raise InvalidArgument(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
     _processors(host)
+
+
+def _host(text: str) -> None:
+    """Check `--add-host NAME:ADDRESS`."""
+    name, _, address = text.partition(":")
+    if not (name and address):
+        raise InvalidArgument(f'bad format for add-host: "{text}"')
+    if address != HOST_GATEWAY:
+        try:
+            ipaddress.ip_address(address.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            raise InvalidArgument(f'invalid IP address in add-host: "{address}"') from None
 
 
 def known_signal(text: str) -> bool:
@@ -65,7 +90,7 @@ def _processors(host: Resources) -> None:
     count, nano, period, quota = os.cpu_count() or 1, host.nano_cpus or 0, host.cpu_period or 0, host.cpu_quota or 0
     if nano < 0 or nano > count * 10**9:
         words = f"as there are only {count} CPUs available"
-        raise InvalidArgument(f"Range of CPUs is from 0.01 to {count}.00, {words}")
+        raise InvalidArgument(f"range of CPUs is from 0.01 to {count}.00, {words}")
     if period and not 1000 <= period <= 1_000_000:
         raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < quota < 1000:

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from trivet.api.docker import check, creation, filter, link, mount, view
-from trivet.api.docker.error import NameTaken
+from trivet.api.docker.error import NameTaken, text
 from trivet.api.docker.raw import parse_keys
 from trivet.api.docker.route import Filters, Route, answer, body, filters, flag, name, nothing, whole
 from trivet.base.error import Conflict, InvalidArgument, NotFound, TrivetError
@@ -18,6 +18,7 @@ from trivet.client.schema import MountRequest
 from trivet.client.schema_network import Network
 from trivet.engine.engine import Engine
 from trivet.engine.instance.status import Word
+from trivet.oci import platform as platforms
 
 CONDITIONS = {"": "exited", "not-running": "exited", "next-exit": "next-exit", "removed": "gone"}
 JOIN = "container:"
@@ -32,14 +33,18 @@ class Limits(creation.Resources, frozen=True, rename="pascal"):
 
 async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
     wish = await body(request, creation.Creation)
-    wanted = request.query.get("name", "").lstrip("/")
+    if not request["said"]:
+        raise InvalidArgument("config cannot be empty in order to create a container")
+    wanted, platform = request.query.get("name", "").lstrip("/"), request.query.get("platform", "")
     _check_name(engine, wanted)
     check.creation(wish)
     _check_others(engine, wish.host_config)
     more = [each for text in wish.host_config.volumes_from or () for each in await _volumes_of(engine, text)]
-    made = await engine.instances.create(creation.request(wish, wanted, request.query.get("platform", ""), more))
+    await _check_platform(engine, wish.image, platform)
+    made = await engine.instances.create(creation.request(wish, wanted, platform, more))
     said = request["said"].get("HostConfig") or {}
-    ignored = creation.warnings(frozenset(key for key, value in said.items() if value and value != -1))
+    names = frozenset(key for key, value in said.items() if value and value != -1)
+    ignored = creation.warnings(wish.host_config, names)
     return answer({"Id": made.id, "Warnings": [*made.warnings, *ignored]}, 201)
 
 
@@ -49,6 +54,18 @@ def _check_name(engine: Engine, wanted: str, before: str = "") -> None:
         raise InvalidArgument(f"{before}Invalid container name ({shown}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     if owner := engine.instances.named(wanted):
         raise NameTaken(wanted, owner, before)
+
+
+async def _check_platform(engine: Engine, image: str, wanted: str) -> None:
+    """Make sure that an image is for the platform that is asked for: the others aren't seen, as at dockerd."""
+    if not (image and wanted):
+        return
+    platform = platforms.parse(wanted)
+    config = (await engine.inspect_image(image)).config
+    found = (config.get("os") or platform.os, config.get("architecture") or platform.architecture)
+    if found != (platform.os, platform.architecture):
+        there = f"its platform ({'/'.join(found)}) does not match the specified platform ({wanted})"
+        raise NotFound(f"image with reference {image} was found but {there}")
 
 
 def _check_others(engine: Engine, wish: creation.HostConfig) -> None:
@@ -167,7 +184,10 @@ def _grace(request: web.Request) -> float | None:
 
 
 async def kill(engine: Engine, request: web.Request) -> web.StreamResponse:
-    await engine.instances.kill(name(request), request.query.get("signal") or "KILL")
+    try:
+        await engine.instances.kill(name(request), request.query.get("signal") or "KILL")
+    except NotFound as error:
+        raise NotFound(f"cannot kill container: {name(request)}: {text(error)}") from error
     return nothing()
 
 

@@ -23,6 +23,7 @@ from trivet.oci.config import Healthcheck
 from trivet.shipper import option
 
 LABEL = "trivet.isolation"
+MOST_PORT = 65535
 RUNTIMES: dict[str, LevelName] = {
     "": "container",
     "container": "container",
@@ -284,9 +285,15 @@ def _throttles(host: HostConfig) -> list[BlockLimitRequest]:
     ]
 
 
-def warnings(names: frozenset[str]) -> list[str]:
-    """Tell what was asked for and has no effect; `names` are the fields that say something."""
-    return [f"{name} has no effect here. It was discarded." for name in WITHOUT_EFFECT if name in names]
+def warnings(wish: HostConfig, names: frozenset[str]) -> list[str]:
+    """Tell what was asked for and has no effect, or a doubtful one; `names` are the fields that say something."""
+    said = [f"{name} has no effect here. It was discarded." for name in WITHOUT_EFFECT if name in names]
+    if wish.network_mode == "host" and wish.port_bindings:
+        said.append("Published ports are discarded when using host network mode")
+    if wish.oom_kill_disable and not wish.memory:
+        words = "no memory limit is set, this can result in the system running out of resources."
+        said.append(f"OOM killer is disabled for the container, but {words}")
+    return said
 
 
 def policy(wish: Policy) -> RestartPolicy:
@@ -298,6 +305,8 @@ def policy(wish: Policy) -> RestartPolicy:
             f"invalid restart policy: unknown policy '{name}'; "
             "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
         )
+    if retries < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
     if retries and name != "on-failure":
         raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     return msgspec.convert({"name": name, "maximum": retries}, RestartPolicy)
@@ -348,7 +357,8 @@ def _ports(wish: Creation) -> list[PortRequest]:
         number, protocol = _port(key)
         for place in places or [PortBinding()]:
             first, dash, last = (place.host_port or "0").partition("-")
-            if not first.isdigit() or (dash and not (last.isdigit() and int(first) <= int(last))):
+            numbers = [int(each) if each.isdigit() else MOST_PORT + 1 for each in ((first, last) if dash else (first,))]
+            if numbers != sorted(numbers) or numbers[-1] > MOST_PORT:
                 raise InvalidArgument(f'invalid port specification: "{place.host_port}"')
             found.append(_published(number, protocol, int(first), place.host_ip or "", int(last or 0)))
     return found

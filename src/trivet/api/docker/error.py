@@ -106,8 +106,11 @@ def _row(shape: type[E], words: Callable[[E], str]) -> tuple[type[TrivetError], 
 
 
 def _reference(error: references.MalformedReference) -> str:
-    lower = "must be lower case" in error.message
-    return "invalid reference format" + (": repository name must be lowercase" if lower else "")
+    return "invalid reference format" + (f": repository name ({error.upper}) must be lowercase" if error.upper else "")
+
+
+def _used(error: ImageInUse) -> str:
+    return f'"{error.reference}" (must force) - container {error.users[0]} is using its referenced image'
 
 
 def _joining(error: NotRunning) -> str:
@@ -139,7 +142,7 @@ WORDS = (
     _row(NoLog, lambda error: "configured logging driver does not support reading"),
     _row(VolumeInUse, lambda error: f"remove: {error.message}"),
     _row(NetworkInUse, lambda error: f"error while removing network: {error.message}: it has active endpoints"),
-    _row(ImageInUse, lambda error: f"conflict: unable to delete (must be forced) - {error.message}"),
+    _row(ImageInUse, lambda error: f"conflict: unable to remove repository reference {_used(error)}"),
     _row(PortTaken, lambda error: f"failed to set up container networking: {error.message}: port is already allocated"),
     _row(NotFound, lambda error: error.message.replace("no such instance: ", "No such container: ")),
 )

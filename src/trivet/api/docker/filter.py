@@ -27,7 +27,8 @@ def one_of(wanted: Filters, key: str, words: Sequence[str]) -> None:
     """Raise `InvalidArgument` unless a filter's values are among `words`."""
     for value in wanted.get(key, ()):
         if value not in words:
-            raise InvalidArgument(f"invalid filter '{key}={value}'")
+            told = f"invalid value for {key} ({value}): must be one of {', '.join(words)}"
+            raise InvalidArgument(f"invalid filter '{key}={value}'" + (f": {told}" if key == "health" else ""))
 
 
 def truth(wanted: Filters, key: str) -> bool | None:

@@ -99,7 +99,7 @@ def shown(found: ImageDetail) -> dict[str, Any]:
         "Size": found.size,
         "GraphDriver": {"Data": None, "Name": "overlay2"},
         "RootFS": {"Type": "layers", "Layers": [layer["diff_id"] for layer in found.layers]},
-        "Metadata": {"LastTagTime": moment("")},
+        "Metadata": {"LastTagTime": moment(found.created if found.names else "")},
     }
 
 
@@ -187,6 +187,8 @@ class CommitConfig(msgspec.Struct, frozen=True, rename="pascal"):
 
 async def commit(engine: Engine, request: web.Request) -> web.StreamResponse:
     await body(request, CommitConfig)
+    if not request.query.get("container"):
+        raise InvalidArgument('invalid name or ID supplied: ""')
     repository, wanted = request.query.get("repo", ""), request.query.get("tag", "")
     made = await engine.commit(
         request.query.get("container", "").lstrip("/"),

@@ -52,15 +52,18 @@ def _shown(instance: Instance, sample: StatsSample | None, before: dict[str, Any
         "blkio_stats": _blocks(sample),
         "cpu_stats": _cpu(sample) if sample else _NO_CPU,
         "precpu_stats": before.get("cpu_stats", _NO_CPU),
-        "memory_stats": {"usage": sample.memory, "limit": sample.memory_limit, "stats": _inside(sample)}
-        if sample
-        else {},
+        "memory_stats": _memory(sample) if sample else {},
         **(
             {"networks": {"eth0": _traffic(sample)}}
             if sample and any(use.interface for use in instance.networks)
             else {}
         ),
     }
+
+
+def _memory(sample: StatsSample) -> dict[str, Any]:
+    """Spell memory; where nothing bounds it, the host does."""
+    return {"usage": sample.memory, "limit": sample.memory_limit or facts()["memory"], "stats": _inside(sample)}
 
 
 def _cpu(sample: StatsSample) -> dict[str, Any]:

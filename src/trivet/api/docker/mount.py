@@ -127,6 +127,8 @@ def _bind(text: str) -> MountRequest:
         "source": source,
         "target": target,
     }
+    if len(parts) == 3 and {"ro", "rw"} <= set(parts[2].split(",")):
+        raise InvalidArgument(f"invalid mode: {parts[2]}")
     for option in parts[2].split(",") if len(parts) == 3 else ():
         if option == "ro":
             fields["read_only"] = True
@@ -146,6 +148,14 @@ def _check(wish: Mount) -> None:
         problem = "field Target must not be empty"
     elif not wish.target.startswith("/"):
         problem = f"invalid mount path: '{wish.target}' mount path must be absolute"
+    elif stray := _stray(wish):
+        raise InvalidArgument(f'{stray} must not be specified on mount type "{wish.type}"')
+    elif wish.volume_options and ".." in wish.volume_options.subpath.split("/"):
+        problem = "subpath must be a relative path within the volume"
+    elif wish.type == "bind" and wish.source and not wish.source.startswith("/"):
+        problem = f"invalid mount path: '{wish.source}' mount path must be absolute"
+    elif wish.bind_options and wish.bind_options.propagation not in ("", *PROPAGATIONS):
+        problem = f"invalid propagation mode: {wish.bind_options.propagation}"
     elif wish.type == "tmpfs" and wish.source:
         problem = "field Source must not be specified"
     elif wish.type == "bind" and not wish.source:
@@ -154,6 +164,12 @@ def _check(wish: Mount) -> None:
         problem = f"bind source path does not exist: {wish.source}"
     if problem:
         raise InvalidArgument(f'invalid mount config for type "{wish.type}": {problem}')
+
+
+def _stray(wish: Mount) -> str:
+    """Name options of another kind of mount; "" where there are none."""
+    options = {"bind": wish.bind_options, "volume": wish.volume_options, "tmpfs": wish.tmpfs_options}
+    return next((f"{kind.title()}Options" for kind, each in options.items() if each and kind != wish.type), "")
 
 
 def _there(wish: Mount) -> bool:
@@ -167,8 +183,6 @@ def _mount(wish: Mount) -> MountRequest:
     match wish.type:
         case "bind":
             options = wish.bind_options or BindOptions()
-            if options.propagation not in ("", *PROPAGATIONS):
-                raise InvalidArgument(f"invalid mount config: invalid propagation mode: {options.propagation}")
             return MountRequest(
                 kind="bind",
                 source=wish.source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from aiohttp import web
@@ -27,6 +28,9 @@ PULLING = {
 PUSHING = {"pushing": "Pushing", "pushed": "Pushed", "exists": "Layer already exists"}
 
 
+TAG = re.compile(r"[A-Za-z0-9_][\w.-]{0,127}|[A-Za-z0-9]+(?:[.+_-][A-Za-z0-9]+)*:[0-9a-fA-F]{32,}", re.ASCII)
+
+
 class ManifestUnknown(NotFound):
     """An image a registry doesn't have, in Docker's words."""
 
@@ -44,6 +48,8 @@ async def create(engine: Engine, request: web.Request) -> web.StreamResponse:
 def reference(text: str, tag: str) -> Reference:
     """Read an image's name and the tag, or digest, given beside it."""
     if tag:
+        if not TAG.fullmatch(tag):
+            raise InvalidArgument("invalid tag format")
         text += f"@{tag}" if ":" in tag else f":{tag}"
     return references.parse(text).tagged()
 

@@ -76,7 +76,7 @@ def filters(request: web.Request) -> Filters:
     try:
         found = msgspec.json.decode(text, type=dict[str, list[str] | dict[str, bool]])
     except msgspec.DecodeError as error:
-        raise InvalidArgument(f"invalid filter: {error}") from error
+        raise InvalidArgument("invalid filter") from error
     return {key: list(values) for key, values in found.items() if values}
 
 

@@ -10,7 +10,11 @@ import msgspec
 from aiohttp import web
 
 from trivet.api.docker import container, image, version, view, volume
+from trivet.api.docker.build import BUILDER
 from trivet.api.docker.route import Route, answer, body
+from trivet.base.clock import rfc3339
+from trivet.base.error import InvalidArgument
+from trivet.build.cache import CacheEntry
 from trivet.client.schema_host import Info, LevelInfo
 from trivet.client.schema_image import LoginRequest
 from trivet.engine.engine import VERSION, Engine
@@ -157,8 +161,13 @@ def _level(level: LevelInfo) -> dict[str, str]:
     }
 
 
+KINDS = ("container", "image", "volume", "build-cache")
+
+
 async def usage(engine: Engine, request: web.Request) -> web.StreamResponse:
-    wanted = set(request.query.getall("type", [])) or {"container", "image", "volume", "build-cache"}
+    wanted = set(request.query.getall("type", [])) or set(KINDS)
+    for kind in sorted(wanted - set(KINDS)):
+        raise InvalidArgument(f"unknown object type: {kind}")
     rows = {row.kind: row for row in await engine.usage()}
     shown: dict[str, Any] = {}
     if "image" in wanted:
@@ -171,9 +180,25 @@ async def usage(engine: Engine, request: web.Request) -> web.StreamResponse:
     if "volume" in wanted:
         shown["Volumes"] = [volume.shown(each) for each in await engine.list_volumes({}, size=True)]
     if "build-cache" in wanted:
-        shown["BuildCache"] = []
+        shown["BuildCache"] = [_cached(each) for each in request.app[BUILDER].tools.cache.entries()]
         shown["BuilderSize"] = sum(row.size for kind, row in rows.items() if kind.startswith("build"))
     return answer(shown)
+
+
+def _cached(entry: CacheEntry) -> dict[str, Any]:
+    """Show a step of a build that is remembered."""
+    created, used = (rfc3339(int(each * 1e9)) for each in (entry.time, entry.used))
+    return {
+        "ID": entry.key[:25],
+        "Type": "regular",
+        "Description": "",
+        "InUse": False,
+        "Shared": False,
+        "Size": entry.layer.size if entry.layer else 0,
+        "CreatedAt": created,
+        "LastUsedAt": used,
+        "UsageCount": 1,
+    }
 
 
 async def auth(engine: Engine, request: web.Request) -> web.StreamResponse:

@@ -66,6 +66,7 @@ class ImageInUse(Conflict):
     """An image that instances need."""
 
     def __init__(self, reference: str, users: list[str]) -> None:
+        self.reference, self.users = reference, users
         shown = ", ".join(users[:5]) + (" …" if len(users) > 5 else "")
         super().__init__(f"cannot remove image {reference}: used by {shown}", hint="remove the instances first")
 
