@@ -54,7 +54,7 @@ RUN_PYTEST := $(BIN)/python -m pytest
 # What failed is asked once more, alone: limits of time that fit a quiet machine are met then, and a defect stays one.
 AGAIN := (echo "· once more, alone, what failed"; $(RUN_PYTEST) tests --last-failed --last-failed-no-failures none)
 
-.PHONY: clones identity capacity all setup system bytecode native front demo test test-unified check fix bench gym reproduce clean try
+.PHONY: clones identity capacity all setup system bytecode native front demo test test-unified check fix bench gym reproduce clean try installer
 
 all: setup
 
@@ -117,6 +117,11 @@ test-unified: setup
 identity: setup
 	@bash scripts/packages $(TEST_PACKAGES)
 	TRIVET_FORKS=1000 $(RUN_PYTEST) tests/vm/test_identity.py -s
+
+## Debian's own installer with a file of answers, emulated: minutes
+installer: setup
+	@bash scripts/packages $(TEST_PACKAGES)
+	TRIVET_INSTALLER=1 $(RUN_PYTEST) tests/vm/test_installer.py -s
 
 check: setup
 	$(BIN)/ruff format --check src tests bench demo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -15,9 +16,9 @@ from trivet.engine.snapshot.disk import DiskSnapshotter
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.system import command_line
 from trivet.isolation import computer, errand_command, seed
-from trivet.isolation.hardware import Answer, Cdrom, Direct, Disk, Hardware, Seed
+from trivet.isolation.hardware import Answer, Cdrom, Direct, Disk, Hardware, Seed, Usb
 from trivet.isolation.machine import Host
-from trivet.isolation.plan import Address, Attachment, File, Level, Log, Plan, Program, Root, Security
+from trivet.isolation.plan import Address, Attachment, File, Level, Log, Mount, Plan, Program, Root, Security
 
 GOLDEN = Path(__file__).parent / "golden" / "machine"
 HOST = Host(
@@ -75,7 +76,17 @@ RICH = msgspec.structs.replace(
 )
 
 
-@pytest.mark.parametrize(("name", "plan"), [("system-plain", PLAN), ("system-rich", RICH)])
+SHARING = msgspec.structs.replace(
+    PLAN,
+    mounts=(Mount(kind="bind", source="/srv/a,b", target="/srv/it's", read_only=True),),
+    hardware=msgspec.structs.replace(
+        RICH.hardware or Hardware(home=""),
+        usb=(Usb(name="usb1", path="/a"), Usb(name="usb2", path="/b", read_only=True)),
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "plan"), [("system-plain", PLAN), ("system-rich", RICH), ("system-sharing", SHARING)])
 def test_the_command_line_is_the_golden_one(name: str, plan: Plan) -> None:
     """QEMU is told every driver, format and base by name, and nothing else than the plan says."""
     path = GOLDEN / f"{name}-argv"
@@ -93,6 +104,17 @@ def test_cloud_init_is_told_addresses_and_resolvers() -> None:
     assert told["routes"] == [{"to": "0.0.0.0/0", "via": "10.0.0.1"}, {"to": "::/0", "via": "fd00::1"}]
     assert told["nameservers"] == {"addresses": ["10.0.0.53"]}
     assert told["match"] == {"macaddress": "02:00:00:00:00:01"}
+
+
+def test_cloud_init_mounts_what_is_shared() -> None:
+    """Beside what it was told at the beginning it has a command for every boot; nobody else's is touched."""
+    documents = seed.documents(SHARING)
+    told = msgspec.json.decode(documents["vendor-data"].removeprefix(b"#cloud-config\n"))
+    [[shell, flag, line]] = told["bootcmd"]
+    assert (shell, flag) == ("sh", "-c")
+    words = shlex.split(line.replace("{", " ").replace("}", " ").replace(";", " "))
+    assert words[-7:] == ["mount", "-t", "virtiofs", "-o", "ro", "srv-it's", "/srv/it's"]
+    assert documents["user-data"] == b"#cloud-config\n{}\n"
 
 
 def test_users_keys_and_packages_become_vendor_data() -> None:
