@@ -10,8 +10,11 @@ import msgspec
 import pytest
 
 from trivet.base.error import Corrupt, InvalidArgument, Unsupported
-from trivet.client.schema_machine import MachineRequest
-from trivet.engine.machine import cloud, keyboard
+from trivet.client.schema import InstanceRequest, MountRequest
+from trivet.client.schema_machine import MachineRequest, RestoreRequest, UsbRequest
+from trivet.client.schema_network import PortRequest
+from trivet.engine.machine import cloud, keyboard, restore
+from trivet.engine.machine.point import Backups, Point
 from trivet.engine.snapshot.disk import DiskSnapshotter
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.system import command_line
@@ -180,3 +183,21 @@ def test_what_a_killed_engine_was_making_goes(tmp_path: Path) -> None:
     found = DiskSnapshotter(tmp_path)
     assert not left.exists()
     assert found.instances() == set()
+
+
+def test_what_is_booted_to_prove_a_backup_reaches_nothing() -> None:
+    """An isolated one has no network, port, shared directory or stick; one that goes on in earnest has them all."""
+    asked = InstanceRequest(
+        image="",
+        isolation="vm",
+        mounts=[MountRequest(kind="bind", source="/srv", target="/srv")],
+        ports=[PortRequest(container_port=22, host_port=2222)],
+        machine=MachineRequest(usb=[UsbRequest(path="/stick")]),
+    )
+    taken = Point(id="a", created="", full=True, quiet=True, disks={"root": 1 << 30})
+    found = Backups(machine="x", name="web", request=asked, points=(taken,))
+    for isolated in (False, True):
+        made = restore.request_of(found, 0, RestoreRequest(directory="/b", name="new", isolated=isolated))
+        assert made.machine is not None
+        assert (bool(made.mounts), bool(made.ports), bool(made.machine.usb)) == (not isolated,) * 3
+    assert [use.network for use in made.networks] == ["none"]

@@ -54,6 +54,7 @@ def test_it_starts_again_and_pauses(engine: Daemon, tiny: list[str]) -> None:
     assert engine.client.machines.get("box").run_state == "paused"
     engine.ok("unpause", "box")
     engine.ok("vm", "reboot", "--force", "box")
+    deadline = time.monotonic() + PATIENCE
     while engine.ok("logs", "box").count("tiny: up with") < 3:
         assert time.monotonic() < deadline
         time.sleep(0.3)

@@ -50,6 +50,8 @@ def _read(text: str) -> DeviceRequest:
             return DeviceRequest(kind="usb", source=made.path, read_only=made.read_only)
         if kind == "watchdog" and what:
             return DeviceRequest(kind="watchdog", source=what)
+        if kind == "pci":
+            raise Misuse("a machine can't be given PCI devices of the host")
     except ArgumentTypeError as error:
         raise Misuse(str(error)) from error
     raise Misuse(f"{text!r} is no device", hint="share:SOURCE:TARGET[:ro], usb:FILE[:ro] or watchdog:ACTION")
