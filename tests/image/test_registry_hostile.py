@@ -6,12 +6,14 @@ import asyncio
 import io
 import json
 import tarfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from trivet.base.error import Corrupt, TrivetError
 from trivet.engine.image.image import Images
@@ -20,6 +22,7 @@ from trivet.registry.auth import Credentials, challenges
 from trivet.registry.client import RegistryClient
 from trivet.registry.credential import stored_credentials
 from trivet.registry.error import AccessDenied, LoginRequired, RegistryUnavailable
+from trivet.registry.transport import PATIENCE, pause
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
@@ -272,6 +275,34 @@ def test_too_many_requests_waits_as_told(images: Images) -> None:
     answers[:] = [429] * 10
     with pytest.raises(RegistryUnavailable, match="limits how often we may ask for app"):
         pull(images, registry)
+
+
+@pytest.mark.parametrize(
+    ("told", "least", "most"),
+    [
+        ("7", 7, 7),
+        ("0", 0, 0),
+        ("100000", PATIENCE, PATIENCE),
+        (formatdate(time.time() + 86400, usegmt=True), PATIENCE, PATIENCE),
+        (formatdate(time.time() - 86400, usegmt=True), 0, 0),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0, 0),
+        ("soon", 2, 2),
+        ("-1", 2, 2),
+        ("", 2, 2),
+    ],
+    ids=["seconds", "now", "too long", "a day from now", "a day ago", "long ago", "a word", "negative", "nothing"],
+)
+def test_how_long_a_registry_is_waited_for(told: str, least: float, most: float) -> None:
+    """Retry-After is a number of seconds or a date, and no longer than our patience; else it is twice the last time."""
+
+    async def busy(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=429, headers={"Retry-After": told})
+
+    async def run() -> float:
+        async with serving(busy) as address, ClientSession() as session, session.get(f"http://{address}/") as answer:
+            return pause(answer, 2)
+
+    assert least <= asyncio.run(run()) <= most
 
 
 @pytest.mark.parametrize(

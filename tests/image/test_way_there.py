@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,17 +19,19 @@ from tests.image.served import trivet_registry
 from trivet.base.error import TrivetError
 from trivet.engine.image.image import Images
 from trivet.engine.image.model import ImageRecord
+from trivet.registry import certificate
+from trivet.registry.error import RegistryUnavailable
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def serving(answer: Answer) -> AsyncIterator[str]:
-    """Answer HTTP on loopback; yield HOST:PORT."""
+async def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Answer HTTP on loopback, with `tls` over that; yield HOST:PORT."""
     server = web.Server(answer)
     runner = web.ServerRunner(server)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
         yield f"127.0.0.1:{runner.addresses[0][1]}"
@@ -137,3 +141,63 @@ def test_a_helpers_identity_token_is_taken(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "config.json").write_text('{"credsStore": "mine"}')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert stored_credentials("far.test", tmp_path) == Credentials("", "", "abc")
+
+
+def certify(place: Path, name: str) -> Path:
+    """Make a certificate for this machine that vouches for itself, `name.cert` with `name.key`."""
+    file = place / f"{name}.cert"
+    names = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+    words: list[str | Path] = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        *names,
+    ]
+    subprocess.run(
+        [*words, "-nodes", "-days", "1", "-keyout", file.with_suffix(".key"), "-out", file],
+        check=True,
+        capture_output=True,
+    )
+    return file
+
+
+@pytest.mark.needs("openssl")
+def test_a_registry_that_wants_to_know_who_asks(
+    source: str, make_images: Callable[[str], Images], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The certificate beside a registry's authority is shown to it; without, or with another one, it lets nobody in."""
+    puller, place = make_images("puller"), tmp_path / "certs.d"
+    server, client, stranger = (certify(tmp_path, name) for name in ("server", "client", "stranger"))
+    monkeypatch.setattr(certificate, "DIRECTORIES", (place,))
+    shown: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        who = request.get_extra_info("peercert")
+        shown.append(dict(field[0] for field in who["subject"])["commonName"])
+        return await passed_on(request, f"http://{source}{request.rel_url}", "x-none")
+
+    async def run() -> None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(client))
+        tls.load_cert_chain(server, server.with_suffix(".key"))
+        tls.verify_mode = ssl.CERT_REQUIRED
+        async with serving(answer, tls) as address:
+            ours = place / address
+            ours.mkdir(parents=True)
+            (ours / "ca.crt").write_bytes(server.read_bytes())
+            for who in (None, stranger, client):
+                for suffix in (".cert", ".key"):
+                    if who:
+                        (ours / f"client{suffix}").write_bytes(who.with_suffix(suffix).read_bytes())
+                if who is client:
+                    break
+                with pytest.raises(RegistryUnavailable, match="does not answer"):
+                    await puller.pull(f"{address}/app:1")
+            assert shown == []
+            await puller.pull(f"{address}/app:1")
+
+    asyncio.run(run())
+    assert set(shown) == {"client"}

@@ -6,10 +6,12 @@ Everything above this file sees answers with a final status, and `RegistryUnavai
 from __future__ import annotations
 
 import asyncio
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 import msgspec
@@ -149,7 +151,7 @@ class Transport:
                     await self._authenticate(repository, answer, again=refused > 0)
                     refused += 1
                 elif answer.status in _BUSY and not last and method != "PATCH":
-                    await asyncio.sleep(_pause(answer, attempt))
+                    await asyncio.sleep(pause(answer, attempt))
                 else:
                     yield answer
                     return
@@ -257,7 +259,13 @@ def _proxy(url: URL) -> str | None:
     return urllib.request.getproxies().get(url.scheme)
 
 
-def _pause(answer: aiohttp.ClientResponse, attempt: int) -> float:
-    """Wait as long as the registry says, within reason."""
+def pause(answer: aiohttp.ClientResponse, attempt: int) -> float:
+    """Wait as long as the registry says, in seconds or until a date (RFC 9110, 10.2.3), within reason."""
     text = answer.headers.get("Retry-After", "")
-    return min(float(text), PATIENCE) if text.isdigit() else 0.5 * 2**attempt
+    if text.isascii() and text.isdigit():
+        return min(float(text), PATIENCE)
+    try:
+        seconds = parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.5 * 2**attempt
+    return min(max(seconds, 0.0), PATIENCE)
