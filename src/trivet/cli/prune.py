@@ -46,9 +46,13 @@ def prune(context: Context, args: Namespace, wishes: dict[str, bool]) -> int:
     if not args.dry_run and not args.force and not _agreed(wishes):
         return 1
     removed = []
-    for kind, every in wishes.items():
-        with patience(f"pruning {kind}"):
-            request = PruneRequest(kinds=[kind], all=every, dry_run=args.dry_run)
+    for every in (False, True):
+        kinds = [kind for kind, all_of_them in wishes.items() if all_of_them is every]
+        if not kinds:
+            continue
+        with patience(f"pruning {', '.join(kinds)}"):
+            # in one request: what is only needed by both of two kinds goes with the second
+            request = PruneRequest(kinds=kinds, all=every, dry_run=args.dry_run)
             removed.append(context.client.system.prune(request))
     total = Removed(
         untagged=[name for part in removed for name in part.untagged],

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
+
 from trivet.base.error import InvalidArgument
 from trivet.client.schema import PruneRequest, Removed
 from trivet.client.schema_host import Finding
+from trivet.engine.image.retention import nothing
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.remove import remove
@@ -99,8 +102,16 @@ async def _prune_volumes(context: Context, request: PruneRequest) -> Removed:
 
 
 async def _prune_build(context: Context, request: PruneRequest) -> Removed:
-    """The build cache's entries; their layers go with the images."""
-    return await asyncio.to_thread(context.cache.forget, request.dry_run)
+    """The build cache's entries, and their layers unless images have them; with images to prune they go with those."""
+
+    def empty() -> Removed:
+        removed = context.cache.forget(request.dry_run)
+        if "images" in request.kinds:
+            return removed
+        freed = context.images.sweep(dry_run=request.dry_run, first=context.cache.prune)
+        return msgspec.structs.replace(removed, freed=removed.freed + freed)
+
+    return await asyncio.to_thread(empty)
 
 
 async def _prune_templates(context: Context, request: PruneRequest) -> Removed:
@@ -114,7 +125,8 @@ async def _prune_templates(context: Context, request: PruneRequest) -> Removed:
 
 
 async def _prune_images(context: Context, request: PruneRequest) -> Removed:
-    return await asyncio.to_thread(context.images.prune, every=request.all, dry_run=request.dry_run)
+    first = context.cache.prune if "build" in request.kinds else nothing
+    return await asyncio.to_thread(context.images.prune, every=request.all, dry_run=request.dry_run, first=first)
 
 
 PRUNERS: dict[str, Callable[[Context, PruneRequest], Awaitable[Removed]]] = {

@@ -267,5 +267,5 @@ def pause(answer: aiohttp.ClientResponse, attempt: int) -> float:
     try:
         seconds = parsedate_to_datetime(text).timestamp() - time.time()
     except (ValueError, OverflowError):
-        return 0.5 * 2**attempt
+        return float(0.5 * 2**attempt)
     return min(max(seconds, 0.0), PATIENCE)

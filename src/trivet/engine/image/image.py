@@ -285,13 +285,15 @@ class Images:
         """Measure what disk images take as files for machines."""
         return retention.usage_of_disks(self)
 
-    def prune(self, *, every: bool = False, dry_run: bool = False) -> schema.Removed:
+    def prune(
+        self, *, every: bool = False, dry_run: bool = False, first: Callable[[], object] = retention.nothing
+    ) -> schema.Removed:
         """Delete images without a name that nobody uses (with `every` also named ones), then what nothing needs."""
-        return retention.prune(self, every=every, dry_run=dry_run)
+        return retention.prune(self, every=every, dry_run=dry_run, first=first)
 
-    def sweep(self) -> int:
-        """Collect garbage: what nothing needs any more. Return the bytes freed."""
-        return retention.sweep(self)
+    def sweep(self, *, dry_run: bool = False, first: Callable[[], object] = retention.nothing) -> int:
+        """Collect garbage: what nothing needs any more, and what `first` makes such. Return the bytes freed."""
+        return retention.sweep(self, dry_run=dry_run, first=first)
 
     def why(self, digest: str) -> builtins.list[str]:
         """Tell what keeps a blob: the chain from it up to an image, instance or lease; empty if nothing does."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from trivet.base.error import Conflict, TrivetError
 from trivet.client.schema import Removed
@@ -16,6 +18,10 @@ from trivet.store.collect import Root
 
 if TYPE_CHECKING:
     from trivet.engine.image.image import Images
+
+
+def nothing() -> None:
+    """Forget nothing."""
 
 
 def roots(images: Images) -> list[Root]:
@@ -61,25 +67,42 @@ def remove(images: Images, ref: str, force: bool) -> Removed:
     return Removed(untagged=[each.familiar for each in going], deleted=deleted, freed=freed)
 
 
-def prune(images: Images, *, every: bool, dry_run: bool) -> Removed:
-    """Delete unused images, then all content and snapshots that nothing needs any more."""
-    with images.records.transaction():
-        going = [
-            record for record in images.catalog.all() if (every or not record.names) and not images.users(record.id)
-        ]
-        if dry_run:
-            return _preview(images, going)
-        for record in going:
-            images.catalog.delete(record.id)
-        images.leases.drop_broken()
-    names = [name for record in going for name in detail.names(record)]
+def prune(images: Images, *, every: bool, dry_run: bool, first: Callable[[], object]) -> Removed:
+    """Delete unused images, then all content and snapshots that nothing needs any more; `first` as in `sweep`."""
+    try:
+        with images.records.transaction():
+            first()
+            going = [
+                record for record in images.catalog.all() if (every or not record.names) and not images.users(record.id)
+            ]
+            for record in going:
+                images.catalog.delete(record.id)
+            images.leases.drop_broken()
+            names = [name for record in going for name in detail.names(record)]
+            removed = Removed(untagged=names, deleted=[record.id for record in going])
+            if dry_run:
+                more = images.partials.drop(dry_run=True) + images.disks.bases.prune(_running(images), dry_run=True)
+                raise _Rehearsed(_garbage(images) + more)
+    except _Rehearsed as end:
+        return msgspec.structs.replace(removed, freed=end.freed)
     freed = sweep(images) + images.partials.drop() + images.disks.bases.prune(_running(images))
-    return Removed(untagged=names, deleted=[record.id for record in going], freed=freed)
+    return msgspec.structs.replace(removed, freed=freed)
 
 
-def sweep(images: Images) -> int:
-    """Collect garbage: blobs no root reaches, snapshots no image has. Return the bytes freed."""
+def sweep(images: Images, *, dry_run: bool = False, first: Callable[[], object] = nothing) -> int:
+    """Collect garbage: blobs no root reaches, snapshots no image has. Return the bytes freed.
+
+    `first` makes some of it garbage, by forgetting records; a dry run takes that back.
+    """
+    if dry_run:
+        try:
+            with images.records.transaction():
+                first()
+                raise _Rehearsed(_garbage(images))
+        except _Rehearsed as end:
+            return end.freed
     with images.records.transaction():
+        first()
         freed = collect.collect(images.content, roots(images)).freed
         keep = [*images.catalog.all(), *_unpacked(images)]
     known = {digest for record in images.catalog.all() for digest in _digests(images, record)}
@@ -165,13 +188,15 @@ def _unpacked(images: Images) -> Iterator[Layered]:
         yield from source()
 
 
-def _preview(images: Images, going: list[ImageRecord]) -> Removed:
-    gone = {record.id for record in going}
-    labels = {f"image {detail.title(record)}" for record in going}
-    kept = [root for root in roots(images) if root.label not in labels]
-    freed = collect.collect(images.content, kept, dry_run=True).freed
-    keep = [*(record for record in images.catalog.all() if record.id not in gone), *_unpacked(images)]
-    freed += sum(snapshotter.prune(keep, dry_run=True) for snapshotter in images.snapshotters.values())
-    freed += images.partials.drop(dry_run=True) + images.disks.bases.prune(_running(images), dry_run=True)
-    names = [name for record in going for name in detail.names(record)]
-    return Removed(untagged=names, deleted=sorted(gone), freed=freed)
+def _garbage(images: Images) -> int:
+    """Measure what a collection would free now."""
+    freed = collect.collect(images.content, roots(images), dry_run=True).freed
+    keep = [*images.catalog.all(), *_unpacked(images)]
+    return freed + sum(snapshotter.prune(keep, dry_run=True) for snapshotter in images.snapshotters.values())
+
+
+class _Rehearsed(Exception):
+    """Takes a transaction back, of which only what it would have freed was to be known."""
+
+    def __init__(self, freed: int) -> None:
+        self.freed = freed

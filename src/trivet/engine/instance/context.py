@@ -42,6 +42,9 @@ class BuildCache(Protocol):
     def forget(self, dry_run: bool) -> Removed:
         """Forget everything."""
 
+    def prune(self) -> object:
+        """Forget the steps alone."""
+
 
 class Gate(Protocol):
     """Who has a say in whether an instance may start."""
