@@ -51,6 +51,11 @@ def main() -> None:
         for number in range(2 * rounds):
             name = list(ways)[(number + number // 2) % 2]
             figures[name].append(measure(host, plan, ways[name]))
+            seconds, busy, given = figures[name][-1]
+            print(
+                f"round {number // 2 + 1}, {name}: {given:.0f} MiB in {seconds:.2f} s, {busy:.2f} of a processor",
+                flush=True,
+            )
     print(f"{'':8} {'MiB':>6} {'seconds':>8} {'CPU s':>6} {'MiB/s':>6} {'MiB per CPU s':>14}")
     for name, found in figures.items():
         given, seconds = found[0].given, median(each.seconds for each in found)
@@ -81,12 +86,12 @@ def _ours(plan: Plan) -> None:
 
 
 def _raw(plan: Plan, size: int) -> None:
-    with Qmp(Path(plan.directory, machine.QMP)) as qmp:
+    with Qmp(Path(plan.directory, machine.QMP), PATIENCE) as qmp:
         qmp.execute("balloon", value=size * MEBIBYTE)
 
 
 def _size(plan: Plan) -> int:
-    with Qmp(Path(plan.directory, machine.QMP)) as qmp:
+    with Qmp(Path(plan.directory, machine.QMP), PATIENCE) as qmp:
         return int(qmp.execute("query-balloon")["actual"])
 
 

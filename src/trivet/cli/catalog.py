@@ -57,6 +57,8 @@ NOUNS = {
 
 MEANT = {"snapshot": "create", "capacity": "show"}
 """What a noun means that is followed by none of its verbs: `trivet snapshot db`."""
+ALONE = ("capacity",)
+"""Nouns that mean it by themselves, too."""
 
 ENTRIES = (
     Entry(RUN, "run", "instance run", "run", "run", "create an instance, start it and stay with it"),

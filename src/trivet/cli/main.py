@@ -11,7 +11,7 @@ from argparse import ArgumentTypeError
 from typing import NamedTuple
 
 from trivet.base.error import TrivetError
-from trivet.cli.catalog import BY_WORDS, MEANT, NOUNS, Entry
+from trivet.cli.catalog import ALONE, BY_WORDS, MEANT, NOUNS, Entry
 from trivet.cli.command import FAILED, MISUSED, Misuse, Parser, build_parser
 from trivet.cli.context import Context
 
@@ -68,9 +68,11 @@ def find(words: list[str]) -> tuple[Entry | None, str, list[str]]:
         words = words[1:]
     if words[0] == "compose":
         words = _in_front(words)
-    if words[0] in NOUNS:
+    if (noun := words[0]) in NOUNS:
+        if words == [noun] and noun in ALONE:
+            return BY_WORDS[f"{noun} {MEANT[noun]}"], noun, []
         if len(words) == 1 or words[1] in ("-h", "--help"):
-            return None, words[0], words
+            return None, noun, words
         spelling, rest = f"{words[0]} {words[1]}", words[2:]
         if spelling not in BY_WORDS and words[0] in MEANT:
             spelling, rest = f"{words[0]} {MEANT[words[0]]}", words[1:]
