@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -41,6 +42,28 @@ def test_a_machine_goes_elsewhere_and_comes_back(engine: Daemon, tiny: list[str]
     assert engine.trivet("run", "golden:1").returncode == 125
     engine.ok("vm", "rm", "there", "back", "child")
     engine.ok("rmi", "golden:1")
+
+
+@pytest.mark.parametrize("suffix", ["ova", "qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi"])
+def test_every_format_brings_the_disk_back(engine: Daemon, tiny: list[str], tmp_path: Path, suffix: str) -> None:
+    """A machine written to a file and made of it again has the same disk, byte by byte, with its holes and its end."""
+    engine.ok("vm", "create", "from", *tiny, "--disk", "33m")
+    content = tmp_path / "content"
+    with content.open("wb") as file:
+        for place in (0, 5 << 20, (33 << 20) - 4096):
+            file.seek(place)
+            file.write(os.urandom(4096))
+    disk = engine.client.machines.get("from").disks[0].path
+    subprocess.run(["qemu-img", "convert", "-n", "-f", "raw", "-O", "qcow2", content, disk], check=True)
+    path = tmp_path / f"there.{suffix}"
+    engine.ok("vm", "export", "from", path)
+    if suffix == "ova":
+        engine.ok("vm", "import", path, "again")
+    else:
+        engine.ok("vm", "create", "again", "--image", path, "--disk", "33m", "--no-cloud-init", "--network", "none")
+    engine.ok("vm", "export", "again", tmp_path / "back.raw")
+    assert (tmp_path / "back.raw").read_bytes() == content.read_bytes()
+    engine.ok("vm", "rm", "from", "again")
 
 
 def test_answers_are_where_installers_look(engine: Daemon, tiny: list[str], tmp_path: Path) -> None:
