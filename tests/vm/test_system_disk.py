@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,38 @@ def test_it_goes_back_to_a_snapshot_with_memory(engine: Daemon, tiny: list[str])
     engine.ok("snapshot", "revert", "plug", "then")
     asked(engine, "plug", "echo again $(cat /word)", "again before")
     engine.ok("vm", "rm", "-f", "plug")
+
+
+def test_snapshots_are_a_tree(engine: Daemon, tiny: list[str], tmp_path: Path) -> None:
+    """From an earlier one another branch begins, any is gone back to, and a twin has the disk of where it was."""
+    engine.ok("vm", "create", "tree", *tiny, "--disk", "8m")
+
+    def write(word: str) -> None:
+        raw = tmp_path / "raw"
+        raw.write_bytes(word.encode().ljust(8 << 20, b"."))
+        disk = engine.client.machines.get("tree").disks[0].path
+        subprocess.run(["qemu-img", "convert", "-n", "-f", "raw", "-O", "qcow2", raw, disk], check=True)
+
+    def read(machine: str = "tree") -> str:
+        engine.ok("vm", "export", machine, tmp_path / "out.raw")
+        return (tmp_path / "out.raw").read_bytes().partition(b".")[0].decode()
+
+    for word in ("trunk", "left"):
+        write(word)
+        engine.ok("snapshot", "tree", word)
+    engine.ok("snapshot", "revert", "tree", "trunk")
+    assert read() == "trunk"
+    write("right")
+    engine.ok("snapshot", "tree", "right")
+    names = [line.split()[1].strip("*") for line in engine.ok("snapshot", "ls", "tree").splitlines()[1:]]
+    assert names == ["trunk", "left", "right"]
+    for word in ("left", "right", "trunk", "left"):
+        engine.ok("snapshot", "revert", "tree", word)
+        assert read() == word
+    engine.ok("clone", "tree", "--name", "twig")
+    write("later")
+    assert (read(), read("twig")) == ("later", "left")
+    engine.ok("vm", "rm", "twig", "tree")
 
 
 def test_backups_hold_what_changed(engine: Daemon, tiny: list[str], tmp_path: Path) -> None:
