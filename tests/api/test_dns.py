@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -422,3 +423,32 @@ def test_a_machine_asks_its_gateway(own: Net) -> None:
     stranger.send(dns.message.make_query(f"{own.name}-b.", "A").to_wire())
     with pytest.raises(TimeoutError):
         stranger.recv(512)
+
+
+@pytest.mark.needs("dig", "nsenter")
+def test_dig(net: Net) -> None:
+    """A resolver's own tool finds nothing to complain of: flags, versions, signatures, kinds, both protocols."""
+    net.network("--ipv6")
+    one = net.run("a", "-p", "127.0.0.1::80")
+    name, four, six = f"{net.name}-a", net.address("a"), net.address("a", 6)
+    service = f"_http._tcp.{name}"
+    for words, parts in (
+        ((name,), ("status: NOERROR", "flags: qr aa rd ra;", f"IN\tA\t{four}")),
+        (("+tcp", name), (f"IN\tA\t{four}",)),
+        (("+noedns", name.upper()), (f"IN\tA\t{four}", "ADDITIONAL: 0")),
+        (("+dnssec", name, "AAAA"), (f"IN\tAAAA\t{six}", "EDNS: version: 0, flags: do;")),
+        ((name, "ANY", "+notcp"), (f"IN\tA\t{four}", f"IN\tAAAA\t{six}")),
+        ((name, "MX"), ("status: NOERROR", "flags: qr aa rd ra;", "ANSWER: 0")),
+        (("+edns=1", "+noednsnegotiation", name), ("status: BADVERS", "ANSWER: 0")),
+        (("+opcode=NOTIFY", name), ("status: NOTIMP",)),
+        ((service, "SRV"), (f"0 0 80 {name}.",)),
+        ((f"_gopher._tcp.{name}", "SRV"), ("status: NXDOMAIN", "flags: qr aa rd ra;")),
+        (("-x", four), (f"PTR\t{name}.{net.name}.",)),
+        (("-x", six), (f"PTR {name}.{net.name}.",)),
+    ):
+        inside_ = ["nsenter", f"--net={net.daemon.run / 'netns' / one}", "dig", f"@{SERVER}", "+time=5", "+tries=1"]
+        said = subprocess.run([*inside_, *words], capture_output=True, text=True, check=True, timeout=30).stdout
+        for part in parts:
+            assert part in said.replace("\t\t", "\t"), (words, said)
+        assert "malformed" not in said.lower()
+        assert ";; Warning" not in said

@@ -83,11 +83,16 @@ def answer(book: Book, asker: Asker, query: Query) -> tuple[int, list[tuple[int,
     members = _find(networks, query.name)
     if not members:
         return None
-    family = _FAMILIES.get(query.type)
-    mark = ":" if family == socket.AF_INET6 else "."
-    addresses = [address for member in members for address in member.addresses if family and mark in address]
-    random.shuffle(addresses)
-    return wire.OK, [(query.type, socket.inet_pton(family, address)) for address in addresses if family]
+    kinds = _FAMILIES if query.type == wire.ANY else {query.type} & _FAMILIES.keys()
+    found = [
+        (kind, socket.inet_pton(_FAMILIES[kind], address))
+        for member in members
+        for address in member.addresses
+        for kind in kinds
+        if (":" in address) == (kind == wire.AAAA)
+    ]
+    random.shuffle(found)
+    return wire.OK, found
 
 
 def _find(networks: list[Network], name: str) -> list[Member]:

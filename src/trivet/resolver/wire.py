@@ -22,10 +22,14 @@ TTL = 5  # names follow instances, which come and go
 _RECORD = struct.Struct(">HHIH")
 _OPTIONS = struct.Struct(">BHHIH")
 _QUESTION_NAME = b"\xc0\x0c"
+_SIGNED, _BAD_VERSION = 0x8000, 0x1000000  # in the place of an option record's TTL
 
 
 class Query(NamedTuple):
-    """A question. `name` is in lower case without a dot at its end, `question` its bytes, `room` a UDP answer's."""
+    """A question. `name` is in lower case without a dot at its end, `question` its bytes, `room` a UDP answer's.
+
+    `extended` says that it came with an option record (RFC 6891), `signed` that signatures are understood (RFC 3225).
+    """
 
     id: int
     flags: int
@@ -35,6 +39,7 @@ class Query(NamedTuple):
     question: bytes
     room: int
     extended: bool
+    signed: bool = False
 
 
 class Malformed(Exception):
@@ -61,15 +66,19 @@ def parse(data: bytes) -> Query:
         kind, klass = struct.unpack_from(">HH", data, end)
     except (struct.error, IndexError, ValueError):
         raise Malformed(_bare(number, flags, FORMAT_ERROR)) from None
-    room = _room(data, end + 4)
+    room, version, signed = _options(data, end + 4)
     question = data[HEADER.size : end + 4]
-    return Query(number, flags, name, kind, klass, question, max(SMALLEST, min(room, LARGEST)), bool(room))
+    if version:
+        head = HEADER.pack(number, RESPONSE | AVAILABLE | flags & WANTED, 1, 0, 0, 1)
+        raise Malformed(head + question + _OPTIONS.pack(0, OPT, LARGEST, _BAD_VERSION, 0))
+    return Query(number, flags, name, kind, klass, question, max(SMALLEST, min(room, LARGEST)), bool(room), signed)
 
 
 def answer(query: Query, code: int, records: list[tuple[int, bytes]], room: int = 0xFFFF) -> bytes:
     """Build the answer; records that don't fit into `room` are left out and the answer says so."""
-    options = _OPTIONS.pack(0, OPT, LARGEST, 0, 0) if query.extended else b""
-    flags = RESPONSE | AVAILABLE | query.flags & WANTED | code | (AUTHORITATIVE if records else 0)
+    options = _OPTIONS.pack(0, OPT, LARGEST, _SIGNED if query.signed else 0, 0) if query.extended else b""
+    ours = AUTHORITATIVE if code in (OK, NO_SUCH_NAME) else 0
+    flags = RESPONSE | AVAILABLE | query.flags & WANTED | code | ours
     body, count = b"", 0
     for kind, data in records:
         record = _QUESTION_NAME + _RECORD.pack(kind, IN, TTL, len(data)) + data
@@ -121,13 +130,15 @@ def _name(data: bytes, position: int) -> tuple[str, int]:
     return ".".join(labels), position + 1
 
 
-def _room(data: bytes, position: int) -> int:
-    """Read how large a UDP answer may be from an option record (RFC 6891) right after the question; 0 without one."""
+def _options(data: bytes, position: int) -> tuple[int, int, bool]:
+    """Read an option record right after the question: how large a UDP answer may be (0: there is none), its version,
+    and whether signatures are understood.
+    """
     try:
-        name, kind, size, _, _ = _OPTIONS.unpack_from(data, position)
+        name, kind, size, more, _ = _OPTIONS.unpack_from(data, position)
     except struct.error:
-        return 0
-    return max(size, 1) if (name, kind) == (0, OPT) else 0
+        return 0, 0, False
+    return (max(size, 1), more >> 16 & 0xFF, bool(more & _SIGNED)) if (name, kind) == (0, OPT) else (0, 0, False)
 
 
 def _bare(number: int, flags: int, code: int) -> bytes:
