@@ -234,8 +234,9 @@ def test_what_is_refused(trivet: Tool) -> None:
         {"Mounts": [{"Type": "volume", "Source": "v", "Target": "/v", "VolumeOptions": DRIVER}]},
     ):
         value(trivet, "POST", "/containers/create", {"Image": IMAGE, "HostConfig": host}, 501)
-    unknown = {"EndpointsConfig": {"bridge": {"DriverOpts": {"a": "b"}}}}
-    value(trivet, "POST", "/containers/create", {"Image": IMAGE, "NetworkingConfig": unknown}, 400)
+    for options in ({"a": "b"}, {"trivet.rate_in": "fast"}):
+        unknown = {"EndpointsConfig": {"bridge": {"DriverOpts": options}}}
+        value(trivet, "POST", "/containers/create", {"Image": IMAGE, "NetworkingConfig": unknown}, 400)
     key = value(trivet, "POST", "/containers/create", {"Image": IMAGE, "NetworkDisabled": True}, 201)["Id"]
     assert value(trivet, "GET", f"/containers/{key}/json")["HostConfig"]["NetworkMode"] == "none"
     ask(trivet, "DELETE", f"/containers/{key}", None, 204)
@@ -284,11 +285,13 @@ def test_the_other_bodies(trivet: Tool, network: str) -> None:
         "Aliases": ["one"],
         "IPAMConfig": {"IPv4Address": "10.214.7.140", "IPv6Address": "fd00:214:7::8c"},
         "MacAddress": "02:00:00:00:00:98",
-        "DriverOpts": {},
+        "DriverOpts": {"trivet.rate_in": "10mbit", "trivet.rate_out": "0"},
         "GwPriority": 5,
         "Links": ["field-other:db"],
     }
     ask(trivet, "POST", f"/networks/{network}/connect", {"Container": "field", "EndpointConfig": endpoint})
+    place = value(trivet, "GET", "/containers/field/json")["NetworkSettings"]["Networks"][network]
+    assert place["DriverOpts"] == {"trivet.rate_in": "10000000"}
     assert value(trivet, "GET", f"/networks/{network}", verbose="1", scope="local")["Containers"]
     value(trivet, "GET", f"/networks/{network}", None, 404, scope="swarm")
     ask(trivet, "POST", f"/networks/{network}/disconnect", {"Container": "field", "Force": True})

@@ -54,9 +54,10 @@ def carried(source: Place, sink: Place) -> tuple[int, float]:
     return int(words[0]) if words else 0, float(spent)
 
 
-def test_rates(world: World) -> None:
+@pytest.mark.parametrize("form", ["netns", "tap"])
+def test_rates(world: World, form: str) -> None:
     """No more arrives than a rate allows, both ways, also after it was changed; without one it is many times that."""
-    web, other = world.quiet("web"), world.quiet("other")
+    web, other = (world.quiet if form == "netns" else world.machine)("web"), world.quiet("other")
     (use,) = world.networks.uses("web")
     ways = {"out": (web, other), "in": (other, web)}
     free = {way: carried(*ways[way])[0] for way in ways}

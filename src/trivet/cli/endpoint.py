@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from argparse import ArgumentTypeError, Namespace
 from typing import Any
 
 import msgspec
 
 from trivet.cli.command import Misuse
+from trivet.client import rate as rates
 from trivet.client.schema_network import EndpointRequest, RateRequest
 
-_RATE = re.compile(r"(\d+(?:\.\d+)?)(|bit|kbit|mbit|gbit)")
-_UNITS = {"": 1, "bit": 1, "kbit": 1000, "mbit": 10**6, "gbit": 10**9}
-_SLOWEST = 8000
 _FIELDS = {
     "alias": "aliases",
     "ip": "ip",
@@ -51,13 +48,10 @@ def network(text: str) -> EndpointRequest:
 
 def rate(text: str) -> int:
     """Read bits per second: 512kbit, 10mbit, 1gbit, or 0 for no limit."""
-    match = _RATE.fullmatch(text.lower())
-    if match is None:
-        raise ArgumentTypeError(f"{text!r} is not a rate, such as 512kbit, 10mbit or 1gbit")
-    found = int(float(match[1]) * _UNITS[match[2] or ""])
-    if found and found < _SLOWEST:
-        raise ArgumentTypeError(f"{text!r} is less than {_SLOWEST} bit per second")
-    return found
+    try:
+        return rates.read(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def pace(text: str) -> RateRequest:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from trivet.base.error import InvalidArgument
+from trivet.client import rate
 from trivet.client.schema import Instance
 from trivet.client.schema_network import EndpointRequest, Network, NetworkUse
 
@@ -35,8 +36,10 @@ class Endpoint(msgspec.Struct, frozen=True, rename="pascal"):
     def request(self, network: str, mac: str = "") -> EndpointRequest:
         """Translate."""
         fixed = self.ipam_config or IpamConfig()
-        for option in self.driver_opts or {}:
-            raise InvalidArgument(f"endpoint option {option} is not known")
+        try:
+            rates = rate.options(self.driver_opts or {})
+        except ValueError as error:
+            raise InvalidArgument(str(error)) from error
         return EndpointRequest(
             network=network,
             aliases=self.aliases or [],
@@ -44,6 +47,7 @@ class Endpoint(msgspec.Struct, frozen=True, rename="pascal"):
             ip6=fixed.IPv6Address,
             mac=self.mac_address or mac,
             priority=self.gw_priority,
+            **rates,
         )
 
 
@@ -99,7 +103,7 @@ def _shown(instance: Instance, use: NetworkUse, network: Network | None, up: boo
         "Links": [f"{each.name}:{each.alias}" for each in instance.request.links] or None if user_made else None,
         "Aliases": use.aliases or None,
         "MacAddress": use.mac if up else wish.mac if wish else "",
-        "DriverOpts": None,
+        "DriverOpts": rate.shown(use.rate_in, use.rate_out) or None,
         "GwPriority": wish.priority if wish else 0,
         "NetworkID": network.id if network else "",
         "EndpointID": identity(instance, network) if up else "",

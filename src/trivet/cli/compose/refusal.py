@@ -16,7 +16,6 @@ REFUSED = {
     "provider": ("is not supported: services are instances", ""),
 }
 ENDPOINT = {
-    "driver_opts": "is not supported",
     "interface_name": "is not supported: interfaces are eth0, eth1, in the order of the networks",
     "link_local_ips": "is not supported",
 }

@@ -23,6 +23,7 @@ from trivet.cli.device import device
 from trivet.cli.link import link
 from trivet.cli.mount import tmpfs
 from trivet.cli.request import PULLS, log_of, restart_policy, security
+from trivet.client import rate
 from trivet.client.schema import DeviceRequest, InstanceRequest, LevelName, MountRequest, RestartPolicy
 from trivet.client.schema_health import HealthCheck
 from trivet.client.schema_network import EndpointRequest, PortRequest
@@ -191,6 +192,10 @@ def _endpoints(read: Reader) -> list[EndpointRequest]:
     for name, how in sorted(wishes.items(), key=lambda one: -int((one[1] or {}).get("priority", 0))):
         how = how or {}
         own = [read.name] if read.flag("use_service_name_alias", True, how) else []
+        try:
+            rates = rate.options(how.get("driver_opts") or {})
+        except ValueError as error:
+            raise ComposeError(f"{read.place}.networks.{name}.driver_opts", str(error)) from error
         found.append(
             EndpointRequest(
                 network=network_name(read.project, name),
@@ -199,6 +204,7 @@ def _endpoints(read: Reader) -> list[EndpointRequest]:
                 ip6=str(how.get("ipv6_address") or ""),
                 mac=str(how.get("mac_address") or (read.get("mac_address", str, "") if not found else "")),
                 priority=int(how.get("gw_priority") or 0),
+                **rates,
             )
         )
     return found

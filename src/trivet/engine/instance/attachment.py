@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trivet.base.error import Conflict, InvalidArgument, Unsupported
+from trivet.client.rate import SLOWEST
 from trivet.client.schema import InstanceRequest
 from trivet.client.schema_network import EndpointRequest
 from trivet.engine.instance.status import Word
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 DEFAULT = "bridge"
 OTHER = "container:"
-SLOWEST = 8000
 
 
 def choose(request: InstanceRequest, ability: Ability, networks: Networks) -> tuple[Attachment, ...]:
