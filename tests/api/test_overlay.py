@@ -100,6 +100,16 @@ def test_two_hosts(pair: Pair) -> None:
     assert "OBJECT" not in pair.two.ok("system", "check")
 
 
+def test_without_ipv4(pair: Pair) -> None:
+    """A network of IPv6 alone is on both hosts, and its members find one another."""
+    network(pair, "six", "--ipv4=false", "--ipv6")
+    for host, name in ((pair.one, "left"), (pair.two, "right")):
+        host.ok(*RUN, "--name", name, "--network", "six", *SLEEP)
+    eventually(lambda: reaches(pair.one, "left", "-6 right"))
+    assert reaches(pair.two, "right", "-6 left")
+    assert "inet " not in pair.one.sh("left", "ip -o addr show eth0")
+
+
 def test_way_out_and_ports(pair: Pair) -> None:
     """What leaves has the address of the instance's own host, and a port published there leads to it."""
     network(pair, "out")
@@ -217,3 +227,68 @@ def test_no_store(daemon: Host) -> None:
     said = refused(daemon, "network", "create", "-d", "overlay", "nowhere")
     assert "need a store that all hosts share" in said
     assert "trivetd --store" in said
+
+
+POLICY = """
+kind: NetworkPolicy
+metadata: {name: db}
+spec:
+  podSelector: {matchLabels: {app: db}}
+  ingress:
+  - from: [{ipBlock: {cidr: ADDRESS/32}}]
+    ports: [{port: 80}]
+"""
+
+
+@pytest.mark.parametrize("level", ["container", "vm"])
+def test_policy(pair: Pair, level: str) -> None:
+    """A policy of one host keeps instances of another from its own, by address; the log and `why` say the same."""
+    network(pair, "pol")
+    script = ("sh", "-c", "httpd -f -p 80 -h /etc & httpd -f -p 81 -h /etc")
+    labels = ("--label", "app=db", "--isolation", level)
+    pair.one.ok(*RUN, "--name", "db", "--network", "pol", *labels, SLEEP[0], *script, timeout=240)
+    for name in ("api", "web"):
+        pair.two.ok(*RUN, "--name", name, "--network", "pol", *SLEEP)
+    addresses = {
+        name: json.loads(pair.two.ok("inspect", name))[0]["networks"][0]["addresses"][0].split("/")[0]
+        for name in ("api", "web")
+    }
+
+    def reached() -> dict[str, bool]:
+        words = "timeout 3 wget -qO- http://db:{}/hostname >/dev/null && echo yes"
+        asked = [("api", 80), ("api", 81), ("web", 80)]
+        return {f"{name}:{port}": pair.two.sh(name, words.format(port)).endswith("yes") for name, port in asked}
+
+    eventually(lambda: all(reached().values()), 60)
+    policy = POLICY.replace("ADDRESS", addresses["api"]).encode()
+    assert "would be applied" in pair.one.ok("policy", "apply", "--dry-run", "-", input=policy)
+    assert all(reached().values())
+    pair.one.ok("policy", "apply", "-", input=policy)
+    try:
+        assert reached() == {"api:80": True, "api:81": False, "web:80": False}
+        flows = [json.loads(line) for line in pair.one.ok("policy", "log", "--json").splitlines()]
+        denied = {(flow["source"], flow["port"]) for flow in flows if flow["verdict"] == "deny"}
+        assert {(addresses["api"], 81), (addresses["web"], 80)} <= denied
+    finally:
+        pair.one.ok("policy", "rm", "db")
+    assert all(reached().values())
+
+
+@pytest.mark.parametrize("level", ["container", "vm"])
+def test_rates(pair: Pair, level: str) -> None:
+    """What an instance gets from another host, and sends there, is held to its rates."""
+    network(pair, "pace")
+    rates = "name=pace,rate-in=8mbit,rate-out=4mbit"
+    pair.one.ok(*RUN, "--name", "slow", "--network", rates, "--isolation", level, *SLEEP, timeout=240)
+    pair.two.ok(*RUN, "--name", "peer", "--network", "pace", *SLEEP)
+    eventually(lambda: reaches(pair.one, "slow", "peer"))
+    ends = {"in": (pair.two, "peer", pair.one, "slow"), "out": (pair.one, "slow", pair.two, "peer")}
+    for way, rate in (("in", 8_000_000), ("out", 4_000_000)):
+        source, sender, sink, taker = ends[way]
+        sink.sh(taker, "nc -l -p 5001 >/tmp/got 2>/dev/null & sleep 0.5")
+        spent = source.sh(
+            sender, f"date +%s; timeout 3 sh -c 'nc {taker} 5001 </dev/zero' >/dev/null 2>&1; date +%s"
+        ).split()
+        got = int(sink.sh(taker, "sleep 1; wc -c </tmp/got"))
+        seconds = int(spent[1]) - int(spent[0]) + 2
+        assert 1000 < got <= rate / 8 * (seconds + 0.25) + (1 << 18), (way, got, spent)

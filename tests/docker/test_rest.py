@@ -145,6 +145,19 @@ def test_networks(trivet: Tool) -> None:
     ask(trivet, "DELETE", "/networks/net-u", None, 204)
     trivet.ok("rm", "-f", "on-net")
     assert value(trivet, "POST", "/networks/prune", filters='{"label":["a=b"]}')["NetworksDeleted"] == ["net-t"]
+    alone = {"Name": "net-6", "EnableIPv4": False, "EnableIPv6": True}
+    value(trivet, "POST", "/networks/create", alone, 201)
+    shown = value(trivet, "GET", "/networks/net-6")
+    assert (shown["EnableIPv4"], shown["EnableIPv6"]) == (False, True)
+    assert [":" in each["Subnet"] for each in shown["IPAM"]["Config"]] == [True]
+    trivet.ok("run", "-d", "--name", "on-six", "--network", "net-6", IMAGE, "sleep", "60")
+    six = value(trivet, "GET", "/containers/on-six/json")["NetworkSettings"]["Networks"]["net-6"]
+    assert (six["IPAddress"], six["Gateway"], six["IPPrefixLen"]) == ("", "", 0)
+    assert ":" in six["GlobalIPv6Address"]
+    trivet.ok("rm", "-f", "on-six")
+    ask(trivet, "DELETE", "/networks/net-6", None, 204)
+    neither = {"Name": "net-0", "EnableIPv4": False}
+    assert "IPv4" in value(trivet, "POST", "/networks/create", neither, 400)["message"]
     assert "network net-t not found" in value(trivet, "DELETE", "/networks/net-t", None, 404)["message"]
 
 

@@ -65,6 +65,29 @@ except OSError as error:
 """
 
 
+MACHINE = """
+import fcntl, os, selectors, struct, subprocess, sys
+from trivet.kernel.namespace import inside
+from trivet.kernel.tap import open_tap
+device, path, mac = sys.argv[1:]
+outer = open_tap(device)
+with inside(os.open(path, os.O_RDONLY)):
+    inner = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(inner, 0x400454CA, struct.pack("16sH22x", b"eth0", 0x5002))  # a tap with the same headers
+    subprocess.run(["ip", "link", "set", "eth0", "address", mac], check=True)
+chosen = selectors.DefaultSelector()
+for here, there in ((outer, inner), (inner, outer)):
+    chosen.register(here, selectors.EVENT_READ, there)
+print("ready", flush=True)
+while True:
+    for key, _ in chosen.select():
+        try:
+            os.write(key.data, os.read(key.fd, 1 << 17))
+        except OSError:
+            pass  # the card is down
+"""
+
+
 class Place:
     """Somewhere programs can be: the host, the neighbour, an instance. `path` is its network namespace."""
 
@@ -136,6 +159,21 @@ class World:
         uses = self.networks.attach(name, name, "netns", wishes)
         run([JoinPath(uses[0].path, namespace.CLONE_NEWNET), *specification.network(uses)])
         return Place(self._stack, name, uses[0].path, uses[0].addresses[0].address.partition("/")[0])
+
+    def machine(self, name: str, *wishes: EndpointRequest) -> Place:
+        """An attached machine, played by a program that has its tap and a namespace with the card at the other end."""
+        (use,) = self.networks.attach(name, name, "tap", wishes)
+        path = self.base / f"machine-{name}"
+        namespace.create(path)
+        self._stack.callback(namespace.remove, path)
+        words = [sys.executable, "-c", MACHINE, use.device, str(path), use.mac]
+        process = self._stack.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE))
+        self._stack.callback(process.kill)
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        card = msgspec.structs.replace(use, kind="netns", device="eth0")
+        run([JoinPath(str(path), namespace.CLONE_NEWNET), *specification.network((card,))])
+        return Place(self._stack, name, str(path), use.addresses[0].address.partition("/")[0])
 
     def publish(self, instance: str, host_port: int, port: int = 80, address: str = "", protocol: str = "tcp") -> int:
         """Publish one port; the host's port."""

@@ -89,6 +89,8 @@ def test_networks_that_cannot_be() -> None:
         {"gateway": "10.8.0.1"},
         {"subnet": "10.9.0.1/24"},
         {"subnet": ""},
+        {"subnet": "", "gateway": "", "subnet6": "", "gateway6": ""},
+        {"subnet": "fd00:1::/64", "gateway": "fd00:1::1"},
         {"number": 0},
         {"number": 1 << 24},
         {"name": "../net"},
@@ -97,6 +99,8 @@ def test_networks_that_cannot_be() -> None:
     ):
         with pytest.raises(ValueError, match=r"."):
             board.adopt(msgspec.structs.replace(SHARED, **changes), "trv-x")
+    alone = msgspec.structs.replace(SHARED, subnet="", gateway="")
+    assert board.adopt(alone, "trv-x").gateways == ["fd00::1"]
 
 
 def test_addresses_elsewhere() -> None:

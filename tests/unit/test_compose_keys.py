@@ -224,7 +224,6 @@ REFUSED = {
     "container.models": "models: [m]",
     "container.models.*.endpoint_var": "models: {m: {endpoint_var: V}}",
     "container.models.*.model_var": "models: {m: {model_var: V}}",
-    "container.networks.*.driver_opts": "networks: {default: {driver_opts: {a: b}}}",
     "container.networks.*.interface_name": "networks: {default: {interface_name: net0}}",
     "container.networks.*.link_local_ips": "networks: {default: {link_local_ips: [169.254.1.1]}}",
     "workload.build.privileged": "build: {privileged: true}",

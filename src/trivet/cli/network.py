@@ -24,6 +24,7 @@ def create(context: Context, args: Namespace) -> int:
             subnet=args.subnet,
             gateway=args.gateway,
             ip_range=args.ip_range,
+            ipv4=args.ipv4,
             ipv6=args.ipv6,
             subnet6=args.subnet6,
             gateway6=args.gateway6,
@@ -52,7 +53,7 @@ def list_(context: Context, args: Namespace) -> int:
         Column("NAME", lambda row: row.name),
         Column("DRIVER", lambda row: row.driver),
         Column("SUBNET", lambda row: ", ".join(filter(None, (row.subnet, row.subnet6))) or "-"),
-        Column("REACH", lambda row: "internal" if row.internal else "outside" if row.subnet else "-"),
+        Column("REACH", lambda row: "internal" if row.internal else "outside" if row.subnet or row.subnet6 else "-"),
         Column("INSTANCES", lambda row: ", ".join(sorted(row.members))),
     ]
     show(rows, columns, args, lambda row: row.name)
@@ -107,6 +108,13 @@ COMMANDS = {
             ),
             option("--gateway", metavar="ADDRESS", default="", help="the host's address on it"),
             option("--ip-range", metavar="CIDR", default="", help="where in the subnet addresses are taken from"),
+            option(
+                "--ipv4",
+                metavar="BOOL",
+                type=value.boolean,
+                default=True,
+                help="false: IPv6 alone, with --ipv6 or --subnet6",
+            ),
             flag("--ipv6", help="IPv6 too, with unique local addresses unless --subnet6 says others"),
             option("--subnet6", metavar="CIDR", default="", help="IPv6 addresses, such as 2001:db8:9::/64"),
             option("--gateway6", metavar="ADDRESS", default="", help="the host's IPv6 address on it"),

@@ -115,6 +115,7 @@ class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = "bridge"
     subnet: str = ""
     gateway: str = ""
+    ipv4: bool = True
     ipv6: bool = False
     subnet6: str = ""
     gateway6: str = ""

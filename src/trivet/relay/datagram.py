@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections import OrderedDict
 from typing import Any
@@ -12,13 +13,22 @@ MOST = 1024
 LARGEST = 1 << 16
 
 Address = tuple[Any, ...]
+Closed = list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, str]]
+
+
+def shut(closed: Closed, address: str) -> bool:
+    """Tell whether nothing is carried for an address; the host's own in a subnet is excepted."""
+    if not closed:
+        return False
+    found = ipaddress.ip_address(address.partition("%")[0])
+    return any(found in subnet and str(found) != own for subnet, own in closed)
 
 
 class Datagrams:
     """One door for datagrams."""
 
-    def __init__(self, door: socket.socket, target: tuple[str, int]) -> None:
-        self._door, self._target = door, target
+    def __init__(self, door: socket.socket, target: tuple[str, int], closed: Closed) -> None:
+        self._door, self._target, self._closed = door, target, closed
         self._loop = asyncio.get_running_loop()
         self._known: OrderedDict[Address, tuple[socket.socket, asyncio.TimerHandle]] = OrderedDict()
         self._loop.add_reader(door, self._come)
@@ -33,7 +43,8 @@ class Datagrams:
     def _come(self) -> None:
         try:
             data, client = self._door.recvfrom(LARGEST)
-            self._way(client).send(data)
+            if not shut(self._closed, client[0]):
+                self._way(client).send(data)
         except OSError:  # nobody listens there; the client will ask again, or not
             pass
 

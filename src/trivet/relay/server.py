@@ -1,7 +1,9 @@
-"""Carry connections to published ports that no rule can lead: from [::1], and from IPv6 to an instance with IPv4 alone.
+"""Carry connections to published ports that no rule can lead: from [::1], and to an instance of the other IP version.
 
-    control     a sequence-packet socket; a message is a JSON list of rows, the answer {"version", "problems"}
+    control     a sequence-packet socket; a message is {"rows": [row], "closed": [[subnet, own]]}, the answer
+                {"version", "problems"}
     row         [protocol, address, port, target, target port]
+    closed      whom nothing is carried for, but for the host's own address: rules would not let them through either
 
 What is carried is what the last message said. It goes on when the engine doesn't; without rows it ends after a while.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import os
 import socket
@@ -18,7 +21,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from trivet.relay.datagram import Datagrams
+from trivet.relay.datagram import Closed, Datagrams, shut
 
 Row = tuple[str, str, int, str, int]
 CHUNK = 1 << 16
@@ -33,6 +36,7 @@ class Relay:
 
     def __init__(self, version: str) -> None:
         self._version = version
+        self._closed: Closed = []
         self._doors: dict[Row, asyncio.Task[None] | Datagrams] = {}
         self._room = asyncio.Semaphore(MOST)
         self._carried = set[asyncio.Task[None]]()
@@ -51,16 +55,20 @@ class Relay:
         loop = asyncio.get_running_loop()
         with link:
             while message := await loop.sock_recv(link, LARGEST):
-                problems = self._open({tuple(row) for row in json.loads(message)})
+                said = json.loads(message)
+                self._closed[:] = [(ipaddress.ip_network(subnet), own) for subnet, own in said["closed"]]
+                problems = await self._open({tuple(row) for row in said["rows"]})
                 reply = json.dumps({"version": self._version, "problems": problems})
                 await loop.sock_sendall(link, reply.encode())
                 self._rest()
 
-    def _open(self, rows: set[Row]) -> dict[str, str]:
+    async def _open(self, rows: set[Row]) -> dict[str, str]:
         """Close doors that nobody wants, open those that are missing."""
-        for row in set(self._doors) - rows:
-            door = self._doors.pop(row)
+        leaving = [self._doors.pop(row) for row in set(self._doors) - rows]
+        for door in leaving:
             door.cancel() if isinstance(door, asyncio.Task) else door.close()
+        ending = [door for door in leaving if isinstance(door, asyncio.Task)]
+        await asyncio.gather(*ending, return_exceptions=True)  # a narrower door can't be opened before
         problems = {}
         for row in rows - set(self._doors):
             try:
@@ -80,14 +88,16 @@ class Relay:
     def _door(self, row: Row) -> asyncio.Task[None] | Datagrams:
         protocol, address, port, target, target_port = row
         kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-        door = socket.socket(socket.AF_INET6, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        door = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            door.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if family == socket.AF_INET6:
+                door.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if protocol == "tcp":
                 door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             door.bind((address, port))
             if protocol == "udp":
-                return Datagrams(door, (target, target_port))
+                return Datagrams(door, (target, target_port), self._closed)
             door.listen(WAITING)
         except BaseException:
             door.close()
@@ -100,7 +110,7 @@ class Relay:
             while True:
                 await self._room.acquire()
                 try:
-                    client, _ = await loop.sock_accept(door)
+                    client, (address, *_) = await loop.sock_accept(door)
                 except OSError:  # out of descriptors, or gone before we looked
                     self._room.release()
                     await asyncio.sleep(0.05)
@@ -108,6 +118,10 @@ class Relay:
                 except BaseException:
                     self._room.release()
                     raise
+                if shut(self._closed, address):
+                    client.close()
+                    self._room.release()
+                    continue
                 client.setblocking(False)
                 self._keep(self._carry(client, target))
 

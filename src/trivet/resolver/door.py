@@ -92,12 +92,13 @@ def open_gateway(network: str, address: str) -> Door:
     return door
 
 
-def lead(table: str, doors: list[Door]) -> None:
-    """Lead the host's machines to their doors, or take the table away when there are none."""
-    if doors:
-        nftport.load(table, [each for door in doors for each in door.redirections()])
-    else:
-        nftport.remove(table)
+def lead(table: str, doors: list[Door], before: frozenset[int]) -> frozenset[int]:
+    """Lead the host's machines to their doors, by a table of each IP version; those that were there before may go."""
+    wanted = [each for door in doors for each in door.redirections()]
+    nftport.load(table, wanted)
+    now = nftport.versions(wanted)
+    nftport.remove(table, before - now)
+    return now
 
 
 def outgoing(door: Door, of_host: bool, kind: int, family: int) -> socket.socket:
@@ -111,8 +112,9 @@ def outgoing(door: Door, of_host: bool, kind: int, family: int) -> socket.socket
 
 def _sockets(address: str, undo: ExitStack) -> tuple[socket.socket, socket.socket]:
     made = []
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-        item = undo.enter_context(socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC))
+        item = undo.enter_context(socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC))
         item.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # a gateway's bridge may be made anew at this moment
         item.bind((address, 0))
         made.append(item)

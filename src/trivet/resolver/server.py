@@ -31,6 +31,7 @@ class Server:
         self._book = book.EMPTY
         self._doors: dict[str, Door] = {}
         self._connections: dict[str, set[Connection]] = {}
+        self._led = frozenset({4, 6})  # IP versions of which the host may have a table
         self._forwarder = Forwarder()
         self._idle_since = time.monotonic()
         self.loop = Loop(self._sweep, self._busy)
@@ -49,7 +50,7 @@ class Server:
             except OSError as error:
                 problems[key] = str(error)
         try:
-            door.lead(self._table, [each for each in self._doors.values() if each.file < 0])
+            self._led = door.lead(self._table, [each for each in self._doors.values() if each.file < 0], self._led)
         except OSError as error:
             problems["host"] = str(error)
         self._idle_since = time.monotonic()

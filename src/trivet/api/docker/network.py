@@ -11,7 +11,7 @@ from trivet.api.docker import filter, link
 from trivet.api.docker.duration import nanoseconds
 from trivet.api.docker.endpoint import Endpoint, identity, split
 from trivet.api.docker.route import Filters, Route, answer, body, filters, name, nothing
-from trivet.base.error import Conflict, Denied, InvalidArgument, NotFound, TrivetError, Unsupported
+from trivet.base.error import Conflict, Denied, InvalidArgument, NotFound, TrivetError
 from trivet.client.schema import Instance
 from trivet.client.schema_network import Network, NetworkRequest
 from trivet.engine.engine import Engine
@@ -61,7 +61,7 @@ def shown(network: Network, instances: list[Instance]) -> dict[str, Any]:
         "Created": network.created,
         "Scope": "swarm" if network.driver == OVERLAY else "local",
         "Driver": "null" if network.driver == "none" else network.driver,
-        "EnableIPv4": True,
+        "EnableIPv4": bool(network.subnet) or not network.subnet6,
         "EnableIPv6": bool(network.subnet6),
         "IPAM": {
             "Driver": "default",
@@ -169,8 +169,6 @@ def _request(wish: Creation) -> NetworkRequest:
     ranges = (wish.ipam.config if wish.ipam else None) or []
     four = [each for each in ranges if ":" not in each.subnet]
     six = [each for each in ranges if ":" in each.subnet] if wish.enable_ipv6 else []
-    if wish.enable_ipv4 is False:
-        raise Unsupported("networks without IPv4 are not supported")
     if len(four) > 1 or len(six) > 1:
         raise InvalidArgument("a network has one subnet of each family")
     if not options.get(MTU, "1500").isdigit():
@@ -182,6 +180,7 @@ def _request(wish: Creation) -> NetworkRequest:
         subnet=row.subnet,
         gateway=row.gateway,
         ip_range=row.ip_range,
+        ipv4=wish.enable_ipv4 is not False,
         ipv6=bool(wish.enable_ipv6),
         subnet6=row6.subnet,
         gateway6=row6.gateway,

@@ -82,6 +82,7 @@ def network(project: Project, key: str) -> NetworkRequest:
         name=network_name(project, key),
         driver=str(found.get("driver") or "bridge"),
         internal=truth(found.get("internal"), f"networks.{key}.internal"),
+        ipv4=truth(found.get("enable_ipv4", True), f"networks.{key}.enable_ipv4"),
         ipv6=truth(found.get("enable_ipv6"), f"networks.{key}.enable_ipv6") or "subnet6" in ranges,
         labels=_labels(project, "network", key, found),
         options=_options(found),
@@ -90,8 +91,6 @@ def network(project: Project, key: str) -> NetworkRequest:
 
 
 def _refuse(key: str, found: Value) -> None:
-    if not truth(found.get("enable_ipv4", True), f"networks.{key}.enable_ipv4"):
-        raise ComposeError(f"networks.{key}.enable_ipv4", "networks always have IPv4 addresses")
     how = found.get("ipam") or {}
     if how.get("driver") not in (None, "default"):
         raise ComposeError(f"networks.{key}.ipam.driver", f"{how['driver']!r} is not supported", "leave it away")

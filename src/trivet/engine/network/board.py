@@ -35,8 +35,8 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     created: str
     number: int
-    subnet: str
-    gateway: str
+    subnet: str = ""
+    gateway: str = ""
     subnet6: str = ""
     gateway6: str = ""
     ip_range: str = ""
@@ -90,12 +90,14 @@ def share(record: NetworkRecord) -> Shared:
 
 def adopt(shared: Shared, interface: str) -> NetworkRecord:
     """Make a record of what another host shares. Raises `ValueError` for what can't be a network."""
-    for subnet, gateway in ((shared.subnet, shared.gateway), (shared.subnet6, shared.gateway6)):
-        if subnet and ipaddress.ip_address(gateway) not in ipaddress.ip_network(subnet):
+    for version, subnet, gateway in ((4, shared.subnet, shared.gateway), (6, shared.subnet6, shared.gateway6)):
+        if (subnet or gateway) and ipaddress.ip_address(gateway) not in ipaddress.ip_network(subnet):
             raise ValueError("its gateway is not in its subnet")
+        if subnet and ipaddress.ip_network(subnet).version != version:
+            raise ValueError("its subnet is of the other IP version")
     if not (_NAME.fullmatch(shared.name) and _ID.fullmatch(shared.id) and 0 < shared.number < 1 << 24):
         raise ValueError("its name, id or number is none")
-    if not 68 <= shared.mtu <= 65535 or (shared.subnet6 and not shared.subnet):
+    if not 68 <= shared.mtu <= 65535 or not (shared.subnet or shared.subnet6):
         raise ValueError("its MTU or subnet is none")
     values = msgspec.structs.asdict(shared)
     values["options"] = {**shared.options, VNI: str(values.pop("number"))}

@@ -92,7 +92,7 @@ class Bridge:
     def _create_link(self, network: NetworkRecord) -> None:
         link = rtnetlink.link(network.interface)
         if not link:
-            mac = mac_of(ipaddress.IPv4Address(network.gateway))
+            mac = mac_of(ipaddress.ip_address(network.gateways[0]))
             rtnetlink.create_bridge(network.interface, mtu=network.mtu, mac=mac, alias=f"{ALIAS}network {network.name}")
         elif link.kind != "bridge":
             raise Conflict(f"interface {network.interface} of network {network.name} exists and is not a bridge")

@@ -68,18 +68,20 @@ def design(request: NetworkRequest, engine_id: str, networks: Sequence[NetworkRe
         return record
     stacked = request.driver in (MACVLAN, IPVLAN)
     parent = _parent(request, networks) if stacked else ""
-    subnet = _subnet(request, networks, elsewhere=stacked)
+    if not request.ipv4:
+        _refuse_ipv4(request)
+    subnet = _subnet(request, networks, elsewhere=stacked) if request.ipv4 else None
     subnet6 = _subnet6(request, engine_id, networks, elsewhere=stacked) if request.ipv6 or request.subnet6 else None
     if request.gateway6 and not subnet6:
         raise InvalidNetwork(request.name, f"cannot have gateway {request.gateway6} without IPv6")
     return msgspec.structs.replace(
         record,
-        chosen=not request.subnet,
-        subnet=str(subnet),
-        gateway=str(_gateway(request.name, request.gateway, subnet)),
+        chosen=request.ipv4 and not request.subnet,
+        subnet=str(subnet or ""),
+        gateway=str(_gateway(request.name, request.gateway, subnet)) if subnet else "",
         subnet6=str(subnet6 or ""),
         gateway6=str(_gateway(request.name, request.gateway6, subnet6)) if subnet6 else "",
-        ip_range=_ip_range(request, subnet),
+        ip_range=_ip_range(request, subnet) if subnet else "",
         interface=parent or request.options.get(BRIDGE_NAME) or interface(engine_id, request.name, identity),
         mtu=_mtu(request.mtu, parent),
     )
@@ -98,7 +100,9 @@ def sized(request: NetworkRequest) -> NetworkRequest:
 
 
 def rival(record: NetworkRecord) -> str:
-    """Name another interface of the host that packets for the network's subnet may be sent to; "" if there is none."""
+    """Name another interface of the host that packets for the IPv4 subnet may be sent to; "" if there is none."""
+    if not record.subnet:
+        return ""
     names_by_index = {link.index: link.name for link in rtnetlink.links()}
     for route in rtnetlink.routes():
         name = names_by_index.get(route.interface, "")
@@ -156,6 +160,15 @@ def _subnet(request: NetworkRequest, networks: Sequence[NetworkRecord], *, elsew
         raise InvalidNetwork(request.name, f"cannot have subnet {subnet}: /{_LONGEST_PREFIX} is the smallest")
     _refuse_overlap(request.name, subnet, [record.range for record in networks if record.subnet] if elsewhere else used)
     return subnet
+
+
+def _refuse_ipv4(request: NetworkRequest) -> None:
+    """Refuse what only makes sense with IPv4, for a network without."""
+    if not (request.ipv6 or request.subnet6):
+        raise InvalidNetwork(request.name, "cannot be without IPv4 and IPv6: one of them must be enabled")
+    for word, text in (("subnet", request.subnet), ("gateway", request.gateway), ("IP range", request.ip_range)):
+        if text:
+            raise InvalidNetwork(request.name, f"cannot have {word} {text} without IPv4")
 
 
 def _subnet6(

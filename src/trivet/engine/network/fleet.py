@@ -158,7 +158,7 @@ class Fleet:
 
     def members(self, record: NetworkRecord) -> dict[str, str]:
         """List a network's instances on other hosts, as NAME@HOST, with their addresses."""
-        return {f"{peer.name}@{peer.hostname}": each.address for each, peer in self.board.far(record, self.host)}
+        return {f"{peer.name}@{peer.hostname}": each.first for each, peer in self.board.far(record, self.host)}
 
     # hearing
 

@@ -47,9 +47,11 @@ def local_range(*names: str) -> ipaddress.IPv6Network:
     return ipaddress.IPv6Network((b"\xfd" + number + bytes(10), 48))
 
 
-def mac_of(address: ipaddress.IPv4Address) -> str:
+def mac_of(address: Address) -> str:
     """Derive a locally administered MAC from an address: unique on its network, and the same again after a restart."""
-    return (b"\x02\x74" + address.packed).hex(":")
+    if address.version == 4:
+        return (b"\x02\x74" + address.packed).hex(":")
+    return (b"\x06" + hashlib.sha256(address.packed).digest()[:5]).hex(":")
 
 
 class Pool:

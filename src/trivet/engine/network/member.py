@@ -50,6 +50,8 @@ def take_in(networks: Networks, record: NetworkRecord) -> None:
         undo.push(lambda kind, error, trace: driver.remove(record) if error else None)
         driver.create(record)
         networks.load()
+    if record.internal:
+        networks.carry()
 
 
 def agree(networks: Networks, known: Board) -> None:

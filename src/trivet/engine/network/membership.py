@@ -162,6 +162,7 @@ def _attach(
     try:
         if endpoint.rate_in or endpoint.rate_out or networks.policies.list():
             networks.load()
+            networks.carry()
         networks.guard.add(endpoint, record)  # before there is an interface that could send
     except FileNotFoundError:
         networks.load()
@@ -230,7 +231,7 @@ def _reserve(
     return networks.ledger.save(
         msgspec.structs.replace(
             endpoint,
-            mac=wish.mac.lower() or endpoint.mac or mac_of(ipaddress.IPv4Address(endpoint.address)),
+            mac=wish.mac.lower() or endpoint.mac or mac_of(ipaddress.ip_address(endpoint.first)),
             interface=next(name for number in range(1000) if (name := _INTERFACE.format(number)) not in taken),
             device=device_name(),
         )
@@ -279,6 +280,8 @@ def _check(record: NetworkRecord, wish: EndpointRequest, real: Form | None) -> N
     if real == "host" and (wish.ip or wish.ip6 or wish.mac):
         fixed = wish.ip or wish.ip6 or wish.mac
         raise InvalidArgument(f"an instance that uses the host's network cannot have address {fixed} of its own")
+    if wish.ip and not record.subnet:
+        raise InvalidArgument(f"network {record.name} has no IPv4, so no address {wish.ip}")
     if wish.ip6 and not record.subnet6:
         raise InvalidArgument(
             f"network {record.name} has no IPv6, so no address {wish.ip6}", hint="trivet network create --ipv6"

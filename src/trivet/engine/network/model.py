@@ -38,7 +38,8 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     On macvlan and ipvlan `interface` is the host's that instances are on top of, and `gateway` a neighbour's address.
     `chosen` says that nobody asked for this very subnet: it may be another one after the network was off the host.
-    `subnet6` and `gateway6` are "" without IPv6; addresses are given out of `ip_range` if there is one.
+    `subnet6` and `gateway6` are "" without IPv6, `subnet` and `gateway` without IPv4; IPv4 addresses are given out of
+    `ip_range` if there is one.
     """
 
     id: str
@@ -107,6 +108,11 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
         """The host address that ports are published on when none is said."""
         return self.options.get(BINDING, "")
 
+    @property
+    def gateways(self) -> list[str]:
+        """The gateways, IPv4 first."""
+        return [gateway for _, _, gateway in self.ranges()]
+
     def ranges(self) -> list[tuple[int, str, str]]:
         """List (version, subnet, gateway) of the families the network has."""
         rows = ((4, self.subnet, self.gateway), (6, self.subnet6, self.gateway6))
@@ -117,7 +123,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """An instance on a network; kept from its first attachment until the instance is removed.
 
     The `name` of one that was made ahead is "" until somebody gets it: no list and no nameserver tells of it.
-    `address` is reserved for it all that time, "" where the instance uses the host's own network.
+    `address` and `address6` are reserved for it all that time; both are "" where it uses the host's own network.
     `device` is the host's end (veth or tap) while it is attached, `interface` the instance's; `ports` is what is
     published now. `servers` are asked for names that the network doesn't know, none are the host's. Rates are bits per
     second, 0 unlimited.
@@ -152,7 +158,12 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def claim(self) -> str | None:
         """The name of the record: unique, so that an address can't be given twice."""
-        return f"{self.network}/{self.address}" if self.address else None
+        return f"{self.network}/{self.first}" if self.first else None
+
+    @property
+    def first(self) -> str:
+        """One of its addresses, IPv4 if it has that; "" where it uses the host's own network."""
+        return self.address or self.address6
 
 
 class NoSuchNetwork(NotFound):

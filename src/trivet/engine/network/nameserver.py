@@ -102,7 +102,7 @@ def _needed(content: bytes) -> bool:
 
 def serves(network: NetworkRecord) -> bool:
     """Tell whether members of a network find one another by name (Docker's rule: not on its default network)."""
-    return bool(network.subnet) and network.name not in PREDEFINED
+    return bool(network.ranges()) and network.name not in PREDEFINED
 
 
 def render(
@@ -127,8 +127,8 @@ def render(
         key: {
             "namespace": str(namespaces / key) if uses[0].form == "netns" else "",
             "networks": [use.network for use in uses if use.network in served],
-            "addresses": [[use.network, use.address] for use in uses if use.form == "tap" and _here(use, served)],
-            "servers": _servers(uses, hosts) if any(use.network in ways_out for use in uses) else [],
+            "addresses": [[use.network, use.first] for use in uses if use.form == "tap" and _here(use, served)],
+            "servers": _servers([use for use in uses if use.network in ways_out], hosts),
         }
         for key, uses in instances.items()
         if any(_here(use, served) for use in uses)
@@ -153,7 +153,7 @@ def _here(use: Endpoint, served: Mapping[str, NetworkRecord]) -> bool:
 def _network(record: NetworkRecord, members: list[Endpoint], *, machines: bool) -> dict[str, object]:
     return {
         "name": record.name,
-        "gateway": record.gateway,
+        "gateway": record.gateways[0],
         "machines": machines,
         "members": [
             {
@@ -167,4 +167,9 @@ def _network(record: NetworkRecord, members: list[Endpoint], *, machines: bool) 
 
 
 def _servers(uses: list[Endpoint], hosts: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
-    return [(server, False) for server in uses[0].servers] or hosts
+    """List whom to ask, by those of an instance's networks that lead outside. Without IPv4 the host asks for it."""
+    if not uses:
+        return []
+    asked = [(server, False) for server in uses[0].servers] or hosts
+    four = any(use.address for use in uses)
+    return [(server, of_host or not (four or ":" in server)) for server, of_host in asked]

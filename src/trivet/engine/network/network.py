@@ -54,8 +54,7 @@ from trivet.engine.network.none import Nothing
 from trivet.engine.network.overlay import Overlay
 from trivet.engine.network.path import Map
 from trivet.engine.network.policing import Policies, look_into
-from trivet.engine.network.policy import held
-from trivet.engine.network.relaying import Carrier, ways
+from trivet.engine.network.relaying import Carrier
 from trivet.engine.network.ruleset import table
 from trivet.isolation.plan import Attachment, File, Owner
 from trivet.isolation.spare import Spare
@@ -95,7 +94,9 @@ class Networks:
         self.ledger = Ledger(records)
         self.nameserver = Nameserver(run_directory, self.table, self._look, self.namespaces)
         self._fleet: Fleet | None = None
-        self.carrier = Carrier(run_directory, lambda: ways(self.ledger.endpoints(), held(self.policies.people())))
+        self.carrier = Carrier(
+            run_directory, lambda: (self.ledger.networks(), self.ledger.endpoints(), self.policies.people())
+        )
         on_parent = Macvlan(self.namespaces)
         self.drivers: dict[str, Driver] = {
             BRIDGE: Bridge(self.namespaces),
@@ -305,9 +306,9 @@ class Networks:
         shared = any(endpoint.form == "host" for endpoint in own)
         return names.hosts(
             hostname,
-            own[0].address if own else "",
+            own[0].first if own else "",
             extra=extra_hosts,
-            gateway=next((record.gateway for record in records if record.bridged), "") if not shared else "",
+            gateway=next((record.gateways[0] for record in records if record.bridged), "") if not shared else "",
             base=names.HOSTS.read_text(errors="replace") if shared and names.HOSTS.exists() else "",
         )
 
@@ -427,10 +428,12 @@ class Networks:
             undo.push(lambda kind, error, trace: driver.remove(record) if error else None)
             if record.bridged:
                 self.load()
+        if record.internal:
+            self.carry()
         return record
 
     def _members(self, record: NetworkRecord) -> dict[str, str]:
-        here = {member.name: member.address for member in self.ledger.members(record) if member.name}
+        here = {member.name: member.first for member in self.ledger.members(record) if member.name}
         return here | (self._fleet.members(record) if self._fleet and record.driver == OVERLAY else {})
 
     def _look(self) -> Seen:
@@ -455,5 +458,5 @@ class Networks:
         """Tell where an instance finds the DNS server; "" when it has the host's own resolvers."""
         named = self._named(instance_id)
         if any(each.form == "tap" for each in self.ledger.of_instance(instance_id)):
-            return next((record.gateway for record in named if record.bridged), "")
+            return next((record.gateways[0] for record in named if record.bridged), "")
         return ADDRESS if named else ""

@@ -21,7 +21,7 @@ from trivet.engine.network.membership import default_routes
 from trivet.engine.network.model import OVERLAY, Endpoint, NetworkRecord
 from trivet.engine.network.policy import Population
 from trivet.engine.network.relaying import ways
-from trivet.engine.network.ruleset import ANY6, LOOPBACK6, NOBODY, Element, element, inside, map_name
+from trivet.engine.network.ruleset import ANY, ANY6, LOOPBACK6, NOBODY, Element, element, inside, map_name
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 LOOPBACK = "lo"
@@ -155,6 +155,8 @@ class _Walk:
         if address in self._known.own or address.is_loopback:
             found = self._published(address)
             if found is None and (holder := self._carried(address)):
+                if why := self._not_carried():
+                    return self._end(False, "", f"the engine's relay would carry it, but {why}")
                 return self._end(True, holder.name, f"the engine's relay carries it to instance {holder.name}")
             if found is None:
                 return self._end(True, "host", "reaches the host itself: nothing is published there")
@@ -249,11 +251,23 @@ class _Walk:
     def _carried(self, address: Address) -> Endpoint | None:
         """Look for a program of ours that listens there; one that is bound to the very address comes first."""
         for protocol, at, port, target, _ in sorted(
-            ways(self._known.endpoints, policy.held(self._known.people)), key=lambda row: row[1] == ANY6
+            ways(self._known.endpoints, policy.held(self._known.people)), key=lambda row: row[1] in (ANY, ANY6)
         ):
-            if (protocol, port) == (self._packet.protocol, self._packet.port) and at in (str(address), ANY6):
-                return self._known.holder(ipaddress.ip_address(target)) if address.version == 6 else None
+            everywhere = ANY6 if address.version == 6 else ANY
+            if (protocol, port) == (self._packet.protocol, self._packet.port) and at in (str(address), everywhere):
+                return self._known.holder(ipaddress.ip_address(target))
         return None
+
+    def _not_carried(self) -> str:
+        """Say why the relay has nothing for the packet's source; "" when it has."""
+        for each in self._known.endpoints if not self._packet.outside else ():
+            if each.instance == self._packet.source and each.device:
+                record = self._known.network(each)
+                if record.internal and _within(record, self._packet.address):
+                    return f"network {record.name} is internal"
+                if {each.address, each.address6} & policy.held(self._known.people, "out"):
+                    return f"policies restrict where {each.name} may go"
+        return ""
 
     @property
     def _version(self) -> int:

@@ -64,10 +64,12 @@ def allowed(people: Population, way: Way, own: Address, other: Address | None, p
     return not about or any(_fits(people, each, other, protocol, port) for found in about for each in found)
 
 
-def held(people: Population) -> frozenset[str]:
-    """List the IPv4 addresses that only some may come to."""
-    about = [each for each in people.policies if each.ingress is not None]
-    return frozenset(address for each in about for address in people.selected(each.labels, 4))
+def held(people: Population, way: Way = "in") -> frozenset[str]:
+    """List the addresses that only some may come to, or that may go only to some."""
+    about = [each for each in people.policies if allowances(each, way) is not None]
+    return frozenset(
+        address for each in about for version in (4, 6) for address in people.selected(each.labels, version)
+    )
 
 
 def group(table: str) -> int:

@@ -135,5 +135,6 @@ def _close(networks: Networks, instance: str, ports: Sequence[Port] | None) -> l
 
 def _forget(leaving: Iterable[tuple[Endpoint, Port]]) -> None:
     for endpoint, port in leaving:
-        if port.protocol == "udp" and endpoint.address:
-            forget_datagrams(port.host_port, endpoint.address)
+        for address in filter(None, (endpoint.address, endpoint.address6)):
+            if port.protocol == "udp":
+                forget_datagrams(port.host_port, address)

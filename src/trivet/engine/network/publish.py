@@ -36,7 +36,7 @@ def choose(
 
     Of what is `held` (protocol, port) our own relay may have a socket.
 
-    A port without an address is published on all of the host's, of each IP version the endpoint has.
+    A port without an address is published on all of the host's: IPv4, and IPv6 if the endpoint has that.
     """
     taken = [(port, f"instance {endpoint.name}") for endpoint in endpoints for port in endpoint.ports]
     taken += _of_other_engines(table)

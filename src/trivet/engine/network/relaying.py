@@ -15,15 +15,18 @@ from pathlib import Path
 
 from trivet.base.error import TrivetError
 from trivet.client.schema_network import Port
+from trivet.engine.network import policy
 from trivet.engine.network.companion import Companion
-from trivet.engine.network.model import Endpoint
+from trivet.engine.network.model import Endpoint, NetworkRecord
+from trivet.engine.network.policy import Population
 from trivet.engine.network.ruleset import ANY, ANY6, LOOPBACK6
 from trivet.relay import server as program
 
 log = logging.getLogger(__name__)
 
 PAUSE = 0.3
-_NOTHING = b"[]"
+LOOPBACK = "127.0.0.1"
+Look = Callable[[], tuple[list[NetworkRecord], list[Endpoint], Population]]
 
 LOOPBACK_INTERFACE = re.compile(r"^0{31}1 .* lo$", re.MULTILINE)
 
@@ -33,18 +36,14 @@ Row = tuple[str, str, int, str, int]
 def way(endpoint: Endpoint, port: Port) -> Row | None:
     """Say what the relay carries for a published port: protocol, address, port, target, its port; None for nothing.
 
-    [::1] can't be translated to an address that is elsewhere, nor IPv6 to IPv4.
+    [::1] can't be translated to an address that is elsewhere, nor one IP version to the other.
     """
-    if not endpoint.address or not endpoint.device:
+    if not endpoint.first or not endpoint.device:
         return None
-    target = endpoint.address6 or endpoint.address
-    if port.host_address in ("", ANY):
-        at = "" if endpoint.address6 else LOOPBACK6
-    elif port.host_address == ANY6:
-        at = LOOPBACK6 if endpoint.address6 else ANY6
-    else:
-        beside = ":" in port.host_address and (port.host_address == LOOPBACK6 or not endpoint.address6)
-        at = port.host_address if beside else ""
+    target, at = endpoint.address6 or endpoint.address, port.host_address or ANY
+    if endpoint.address6 if ":" in at else endpoint.address:
+        by_rule = at not in (ANY, ANY6, LOOPBACK6) or (at == ANY and endpoint.address6)
+        at = "" if by_rule else LOOPBACK6
     return (port.protocol, at, port.host_port, target, port.container_port) if at else None
 
 
@@ -53,20 +52,32 @@ def ways(endpoints: Iterable[Endpoint], held: Collection[str] = ()) -> Iterator[
 
     Where policies say who may come to an address (`held`), only the host comes by the relay: it would hide who it is.
     """
-    found = [
-        row
-        for endpoint in endpoints
-        for port in endpoint.ports
-        if (row := way(endpoint, port)) and (row[1] == LOOPBACK6 or endpoint.address not in held)
-    ]
+    rows = [row for endpoint in endpoints for port in endpoint.ports if (row := way(endpoint, port))]
+    found = [_of_host(row) if row[3] in held else row for row in rows]
     whole = {(row[0], row[2]) for row in found if row[1] == ANY6}
-    return (row for row in found if row[1] == ANY6 or (row[0], row[2]) not in whole)
+    return (row for row in found if row[1] and (row[1] == ANY6 or ":" not in row[1] or (row[0], row[2]) not in whole))
+
+
+def closed(networks: Iterable[NetworkRecord], people: Population) -> list[tuple[str, str]]:
+    """List the subnets for which nothing is carried, as rules would drop it: who asks the relay has left its network.
+
+    With each comes the host's own address in it. They are those of internal networks, and the addresses of instances
+    whose way out policies restrict.
+    """
+    inner = [(subnet, own) for record in networks if record.internal for _, subnet, own in record.ranges()]
+    return sorted((*inner, *((address, "") for address in policy.held(people, "out"))))
+
+
+def _of_host(row: Row) -> Row:
+    """Narrow a row to who asks from the host itself; to nobody where only others ask."""
+    own = {ANY: LOOPBACK, ANY6: LOOPBACK6, LOOPBACK: LOOPBACK, LOOPBACK6: LOOPBACK6}
+    return (row[0], own.get(row[1], ""), *row[2:])
 
 
 class Carrier:
     """The relay of one engine. Methods may be called from any thread."""
 
-    def __init__(self, directory: Path, look: Callable[[], Iterable[Row]]) -> None:
+    def __init__(self, directory: Path, look: Look) -> None:
         control = directory / "relay.sock"
         self._look = look
         self._relay = Companion(
@@ -77,7 +88,7 @@ class Carrier:
     @property
     def told(self) -> bool:
         """Tell whether the relay runs and carries something."""
-        return self._relay.told not in (b"", _NOTHING)
+        return b'"rows": [[' in self._relay.told
 
     def announce(self, *, again: bool = False) -> None:
         """Have carried what the records say now. Raises `Unavailable`.
@@ -93,7 +104,7 @@ class Carrier:
                     return
                 self._starting = True
                 threading.Thread(target=self._later, name="relay", daemon=True).start()
-            elif _message(rows) != self._relay.told or (again and (rows or self._relay.connect())):
+            elif self._message(rows) != self._relay.told or (again and (rows or self._relay.connect())):
                 self._tell(rows)
 
     def check(self) -> str:
@@ -102,7 +113,7 @@ class Carrier:
             rows = self._rows()
             if not rows or self._starting:
                 return ""
-            found = self._relay.ask(_message(rows))
+            found = self._relay.ask(self._message(rows))
         return (
             "; ".join(f"{key}: {problem}" for key, problem in found.items()) if found is not None else "it does not run"
         )
@@ -128,16 +139,18 @@ class Carrier:
             log.warning("cannot start the relay: %s", error)
 
     def _rows(self) -> list[Row]:
-        return sorted(self._look()) if LOOPBACK_INTERFACE.search(_interfaces()) else []
+        _, endpoints, people = self._look()
+        return sorted(ways(endpoints, policy.held(people))) if LOOPBACK_INTERFACE.search(_interfaces()) else []
+
+    def _message(self, rows: list[Row]) -> bytes:
+        networks, _, people = self._look()
+        return json.dumps({"rows": rows, "closed": closed(networks, people) if rows else []}).encode()
 
     def _tell(self, rows: list[Row]) -> None:
-        for key, problem in self._relay.tell(_message(rows), needed=bool(rows)).items():
+        message = self._message(rows)
+        for key, problem in self._relay.tell(message, needed=bool(rows)).items():
             log.warning("the relay cannot listen at %s: %s", key, problem)
-        self._relay.told = _message(rows)
-
-
-def _message(rows: list[Row]) -> bytes:
-    return json.dumps(rows).encode()
+        self._relay.told = message
 
 
 def _interfaces() -> str:

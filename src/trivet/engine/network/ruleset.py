@@ -79,14 +79,14 @@ def map_names() -> list[tuple[str, str, int]]:
 
 def element(endpoint: Endpoint, port: Port) -> Element | None:
     """Say where a published port goes; None when no rule does it: it is there already, or the relay's."""
-    if not endpoint.address and port.host_port == port.container_port:
+    if not endpoint.first and port.host_port == port.container_port:
         return None
     version = 6 if ":" in port.host_address else 4
     at = "" if port.host_address in ("", ANY, ANY6) else port.host_address
     to = endpoint.address6 if version == 6 else endpoint.address
-    if endpoint.address and (not to or at == LOOPBACK6):
+    if endpoint.first and (not to or at == LOOPBACK6):
         return None  # see relaying.py
-    name = map_name(port.protocol, "" if endpoint.address else "_here", "_at" if at else "", version)
+    name = map_name(port.protocol, "" if endpoint.first else "_here", "_at" if at else "", version)
     return Element(map=name, port=port.host_port, at=at, to=to, to_port=port.container_port)
 
 

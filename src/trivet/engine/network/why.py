@@ -23,6 +23,8 @@ FAR = {4: "192.0.2.1", 6: "2001:db8::1"}  # somewhere (RFC 5737, RFC 3849)
 def why(networks: Networks, source: str, target: str, port: int, protocol: str, version: int = 4) -> Way:
     """Tell what becomes of a connection; `source` and `target` are host, world or an instance's id, also an address.
 
+    Instances without IPv4 are asked about over IPv6.
+
     Raises `InvalidArgument` for what can't be asked.
     """
     if not 1 <= port <= 65535 or protocol not in ("tcp", "udp"):
@@ -31,6 +33,10 @@ def why(networks: Networks, source: str, target: str, port: int, protocol: str, 
     own = [each for each in known.endpoints if each.instance == source]
     address = _address(target)
     theirs = [each for each in known.endpoints if each.instance == target] if address is None else []
+    if any(each.address6 for each in (*own, *theirs)) and not all(
+        any(each.address or each.form == "host" for each in side) for side in (own, theirs) if side
+    ):
+        version = 6  # one of them has nothing else
     if address is None:
         address = _place(known, source, target, version) or _meeting(own, theirs, known, version)
     if address is None:
