@@ -108,6 +108,24 @@ def test_left_running(saved: Saved) -> None:
     saved.goes_on()
 
 
+@pytest.mark.parametrize("leave", [True, False])
+def test_paused(saved: Saved, leave: bool) -> None:
+    """A paused container can be saved: it stays paused, or has ended."""
+    saved.begin()
+    assert saved("pause", saved.runtime.id).returncode == 0
+    now = int(saved.count.read_text())
+    done = saved.checkpoint(*(["--leave-running"] if leave else []))
+    assert (done.returncode, done.stderr) == (0, b""), done
+    if leave:
+        assert saved.runtime.json("state", saved.runtime.id)["status"] == "paused"
+        assert saved("resume", saved.runtime.id).returncode == 0
+        saved.goes_on()
+        assert saved("delete", "--force", saved.runtime.id).returncode == 0
+    assert saved.runtime.clean()
+    assert saved.restore("--detach").returncode == 0
+    until(lambda: int(saved.count.read_text()) > now)
+
+
 def test_file_locks(saved: Saved) -> None:
     """A lock is refused without --file-locks, and held again with it."""
     program = saved.runtime.bundle / "rootfs/bin/lock"

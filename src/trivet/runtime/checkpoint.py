@@ -68,9 +68,10 @@ def check(spec: oci.Spec) -> None:
 def dump(container: Container, options: Options, *, leave: bool, pre: bool = False, parent: str = "") -> None:
     """Write the images; the program has ended afterwards unless it is left running, or it was a `pre`-dump.
 
-    Raises `CriuMissing`, `CriuFailed`, `Unsupported`, `ImagesRefused`, and `Conflict` unless the container runs.
+    Raises `CriuMissing`, `CriuFailed`, `Unsupported`, `ImagesRefused`, and `Conflict` unless the container runs
+    or is paused, as containerd has it meanwhile.
     """
-    process = container.require("running")
+    process = container.require("running", "paused")
     check(container.kept.spec)
     program = criu.find(options.program)
     images = image.make(options.images)

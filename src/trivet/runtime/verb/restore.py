@@ -14,7 +14,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     way.add_bundle(parser)
     saving.add(parser)
     parser.add_argument("--detach", "-d", action="store_true", help="return when the processes run")
-    parser.add_argument("--no-subreaper", action="store_true", help="accepted; the program is a child anyway")
+    # with one dash as containerd writes it
+    parser.add_argument("--no-subreaper", "-no-subreaper", action="store_true", help="accepted; it is a child anyway")
 
 
 def run(arguments: argparse.Namespace) -> int:
