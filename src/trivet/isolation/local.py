@@ -26,7 +26,7 @@ from trivet.isolation.plan import Level, Plan, Program, Root
 from trivet.kernel import cgroup, cgroup_memory, overlay, procfs
 from trivet.kernel.mount import drop
 from trivet.launch.channel import Channel
-from trivet.launch.monitor import Ending, Failure
+from trivet.launch.monitor import Ending, Failure, read_process
 from trivet.launch.monitor import Process as Running
 from trivet.launch.operation import Bind, Exec, Monitor, Mount, Operation
 from trivet.launch.spawn import LaunchError, spawn
@@ -103,7 +103,7 @@ class Local:
 
     def exec(self, plan: Plan, program: Program) -> Channel:
         """Set a further program up in a running instance; it waits for `Channel.go()`."""
-        home, target = group(plan), self._running(plan, "running")
+        home, target = group(plan), self._target(plan)
         directory = Path(plan.directory, "exec", secrets.token_hex(8))
         life.sweep(directory.parent)
         directory.mkdir(mode=0o700, parents=True)
@@ -240,6 +240,13 @@ class Local:
         first, *steps = runtime.launch(self.specification(plan), setting)
         owner = own(plan)
         return [first, *([making(owner)] if owner else []), *steps]
+
+    def _target(self, plan: Plan) -> Running:
+        """Find the program that another one is to join; its monitor is only asked when something is odd."""
+        process = read_process(Path(plan.directory))
+        if process and process.lives() and not group(plan).frozen():
+            return process
+        return self._running(plan, "running")
 
     def _running(self, plan: Plan, *words: str) -> Running:
         word, process = self._observe(plan)

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 
 _children: set[int] = set()
+_FEW, _PAUSE = 64, 1.0  # asking after each of thousands takes longer than a start
+_reaped = 0.0
 
 
 def reap() -> int:
@@ -79,6 +82,15 @@ def reap() -> int:
                     continue
             _children.discard(pid)
         return len(_children)
+
+
+def reap_sometimes() -> None:
+    """Do what `reap` does, but of many only once in a second."""
+    global _reaped
+    now = time.monotonic()
+    if len(_children) < _FEW or now - _reaped > _PAUSE:
+        _reaped = now
+        reap()
 
 
 def adopt(pid: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from trivet.launch.channel import Channel, Frame
 from trivet.launch.failure import LaunchError, LaunchTimeout, launch_error, parse_report
 from trivet.launch.frame import Type
-from trivet.launch.launcher import adopt, launcher_descriptor, pipe, reap, start
+from trivet.launch.launcher import adopt, launcher_descriptor, pipe, reap, reap_sometimes, start
 from trivet.launch.monitor import connect
 from trivet.launch.operation import Operation, encode
 from trivet.launch.task import Completed, run
@@ -47,7 +47,7 @@ def spawn(
     The channel has had its HELLO and is not attached. Raises `LaunchError`, or `LaunchTimeout` after
     which the monitor may still run: remove it as the driver's `release` does.
     """
-    reap()
+    reap_sometimes()
     with contextlib.ExitStack() as stack:
         reading, writing = pipe()
         stack.callback(os.close, reading)

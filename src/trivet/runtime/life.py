@@ -89,8 +89,11 @@ def _added(directory: Path) -> list[Path]:
 
 def sweep(directory: Path) -> None:
     """Remove what is left of programs added earlier whose monitors have gone; only once there are many."""
-    places = list(directory.glob("*"))
-    for place in places if len(places) >= _MANY else ():
+    try:
+        names = [entry.name for entry in os.scandir(directory)]
+    except FileNotFoundError:
+        return
+    for place in (directory / name for name in (names if len(names) >= _MANY else ())):
         if monitor.read_ending(place) is not None and monitor.connect(place) is None:
             for name in ("monitor.sock", "pid", "exit", "new"):
                 (place / name).unlink(missing_ok=True)

@@ -22,6 +22,7 @@ class Line(Stream):
     def __init__(self, channel: Channel) -> None:
         self._socket = channel.detach()
         self._socket.setblocking(False)
+        self._number = self._socket.fileno()  # selectors describe a socket object to themselves, which takes a while
         self._loop = asyncio.get_running_loop()
         self._heard, self._unsent = bytearray(), bytearray()
         self._reading = self._ended = self._broken = False
@@ -36,7 +37,7 @@ class Line(Stream):
         while self._unsent and not self._broken:
             if self._room is None:
                 self._room = self._loop.create_future()
-                self._loop.add_writer(self._socket, self._push)
+                self._loop.add_writer(self._number, self._push)
             await asyncio.shield(self._room)
         if self._broken:
             raise ConnectionResetError("the monitor is gone")
@@ -57,7 +58,7 @@ class Line(Stream):
         self._ended = self._broken = True
         if self._socket.fileno() >= 0:
             self._deaf()
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._number)
             self._socket.close()
         self._wake()
 
@@ -79,12 +80,12 @@ class Line(Stream):
     def _listen(self) -> None:
         if not self._reading and not self._ended:
             self._reading = True
-            self._loop.add_reader(self._socket, self._hear)
+            self._loop.add_reader(self._number, self._hear)
 
     def _deaf(self) -> None:
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._number)
 
     def _hear(self) -> None:
         try:
@@ -110,7 +111,7 @@ class Line(Stream):
                     raise
                 self._broken = True
         if self._room and (self._broken or not self._unsent):
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._number)
             self._room.set_result(None)
             self._room = None
 
@@ -118,3 +119,4 @@ class Line(Stream):
         for future in (self._news, self._room):
             if future and not future.done():
                 future.set_result(None)
+        self._room = None
