@@ -158,6 +158,17 @@ def test_what_an_error_shows(engine: Daemon, tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("root")
+def test_hints_at_names(engine: Daemon, tmp_path: Path) -> None:
+    """A source that .dockerignore keeps from being sent, and a stage that isn't there, are told as what they are."""
+    (tmp_path / "kept").write_text("x")
+    (tmp_path / ".dockerignore").write_text("*\n")
+    error = engine.trivet("build", write(tmp_path, "FROM build-base\nCOPY kept other /x/\n")).stderr.decode()
+    assert "Dockerfile:2: no kept in the build context\nhint: it is left out by .dockerignore" in error
+    error = engine.trivet("build", write(tmp_path, "FROM build-base\nCOPY --from=NoStage /a /b\n")).stderr.decode()
+    assert "hint: no stage and no --build-context is called NoStage, so it was taken for an image" in error
+
+
+@pytest.mark.needs("root")
 def test_a_dockerfile_from_a_pipe(engine: Daemon, tmp_path: Path) -> None:
     """-f may name a pipe, as <(command) in a shell does; it isn't part of the context."""
     (tmp_path / "file").write_text("x")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import struct
 import subprocess
 import sys
 import tarfile
@@ -441,4 +443,79 @@ def test_layers_come_in_any_order(store: Store) -> None:
     assert inside(store.snapshotter.create("one", image), "find . | sort").split() == [
         *(".", "./b", "./dir", "./dir/new", "./fresh", "./fresh/f", "./kept")
     ]
+    assert store.trash() == []
+
+
+def rights(*rows: tuple[int, int, int]) -> bytes:
+    """Spell an access control list as Linux does: tag, rights and id of each entry."""
+    nobody = (1 << 32) - 1
+    return struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", tag, bits, key if tag in (2, 8) else nobody) for tag, bits, key in rows
+    )
+
+
+OWNER, USER, GROUP, MASK, OTHER = 1, 2, 4, 16, 32
+GIVEN = rights((OWNER, 6, 0), (USER, 7, 1000), (GROUP, 4, 0), (MASK, 7, 0), (OTHER, 0, 0))
+PLAIN = rights((OWNER, 6, 0), (GROUP, 4, 0), (OTHER, 0, 0))
+DISORDER = rights((USER, 7, 1000), (OWNER, 6, 0), (GROUP, 4, 0), (MASK, 7, 0), (OTHER, 0, 0))
+ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
+
+
+def attributed(*files: tuple[str, bytes, dict[str, bytes]]) -> bytes:
+    """Make a tar of files of these kinds with extended attributes; modes are 750 and 640."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, kind, attributes in files:
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.linkname = kind, 0o750 if kind == tarfile.DIRTYPE else 0o640, "f"
+            values = {key: value.decode("utf-8", "surrogateescape") for key, value in attributes.items()}
+            info.pax_headers = {f"SCHILY.xattr.{key}": value for key, value in values.items()}
+            archive.addfile(info)
+    return buffer.getvalue()
+
+
+LIST = (
+    "import json, os; names = ('d', 'd/new', 'd/e', 'f', 'l', 'p', 'odd', 'plain', 'x')\n"
+    "found = {n: {k: os.getxattr(n, k, follow_symlinks=False).hex() for k in os.listxattr(n, follow_symlinks=False)}"
+    " for n in names}\n"
+    "print(json.dumps({n: {k: v for k, v in found[n].items() if not k.startswith('security.')} for n in names}))"
+)
+
+
+def test_access_control_lists_are_kept(store: Store) -> None:
+    """Each file has the list that its layer gives it, as far as its mode allows, none from its directory."""
+    layer = attributed(
+        ("d", tarfile.DIRTYPE, {DEFAULT: GIVEN}),
+        ("d/new", tarfile.REGTYPE, {}),
+        ("d/e", tarfile.DIRTYPE, {}),
+        ("f", tarfile.REGTYPE, {ACCESS: GIVEN, "user.x": b"1"}),
+        ("l", tarfile.SYMTYPE, {ACCESS: GIVEN}),
+        ("p", tarfile.FIFOTYPE, {ACCESS: GIVEN}),
+        ("odd", tarfile.REGTYPE, {ACCESS: b"what is it"}),
+        ("plain", tarfile.REGTYPE, {ACCESS: PLAIN}),
+        ("x", tarfile.REGTYPE, {"strange.name": b"1"}),
+    )
+    root = store.snapshotter.create("one", store.draft(layer))
+    given = rights((OWNER, 6, 0), (USER, 7, 1000), (GROUP, 4, 0), (MASK, 4, 0), (OTHER, 0, 0)).hex()
+    found = json.loads(inside(root, f'{sys.executable} -c "{LIST}"'))
+    assert {name: value for name, value in found.items() if value} == {
+        "d": {DEFAULT: GIVEN.hex()},
+        "f": {ACCESS: given, "user.x": b"1".hex()},
+        "p": {ACCESS: given},
+    }
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({ACCESS: DISORDER}, "its access control list is in disorder"),
+        ({ACCESS: GIVEN[:-8]}, "its access control list has no end"),
+        ({ACCESS: GIVEN[:-3]}, "its access control list is cut off"),
+        ({DEFAULT: GIVEN}, "only a directory has a default access control list"),
+    ],
+)
+def test_a_list_that_no_kernel_takes_is_corrupt(store: Store, attributes: dict[str, bytes], said: str) -> None:
+    """A broken access control list is an error that names the file, also where no kernel is asked."""
+    with pytest.raises(Corrupt, match=said):
+        store.snapshotter.create("one", store.draft(attributed(("f", tarfile.REGTYPE, attributes))))
     assert store.trash() == []

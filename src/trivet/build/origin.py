@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from trivet.base.error import NotFound
+from trivet.base.error import NotFound, TrivetError
 from trivet.base.thread import in_thread
 from trivet.build import remote
 from trivet.build.caller import Ask
@@ -36,7 +36,12 @@ async def origin_of(session: Session, stage: Stage, each: Instruction, name: str
     found = session.graph.source(stage, each, name)
     if found is not None:
         return (await session.stage(found.index)).draft
-    return await image_draft(session, name, session.platform)
+    try:
+        return await image_draft(session, name, session.platform)
+    except TrivetError as error:
+        if not set(name) & set("/:@."):
+            error.hint = f"no stage and no --build-context is called {name}, so it was taken for an image"
+        raise
 
 
 async def named_context(session: Session, name: str, value: str) -> Files:

@@ -75,11 +75,21 @@ def _choose(step: Step, source: str, tree: Tree, *, parents: bool) -> list[Choic
     try:
         return choose_with_parents(tree, source) if parents else choose(tree, source)
     except NoSource as error:
-        try:
-            choose(step.session.whole if tree is step.session.context else tree, source)
-        except BuildError:
-            raise error from None
+        if not _is_hidden(step, tree, source):
+            raise
         raise NoSource(source, step.session.context, hint="it is left out by .dockerignore") from error
+
+
+def _is_hidden(step: Step, tree: Tree, source: str) -> bool:
+    """Tell whether .dockerignore leaves a source out; the command doesn't even send what it names."""
+    session = step.session
+    if tree is not session.context:
+        return False
+    try:
+        choose(session.whole, source)
+    except BuildError:
+        return session.ignored.excludes(posixpath.normpath(source).lstrip("/"))
+    return True
 
 
 def _unpack(step: Step, choice: Choice) -> Choice:

@@ -64,6 +64,9 @@ async def _build_stage(session: Session, stage: Stage) -> State:
                 _begin_stages(session, source)
     steps = (*triggers, *stage.instructions)
     for number, each in enumerate(steps, 1):
+        for origin in origins(each):
+            if (source := session.graph.source(stage, each, origin)) is not None:
+                await session.stage(source.index)  # before the step's clock begins
         step = _step(session, stage, each, f"{number}/{len(steps)}")
         try:
             with located(session, each.line):

@@ -98,7 +98,8 @@ class PlainBuild:
 
     def _status(self, step: Progress, vertex: Vertex, now: float, *, title: bool) -> None:
         if title:
-            self._say(vertex, vertex.meter.text(now) if step.total else f"{visible(step.id)} {visible(vertex.title)}")
+            name = f"{visible(step.id)} {visible(vertex.title)}".lstrip()
+            self._say(vertex, vertex.meter.text(now) if step.total else name)
         if vertex.outcome:
             self._rest(vertex, now)
             self._say(vertex, _ending(vertex, now))

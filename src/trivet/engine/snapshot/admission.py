@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trivet.engine.snapshot import tar
+from trivet.engine.snapshot import acl, tar
 from trivet.engine.snapshot.stream import Budget, BudgetExceeded
 from trivet.engine.snapshot.tar import Entry
 from trivet.engine.snapshot.tree import MalformedLayer, Parts
@@ -80,14 +80,27 @@ class Admission:
 
 
 def safe_xattrs(entry: Entry) -> dict[bytes, bytes]:
-    """Leave out the attributes that would make overlayfs look elsewhere.
+    """Leave out the attributes that would make overlayfs look elsewhere; lists of access become what the kernel keeps.
 
-    Raises `MalformedLayer` for capabilities that the kernel would refuse: a file system that is written as a whole
-    isn't asked.
+    Raises `MalformedLayer` for capabilities and lists that the kernel would refuse: a file system that is written as a
+    whole isn't asked.
     """
     if CAPABILITIES in entry.xattrs and not _are_capabilities(entry.xattrs[CAPABILITIES]):
         raise MalformedLayer(entry.name, "Invalid argument")
-    return {key: value for key, value in entry.xattrs.items() if not key.startswith(OVERLAY_XATTRS)}
+    kept = {key: value for key, value in entry.xattrs.items() if not key.startswith(OVERLAY_XATTRS)}
+    return {key: value for key, text in kept.items() if (value := _as_kept(entry, key, text)) is not None}
+
+
+def _as_kept(entry: Entry, key: bytes, value: bytes) -> bytes | None:
+    try:
+        if key == acl.ACCESS:
+            return None if entry.type == tar.SYMLINK else acl.access(value, entry.mode)
+        if key == acl.DEFAULT:
+            is_directory = entry.type == tar.DIRECTORY
+            return None if entry.type == tar.SYMLINK else acl.default(value, is_directory=is_directory)
+    except acl.MalformedList as error:
+        raise MalformedLayer(entry.name, str(error)) from error
+    return value
 
 
 def _are_capabilities(value: bytes) -> bool:

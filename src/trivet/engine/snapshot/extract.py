@@ -13,7 +13,7 @@ import os
 import stat
 from pathlib import Path
 
-from trivet.engine.snapshot import tar
+from trivet.engine.snapshot import acl, tar
 from trivet.engine.snapshot.admission import AUFS, OPAQUE_MARK, WHITEOUT, Admission, safe_xattrs
 from trivet.engine.snapshot.stream import Budget
 from trivet.engine.snapshot.tar import Entry, Reader, Source
@@ -57,6 +57,7 @@ class Extractor:
         self._tree = tree
         self._admission = Admission(budget, whiteouts=whiteouts, devices=devices)
         self._directory_times: dict[bytes, int] = {}
+        self._defaults: dict[bytes, bytes] = {}  # access control lists, by the directory's path
 
     def apply(self, entry: Entry, reader: Reader) -> None:
         """Make one entry real. A later entry replaces an earlier one of the same name."""
@@ -73,7 +74,12 @@ class Extractor:
             raise _explained(entry.name, error) from error
 
     def finish(self) -> None:
-        """Set the directories' times, which making their content has changed."""
+        """Set the directories' times, which making their content has changed, and what new files in them begin with."""
+        for path, rights in self._defaults.items():
+            try:
+                _set_xattr(self._tree.directory(tuple(path.split(b"/")) if path else ()), acl.DEFAULT, rights)
+            except (FileNotFoundError, MalformedLayer):
+                pass  # replaced by a later entry
         for path, mtime in self._directory_times.items():
             try:
                 os.utime(self._tree.directory(tuple(path.split(b"/")) if path else ()), ns=(mtime, mtime))
@@ -103,9 +109,10 @@ class Extractor:
         if parts:
             self._ensure_directory(parts)
         descriptor = self._tree.directory(parts)
-        self._dress(descriptor, entry)
+        path = b"/".join(parts)
+        self._dress(descriptor, entry, path)
         os.fchmod(descriptor, entry.mode)
-        self._directory_times[b"/".join(parts)] = entry.mtime_ns
+        self._directory_times[path] = entry.mtime_ns
         self._admission.directories(len(self._directory_times))
 
     def _ensure_directory(self, parts: Parts) -> None:
@@ -117,6 +124,7 @@ class Extractor:
             state = os.lstat(parts[-1], dir_fd=parent)
             if not stat.S_ISDIR(state.st_mode):
                 self._tree.remove(parts)
+                self._defaults.pop(b"/".join(parts), None)
                 make_directory(self._tree.directory(parts[:-1]), parts[-1], opaque=is_whiteout(state))
 
     def _make(self, parts: Parts, entry: Entry, reader: Reader) -> None:
@@ -181,11 +189,17 @@ class Extractor:
         self._dress_node(parent, name, entry)
         os.chmod(name, entry.mode, dir_fd=parent)
 
-    def _dress(self, descriptor: int, entry: Entry) -> None:
-        """Give owner and attributes; mode comes after, because chown clears set-id bits."""
+    def _dress(self, descriptor: int, entry: Entry, path: bytes = b"") -> None:
+        """Give owner and attributes; mode comes after, because chown clears set-id bits.
+
+        What new files begin with is given to a directory, at `path`, when all of the layer's files are in it.
+        """
         _chown(descriptor, entry)
         for key, value in safe_xattrs(entry).items():
-            _set_xattr(descriptor, key, value)
+            if key == acl.DEFAULT:
+                self._defaults[path] = value
+            else:
+                _set_xattr(descriptor, key, value)
 
     def _dress_node(self, parent: int, name: bytes, entry: Entry) -> None:
         _chown(b"/proc/self/fd/%d/%s" % (parent, name), entry)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 
 from trivet.base.error import Corrupt, TrivetError
@@ -43,6 +44,11 @@ class Kind(StrEnum):
 Below = Callable[[], list[Path]]
 
 
+@lru_cache(4096)  # each step of a build asks for all layers below it
+def _place(directory: Path, layer: str, name: str) -> Path:
+    return directory / layer / name
+
+
 class UnusableLayer(Corrupt):
     """A layer that is what its digest says, but can't be unpacked."""
 
@@ -63,7 +69,7 @@ class Layers:
 
     def fs(self, chain: str) -> Path:
         """Name the directory of a layer, whether it is there or not."""
-        return self._directory / chain.partition(":")[2] / "fs"
+        return _place(self._directory, chain.partition(":")[2], "fs")
 
     def ready(self, chain: str) -> bool:
         """Tell whether a layer is there, shown or not."""
@@ -75,11 +81,11 @@ class Layers:
 
     def contents(self, chain: str) -> Path:
         """Name the file of a packed layer's contents."""
-        return self.fs(chain).with_name("image")
+        return _place(self._directory, chain.partition(":")[2], "image")
 
     def tree(self, chain: str) -> Path:
         """Name the file of a packed layer's tree."""
-        return self.fs(chain).with_name("tree")
+        return _place(self._directory, chain.partition(":")[2], "tree")
 
     def show(self, chain: str) -> bool:
         """Make sure that an unpacked layer's directory shows it; False if the layer isn't there."""
@@ -145,7 +151,7 @@ class Layers:
             self._unsettled(chain).unlink()
 
     def _unsettled(self, chain: str) -> Path:
-        return self.fs(chain).with_name("unsettled")
+        return _place(self._directory, chain.partition(":")[2], "unsettled")
 
     def _make(self, chain: str, layer: Layer, report: Report, keep: threading.Lock, kind: Kind, lowest: bool) -> None:
         """Unpack into a directory nobody knows, check the tar's digest, then give it its name."""
