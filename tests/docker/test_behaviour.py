@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -159,3 +160,16 @@ def test_events_of_everything(behave: Tool) -> None:
     signals = [row["Actor"]["Attributes"]["signal"] for row in found if row["Action"] == "kill"]
     assert (signals[0], signals[-1]) == ("28", "9")
     assert next(row["Actor"] for row in found if row["Type"] == "volume")["Attributes"]["driver"] == "local"
+
+
+def test_names_of_control_groups(docker: Tool) -> None:
+    """With --cgroupns host a program sees its control group by the host's name, and otherwise itself at the top."""
+    line = ["run", "--rm", "--network", "none"]
+    script = "cat /proc/1/cgroup; echo; find /sys/fs/cgroup -name cgroup.procs"
+    seen = docker.ok(*line, "--cgroupns", "host", IMAGE, "sh", "-c", script)
+    assert re.search(r"(:pids:|0::)/\w+/\w+", seen)
+    assert "/cgroup.procs" in seen
+    alone = docker.ok(*line, "--cgroupns", "private", IMAGE, "sh", "-c", script)
+    assert re.search(r"(:pids:|0::)/\n", alone)
+    shown, private = (len(re.findall("cgroup.procs", text)) for text in (seen, alone))
+    assert shown == private

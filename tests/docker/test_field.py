@@ -230,7 +230,6 @@ def test_what_is_refused(trivet: Tool) -> None:
     for host in (
         {"DeviceRequests": [{"Count": 1}]},
         {"VolumeDriver": "nfs"},
-        {"CgroupnsMode": "host"},
         {"Mounts": [{"Type": "volume", "Source": "v", "Target": "/v", "VolumeOptions": DRIVER}]},
     ):
         value(trivet, "POST", "/containers/create", {"Image": IMAGE, "HostConfig": host}, 501)

@@ -85,7 +85,9 @@ def test_development_container(newest: Newest, tmp_path: Path) -> None:
         pytest.skip("no @devcontainers/cli: make node")
     home = tmp_path / "work/.devcontainer"
     (home / "feature").mkdir(parents=True)
-    (home / "Dockerfile").write_text(f"FROM {IMAGE}\nARG WORD\nRUN echo $WORD > /word; mkdir -m 1777 /home; chmod 1777 /tmp\n")
+    (home / "Dockerfile").write_text(
+        f"FROM {IMAGE}\nARG WORD\nRUN echo $WORD > /word; mkdir -m 1777 /home; chmod 1777 /tmp\n"
+    )
     (home / "feature/install.sh").write_text("#!/bin/sh\necho feature $WISH > /feature\n")
     wish = {"type": "string", "default": "none"}
     (home / "feature/devcontainer-feature.json").write_text(
@@ -109,16 +111,8 @@ def test_development_container(newest: Newest, tmp_path: Path) -> None:
     environment = {**newest.env, "DOCKER_HOST": newest.address, "TMPDIR": str(tmp_path)}
 
     def devcontainer(verb: str, *words: str) -> str:
-        line = [
-            "node",
-            DEVCONTAINER,
-            verb,
-            "--workspace-folder",
-            tmp_path / "work",
-            "--docker-path",
-            newest.program,
-            *words,
-        ]
+        places = ["--workspace-folder", str(tmp_path / "work"), "--docker-path", newest.program]
+        line = ["node", str(DEVCONTAINER), verb, *places, *words]
         done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout

@@ -296,7 +296,6 @@ def _understand(directory: Path, text: str) -> None:
         ("mem_limit: much", "services.web.mem_limit: 'much' is not a size"),
         ("container_name: x, scale: 2", "one name for several"),
         ("scale: -1", "is not a number"),
-        ("cgroup: host", "never shared"),
         ("depends_on: [ghost]", "needs ghost, which is no service"),
         ("volumes_from: ['container:x']", "'container:x' is not SERVICE"),
         ("develop: {watch: [{path: ., action: sync, target: /x, first_sync: true}]}", "`first_sync`"),

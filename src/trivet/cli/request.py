@@ -84,6 +84,7 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         pid=args.pid,
         ipc=args.ipc,
         uts=args.uts,
+        cgroupns=args.cgroupns,
         devices=args.device,
         cap_add=[_capability(text) for text in args.cap_add],
         cap_drop=[_capability(text) for text in args.cap_drop],

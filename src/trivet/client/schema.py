@@ -149,6 +149,7 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     pid: str = ""  # "", "private", "host", "container:NAME"
     ipc: str = ""  # "", "private", "shareable", "none" (no shared memory), "host", "container:NAME"
     uts: str = ""  # "", "private", "host"
+    cgroupns: str = ""  # "", "private", "host"
     seccomp: str = "default"
     no_new_privileges: bool = True
     init: bool = False

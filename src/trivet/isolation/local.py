@@ -228,6 +228,7 @@ class Local:
             joins=home.joins,
             unified=home.unified,
             hierarchies=home.layout.hierarchies,
+            group=plan.cgroup,
             network=specification.network(plan.attachments),
             user=plan.program.user,
             groups=plan.program.groups,

@@ -179,7 +179,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
 class Shared(msgspec.Struct, frozen=True, kw_only=True):
     """A namespace that is not the instance's own: another's, by its file's `path`, or with "" the host's."""
 
-    kind: Literal["pid", "ipc", "uts"]
+    kind: Literal["pid", "ipc", "uts", "cgroup"]
     path: str = ""
 
 

@@ -182,7 +182,6 @@ class Creation(msgspec.Struct, frozen=True, rename="pascal"):
 REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
     # field of HostConfig, what is fine, what to say of anything else
     ("device_requests", ([],), "devices of drivers (--gpus) cannot be given to instances"),
-    ("cgroupns_mode", ("", "private"), "the host's control groups are never shown"),
     ("volume_driver", ("", "local"), "the only volume driver is local"),
 )
 
@@ -244,6 +243,7 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         read_only=host.readonly_rootfs,
         pid=_mode("PID", host.pid_mode, ("private", "host")),
         ipc=_mode("IPC", host.ipc_mode, ("private", "shareable", "none", "host")),
+        cgroupns=host.cgroupns_mode,
         uts=_mode("UTS", host.uts_mode, ("private", "host"), joined=False),
         devices=[each.request() for each in host.devices or ()],
         cap_add=host.cap_add or [],

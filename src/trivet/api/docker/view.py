@@ -187,7 +187,7 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         "ConsoleSize": [request.rows, request.columns],
         "CapAdd": request.cap_add or None,
         "CapDrop": request.cap_drop or None,
-        "CgroupnsMode": "private",
+        "CgroupnsMode": request.cgroupns or "private",
         "Dns": request.dns,
         "DnsOptions": request.dns_options,
         "DnsSearch": request.dns_search,

@@ -31,8 +31,6 @@ def refuse(read: Reader) -> None:
         if key not in known:
             hint = f"known are {', '.join(sorted(known))}"
             raise ComposeError(f"{read.place}.{key}", "is not supported", hint)
-    if read.service.get("cgroup") == "host":
-        raise ComposeError(f"{read.place}.cgroup", "the host's control groups are never shared")
     for name, how in (read.service.get("networks") or {}).items():
         for key in how or ():
             if key in ENDPOINT:

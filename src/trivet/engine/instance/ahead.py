@@ -26,6 +26,7 @@ from trivet.engine.image.model import ImageNotFound
 from trivet.engine.instance import create
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.shared import FIELDS, OWN
 from trivet.engine.instance.start import Ready, set_up
 from trivet.engine.network.model import BRIDGE, NONE
 from trivet.isolation import local
@@ -141,7 +142,7 @@ class Ahead:
             and request.pull != "always"
             and not (request.machine or request.mounts or request.secrets or request.devices or request.links)
             and not (request.privileged or request.publish_all or request.log.driver in SHIPPED)
-            and all(kind in ("", "private") for kind in (request.pid, request.ipc, request.uts))
+            and all(getattr(request, field) in OWN for field in FIELDS.values())
             and not any(":" in wish.network or wish.ip or wish.ip6 or wish.mac for wish in request.networks)
             and self._unfiltered(request)
         )

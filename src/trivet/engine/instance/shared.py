@@ -1,4 +1,4 @@
-"""Namespaces an instance is to share with the host or with another instance: --pid, --ipc, --uts."""
+"""Namespaces an instance is to share with the host or with another instance: --pid, --ipc, --uts, --cgroupns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from trivet.engine.instance.context import Context
     from trivet.engine.instance.model import InstanceRecord
 
-KINDS: tuple[Literal["pid", "ipc", "uts"], ...] = ("pid", "ipc", "uts")
+FIELDS: dict[Literal["pid", "ipc", "uts", "cgroup"], str] = {
+    # a namespace, and the field of a request that says whose
+    "pid": "pid",
+    "ipc": "ipc",
+    "uts": "uts",
+    "cgroup": "cgroupns",
+}
 JOINED: tuple[Literal["pid", "ipc"], ...] = ("pid", "ipc")
 OTHER = "container:"
 OWN = ("", "private")
@@ -25,6 +31,7 @@ WORDS = {
     "pid": "host, container:NAME",
     "ipc": "private, shareable, none, host, container:NAME",
     "uts": "host",
+    "cgroup": "host",
 }
 
 
@@ -55,8 +62,8 @@ THINGS = {"pid": "processes", "ipc": "shared memory"}
 def resolve(request: InstanceRequest) -> tuple[Shared, ...]:
     """Tell what is shared; another's namespace is looked up at the start. Raises `InvalidArgument`, `Unsupported`."""
     found = []
-    for kind in KINDS:
-        wish: str = getattr(request, kind)
+    for kind, field in FIELDS.items():
+        wish: str = getattr(request, field)
         if wish in OWN or (kind == "ipc" and wish in ("shareable", "none") and request.isolation != "process"):
             continue
         if wish != "host" and not (kind in JOINED and wish.startswith(OTHER)):
@@ -73,7 +80,7 @@ def resolve(request: InstanceRequest) -> tuple[Shared, ...]:
 
 def of_host(request: InstanceRequest) -> bool:
     """Tell whether something of the host's is shared, which takes the host's users."""
-    return "host" in (request.pid, request.ipc, request.uts)
+    return any(getattr(request, field) == "host" for field in FIELDS.values())
 
 
 def named(context: Context, request: InstanceRequest) -> InstanceRequest:
