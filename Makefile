@@ -54,7 +54,7 @@ RUN_PYTEST := $(BIN)/python -m pytest
 # What failed is asked once more, alone: limits of time that fit a quiet machine are met then, and a defect stays one.
 AGAIN := (echo "· once more, alone, what failed"; $(RUN_PYTEST) tests --last-failed --last-failed-no-failures none)
 
-.PHONY: clones identity capacity all setup system bytecode native front demo test test-unified check fix bench gym reproduce clean try installer
+.PHONY: clones identity reverts capacity all setup system bytecode native front demo test test-unified check fix bench gym reproduce clean try installer
 
 all: setup
 
@@ -122,6 +122,11 @@ identity: setup
 installer: setup
 	@bash scripts/packages $(TEST_PACKAGES)
 	TRIVET_INSTALLER=1 $(RUN_PYTEST) tests/vm/test_installer.py -s
+
+## a hundred times back to a snapshot with memory, checksums compared; and how long each snapshot stood still
+reverts: setup
+	@bash scripts/packages $(TEST_PACKAGES)
+	TRIVET_REVERTS=100 $(RUN_PYTEST) tests/vm/test_revert.py -s
 
 check: setup
 	$(BIN)/ruff format --check src tests bench demo

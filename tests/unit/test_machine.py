@@ -38,6 +38,7 @@ HOST = Host(
     kernel="/cache/kernel/6.1.0/image",
     initramfs="/cache/initramfs-1",
     cpus=8,
+    most=32 << 30,
 )
 PLAN = Plan(
     id="0123456789ab",

@@ -14,7 +14,7 @@ from tests.conformance.harness import Harness
 
 from trivet.base.error import Unsupported
 from trivet.hypervisor.qmp import Qmp
-from trivet.isolation import fork, provision, vm
+from trivet.isolation import fork, nursery, provision, vm
 from trivet.isolation.boot import AgentSilent, DriveDamaged, MachineEnded, MachineSilent
 from trivet.isolation.failure import SetupFailed
 from trivet.isolation.plan import Attachment, Root, Security
@@ -136,7 +136,7 @@ def test_hypervisor_that_refuses(machine: Harness) -> None:
 
 def test_silent_machine_is_given_up(machine: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that doesn't answer in time is tried twice, told, and its release leaves no process."""
-    monkeypatch.setattr(vm, "_PATIENCE", dict.fromkeys(vm._PATIENCE, 0.3))
+    monkeypatch.setattr(nursery, "_PATIENCE", dict.fromkeys(nursery._PATIENCE, 0.3))
     with pytest.raises(MachineSilent, match="did not answer"):
         machine.start("true", memory=217 << 20)  # a shape that has no template
     name, directory = machine.plan.name, machine.plan.directory

@@ -88,13 +88,15 @@ def test_a_spare_ends_with_its_maker(ready: VmDriver, make: Callable[[VmDriver],
     harness.run("true")
     place = waiting(ready)
     pid = pid_of(place)
-    (left,) = (each for waits in ready._pool._waiting.values() for each in waits)  # as an engine's end closes it
-    left.channel.close()
+    (left,) = (
+        each for waits in ready._nursery.pool._waiting.values() for each in waits
+    )  # as an engine's end closes it
+    left.channel.close()  # as an engine's end closes it
     ends(pid)
     assert harness.run("true").code == 0, "a start after it, too"
     standby.sweep(Path(harness.plan.directory).parent, str(Path(harness.plan.cgroup).parent))
     assert not list(place.parent.glob(f"{standby.PREFIX}*/pid"))
-    ready._pool.drop()
+    ready._nursery.pool.drop()
 
 
 def test_a_spare_is_no_excuse(ready: VmDriver, make: Callable[[VmDriver], Harness], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from trivet.hypervisor.device.rng import Rng
 from trivet.hypervisor.device.serial import Console, Port
 from trivet.hypervisor.device.share import Share
 from trivet.hypervisor.device.slot import Slot
+from trivet.hypervisor.plugging import SLOTS
 
 MEBIBYTE = 1 << 20
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -27,6 +28,7 @@ TRANSLATION_BUFFER = 64  # MiB for translated code under emulation; QEMU's defau
 
 _FAST = ("cryptomgr.notests", "noreplace-smp", "audit=0", "lsm=landlock,yama", "nowatchdog")
 _EMULATED = ("no_timer_check", "tsc=reliable")
+_GROWING = ("memhp_default_state=online_movable", "memory_hotplug.memmap_on_memory=1", "swiotlb=noforce")
 
 
 class Acceleration(StrEnum):
@@ -49,7 +51,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     With `memory_file` the memory is that file. An `incoming` one waits for the state to begin in, and to be resumed;
     that of a `copy` is of a machine that ran, and says nothing of the machine it is for. An `elastic` one shares its
-    memory with no other, so that it can give it back.
+    memory with no other, so that it can give it back. Up to `most_memory` and `most_cpus` can be plugged in later.
     """
 
     name: str
@@ -74,6 +76,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     copy: bool = False
     elastic: bool = False
     board: str = "q35"
+    most_memory: int = 0
+    most_cpus: int = 0
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -97,7 +101,7 @@ def command_line(machine: Machine) -> tuple[str, ...]:
         *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot"),
         *("-sandbox", SANDBOX),
         *_board(machine),
-        *("-smp", str(machine.cpus)),
+        *("-smp", f"{machine.cpus},maxcpus={machine.most_cpus}" if _grows(machine) else str(machine.cpus)),
         *_memory(machine),
         *("-kernel", machine.kernel, "-initrd", machine.initramfs, "-append", kernel_command_line(machine)),
         *_monitor(machine),
@@ -113,10 +117,14 @@ def kernel_command_line(machine: Machine) -> str:
     A panic ends the machine at once. What an emulated boot would spend time on for nothing is left out: the
     self-tests of ciphers, patching lock prefixes, auditing, and security modules that have no policy here. So is what
     every fork would do again: timers that look whether a processor hangs, or whether TSC, QEMU's clock, is right.
+    Memory that is plugged in is used at once, for what can be moved out of it again, and is described in itself; that
+    there may be much of it is no reason to keep 64 MiB for devices that reach none of it.
     """
     words = ["console=ttyS0", "loglevel=4", "panic=-1", *_FAST]
     if machine.acceleration is Acceleration.EMULATION:
         words += _EMULATED
+    if machine.most_memory:
+        words += _GROWING
     if machine.agent is None:
         words.append("probe")  # handed to the agent as an argument, as the kernel doesn't know it
     return " ".join(words)
@@ -132,15 +140,20 @@ def _board(machine: Machine) -> list[str]:
     return ["-machine", board, "-accel", accelerator, "-cpu", "max"]
 
 
+def _grows(machine: Machine) -> bool:
+    return machine.most_cpus > machine.cpus
+
+
 def _memory(machine: Machine) -> list[str]:
     """Give the guest its memory; a share's server has to see it too, so then it is a shared memfd."""
-    size = f"{-(-machine.memory // MEBIBYTE)}M"
+    whole = f"{-(-machine.memory // MEBIBYTE)}M"
+    size = f"{whole},slots={SLOTS},maxmem={machine.most_memory // MEBIBYTE}M" if machine.most_memory else whole
     if (file := machine.memory_file) is not None:
-        backend = option("memory-backend-file", id="memory", size=size, mem_path=file.path, share=file.shared)
+        backend = option("memory-backend-file", id="memory", size=whole, mem_path=file.path, share=file.shared)
         return ["-m", size, "-object", backend]
     if machine.share is None:
         return ["-m", size]
-    return ["-m", size, "-object", option("memory-backend-memfd", id="memory", size=size, share=True)]
+    return ["-m", size, "-object", option("memory-backend-memfd", id="memory", size=whole, share=True)]
 
 
 def _monitor(machine: Machine) -> list[str]:

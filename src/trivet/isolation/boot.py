@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from trivet.base.error import Corrupt, Internal, TimedOut
+from trivet.isolation import machine
+from trivet.isolation.plan import Plan
 from trivet.launch.operation import Mount, Operation
 
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
@@ -46,6 +48,19 @@ class AgentSilent(TimedOut):
             f"the guest agent of instance {instance} did not answer within {seconds:.0f} s",
             hint=f"trivet restart {instance}",
         )
+
+
+def console(plan: Plan) -> Path:
+    """Name the file of what the guest says on its serial console."""
+    return Path(plan.directory, machine.CONSOLE)
+
+
+def machine_log(plan: Plan) -> str:
+    """Read what QEMU itself printed."""
+    try:
+        return Path(plan.directory, "machine.log").read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def came_up(console: Path) -> bool:

@@ -40,6 +40,11 @@ def taps(plan: Plan) -> tuple[Attachment, ...]:
     return tuple(attachment for attachment in plan.attachments if attachment.kind == "tap")
 
 
+def cards(plan: Plan) -> tuple[str, ...]:
+    """Name them, as the machine does."""
+    return tuple(f"net{number}" for number in range(len(taps(plan))))
+
+
 def _links(plan: Plan, was: Plan) -> list[Operation]:
     steps: list[Operation] = []
     for now, before in zip(taps(plan), taps(was), strict=True):

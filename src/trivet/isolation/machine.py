@@ -43,6 +43,8 @@ SMALLEST_MEMORY = 192 * MEBIBYTE
 """A kernel of a distribution doesn't come up with much less; a smaller limit holds inside."""
 DEFAULT_CPUS = {Acceleration.KVM: 2, Acceleration.EMULATION: 1}
 """An emulated guest with two processors takes half as much time again to boot."""
+GROWTH_CPUS = 8
+"""To which a machine that begins with fewer can grow: a kernel keeps memory for each processor there could be."""
 AGENT_PORT = "org.trivet.agent.0"
 AGENT_DESCRIPTOR = 5
 CONSOLE, QMP, SHARE_SOCKET, SHARE_LOG = "console.log", "qmp.sock", "share.sock", "share.log"
@@ -81,7 +83,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine offers a guest: programs, kernel, acceleration, CPUs; UEFI's program and swtpm if asked for.
 
-    A machine of its own may `begin` with the state in a file."""
+    A machine of its own may `begin` with the state in a file. `most` is the memory, in bytes, that a machine can be
+    given while it runs."""
 
     qemu: str
     virtiofsd: str
@@ -89,6 +92,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str
     initramfs: str
     cpus: int
+    most: int = 0
     origin: Origin | None = None
     firmware: str = ""
     swtpm: str = ""
@@ -136,12 +140,15 @@ def machine(plan: Plan, host: Host) -> Machine:
         if _is_tap(plan, attachment.kind)
     )
     socket = f"{plan.directory}/{SHARE_SOCKET}"
+    cpus = math.ceil(plan.limits.cpus) or min(DEFAULT_CPUS[host.acceleration], host.cpus)
     made = Machine(
         name=plan.name or plan.id,
         program=host.qemu,
         acceleration=host.acceleration,
         memory=memory(plan),
-        cpus=math.ceil(plan.limits.cpus) or min(DEFAULT_CPUS[host.acceleration], host.cpus),
+        cpus=cpus,
+        most_memory=host.most if host.most > memory(plan) else 0,
+        most_cpus=max(cpus, min(host.cpus, GROWTH_CPUS)),
         kernel=host.kernel,
         initramfs=host.initramfs,
         console=Console(log=f"{plan.directory}/{CONSOLE}", descriptor=cell.CONSOLE),

@@ -20,6 +20,7 @@ from trivet.isolation import firmware, guest
 from trivet.isolation.hardware import Hardware
 from trivet.isolation.machine import Host, Origin
 from trivet.isolation.plan import Plan
+from trivet.kernel import procfs
 
 AGENT = Path(kernel.__file__).parents[1] / "launch/bin/trivet-agent"
 
@@ -70,6 +71,7 @@ def acquire(cache: Path, plan: Plan, *, template: bool = False) -> Host:
         kernel=str(found.image),
         initramfs=str(made),
         cpus=os.cpu_count() or 1,
+        most=_whole(procfs.memory()[0]),
     )
 
 
@@ -102,6 +104,7 @@ def imagined() -> Host:
         kernel="KERNEL",
         initramfs="INITRAMFS",
         cpus=os.cpu_count() or 1,
+        most=_whole(procfs.memory()[0]),
         origin=Origin(memory="TEMPLATE/memory", state="TEMPLATE/state"),
         firmware="FIRMWARE",
         swtpm=program.SWTPM.name,
@@ -111,6 +114,11 @@ def imagined() -> Host:
 def _probed(cache: Path, found: kernel.Kernel) -> Acceleration:
     plain = initramfs.build(found, AGENT, cache)
     return probe.acceleration(_path(program.QEMU), found.image, found.release, plain, cache / "acceleration")
+
+
+def _whole(memory: int) -> int:
+    """Round down to a GiB: what a host keeps for itself differs from boot to boot, and templates by this number."""
+    return memory >> 30 << 30
 
 
 def _path(tool: program.Tool) -> str:

@@ -23,7 +23,7 @@ from trivet.isolation import boot, guest, machine
 from trivet.isolation.driver import Saved
 from trivet.isolation.elastic import elastic
 from trivet.isolation.plan import Plan
-from trivet.isolation.resize import Shape, parse
+from trivet.isolation.resize import Shape, parse, untouched
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 
@@ -61,6 +61,13 @@ def check(plan: Plan) -> None:
     if shares := guest.shared(plan):
         targets = ", ".join(mount.target for mount in shares)
         raise CannotSave(plan, f"a file server on the host knows what it has open below {targets}")
+
+
+def check_whole(plan: Plan, shape: Shape) -> None:
+    """Refuse a machine that has grown since it was started: copies begin with what it had then. Raises `CannotSave`."""
+    if not untouched(plan, shape):
+        cause = "it has been given memory or processors since it was started"
+        raise CannotSave(plan, cause, f"trivet restart {plan.name}")
 
 
 def save(plan: Plan, pid: int, key: Key, place: Path, *, go_on: bool) -> float:

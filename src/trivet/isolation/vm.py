@@ -12,10 +12,7 @@ plan.directory/
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -27,7 +24,6 @@ from trivet.base.error import Conflict, InvalidArgument, TrivetError
 from trivet.hypervisor import memory
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.qmp import Qmp, QmpRefused, QmpUnavailable
-from trivet.hypervisor.template import Templates
 from trivet.isolation import (
     boot,
     cell,
@@ -37,30 +33,27 @@ from trivet.isolation import (
     gauge,
     guest,
     machine,
+    nursery,
     provision,
     reading,
     resize,
     saving,
-    standby,
     vitals,
 )
 from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
+from trivet.isolation.nursery import Nursery
 from trivet.isolation.plan import Level, Plan, Program
-from trivet.isolation.pool import Pool
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 from trivet.launch.operation import Operation, encode
-from trivet.launch.spawn import LaunchError, LaunchTimeout, launch_error, spawn
+from trivet.launch.spawn import launch_error
 from trivet.runtime import life
 
 CACHE = Path("/var/cache/trivet")
 UNSHARED = ("mount", "pid", "uts", "ipc", "cgroup", "network", "kernel")
 
-_PATIENCE = {Acceleration.KVM: 20.0, Acceleration.EMULATION: 60.0}
-"""Seconds until a machine that hasn't answered is given up; a machine or two in a hundred hangs when it boots."""
-_ATTEMPTS = 2
 _ANSWER = 30.0
 _MOST = 8 << 20
 """Bytes that are listened to: a guest might never end."""
@@ -68,18 +61,6 @@ _QUICK = 5.0
 _GLANCE, _STALLED = 2.0, "io-error"
 _WITHOUT_A_WORD = "machine ended"
 _LISTING = Program(argv=("/proc",), builtin="processes")
-_LEFT = (
-    "monitor.sock",
-    "pid",
-    "exit",
-    "paused",
-    machine.CONSOLE,
-    machine.QMP,
-    machine.SHARE_SOCKET,
-    fork.ORIGIN,
-    fork.AWAKE,
-    resize.SHAPE,
-)
 
 
 class VmDriver:
@@ -89,10 +70,7 @@ class VmDriver:
 
     def __init__(self, cache: Path = CACHE, spares: int = 0) -> None:
         self.cache = cache
-        self._templates = Templates(cache / "template")
-        self._pool = Pool(cache, self._templates, spares)
-        # Machines that all come up at the same time take longer than one after the other, and seem to hang.
-        self._turns = threading.BoundedSemaphore(2 * (os.cpu_count() or 1))
+        self._nursery = Nursery(cache, spares)
 
     def ability(self) -> Ability:
         """Tell what this level needs and offers here; the first time, the guest kernel is fetched and tried."""
@@ -114,7 +92,7 @@ class VmDriver:
 
     def operations(self, plan: Plan) -> list[str]:
         """Describe, in order and one line each, what `start` would do on the host and then in the guest; pure."""
-        outside = [operation.describe() for operation in self._plan(plan, provision.imagined())]
+        outside = [operation.describe() for operation in nursery.operations(plan, provision.imagined())]
         return [*outside, *(f"guest: {operation.describe()}" for operation in guest.launch(plan, forked=True))]
 
     def prepare(self, plan: Plan) -> None:
@@ -133,14 +111,7 @@ class VmDriver:
 
         A machine that hangs while it boots is replaced once.
         """
-        host = provision.acquire(self.cache, plan, template=True)
-        with self._turns:
-            begun, reason = self._become(plan, host), ""
-            if begun is None:
-                begun, reason = self._fork(plan, host)
-            if begun:
-                self._pool.want(plan, host, _PATIENCE[host.acceleration])
-            return begun or self._boot(plan, reason)
+        return self._nursery.start(plan)
 
     def attach(self, plan: Plan) -> Channel:
         """Open a further connection to the instance's monitor."""
@@ -185,14 +156,14 @@ class VmDriver:
             return Status(word="paused" if paused else seen.word, pid=seen.process.pid)
         ended = how_ended(seen.ending, plan)
         if ended and ended.error == _WITHOUT_A_WORD:
-            ended = msgspec.structs.replace(ended, error=boot.why(_console(plan), _machine_log(plan)))
+            ended = msgspec.structs.replace(ended, error=boot.why(boot.console(plan), boot.machine_log(plan)))
         return Status(word=seen.word, exit=ended)
 
     def stats(self, plan: Plan) -> Stats:
         """Measure resource use: of the machine from outside, and as its guest sees it."""
         inside, processes = None, 0
         if self._running(plan, "running", "paused") == "running":
-            said = self._listing(plan, guest.enter(plan, vitals.ASKED))
+            said = self.listing(plan, guest.enter(plan, vitals.ASKED))
             inside, processes = vitals.parse(said.decode(errors="replace"))
         used = group(plan).usage()
         received, sent = gauge.traffic(plan)
@@ -211,10 +182,11 @@ class VmDriver:
     def processes(self, plan: Plan) -> list[ProcessRow]:
         """List the processes inside, by their pids there."""
         self._running(plan)
-        text, now = self._listing(plan, guest.enter(plan, _LISTING)), time.time()
+        text, now = self.listing(plan, guest.enter(plan, _LISTING)), time.time()
         return [gauge.row(line, now) for line in text.decode(errors="replace").splitlines()]
 
-    def _listing(self, plan: Plan, steps: list[Operation]) -> bytes:
+    def listing(self, plan: Plan, steps: list[Operation]) -> bytes:
+        """Have the agent do something beside the program, and read what it says."""
         with self._enter(plan, steps) as channel:
             channel.attach(stdin=False)
             channel.go()
@@ -233,22 +205,12 @@ class VmDriver:
         self._running(plan)
         socket, limit = Path(plan.directory, machine.QMP), machine.memory(plan)
         high = elastic.program_bound(memory, limit, elastic.leave(socket, min(memory, limit)))
-        self._listing(plan, guest.write(f"{guest.GROUP}/memory.high", high))
+        self.listing(plan, guest.write(f"{guest.GROUP}/memory.high", high))
 
     def resize(self, plan: Plan) -> None:
-        """Apply the plan's limits, as far as the running machine can have them."""
+        """Apply the plan's limits; what the machine hasn't is plugged in."""
         self._running(plan)
-        shape, socket, wanted = resize.noted(plan), Path(plan.directory, machine.QMP), machine.memory(plan)
-        resize.check(plan, shape)
-        size, _ = elastic.inside(socket)
-        if wanted < size and self.footprint(plan).used > wanted:
-            raise elastic.InUse(plan, wanted)
-        if wanted > size:
-            elastic.leave(socket, wanted)
-        self._listing(plan, resize.inside(plan))
-        if wanted < size:
-            elastic.leave(socket, wanted)
-        group(plan).apply(resize.resources(plan, shape))
+        resize.apply(plan, _Hands(self, plan), group(plan))
 
     def origin(self, plan: Plan) -> str:
         """Tell whether the machine was forked from a template, or booted and why."""
@@ -256,21 +218,21 @@ class VmDriver:
 
     def templates(self) -> tuple[int, int]:
         """Count the templates, and the bytes they take on disk."""
-        return self._templates.usage()
+        return self._nursery.templates.usage()
 
     def prune_templates(self, *, dry_run: bool) -> tuple[list[str], int]:
         """Remove them, and the spare machines."""
         if not dry_run:
-            self._pool.drop()
-        return self._templates.prune(dry_run=dry_run)
+            self._nursery.pool.drop()
+        return self._nursery.templates.prune(dry_run=dry_run)
 
     def spares(self) -> tuple[str, ...]:
         """Name the run directories of machines that wait to become an instance's."""
-        return self._pool.waiting()
+        return self._nursery.pool.waiting()
 
     def leave(self) -> None:
         """End the spare machines: the engine ends."""
-        self._pool.close()
+        self._nursery.pool.close()
 
     def pause(self, plan: Plan) -> None:
         """Stop the machine's virtual CPUs."""
@@ -306,6 +268,7 @@ class VmDriver:
         """Save memory, devices and drive into a new directory; seconds the machine stood still."""
         self._running(plan)
         shape = resize.noted(plan)
+        saving.check_whole(plan, shape)
         key = saving.key_of(resize.fitted(plan, shape), provision.acquire(self.cache, plan, template=True))
         return saving.save(plan, self.status(plan).pid, saving.Key(key, shape), place, go_on=go_on)
 
@@ -319,8 +282,8 @@ class VmDriver:
         whole = resize.fitted(plan, resize.Shape(saved.size, saved.cpus))
         if len(change.taps(plan)) != len(change.taps(was)) or saving.key_of(whole, host) != saved.key:
             raise saving.SavedByAnother(plan)
-        with self._turns:
-            self._clear(plan)
+        with self._nursery.turns:
+            nursery.clear(plan)
             with saving.contents(plan, saved) as contents:
                 files = [memory.path_of(each) for each in (contents, saved.state)]
                 writable = contents != saved.memory
@@ -328,10 +291,10 @@ class VmDriver:
                 origin = machine.Origin(memory=files[0], state=files[1], writable=writable, changes=told)
                 fork.note(plan, fork.RESTORED)
                 ready = msgspec.structs.replace(host, origin=origin)
-                channel = self._launch(whole, ready, _PATIENCE[host.acceleration])
+                channel = self._nursery.launch(whole, ready)
         try:
             with Qmp(Path(plan.directory, machine.QMP)) as qmp:
-                for name in _cards(plan):
+                for name in change.cards(plan):
                     qmp.execute("set_link", name=name, up=True)
         except BaseException:
             channel.close()
@@ -343,15 +306,7 @@ class VmDriver:
         reader = reading.alone(plan)
         try:
             self.prepare(reader)
-            with self._turns:
-                host = provision.acquire(self.cache, reader, template=True)
-                steps, reason = tuple(guest.reading(written=written)), ""
-                channel = self._become(reader, host, steps)
-                if channel is None:
-                    channel, reason = self._fork(reader, host, steps)
-                self._pool.want(reader, host, _PATIENCE[host.acceleration])
-            if channel is None:
-                raise fork.CannotFork(reason)
+            channel = self._nursery.instead(reader, tuple(guest.reading(written=written)))
             with channel:
                 reading.pass_on(plan, channel, write)
         finally:
@@ -361,92 +316,6 @@ class VmDriver:
         """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""
         life.clear(Path(plan.directory), group(plan))
         shutil.rmtree(plan.directory, ignore_errors=True)
-
-    # --- start --------------------------------------------------------------------------------------
-
-    def _become(self, plan: Plan, host: machine.Host, instead: tuple[Operation, ...] | None = None) -> Channel | None:
-        """Let a spare machine become the instance's; None when there is none that can."""
-        found = self._pool.take(plan, host)
-        if found is None:
-            return None
-        self._clear(plan)
-        try:
-            return standby.become(found, plan, host, _PATIENCE[host.acceleration], instead)
-        except (LaunchError, TrivetError, OSError) as error:
-            found.channel.close()
-            standby.remove(found.plan)
-            if isinstance(error, LaunchError):
-                raise self._explain(plan, error, forked=True) from error
-            return None
-
-    def _fork(
-        self, plan: Plan, host: machine.Host, instead: tuple[Operation, ...] | None = None
-    ) -> tuple[Channel | None, str]:
-        """Start the machine from a template; None and why when it has to boot instead."""
-        patience = _PATIENCE[host.acceleration]
-        self._clear(plan)
-        try:
-            with fork.prepared(self._templates, plan, host, patience) as ready:
-                fork.note(plan, fork.FORKED)
-                if ready.origin and instead:
-                    origin = msgspec.structs.replace(ready.origin, instead=instead)
-                    ready = msgspec.structs.replace(ready, origin=origin)
-                return self._launch(plan, ready, patience), ""
-        except LaunchTimeout as error:
-            return None, error.message
-        except fork.CannotFork as error:
-            if Path(plan.directory, fork.ORIGIN).exists():
-                self._templates.forget(machine.machine(plan, host), error.message)
-            return None, error.message
-
-    def _boot(self, plan: Plan, reason: str) -> Channel:
-        """Start the machine from nothing."""
-        host = provision.acquire(self.cache, plan)
-        patience = _PATIENCE[host.acceleration]
-        for _ in range(_ATTEMPTS):
-            self._clear(plan)
-            fork.note(plan, fork.BOOTED, reason)
-            try:
-                return self._launch(plan, host, patience)
-            except LaunchTimeout:
-                continue
-        raise boot.MachineSilent(f"instance {plan.name}", patience, _console(plan))
-
-    def _launch(self, plan: Plan, host: machine.Host, patience: float) -> Channel:
-        steps, forked = self._plan(plan, host), host.origin is not None
-        resize.note(plan, machine.machine(plan, host))
-        silent = _cards(plan) if host.origin and host.origin.changes else ()
-        meanwhile = fork.wake(plan, machine.machine(plan, host), silent) if forked else None
-        try:
-            return spawn(steps, directory=Path(plan.directory), timeout=patience, meanwhile=meanwhile)
-        except LaunchError as error:
-            raise self._explain(plan, error, forked) from error
-
-    def _explain(self, plan: Plan, error: LaunchError, forked: bool) -> TrivetError:
-        """Say what went wrong: a step on the host, the boot, or a step in the guest."""
-        name, console = f"instance {plan.name}", _console(plan)
-        if error.index == 0 and error.errno == errno.ECHILD:  # the monitor's word for a machine that ended
-            ended = boot.ended(name, console, _machine_log(plan))
-            return fork.CannotFork(ended.message) if forked else ended
-        up = Path(plan.directory, fork.AWAKE).exists() if forked else boot.came_up(console)
-        steps: list[Operation | None] = [*guest.launch(plan, forked=forked)] if up else []
-        step = steps[error.index] if error.index < len(steps) else error.operation
-        drives = {guest.IMAGE: plan.root.lowers[0], guest.DRIVE: plan.root.upper}
-        cause = error.text or os.strerror(error.errno).lower()
-        return boot.unmountable(step, drives, name, cause) or explain(step, error.errno, error.text, name)
-
-    def _clear(self, plan: Plan) -> None:
-        """End what an earlier start left, so that nothing of it is taken for this one's."""
-        if not Path(plan.directory, "pid").exists():
-            return
-        life.clear(Path(plan.directory), group(plan))
-        group(plan).create(machine.resources(plan))
-        for name in _LEFT:
-            Path(plan.directory, name).unlink(missing_ok=True)
-
-    def _plan(self, plan: Plan, host: machine.Host) -> list[Operation]:
-        home = group(plan)
-        return machine.launch(plan, host, home.joins, home.unified, home.reap)
 
     # --- running ------------------------------------------------------------------------------------
 
@@ -468,20 +337,17 @@ class VmDriver:
             raise explain(error.operation, error.errno, error.text, f"instance {plan.name}") from error
 
 
-def _console(plan: Plan) -> Path:
-    return Path(plan.directory, machine.CONSOLE)
+class _Hands(msgspec.Struct, frozen=True):
+    """A running machine, as who resizes it needs it."""
 
+    driver: VmDriver
+    plan: Plan
 
-def _machine_log(plan: Plan) -> str:
-    """Read what QEMU itself printed."""
-    try:
-        return Path(plan.directory, "machine.log").read_text(errors="replace")
-    except FileNotFoundError:
-        return ""
+    def used(self) -> int:
+        return self.driver.footprint(self.plan).used
 
-
-def _cards(plan: Plan) -> tuple[str, ...]:
-    return tuple(f"net{number}" for number in range(len(change.taps(plan))))
+    def inside(self, steps: list[Operation]) -> object:
+        return self.driver.listing(self.plan, steps)
 
 
 def _marker(plan: Plan) -> Path:
