@@ -184,6 +184,19 @@ def test_life(caller: Caller, running: str) -> None:
     assert caller.text("wait", running) == "137"
 
 
+def test_exec_again(caller: Caller, running: str, place: Path) -> None:
+    """What they ask of exec is known again: the second time the front does it, without Python."""
+    identity = caller.text("inspect", "--format", "{{.Id}}", running)
+    homes = [place / "exec/runtime-runc/moby", Path("/run/trivet-runtime")]
+    kept = []
+    for word in ("one", "two", "three"):
+        assert caller.text("exec", running, "echo", word) == word
+        templates = [path for home in homes for path in home.glob(f"{identity}/exec@*")]
+        kept.append({path: path.stat().st_mtime_ns for path in templates})
+    assert kept[0]
+    assert kept[1] == kept[2]
+
+
 def test_update(docker: Caller) -> None:
     """Docker's update changes the limits of a running container."""
     name = docker.text("run", "--detach", *docker.run_options, IMAGE, "sleep", "600")

@@ -130,6 +130,16 @@ def running(runtime: Runtime) -> dict[str, Any]:
     return process
 
 
+def test_what_was_said_once(runtime: Runtime, lone: Runtime) -> None:
+    """A capability that can't be granted is a warning when the container is made, and no more at each exec."""
+    sets = {name: ["CAP_FLY", "CAP_KILL"] for name in ("bounding", "effective", "permitted")}
+    runtime.configure("sleep", "1000", capabilities=sets)
+    assert b"warning: capability CAP_FLY" in runtime("create", runtime.id).stderr
+    assert lone("start", lone.id).returncode == 0
+    done = lone("exec", lone.id, "echo", "one")
+    assert (done.stdout, done.stderr) == (b"one\n", b"")
+
+
 def test_exec_again(running: dict[str, Any], runtime: Runtime, lone: Runtime) -> None:
     """What is like an exec before needs no Python: the same rights, and what is asked for this time."""
     script = (

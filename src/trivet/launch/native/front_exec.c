@@ -111,6 +111,8 @@ int verb_exec(const struct wish *asked)
     pid_t pid = begin(&container, &request);
     if (!pid) {
         release_signals();
+        if (file >= 0)
+            unlink(temporary);
         return HAND_OVER;
     }
     if (file >= 0 && (dprintf(file, "%d", pid) < 0 || rename(temporary, options.pid_file) < 0))

@@ -15,12 +15,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
-    said, chosen = way.listening(way.read(arguments, attached=False, wait=True), arguments.journal)
+    chosen = way.read(arguments, attached=False, wait=True)
     container, begun = program.create(arguments.root, arguments.id, arguments.bundle, chosen, detached=True)
     try:
         way.write_pid(arguments.pid_file, begun.pid)
     except OSError:
         container.remove(chosen.warn)
         raise
-    way.keep_exec(container, chosen, said)
+    way.keep_exec(container, chosen)
     return 0

@@ -43,13 +43,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     container = Container.find(arguments.root, arguments.id)
     process = _process(arguments, container)
-    said, chosen = way.listening(way.read(arguments, attached=not arguments.detach), arguments.journal)
-    chosen = msgspec.structs.replace(chosen, group=arguments.cgroup)
+    chosen = msgspec.structs.replace(way.read(arguments, attached=not arguments.detach), group=arguments.cgroup)
     begun = program.execute(
         container, process, arguments.user, chosen, paused=arguments.ignore_paused, detached=arguments.detach
     )
     way.write_pid(arguments.pid_file, begun.pid)
-    if not said and _ordinary(arguments):
+    if _ordinary(arguments):
         asked = template.signature(arguments.process.read_bytes()) if arguments.process else template.PLAIN
         program.keep_exec(container, process, (asked,), chosen)
     return 0 if arguments.detach else wait(begun.pid, begun.master)

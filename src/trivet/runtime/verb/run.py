@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
             program.start(container)
         keep = arguments.detach or arguments.keep
         if arguments.detach:
-            way.keep_exec(container, chosen, said)
+            way.keep_exec(container, chosen)
         return 0 if arguments.detach else wait(begun.pid, begun.master)
     finally:
         if not keep:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -62,10 +61,10 @@ def listening(way: Way, journal: Journal) -> tuple[list[str], Way]:
     return said, msgspec.structs.replace(way, warn=warn)
 
 
-def keep_exec(container: Container, way: Way, said: Sequence[str]) -> None:
-    """Leave the plan of further programs like the container's own to the front, if nothing had to be said."""
+def keep_exec(container: Container, way: Way) -> None:
+    """Leave the plan of further programs like the container's own to the front; of what it lacks we have warned."""
     process = container.kept.spec.process
-    if process is not None and not said and not way.variables and not way.preserved:
+    if process is not None and not way.variables and not way.preserved:
         plain = msgspec.structs.replace(process, terminal=False, console_size=None)
         raw = Path(container.kept.bundle, "config.json").read_bytes()
         program.keep_exec(container, plain, template.signatures(raw), way)
