@@ -1,7 +1,8 @@
 """Directories to tar streams, for builds: small enough that a command which changes nothing doesn't wait for `tarfile`.
 
-ustar, with PAX records for what doesn't fit (pax(1)): long names and links, sizes from 8 GiB, fractions of a second.
-Everything belongs to root; a further name of a file is a hard link, as it is on disk.
+ustar, with PAX records for what doesn't fit (pax(1)): long names and links, sizes from 8 GiB, times before 1970.
+Everything belongs to root; a further name of a file is a hard link, as it is on disk. Times are in whole seconds: no
+build looks closer, and a record for each file would double what is sent of a small one.
 """
 
 from __future__ import annotations
@@ -102,9 +103,9 @@ def _headers(name: bytes, kind: bytes, found: os.stat_result, link: bytes = b"",
         records += _record(b"linkpath", link)
     if size >= _LARGEST:
         records += _record(b"size", b"%d" % size)
-    seconds, fraction = divmod(found.st_mtime_ns, 10**9)
-    if fraction or not 0 <= seconds < _LARGEST:
-        records += _record(b"mtime", _decimal(found.st_mtime_ns))
+    seconds = found.st_mtime_ns // 10**9
+    if not 0 <= seconds < _LARGEST:
+        records += _record(b"mtime", b"%d" % seconds)
     device = found.st_rdev if kind in (b"3", b"4") else 0
     header = _header(name, kind, found.st_mode & 0o7777, size, seconds, link, device)
     if not records:
@@ -138,8 +139,3 @@ def _record(key: bytes, value: bytes) -> bytes:
     length = len(rest) + len(str(len(rest)))
     length = len(rest) + len(str(length))
     return b"%d%b" % (length, rest)
-
-
-def _decimal(nanoseconds: int) -> bytes:
-    sign, amount = ("-", -nanoseconds) if nanoseconds < 0 else ("", nanoseconds)
-    return f"{sign}{amount // 10**9}.{amount % 10**9:09d}".encode()
