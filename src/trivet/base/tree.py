@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 def delete(path: Path | str, levels: int = 2) -> None:
@@ -36,7 +39,7 @@ def delete(path: Path | str, levels: int = 2) -> None:
 
 def _emptied(directory: Path | str) -> bool:
     try:
-        Path(directory).rmdir()
+        os.rmdir(directory)
     except FileNotFoundError:
         return True
     except OSError:
@@ -46,7 +49,7 @@ def _emptied(directory: Path | str) -> bool:
 
 def _unlink(path: Path | str) -> None:
     try:
-        Path(path).unlink()
+        os.unlink(path)
     except OSError:
         pass
 
@@ -54,8 +57,8 @@ def _unlink(path: Path | str) -> None:
 def delete_later(path: Path | str, then: Callable[[], None] | None = None) -> None:
     """Delete a file or directory soon, in a thread of its own; nobody else may want its name any more."""
     global _deleting
+    _pending.put((os.fspath(path), then))
     with _lock:
-        _pending.put((os.fspath(path), then))
         if not _deleting:
             _deleting = True
             threading.Thread(target=_delete_pending, name="delete", daemon=True).start()
@@ -67,16 +70,14 @@ def settle() -> None:
 
 
 def _delete_pending() -> None:
-    global _deleting
-    while True:
-        with _lock:
-            if _pending.empty():
-                _deleting = False
-                return
-            path, then = _pending.get()
-        delete(path)
-        if then:
-            then()
+    while True:  # to start a thread takes as long as to delete something
+        path, then = _pending.get()
+        try:
+            delete(path)
+            if then:
+                then()
+        except Exception:  # the next one is to be deleted all the same
+            log.exception("cannot delete %s", path)
         _pending.task_done()
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -98,11 +99,7 @@ class Context:
 
     def place(self, key: str) -> Place:
         """Tell where instance `key` lives. The run directory is short: socket paths end at 107 bytes."""
-        return Place(
-            state=self.root / "instance" / key,
-            run=self.run / "i" / key[:20],
-            cgroup=f"{self.cgroup}/{key[:20]}",
-        )
+        return _place(self.root, self.run, self.cgroup, key)
 
     def driver(self, record: InstanceRecord) -> Driver:
         """Return the driver of the instance's level."""
@@ -140,3 +137,8 @@ class Context:
         """Keep a task alive until it is done."""
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+
+@lru_cache(64)  # a start asks a dozen times
+def _place(root: Path, run: Path, cgroup: str, key: str) -> Place:
+    return Place(state=root / "instance" / key, run=run / "i" / key[:20], cgroup=f"{cgroup}/{key[:20]}")
