@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import os
 import shutil
@@ -10,16 +11,18 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 from tests.busybox import busybox_tar
 from tests.conftest import BIN, Daemon
 from tests.fault.conftest import IMAGE
+from tests.image.served import trivet_registry
 
 from trivet.base.error import Exhausted, TrivetError
 from trivet.client.schema_volume import VolumeRequest
+from trivet.oci import digest as digests
 from trivet.store.record import RESERVE, Records, Table
 
 SIZE = 24 << 20
@@ -40,6 +43,19 @@ def cramped(tmp_path: Path) -> Iterator[Daemon]:
         engine.start()
         engine.ok("import", "-q", "-c", 'CMD ["sh"]', "-", IMAGE, input=busybox_tar())
         yield engine
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[str]:
+    """A registry whose root is a file system of 24 MiB."""
+    root = tmp_path / "served"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "trivet-test", root], check=True)
+    try:
+        with trivet_registry(root) as registry:
+            yield registry
+    finally:
+        _unmount(root)
 
 
 def _unmount(path: Path) -> None:
@@ -71,6 +87,56 @@ def test_an_image_that_does_not_fit_leaves_nothing(cramped: Daemon, size: int) -
     assert "Traceback" not in complaint
     assert _files(cramped.root) == before
     assert cramped.ok("run", "--rm", IMAGE, "echo", "fine") == "fine"
+
+
+@pytest.mark.parametrize("size", [SIZE // 2, 2 * SIZE], ids=["while unpacking", "while downloading"])
+def test_a_pull_that_does_not_fit_leaves_nothing(cramped: Daemon, tmp_path: Path, size: int) -> None:
+    """It fails with exit code 1 and one sentence, the space is free again, and there is nothing for a check to find."""
+    resize: list[str | Path] = ["mount", "-o", "remount,size=200m", cramped.root]
+    with trivet_registry(tmp_path / "served") as registry:
+        name = f"{registry}/big:1"
+        subprocess.run(resize, check=True)
+        cramped.ok("import", "-q", "-", name, input=_incompressible(size))
+        cramped.ok("push", "-q", name)
+        cramped.ok("rmi", name)
+        subprocess.run(["mount", "-o", f"remount,size={SIZE}", cramped.root], check=True)
+        before = _files(cramped.root)
+        done = cramped.trivet("pull", "-q", name)
+        assert done.returncode == 1
+        assert b"no space left" in done.stderr
+        assert b"Traceback" not in done.stderr
+        assert _files(cramped.root) == before
+        assert cramped.client.system.check() == []
+        subprocess.run(resize, check=True)
+        cramped.ok("pull", "-q", name)
+
+
+def test_a_full_registry_says_so_and_keeps_nothing_half(full: str, victim: Daemon) -> None:
+    """What it has no room for is refused in a sentence and gone, however it is continued; the rest is whole."""
+    small, big = f"{full}/small:1", f"{full}/big:1"
+    victim.ok("tag", IMAGE, small)
+    victim.ok("import", "-q", "-", big, input=_incompressible(2 * SIZE))
+    victim.ok("push", "-q", small)
+    done = victim.trivet("push", "-q", big)
+    assert (done.returncode, done.stderr.count(b"the registry's disk is full")) == (1, 1), done.stderr
+    pieces = [os.urandom(SIZE // 2)] * 2 + [b"end"]
+    where = _asked(full, "POST", "/v2/raw/blobs/uploads/", b"")[1]
+    assert _asked(full, "PATCH", where, pieces[0])[0] == 202
+    assert _asked(full, "PATCH", where, pieces[1])[0] == 507
+    digest = digests.of(b"".join(pieces))
+    assert _asked(full, "PUT", f"{where}?digest={digest}", pieces[2])[0] == 404
+    assert _asked(full, "HEAD", f"/v2/raw/blobs/{digest}")[0] == 404
+    victim.ok("rmi", small)
+    assert victim.ok("run", "--rm", "--network", "none", small, "echo", "fine") == "fine"
+
+
+def _asked(registry: str, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
+    """Send a request; tell status and Location."""
+    with closing(http.client.HTTPConnection(registry, timeout=60)) as connection:
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, answer.headers.get("Location", "")
 
 
 def test_a_full_disk_stops_neither_the_program_nor_its_output(cramped: Daemon) -> None:

@@ -101,6 +101,18 @@ def test_the_next_pull_goes_on_at_the_byte(make_images: Callable[[str], Images])
 
 
 @pytest.mark.usefixtures("impatient")
+def test_a_collection_leaves_what_a_pull_may_go_on_with(images: Images) -> None:
+    """Whole blobs of a pull that was cut outlive collections, for the next one."""
+    registry = broken_off(images)
+    config = digests.of(registry.config)
+    images.sweep()
+    assert images.check() == []
+    assert images.why(config)[-1].startswith("lease pull of ")
+    pull(images, registry)
+    assert not [each for each in registry.seen if each.path.endswith(config)]
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("content", [b"!" * HALF, b"!" * (len(LAYER) + 1), b"!" * len(LAYER)])
 def test_a_part_that_is_wrong_is_fetched_again(images: Images, content: bytes) -> None:
     """Half a blob that was damaged, is too long, or whole and wrong costs one more download, not the pull."""

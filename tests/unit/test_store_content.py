@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trivet.base.error import Corrupt, TrivetError
+from trivet.base.error import Corrupt, TrivetError, Unavailable
 from trivet.oci import digest as digests
 from trivet.store import collect
 from trivet.store.collect import Root
@@ -192,6 +192,26 @@ def test_leases_of_a_dead_engine_are_dropped(leases: Leases) -> None:
     manager.__enter__().add(digests.of(b"x"))
     assert [each.purpose for each in leases.all()] == ["killed"]
     leases.reset()
+    assert leases.all() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"), [(KeyboardInterrupt(), True), (Unavailable("gone"), True), (Corrupt("wrong"), False)]
+)
+def test_a_lease_of_what_is_tried_again(leases: Leases, error: BaseException, kept: bool) -> None:
+    """Who was cut or cancelled finds what he had, all of it and once; who was refused needs nothing of it any more."""
+
+    def pull(digest: str) -> None:
+        with leases.hold("pull of x", resumable=True) as lease:
+            lease.add(digest)
+            raise error
+
+    for digest in ("a", "b"):
+        with pytest.raises(type(error)):
+            pull(digest)
+    assert [set(each.digests) for each in leases.all()] == ([{"a", "b"}] if kept else [])
+    with leases.hold("pull of x", resumable=True):
+        pass
     assert leases.all() == []
 
 

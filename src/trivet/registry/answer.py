@@ -11,6 +11,7 @@ import msgspec
 from trivet.registry.error import AccessDenied, LoginRequired, NotInRegistry, RegistryUnavailable, UploadRefused
 
 GOOD = frozenset({200, 206})
+FULL = 507  # no room: trying again doesn't help (RFC 4918, 11.5)
 SMALL = 1 << 16  # bytes of an error's body that are looked at
 
 
@@ -38,7 +39,7 @@ async def expect(
         raise AccessDenied(domain, repository, reason)
     if answer.status == 429:
         raise RegistryUnavailable(domain, f"it limits how often we may ask for {repository}")
-    if answer.status < 500 and answer.method not in ("GET", "HEAD"):
+    if (answer.status < 500 or answer.status == FULL) and answer.method not in ("GET", "HEAD"):
         raise UploadRefused(domain, what, reason or f"status {answer.status}")
     raise RegistryUnavailable(domain, f"it answers {answer.status} for {what}{': ' + reason if reason else ''}")
 

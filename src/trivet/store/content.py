@@ -87,6 +87,7 @@ class Ingest:
         self._file = file
         self._limit = limit
         self._state = digests.hasher(algorithm)
+        self._lost: OSError | None = None
         self.growing: Growing | None = None
 
     @property
@@ -95,14 +96,23 @@ class Ingest:
         return digests.name(self._state)
 
     def write(self, data: bytes | memoryview) -> int:
-        """Append. Raises `StoreFull`, and `SizeMismatch` as soon as there is more than was promised."""
-        self.size += len(data)
-        if self._limit is not None and self.size > self._limit:
-            raise SizeMismatch("content received", self._limit, self.size)
-        self._state.update(data)
+        """Append. Raises `StoreFull`, and `SizeMismatch` as soon as there is more than was promised.
+
+        Once that failed nobody knows how much of `data` is in the file, or in its buffer: it can't be continued.
+        """
         with explaining_full(self.path):
-            written = self._file.write(data)
-            self._grown()
+            if self._lost:
+                raise self._lost
+            if self._limit is not None and self.size + len(data) > self._limit:
+                raise SizeMismatch("content received", self._limit, self.size + len(data))
+            try:
+                written = self._file.write(data)
+                self.size += len(data)
+                self._state.update(data)
+                self._grown()
+            except OSError as error:
+                self._lost = error
+                raise
         return written
 
     def rehash(self, algorithm: str) -> None:
@@ -134,12 +144,17 @@ class Ingest:
     def finish(self, digest: str | None, size: int | None) -> None:
         """Check size and digest, and see the bytes onto the disk."""
         subject = f"blob {digest}" if digest else "content received"
+        with explaining_full(self.path):
+            if self._lost:
+                raise self._lost
+            self._file.flush()
+        if (there := os.fstat(self._file.fileno()).st_size) != self.size:
+            raise SizeMismatch(subject, self.size, there)
         if size is not None and self.size != size:
             raise SizeMismatch(subject, size, self.size)
         if digest is not None and self.digest != digest:
             raise digests.DigestMismatch(subject, digest, self.digest)
         with explaining_full(self.path):
-            self._file.flush()
             os.fsync(self._file.fileno())
 
     def _grown(self) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from trivet.base.error import TrivetError, Unavailable
 from trivet.store.record import Records
 
 WEEK = 7 * 86400.0
@@ -28,7 +29,7 @@ class LeaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     created: float
     digests: tuple[str, ...] = ()
     resumable: bool = False
-    broken: bool = False  # its engine has died
+    broken: bool = False  # nobody holds it any more
 
 
 class Lease:
@@ -55,7 +56,8 @@ class Leases:
     def hold(self, purpose: str, *, resumable: bool = False) -> Iterator[Lease]:
         """Hold a lease while the block runs. `purpose` is what `trivet why` shows.
 
-        With `resumable`, what was gathered for the same purpose stays if the engine dies, until it is fulfilled.
+        With `resumable`, what was gathered for the same purpose stays if the engine dies, the block is cancelled, or
+        somebody couldn't be reached, until the purpose is fulfilled.
         """
         key = secrets.token_hex(8)
         record = LeaseRecord(id=key, purpose=purpose, created=time.time(), resumable=resumable)
@@ -64,14 +66,21 @@ class Leases:
         else:
             with self.records.reading():
                 self._held[key] = record
+        again = False
         try:
             yield Lease(self, key)
             if resumable:
                 self.drop_broken(purpose)
+        except BaseException as error:
+            again = resumable and (isinstance(error, Unavailable) or not isinstance(error, TrivetError))
+            raise
         finally:
-            with self.records.reading():
-                if self._held.pop(key, None) is None:
-                    self._table.delete(key)
+            if again:
+                self._break(key)
+            else:
+                with self.records.reading():
+                    if self._held.pop(key, None) is None:
+                        self._table.delete(key)
 
     def extend(self, key: str, digests: tuple[str, ...]) -> None:
         """Add digests to a lease. Raises `NotFound` when it has ended."""
@@ -81,6 +90,19 @@ class Leases:
                 return
         with self.records.transaction():
             self._table.update(key, _with(self._table.find(key), digests))
+
+    def _break(self, key: str) -> None:
+        """Keep a lease that nobody holds any more, in place of older ones for the same purpose."""
+        with self.records.transaction():
+            record = self._table.find(key)
+            older = [each for each in self._table.all() if each.broken and each.purpose == record.purpose]
+            union = tuple(dict.fromkeys(digest for each in (record, *older) for digest in each.digests))
+            for each in older:
+                self._table.delete(each.id)
+            if union:
+                self._table.update(key, msgspec.structs.replace(record, digests=union, broken=True))
+            else:
+                self._table.delete(key)
 
     def all(self) -> list[LeaseRecord]:
         """List the leases held, oldest first."""
@@ -99,7 +121,7 @@ class Leases:
                     self._table.delete(record.id)
 
     def drop_broken(self, purpose: str | None = None) -> None:
-        """Drop what engines that died have left, for one purpose or for all."""
+        """Drop what is kept for somebody who tries again, for one purpose or for all."""
         with self.records.transaction():
             for record in self._table.all():
                 if record.broken and purpose in (None, record.purpose):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from trivet.base.error import Corrupt, Denied, NotFound, Unauthenticated, Unavailable
+from trivet.base.error import Corrupt, Denied, NotFound, TrivetError, Unauthenticated, Unavailable
 from trivet.client.schema import Progress
 from trivet.engine.disk.model import is_disk
 from trivet.engine.image import adopt, attestation
@@ -52,8 +52,21 @@ NO_MORE = More()
 async def pull(
     images: Images, reference: Reference, wanted: Platform, report: Report, more: More = NO_MORE
 ) -> ImageRecord:
-    """Fetch an image for a platform, unpack it as it arrives, and give it its name. Mirrors are asked first."""
+    """Fetch an image for a platform, unpack it as it arrives, and give it its name. Mirrors are asked first.
+
+    What came of one that is refused goes; a pull that broke off is continued by the next one.
+    """
     report(Progress(status=f"pulling {reference.familiar}"))
+    try:
+        return await _pull(images, reference, wanted, report, more)
+    except (Unavailable, NotFound, Unauthenticated):
+        raise
+    except TrivetError:
+        await asyncio.to_thread(images.sweep)
+        raise
+
+
+async def _pull(images: Images, reference: Reference, wanted: Platform, report: Report, more: More) -> ImageRecord:
     *mirrors, origin = await asyncio.to_thread(mirror.places, reference)
     for place in mirrors:
         try:

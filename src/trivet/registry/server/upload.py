@@ -9,11 +9,12 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 
+from trivet.base.error import Exhausted
 from trivet.oci import digest as digests
 from trivet.registry.server.error import Code, Refusal
-from trivet.store.content import ContentStore, Ingest
+from trivet.store.content import ContentStore, Ingest, StoreFull
 
 MOST = 500  # open at a time; each has a file open
 PER_REPOSITORY = 200
@@ -53,7 +54,8 @@ class Upload:
     def drop(self) -> None:
         """Throw away what was received."""
         error = asyncio.CancelledError()
-        self._open.__exit__(type(error), error, None)
+        with suppress(StoreFull):  # of what there was no room for something may still wait to be written
+            self._open.__exit__(type(error), error, None)
 
 
 class Uploads:
@@ -96,6 +98,9 @@ class Uploads:
         try:
             self.find(name, key)  # it may have ended while we waited
             yield upload
+        except Exhausted:  # nobody knows what of it is here: the client has to begin anew
+            await self.drop(upload)
+            raise
         finally:
             upload.touched = time.monotonic()
             upload.lock.release()
