@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -124,6 +126,49 @@ def test_backups_hold_what_changed(engine: Daemon, tiny: list[str], tmp_path: Pa
     assert "boots" in engine.ok("vm", "backup", "verify", store, "--expect", "tiny# ")
     assert [found.name for found in engine.client.instances.list(all=True) if found.name.startswith("verify")] == []
     engine.ok("vm", "rm", "kept")
+
+
+def test_it_runs_while_it_is_restored(engine: Daemon, tiny: list[str], tmp_path: Path) -> None:
+    """It has all of the backup at once, is filled meanwhile, by the next engine too, then needs it no more."""
+    store = tmp_path / "store"
+    engine.ok("vm", "create", "kept", *tiny, "--add-disk", "data:8m")
+    content = {disk.name: os.urandom(4 << 20) for disk in engine.client.machines.get("kept").disks}
+    for disk in engine.client.machines.get("kept").disks:
+        _write(disk.path, content[disk.name], tmp_path)
+    engine.ok("vm", "backup", "create", "kept", store)
+    content["root"] = b"second" + content["root"][6:]
+    _write(engine.client.machines.get("kept").disks[0].path, content["root"], tmp_path)
+    engine.ok("vm", "backup", "create", "kept", store)
+    engine.ok("vm", "restore", "--live", store, "soon")
+    assert [disk.filling for disk in engine.client.machines.get("soon").disks] == [True, True]
+    for words in (("snapshot", "soon"), ("clone", "soon"), ("vm", "backup", "create", "soon", str(tmp_path / "x"))):
+        assert "still being restored" in engine.trivet(*words).stderr.decode()
+    engine.ok("vm", "export", "soon", tmp_path / "early.raw")
+    assert (tmp_path / "early.raw").read_bytes()[: 4 << 20] == content["root"]
+    engine.ok("vm", "start", "soon")
+    engine.kill()
+    engine.start()
+    asked(engine, "soon", "echo it is $(head -c 6 /dev/vda)", "it is second")
+    deadline = time.monotonic() + PATIENCE
+    while any(disk.filling for disk in engine.client.machines.get("soon").disks):
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    shutil.rmtree(store)
+    asked(engine, "soon", "echo third | dd of=/dev/vda bs=512 seek=8192 conv=fsync; echo wrote $?", "wrote 0")
+    engine.ok("vm", "stop", "-f", "soon")
+    engine.ok("snapshot", "soon")
+    engine.ok("vm", "export", "soon", tmp_path / "late.raw")
+    late = (tmp_path / "late.raw").read_bytes()
+    assert late[: 4 << 20] == content["root"]
+    assert late[512 * 8192 :].startswith(b"third")
+    engine.ok("vm", "rm", "kept", "soon")
+
+
+def _write(disk: str, content: bytes, scratch: Path) -> None:
+    """Write the beginning of a disk that nobody has open, and have it marked as changed as a guest's writes are."""
+    raw = scratch / "content"
+    raw.write_bytes(content)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -s {raw} 0 {len(content)}", disk], check=True)
 
 
 def test_a_backup_that_is_killed_leaves_nothing_in_the_way(engine: Daemon, tiny: list[str], tmp_path: Path) -> None:

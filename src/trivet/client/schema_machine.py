@@ -77,6 +77,7 @@ class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
     initrd: str = ""
     parameters: str = ""
     cloud_init: bool = True
+    kept: dict[str, list[str]] = {}  # by disk, files of a backup that it shows until it is filled, the newest first
     filled: bool = False  # its disks are filled before it starts: it needn't have anything else to boot
     user: str = ""
     password: str = ""
@@ -113,7 +114,10 @@ class CatalogueImage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DiskInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A disk of a machine: how large it is for the guest, and what it takes here, in bytes."""
+    """A disk of a machine: how large it is for the guest, and what it takes here, in bytes.
+
+    One that is `filling` still needs the backup it is made of.
+    """
 
     name: str
     size: int
@@ -121,6 +125,7 @@ class DiskInfo(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     iops: int = 0
     rate: int = 0
+    filling: bool = False
 
 
 class MachineInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,9 +182,13 @@ class BackupPoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RestoreRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A machine to be made of a backup: `point` is an id or a number, "" the newest; `isolated` has no network."""
+    """A machine to be made of a backup: `point` is an id or a number, "" the newest.
+
+    An `isolated` one has no network. A `live` one can be started at once, and is filled while it runs.
+    """
 
     directory: str
     name: str
     point: str = ""
     isolated: bool = False
+    live: bool = False

@@ -100,6 +100,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     again = await reconcile(context)
     await asyncio.to_thread(context.images.sweep)  # an engine that died may have been at it
     await asyncio.to_thread(backup.go_on, context.table.all())
+    engine.machines.filling.go_on(context.table.all())
     fleet = _fleet(settings, context, identity(records))
     if fleet:
         await asyncio.to_thread(fleet.look)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 from trivet.base.error import InvalidArgument
 from trivet.hypervisor.device.board import Agent, Display, Firmware, Netboot, Tpm, Watchdog
-from trivet.hypervisor.device.disk import Cdrom, Disk, Stick
+from trivet.hypervisor.device.disk import Cdrom, Disk, Kept, Stick
 from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration
 from trivet.hypervisor.system import SOCKETS, Start, System, command_line
@@ -66,8 +67,15 @@ def resources(plan: Plan) -> Resources:
     return limited(plan, memory(plan) + 2 * OVERHEAD)
 
 
-def disk(planned: PlannedDisk, boot: int = 0, descriptor: int | None = None, base: int | None = None) -> Disk:
+def disk(
+    planned: PlannedDisk,
+    boot: int = 0,
+    descriptor: int | None = None,
+    base: int | None = None,
+    kept: Sequence[int] = (),
+) -> Disk:
     """Translate a disk, at its place in the boot order; opened, and what is below it, if there are descriptors."""
+    numbers: Sequence[int | None] = kept or [None] * len(planned.kept)
     return Disk(
         name=planned.name,
         path=planned.path,
@@ -81,6 +89,7 @@ def disk(planned: PlannedDisk, boot: int = 0, descriptor: int | None = None, bas
         descriptor=descriptor,
         base_descriptor=base if planned.base else None,
         adjustable=True,
+        kept=tuple(Kept(path=path, descriptor=number) for path, number in zip(planned.kept, numbers, strict=True)),
     )
 
 
@@ -184,8 +193,12 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
 
 
 def _disks(parts: Hardware, first: int) -> list[Disk]:
-    places = enumerate(parts.disks)
-    return [disk(each, _nth(first, n), housing.FILES + 2 * n, housing.FILES + 2 * n + 1) for n, each in places]
+    found, kept = [], housing.KEPT
+    for n, each in enumerate(parts.disks):
+        numbers = range(kept, kept + len(each.kept))
+        found.append(disk(each, _nth(first, n), housing.FILES + 2 * n, housing.FILES + 2 * n + 1, numbers))
+        kept = numbers.stop
+    return found
 
 
 def _seed(plan: Plan) -> list[Disk]:

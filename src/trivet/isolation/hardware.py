@@ -14,7 +14,8 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
 
     `size` is what the guest sees, in bytes.
     `iops` and `rate` (bytes a second) are limits, 0 is none. `name` is also the serial number that the guest sees.
-    One in a `port` can be unplugged while the machine runs.
+    One in a `port` can be unplugged while the machine runs. While it is being filled it shows what is in `kept`: files
+    of a backup, the newest first, each with what had changed since the next.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     iops: int = 0
     rate: int = 0
     port: str = ""
+    kept: tuple[str, ...] = ()
 
 
 class Cdrom(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from trivet.launch.operation import Background, Bind, Give, GiveListener, GiveTa
 from trivet.runtime.mount import NO_DEVICE, NO_EXEC, NO_SUID, READ_ONLY
 
 CONTROL, AGENT = 40, 41
+KEPT = 64
 FILES, CDROMS, VARIABLES, STICK, SEED, USB = 128, 228, 248, 249, 250, 251
 KERNEL, INITRD, NETBOOT, TPM = "/kernel", "/initrd", "/netboot", "/tpm/control"
 _COPIED = {KERNEL: "kernel", INITRD: "initrd"}
@@ -36,6 +37,8 @@ def check(plan: Plan, parts: Hardware) -> None:
     """Refuse more disks and CDs than can be handed over. Raises `InvalidArgument`."""
     if len(parts.disks) >= _MOST or len(parts.cdroms) > VARIABLES - CDROMS:
         raise InvalidArgument(f"machine {plan.name} has too many disks")
+    if sum(len(each.kept) for each in parts.disks) > FILES - KEPT:
+        raise InvalidArgument(f"machine {plan.name} is restored from too many backups to run before it is done")
 
 
 def prepare(plan: Plan, parts: Hardware) -> None:
@@ -66,6 +69,7 @@ def gifts(plan: Plan, made: System, sockets: tuple[str, str]) -> list[Operation]
     for disk in made.disks:
         steps += [Give(disk.path, 0 if disk.read_only else 1, disk.descriptor)] if disk.descriptor else []
         steps += [Give(disk.base, 0, disk.base_descriptor)] if disk.base_descriptor else []
+        steps += [Give(each.path, 0, each.descriptor or 0) for each in disk.kept]
     steps += [Give(each.path, 0, each.descriptor) for each in made.cdroms if each.descriptor]
     if made.stick and made.stick.descriptor:
         steps.append(Give(made.stick.path, 0, made.stick.descriptor))

@@ -96,7 +96,8 @@ class SystemDriver:
             raise Conflict(
                 f"cannot copy files of machine {plan.name} while it is off", hint=f"trivet vm start {plan.name}"
             )
-        for path in [each.path for kind in (parts.disks, parts.cdroms, parts.usb) for each in kind]:
+        own = [each.path for kind in (parts.disks, parts.cdroms, parts.usb) for each in kind]
+        for path in (*own, *(path for each in parts.disks for path in each.kept)):
             if not Path(path).exists():
                 raise InvalidArgument(f"cannot start machine {plan.name}: its disk {path} is not there")
         directory = Path(plan.directory)

@@ -82,7 +82,7 @@ def _wait(context: Context, name: str, expected: str, seconds: float) -> str:
 
 def restore(context: Context, args: Namespace) -> int:
     """Make a machine of a backup."""
-    wish = RestoreRequest(directory=_absolute(args.directory), name=args.name, point=args.point)
+    wish = RestoreRequest(directory=_absolute(args.directory), name=args.name, point=args.point, live=args.live)
     with patience(f"restoring {args.name}"):
         print(context.client.machines.restore(wish))
     if args.start:
@@ -125,6 +125,7 @@ COMMANDS = {
         (
             POINT,
             flag("--start", help="switch it on"),
+            flag("--live", help="don't wait: it can run at once, and is restored while it does"),
             option("directory", metavar="DIRECTORY", help="of backups, on the engine's host", complete=DIRECTORY),
             option("name", metavar="NAME", help="name of the new machine"),
         ),

@@ -42,7 +42,7 @@ def _list(context: Context, args: Namespace) -> int:
     columns: list[Column[DiskInfo]] = [
         Column("NAME", lambda row: row.name),
         Column("SIZE", lambda row: human_size(row.size)),
-        Column("TAKES", lambda row: human_size(row.used)),
+        Column("TAKES", lambda row: human_size(row.used) + (" (being restored)" if row.filling else "")),
         Column("IOPS", lambda row: str(row.iops or "-")),
         Column("RATE", lambda row: human_size(row.rate) if row.rate else "-"),
     ]

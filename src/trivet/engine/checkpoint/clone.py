@@ -25,7 +25,7 @@ from trivet.engine.instance.attachment import OTHER
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
-from trivet.engine.machine import twin
+from trivet.engine.machine import filling, twin
 from trivet.engine.snapshot.duplicate import duplicate
 from trivet.isolation.driver import Saved, Saving
 
@@ -49,6 +49,7 @@ async def clone(context: Context, key: str, wish: CloneRequest) -> Cloned:
         async with context.locks.hold(key, "cloning"):
             record = context.table.find(key)
             check("clone", record.name, record.word)
+            filling.refuse(record, "clone")
             _check_volumes(record)
             boots = record.plan.hardware is not None and record.word is Word.RUNNING
             copy = twin.copy if boots else partial(take.save, go_on=True)

@@ -17,6 +17,7 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.still import recorded_still
+from trivet.engine.machine import filling
 from trivet.engine.snapshot.duplicate import duplicate
 from trivet.engine.snapshot.making import disk_usage
 from trivet.isolation.driver import Driver, Saving
@@ -51,6 +52,7 @@ async def take(context: Context, key: str, name: str, *, end: bool) -> Checkpoin
     """
     record = context.table.find(key)
     check("checkpoint" if end else "take a snapshot of", record.name, record.word)
+    filling.refuse(record, "take a snapshot of")
     known = [each.name for each in model.of_instance(context, key)]
     numbers = (str(number) for number in range(1, len(known) + 2))
     name = check_name("snapshot", name) if name else next(each for each in numbers if each not in known)

@@ -24,7 +24,7 @@ from trivet.engine.disk import tool
 from trivet.engine.image.progress import Report
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word
-from trivet.engine.machine import point, reading, screen
+from trivet.engine.machine import filling, point, reading, screen
 from trivet.engine.machine.point import Backups, Point
 from trivet.engine.snapshot import disk as images
 from trivet.hypervisor.qmp import Qmp, QmpRefused
@@ -43,6 +43,7 @@ def take(record: InstanceRecord, directory: Path, report: Report, *, full: bool 
 
     Raises `Conflict` for a directory with another machine's backups, `Exhausted` when it is full.
     """
+    filling.refuse(record, "back up")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = _known(record, directory)
     point.write(directory, found)  # so that one that is killed leaves a directory that is known again

@@ -113,7 +113,7 @@ def _check(request: InstanceRequest, wish: MachineRequest) -> None:
         raise InvalidArgument(
             "the machine has nothing to boot", hint="--image debian/12, --cdrom FILE or --boot network"
         )
-    for path in (*wish.cdroms, wish.kernel, wish.initrd):
+    for path in (*wish.cdroms, wish.kernel, wish.initrd, *(file for files in wish.kept.values() for file in files)):
         if path and not (path.startswith("/") and Path(path).is_file()):
             raise InvalidArgument(f"{path} is no file of the engine's host, by its absolute path")
     for name, content in wish.answers.items():
@@ -217,6 +217,7 @@ def _hardware(wish: MachineRequest, root: Root, seed: Seed | None, size: int, be
         base=root.lowers[0] if root.lowers else "",
         iops=wish.iops,
         rate=wish.rate,
+        kept=tuple(wish.kept.get("root", ())),
     )
     further = (
         Disk(
@@ -226,6 +227,7 @@ def _hardware(wish: MachineRequest, root: Root, seed: Seed | None, size: int, be
             base=str(below.get(each.name, "")),
             iops=each.iops,
             rate=each.rate,
+            kept=tuple(wish.kept.get(each.name, ())),
         )
         for each in wish.disks
     )

@@ -28,6 +28,7 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
 from trivet.engine.machine import backup, catalogue, device, disk, image, inside, keyboard, point, restore, screen
+from trivet.engine.machine.filling import Filling
 from trivet.engine.snapshot.making import disk_usage
 from trivet.isolation import computer, display
 from trivet.isolation.errand import agent_of
@@ -51,6 +52,7 @@ class Machines:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.filling = Filling(context)
 
     def find(self, ref: str) -> InstanceRecord:
         """Find a machine. Raises `NotFound`, `NoMachine`."""
@@ -132,7 +134,10 @@ class Machines:
 
     async def restore(self, wish: RestoreRequest) -> str:
         """Make a new machine of a backup; its id."""
-        return await restore.restore(self._context, wish)
+        made = await restore.restore(self._context, wish)
+        if wish.live:
+            self.filling.add(made)
+        return made
 
     async def export(self, ref: str, form: str) -> Callable[[BinaryIO], None]:
         """Prepare to write a machine that is off as a file; what is returned does it."""
@@ -210,6 +215,7 @@ def _disks(plan: Plan) -> list[DiskInfo]:
             path=each.path,
             iops=each.iops,
             rate=each.rate,
+            filling=bool(each.kept),
         )
         for each in computer.hardware(plan).disks
     ]

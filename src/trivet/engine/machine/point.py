@@ -112,19 +112,26 @@ def chain(directory: Path, found: Backups, place: int, disk: str, hand: Callable
     `hand` opens a file for QEMU, as /dev/fdset/NUMBER.
     """
     node: dict[str, Any] | None = None
-    for point in _needed(found, place, disk):
-        file = file_of(directory, point, disk)
-        if file.is_symlink() or not file.is_file():
-            raise Corrupt(f"backup file {file} is not there")
+    for file in reversed(files(directory, found, place, disk)):
         node = {
             "driver": "qcow2",
             "read-only": True,
             "file": {"driver": "file", "filename": f"/dev/fdset/{hand(file)}", "read-only": True},
             "backing": node,
         }
-    if node is None:
-        raise Corrupt(f"{directory} has no disk {disk} at that point")
+    assert node is not None
     return node
+
+
+def files(directory: Path, found: Backups, place: int, disk: str) -> list[Path]:
+    """List the files that a disk is made of at a point, the newest first. Raises `Corrupt`."""
+    chosen = [file_of(directory, point, disk) for point in reversed(_needed(found, place, disk))]
+    for file in chosen:
+        if file.is_symlink() or not file.is_file():
+            raise Corrupt(f"backup file {file} is not there")
+    if not chosen:
+        raise Corrupt(f"{directory} has no disk {disk} at that point")
+    return chosen
 
 
 def view(directory: Path, found: Backups) -> list[BackupPoint]:

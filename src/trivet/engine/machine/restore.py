@@ -25,7 +25,13 @@ async def restore(context: Context, wish: RestoreRequest) -> str:
     directory = point.directory_of(wish.directory)
     found = point.read(directory)
     place = point.find(found, wish.point, directory)
-    made = await create.create(context, request_of(found, place, wish), fill=_filling(directory, found, place))
+    request = request_of(found, place, wish)
+    if wish.live and request.machine:
+        disks = found.points[place].disks
+        kept = {disk: [str(file) for file in point.files(directory, found, place, disk)] for disk in disks}
+        request = msgspec.structs.replace(request, machine=msgspec.structs.replace(request.machine, kept=kept))
+    fill = None if wish.live else _filling(directory, found, place)
+    made = await create.create(context, request, fill=fill)
     return made.id
 
 
@@ -44,7 +50,7 @@ def request_of(found: Backups, place: int, wish: RestoreRequest) -> InstanceRequ
         networks=[EndpointRequest(network="none")] if wish.isolated else networks,
         mounts=[] if wish.isolated else found.request.mounts,
         ports=[] if wish.isolated else [msgspec.structs.replace(port, host_port=0) for port in found.request.ports],
-        machine=msgspec.structs.replace(machine, disk=taken.disks["root"], disks=disks, usb=usb, filled=True),
+        machine=msgspec.structs.replace(machine, disk=taken.disks["root"], disks=disks, usb=usb, kept={}, filled=True),
     )
 
 

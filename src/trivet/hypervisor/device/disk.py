@@ -13,6 +13,13 @@ import msgspec
 from trivet.hypervisor.device.device import handed, opened, option
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A qcow2 file of a backup."""
+
+    path: str
+    descriptor: int | None = None
+
+
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
     """An image file on virtio-blk; `port` is the slot it is plugged into later, `boot` its place in the boot order.
 
@@ -32,6 +39,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     descriptor: int | None = None
     base_descriptor: int | None = None
     adjustable: bool = False
+    kept: tuple[Kept, ...] = ()
 
     @property
     def limited(self) -> bool:
@@ -48,7 +56,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
             "file": _file(opened(self.path, self.descriptor), f"{self.name}-file", read_only=self.read_only),
         }
         if self.format == "qcow2":
-            found["backing"] = self._below() if self.base else None
+            found["backing"] = self._kept() if self.kept else self._below() if self.base else None
         return found
 
     def limits(self) -> dict[str, Any]:
@@ -77,6 +85,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
 
     def arguments(self) -> list[str]:
         words = [*handed(self.descriptor), *handed(self.base_descriptor)]
+        words += [word for each in self.kept for word in handed(each.descriptor)]
         words += ["-object", _json(self.limits())] if self.limited else []
         words += ["-blockdev", _json(self.node())]
         words += ["-blockdev", _json(self.throttle())] if self.limited else []
@@ -85,6 +94,14 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def _group(self) -> str:
         return f"limit-{self.name}"
+
+    def _kept(self) -> dict[str, Any] | None:
+        node: dict[str, Any] | None = None
+        for number, each in reversed(list(enumerate(self.kept))):
+            name = f"{self.name}-kept{number}"
+            file = _file(opened(each.path, each.descriptor), f"{name}-file", read_only=True)
+            node = {"driver": "qcow2", "node-name": name, "read-only": True, "file": file, "backing": node}
+        return node
 
     def _below(self) -> dict[str, Any]:
         base: dict[str, Any] = {
