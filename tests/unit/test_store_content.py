@@ -302,7 +302,7 @@ def test_a_cut_pulls_lease_outlives_its_engine(tmp_path: Path) -> None:
     leases = Leases(records)
     held = [leases.hold(purpose, resumable=purpose != "build") for purpose in ("pull of a", "pull of b", "build")]
     for each in held:
-        each.__enter__()
+        each.__enter__().add(digests.of(b"held"))
     leases.reset()
     assert [record.purpose for record in leases.all()] == ["pull of a", "pull of b"]
     with pytest.raises(ValueError, match="cut"), leases.hold("pull of a", resumable=True):
