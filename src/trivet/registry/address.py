@@ -13,7 +13,7 @@ import errno
 import ipaddress
 import socket
 
-from aiohttp import ThreadedResolver
+import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
@@ -26,7 +26,7 @@ class Guard(AbstractResolver):
     def __init__(self, domain: str) -> None:
         url = URL(f"//{domain}")
         self._named = {(url.host, url.explicit_port)}
-        self._inner = ThreadedResolver()
+        self._inner = aiohttp.ThreadedResolver()
 
     def allow(self, url: URL) -> None:
         """Except a proxy, which the administrator has named too."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
+from aiohttp.http import WSMsgType
 
 from trivet.api.native.route import NDJSON, Route, answer, body, flag, nothing, number, ref, required
 from trivet.api.stream import progress

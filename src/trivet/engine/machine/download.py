@@ -30,7 +30,6 @@ _LENGTHS = {"sha256": 64, "sha512": 128}
 _BLOCK = 1 << 20
 _ATTEMPTS = 5
 _PAUSE = 0.5
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
 _RESERVE = 256 << 20
 _MISSING = (404, 410)
 
@@ -70,10 +69,15 @@ def address(url: str) -> str:
     raise InvalidArgument(f"{url[:200]!r} is no address on the web")
 
 
+def _session() -> aiohttp.ClientSession:
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+    return aiohttp.ClientSession(timeout=timeout, trust_env=True)
+
+
 async def small(url: str, limit: int) -> bytes:
     """Read a document of at most `limit` bytes. Raises `NotFound`, `Unavailable`, `Corrupt`."""
     try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session, session.get(url) as answer:
+        async with _session() as session, session.get(url) as answer:
             _check(answer, url)
             content = bytearray()
             async for block in answer.content.iter_chunked(_BLOCK):
@@ -114,7 +118,7 @@ def _locked(part: Path) -> BinaryIO:
 
 
 async def _fetch(file: Wanted, part: Path, report: Report) -> None:
-    async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session:
+    async with _session() as session:
         for attempt in range(_ATTEMPTS):
             try:
                 await _attempt(session, file, part, report)
