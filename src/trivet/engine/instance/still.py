@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 
@@ -18,6 +17,7 @@ from trivet.base.error import TrivetError
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word
+from trivet.engine.volume.snapshot import Pause
 from trivet.isolation.driver import Pausable
 
 log = logging.getLogger(__name__)
@@ -32,22 +32,34 @@ class Still(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def standing_still(context: Context, records: Iterable[InstanceRecord]) -> Iterator[float]:
+def standing_still(context: Context, records: Iterable[InstanceRecord]) -> Iterator[Pause]:
     """Freeze the running ones of these instances, where their level can, while the block runs.
 
-    Yields since when they stand still (time.monotonic). The caller holds their locks.
+    What is to be recorded is, before the first stands still and after the last has gone on. The caller holds their
+    locks.
     """
-    table = context.records.table(KIND, Still)
-    begun = time.monotonic()
+    table, pause = context.records.table(KIND, Still), Pause()
+    pausable = [(driver, each) for each in records if isinstance(driver := context.driver(each), Pausable)]
+    running = [(driver, record) for driver, record in pausable if record.word is Word.RUNNING]
     with ExitStack() as undo:
-        for record in records:
-            driver = context.driver(record)
-            if record.word is Word.RUNNING and isinstance(driver, Pausable):
+        with context.records.transaction():
+            for _, record in running:
                 table.insert(record.id, Still(record.id))
-                undo.callback(table.delete, record.id)
-                driver.pause(record.plan)
-                undo.callback(_resume, driver, record)
-        yield begun
+        undo.callback(_forget, context, [record.id for _, record in running])
+        if running:
+            pause.begin()
+            undo.callback(pause.end)
+        for driver, record in running:
+            driver.pause(record.plan)
+            undo.callback(_resume, driver, record)
+        yield pause
+
+
+def _forget(context: Context, keys: list[str]) -> None:
+    table = context.records.table(KIND, Still)
+    with context.records.transaction():
+        for key in keys:
+            table.delete(key)
 
 
 @contextmanager
@@ -62,7 +74,7 @@ def recorded_still(context: Context, record: InstanceRecord) -> Iterator[None]:
 
 
 @contextmanager
-def users_still(context: Context, volume: str, loop: asyncio.AbstractEventLoop) -> Iterator[float]:
+def users_still(context: Context, volume: str, loop: asyncio.AbstractEventLoop) -> Iterator[Pause]:
     """Freeze all who use a volume while the block runs, in a thread; waits for what is being done to them."""
     stack = AsyncExitStack()
 
@@ -72,8 +84,8 @@ def users_still(context: Context, volume: str, loop: asyncio.AbstractEventLoop) 
 
     asyncio.run_coroutine_threadsafe(hold(), loop).result()
     try:
-        with standing_still(context, [record for record in context.table.all() if volume in record.volumes]) as begun:
-            yield begun
+        with standing_still(context, [record for record in context.table.all() if volume in record.volumes]) as pause:
+            yield pause
     finally:
         asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result()
 

@@ -3,6 +3,7 @@
     sweep      everything is read while programs write on
     sweep …    what has changed meanwhile is read again, until that is little
     stand still ─▶ sweep: what is still different is put aside, copied and not yet looked at ─▶ go on
+               (large files by two threads, into memory that is there already; directories are known from before)
     finish     what was put aside is read
 
 A file is taken as unchanged if its times and size are what they were, and its last change is older than
@@ -15,8 +16,12 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -30,6 +35,9 @@ LITTLE = 16 << 20  # bytes that may be left for the moment of standing still
 ROOM = 1 << 30  # bytes of memory that may be taken for it
 SWEEPS = 4
 SETTLED = 600 * 10**9  # ns: older changes have long been written back (vm.dirty_expire_centisecs is 30 s)
+LARGE = 4 << 20  # bytes of a file from which on it is copied by several threads, in pieces of
+PIECE = 8 << 20
+COPIERS = 2
 GRAIN = 20 * 10**6  # ns: the clock of file times is coarser than ours (current_time in the kernel)
 
 Parts = list[int | bytes]
@@ -42,6 +50,25 @@ class _Seen(msgspec.Struct):
     signature: Signature
     guarded: int
     parts: Parts
+
+
+class _Known(msgspec.Struct):
+    """The part of what has no content, a directory or a link, and until when it holds: as for `_Seen`."""
+
+    signature: Signature
+    guarded: int
+    parts: Parts
+
+
+class _Large(msgspec.Struct):
+    """A large file that is being copied, in pieces."""
+
+    node: Node
+    descriptor: int
+    begin: int
+    state: os.stat_result
+    xattrs: dict[str, bytes]
+    pieces: list[Future[bool]]
 
 
 class Copied(Node, frozen=True, kw_only=True):
@@ -67,20 +94,27 @@ class Room:
         self._used = 0
         self._held: list[tuple[int, os.stat_result, dict[str, bytes], Path]] = []
 
-    def take(self, descriptor: int, state: os.stat_result, xattrs: dict[str, bytes], copy: Path) -> bool:
-        """Copy a file that is to become `copy`, unless it has holes or doesn't fit."""
+    def reserve(self, state: os.stat_result) -> int | None:
+        """Set room aside for a file, unless it has holes or doesn't fit; return where that begins."""
         size, begin = state.st_size, self._used
         if state.st_blocks * 512 < size or begin + size > len(self._memory):
-            return False
-        with memoryview(self._memory) as view:
-            done = 0
-            while done < size and (count := os.preadv(descriptor, [view[begin + done : begin + size]], done)):
-                done += count
-        if done < size:
-            return False
+            return None
         self._used += size
+        return begin
+
+    def fill(self, descriptor: int, begin: int, at: int, size: int) -> bool:
+        """Copy a piece of a file to the room that begins there; any thread may. Tells whether it was all there."""
+        done = 0
+        with memoryview(self._memory) as view:
+            place = view[begin + at : begin + at + size]
+            while done < size and (count := os.preadv(descriptor, [place[done:]], at + done)):
+                done += count
+            place.release()
+        return done == size
+
+    def hold(self, begin: int, state: os.stat_result, xattrs: dict[str, bytes], copy: Path) -> None:
+        """Remember that a file was copied there, and is to become `copy`."""
         self._held.append((begin, state, xattrs, copy))
-        return True
 
     def clear(self) -> None:
         """Write down what is held, and give the memory back."""
@@ -108,6 +142,8 @@ class Capture:
         self._order: list[tuple[bytes, Parts | None]] = []
         self._aside: list[tuple[Copied, Signature]] = []
         self._room = Room(0)
+        self._known: dict[tuple[bytes, bytes], _Known] = {}
+        self._copiers = ThreadPoolExecutor(COPIERS, thread_name_prefix="copy")
 
     def approach(self) -> None:
         """Read everything, then again what has changed, until little changes."""
@@ -118,29 +154,35 @@ class Capture:
             if left < LITTLE:
                 break
         self._room = Room(left + left // 4 + LITTLE)
+        barrier = threading.Barrier(COPIERS + 1)
+        for _ in range(COPIERS):
+            self._copiers.submit(barrier.wait)  # so that the threads are there
+        barrier.wait()
 
     def sweep(self, *, aside: bool = False) -> int:
         """Look at every file and read those that may have changed, or put them `aside`; return their bytes."""
         read, self._order = 0, [(b"", self._directory())]
         links: dict[tuple[int, int], bytes] = {}
-        for node in changes(self._root):
-            state = node.state
-            if not stat.S_ISREG(state.st_mode):
-                if not (stat.S_ISCHR(state.st_mode) or stat.S_ISBLK(state.st_mode)):
-                    self._order.append((node.path, self._parts(node)))
-                continue
-            first = links.setdefault((state.st_dev, state.st_ino), node.path) if state.st_nlink > 1 else node.path
-            if first != node.path:
-                self._order.append((node.path, self._hard_link(node, first)))
-                continue
-            self._order.append((node.path, None))
-            if self._changed(node):
-                read += state.st_size
-                self._put_aside(node) if aside else self._take(node)
+        with ExitStack() as copying:
+            for node in changes(self._root):
+                state = node.state
+                if not stat.S_ISREG(state.st_mode):
+                    if not (stat.S_ISCHR(state.st_mode) or stat.S_ISBLK(state.st_mode)):
+                        self._order.append((node.path, self._plain(node, b"", self._parts)))
+                    continue
+                first = links.setdefault((state.st_dev, state.st_ino), node.path) if state.st_nlink > 1 else node.path
+                if first != node.path:
+                    self._order.append((node.path, self._plain(node, first, partial(self._hard_link, first=first))))
+                    continue
+                self._order.append((node.path, None))
+                if self._changed(node):
+                    read += state.st_size
+                    self._put_aside(node, copying) if aside else self._take(node)
         return read
 
     def finish(self) -> Parts:
         """Read what was put aside; return the whole stream."""
+        self._copiers.shutdown()
         self._room.clear()
         for node, signature in self._aside:
             self._seen[node.path] = _Seen(signature, 0, self._parts(node))
@@ -169,20 +211,55 @@ class Capture:
         except OSError:
             self._seen.pop(node.path, None)
 
-    def _put_aside(self, node: Node) -> None:
-        """Copy a file: into memory that is there already, which is several times faster, or else onto the disk."""
-        copy = self._scratch / str(len(self._aside))
-        descriptor = node.open()
-        try:
+    def _put_aside(self, node: Node, copying: ExitStack) -> None:
+        """Copy a file: into memory that is there already, which is several times faster, or else onto the disk.
+
+        A large one is done when `copying` is.
+        """
+        with ExitStack() as undo:
+            descriptor = node.open()
+            undo.callback(os.close, descriptor)
             state, xattrs = os.fstat(descriptor), attributes(descriptor)
-            if not self._room.take(descriptor, state, xattrs, copy):
-                with copy.open("xb") as target:
-                    copy_content(descriptor, target.fileno())
-                    take_over(state, xattrs, target.fileno())
-        finally:
-            os.close(descriptor)
+            begin = self._room.reserve(state)
+            if begin is not None and state.st_size >= LARGE:
+                pieces = [
+                    self._copiers.submit(self._room.fill, descriptor, begin, at, min(PIECE, state.st_size - at))
+                    for at in range(0, state.st_size, PIECE)
+                ]
+                copying.push(undo.pop_all())
+                copying.callback(self._settle, _Large(node, descriptor, begin, state, xattrs, pieces))
+            elif begin is not None and self._room.fill(descriptor, begin, 0, state.st_size):
+                self._room.hold(begin, state, xattrs, self._aside_as(node))
+            else:
+                self._onto_disk(node, descriptor, state, xattrs)
+
+    def _settle(self, large: _Large) -> None:
+        """Wait for a large file's pieces."""
+        complete = [piece.result() for piece in large.pieces]  # all of them, whatever the first says
+        if all(complete):
+            self._room.hold(large.begin, large.state, large.xattrs, self._aside_as(large.node))
+        else:
+            self._onto_disk(large.node, large.descriptor, large.state, large.xattrs)
+
+    def _onto_disk(self, node: Node, descriptor: int, state: os.stat_result, xattrs: dict[str, bytes]) -> None:
+        with self._aside_as(node).open("xb") as target:
+            copy_content(descriptor, target.fileno())
+            take_over(state, xattrs, target.fileno())
+
+    def _aside_as(self, node: Node) -> Path:
+        """Note that a file is put aside, and say as what."""
+        copy = self._scratch / str(len(self._aside))
         single = Copied(path=node.path, parent=-1, name=node.name, state=node.state, aside=copy)
         self._aside.append((single, _signature(node.state)))
+        return copy
+
+    def _plain(self, node: Node, first: bytes, make: Callable[[Node], Parts]) -> Parts:
+        """Give the part of what has no content, made anew only if it may have changed."""
+        known, signature = self._known.get((node.path, first)), _signature(node.state)
+        if known is None or known.signature != signature or node.state.st_ctime_ns >= known.guarded:
+            guarded = time.time_ns() - GRAIN
+            known = self._known[node.path, first] = _Known(signature, guarded, make(node))
+        return known.parts
 
     def _parts(self, node: Node) -> Parts:
         """Make a file's part of the stream."""
@@ -196,7 +273,7 @@ class Capture:
         descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             node = Node(path=b".", parent=descriptor, name=b".", state=os.fstat(descriptor))
-            return self._parts(node)
+            return self._plain(node, b"", self._parts)
         finally:
             os.close(descriptor)
 

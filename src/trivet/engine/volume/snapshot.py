@@ -52,10 +52,26 @@ Findings = list[Finding]
 Shown = list["SnapshotRecord"]  # inside the class `list` is the method
 
 
+class Pause:
+    """How long others stand still, in seconds, once that is over; 0 while nobody has."""
+
+    def __init__(self) -> None:
+        self._begun = 0.0
+        self.seconds = 0.0
+
+    def begin(self) -> None:
+        """The first is about to stand still."""
+        self._begun = time.monotonic()
+
+    def end(self) -> None:
+        """The last goes on."""
+        self.seconds = time.monotonic() - self._begun
+
+
 @contextmanager
-def _nobody() -> Iterator[float]:
+def _nobody() -> Iterator[Pause]:
     """Nobody uses the volume, so nobody has to stand still."""
-    yield time.monotonic()
+    yield Pause()
 
 
 class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +150,7 @@ class Snapshots:
         self,
         volume: str,
         name: str = "",
-        still: Callable[[], AbstractContextManager[float]] = _nobody,
+        still: Callable[[], AbstractContextManager[Pause]] = _nobody,
         count: Count = lambda size: None,
         *,
         passing: bool = False,
@@ -231,7 +247,7 @@ class Snapshots:
         self,
         source: VolumeRecord,
         scratch: Path,
-        still: Callable[[], AbstractContextManager[float]],
+        still: Callable[[], AbstractContextManager[Pause]],
         count: Count,
         lease: Lease,
     ) -> tuple[Parts, Writer, _Pack, float]:
@@ -239,11 +255,10 @@ class Snapshots:
             writer = Writer(pack, self._earlier(source.name, lease))
             capture = Capture(Path(source.mountpoint), writer, scratch, count)
             capture.approach()
-            with still() as begun:
+            with still() as pause:
                 capture.sweep(aside=True)
-            pause = time.monotonic() - begun
             stream = capture.finish()
-        return stream, writer, _Pack(pack.digest, pack.size), pause
+        return stream, writer, _Pack(pack.digest, pack.size), pause.seconds
 
     def _earlier(self, volume: str, lease: Lease) -> Earlier:
         """Read the volume's last snapshot, whose packs are used on."""
