@@ -241,10 +241,18 @@ class Group:
         return sorted(found)
 
     def freeze(self, frozen: bool) -> None:
-        """Freeze or thaw all processes and wait until it is so. Raises TimeoutError."""
+        """Freeze or thaw all processes and wait until it is so. Raises TimeoutError; then nobody stays frozen.
+
+        Who is frozen for a moment notices each millisecond that is waited too long: it is looked often.
+        """
         mechanism, directory = self._freezer
         mechanism.freeze(directory, frozen)
-        _until(lambda: mechanism.frozen(directory) == frozen, f"{directory} does not {'freeze' if frozen else 'thaw'}")
+        what = f"{directory} does not {'freeze' if frozen else 'thaw'}"
+        try:
+            _until(lambda: mechanism.frozen(directory) == frozen, what, longest=0.001)
+        except TimeoutError:
+            mechanism.freeze(directory, False)
+            raise
 
     def frozen(self) -> bool:
         """Tell whether the group is frozen."""
@@ -339,11 +347,11 @@ def _rmdir(group: str) -> bool:
     return True
 
 
-def _until(done: Callable[[], bool], complaint: str, seconds: float = 5.0) -> None:
+def _until(done: Callable[[], bool], complaint: str, seconds: float = 5.0, longest: float = 0.05) -> None:
     deadline = time.monotonic() + seconds
     pause = 0.0005
     while not done():
         if time.monotonic() > deadline:
             raise TimeoutError(errno.ETIMEDOUT, complaint)
         time.sleep(pause)
-        pause = min(pause * 2, 0.05)
+        pause = min(pause * 2, longest)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 
 import msgspec
@@ -23,6 +24,7 @@ from trivet.isolation.driver import Pausable
 log = logging.getLogger(__name__)
 
 KIND = "still"
+Running = tuple[Pausable, InstanceRecord]
 
 
 class Still(msgspec.Struct, frozen=True):
@@ -49,10 +51,19 @@ def standing_still(context: Context, records: Iterable[InstanceRecord]) -> Itera
         if running:
             pause.begin()
             undo.callback(pause.end)
-        for driver, record in running:
-            driver.pause(record.plan)
-            undo.callback(_resume, driver, record)
+        undo.callback(_together, lambda each: _resume(*each), running)
+        _together(lambda each: each[0].pause(each[1].plan), running)
         yield pause
+
+
+def _together(do: Callable[[Running], None], running: Sequence[Running]) -> None:
+    """Do it to all at once: the first shouldn't stand still while the others are asked."""
+    if len(running) == 1:
+        do(running[0])
+    elif running:
+        with ThreadPoolExecutor(len(running), thread_name_prefix="still") as pool:
+            for future in [pool.submit(do, each) for each in running]:
+                future.result()
 
 
 def _forget(context: Context, keys: list[str]) -> None:
