@@ -7,7 +7,7 @@ import re
 import shutil
 import struct
 from collections import deque
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import msgspec
@@ -33,9 +33,10 @@ from trivet.engine.instance.line import Line
 from trivet.engine.instance.stream import Failed, Stream
 from trivet.engine.instance.watch import parse_exit
 from trivet.engine.network import names
-from trivet.isolation.driver import Exit
+from trivet.isolation.driver import Driver, Exit
 from trivet.isolation.failure import explain
 from trivet.isolation.plan import File, Mount, Plan, Root
+from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 from trivet.launch.operation import Exec
 
@@ -136,6 +137,7 @@ class _Sandbox:
         self._command = command
         self._sources = sources
         self._tail: deque[str] = deque(maxlen=TAIL)
+        self._ended = False
 
     async def run(self, root: Root, name: str) -> None:
         """Run it in `root`; whatever happens, nothing of it goes on after this returns.
@@ -144,23 +146,23 @@ class _Sandbox:
         one wait for it, and with the program everything has ended that was in its namespaces.
         """
         session = self._step.session
-        async with AsyncExitStack() as rest:
+        async with AsyncExitStack() as undo:
+            rest = ExitStack()
+            undo.push_async_callback(in_thread, rest.close)
             end = await self._run(root, name, rest)
             if not end.code:
-                session.later(rest.pop_all().aclose())
+                session.later(undo.pop_all().aclose())
         if end.code:
             file = session.graph.dockerfile.file
             output = "\n".join(self._tail).strip("\n")[-LONGEST:]
             raise StepFailed(file, self._step.line, self._step.title.removeprefix("RUN "), end.code, output)
 
-    async def _run(self, root: Root, name: str, rest: AsyncExitStack) -> Exit:
+    async def _run(self, root: Root, name: str, rest: ExitStack) -> Exit:
         tools = self._step.session.tools
         async with AsyncExitStack() as undo:
             plan = await self._plan(root, name, undo, rest)
-            kill = await undo.enter_async_context(AsyncExitStack())  # before what is shown to it is taken away
-            kill.push_async_callback(in_thread, tools.driver.release, plan)
-            await in_thread(tools.driver.prepare, plan)
-            stream = Line(await in_thread(tools.driver.start, plan))
+            undo.push_async_callback(self._kill, plan)  # before what is shown to it is taken away
+            stream = Line(await in_thread(_start, tools.driver, plan))
             undo.callback(stream.close)
             await stream.attach(stdout=True, stderr=True)
             end = await self._follow(stream, plan)
@@ -168,17 +170,22 @@ class _Sandbox:
                 shell = shell_of(self._state.config)
                 await open_shell(self._step.session, plan, shell, self._step.title)
             if not end.code:
-                rest.push_async_exit(kill.pop_all())
+                self._ended = True
+                rest.callback(tools.driver.release, plan)
         return end
 
-    async def _plan(self, root: Root, name: str, undo: AsyncExitStack, rest: AsyncExitStack) -> Plan:
+    async def _kill(self, plan: Plan) -> None:
+        if not self._ended:
+            await in_thread(self._step.session.tools.driver.release, plan)
+
+    async def _plan(self, root: Root, name: str, undo: AsyncExitStack, rest: ExitStack) -> Plan:
         """Connect the step to its network, and describe its container."""
         session, tools = self._step.session, self._step.session.tools
-        rest.push_async_callback(in_thread, tools.networks.release, name)
+        rest.callback(tools.networks.release, name)
         wish = EndpointRequest(network=self._command.network or "bridge")
         (attachment,) = await in_thread(tools.networks.attach, name, name, "netns", [wish])
         directory = session.work / "file" / name
-        rest.push_async_callback(in_thread, shutil.rmtree, directory, ignore_errors=True)
+        rest.callback(shutil.rmtree, directory, ignore_errors=True)
         files = tools.networks.files(name, self._command.hostname, directory, extra_hosts=session.request.add_hosts)
         if self._command.script:
             content = self._command.script.encode()
@@ -231,6 +238,11 @@ class _Sandbox:
         else:
             self._tail.append(first[-LONGEST:])
         self._tail.extend(line[-LONGEST:] for line in rest)
+
+
+def _start(driver: Driver, plan: Plan) -> Channel:
+    driver.prepare(plan)
+    return driver.start(plan)
 
 
 def _not_started(plan: Plan, failure: Failed) -> TrivetError:

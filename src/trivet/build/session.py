@@ -212,6 +212,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
             layer = written.layer if written else None
             after = state.with_layer(layer, text, when)
             session.later(self._keep(keys, state.draft, after.draft, written, when))
+            session.later(undo.pop_all().aclose())
         session.steps.update(dict.fromkeys(keys, self.stage))
         self.tell(f"{time.monotonic() - begin:.1f} s")
         if layer and state.keeps_times:
