@@ -157,7 +157,8 @@ def test_failure(newest: Newest, place: Path) -> None:
     assert re.search(rb"#\d+ [\d.]+ before\n", done.stderr)
     write(place, "RUNN x")
     assert "failed to solve: Dockerfile:2: unknown instruction RUNN" in newest.fails("build", place)
-    assert "cannot be exported to local" in newest.fails("build", "--cache-to", f"type=local,dest={place}/x", place)
+    other = ["--cache-to", "type=azblob,account_url=http://127.0.0.1:9,name=x"]
+    assert "cannot be exported to azblob" in newest.fails("build", *other, place)
     assert "is not served here" in newest.fails("buildx", "history", "ls")
 
 
@@ -200,6 +201,33 @@ def test_registry(newest: Newest, place: Path) -> None:
         newest.ok("buildx", "prune", "-af")
         newest.ok("rmi", name)
         assert "CACHED" in newest.said("build", "--progress", "plain", "--cache-from", name, place)
+
+
+def test_directories(newest: Newest, place: Path) -> None:
+    """A cache goes into a directory of the client's and comes from there; an OCI layout can be a context."""
+    cache = place.parent / "cache"
+    newest.said("build", "--cache-to", f"type=local,dest={cache},mode=max", "-t", "bxd", place)
+    assert json.loads((cache / "index.json").read_text())["manifests"][0]["digest"].startswith("sha256:")
+    newest.said("build", "--cache-to", f"type=local,dest={cache}", place)  # what is there already is no mistake
+    newest.ok("rmi", "bxd")
+    newest.ok("buildx", "prune", "-af")
+    assert (
+        newest.said("build", "--progress", "plain", "--cache-from", f"type=local,src={cache}", place).count("CACHED")
+        == 2
+    )
+    image = place.parent / "oci"
+    image.mkdir()
+    newest.said("build", "-o", f"type=oci,dest={image}.tar", place)
+    with tarfile.open(f"{image}.tar") as archive:
+        archive.extractall(image)
+    write(place, "COPY --from=there /a /b\nRUN cat /b")
+    again = newest.said("build", "--progress", "plain", "--build-context", f"there=oci-layout://{image}", place)
+    assert re.search(r"#\d+ [\d.]+ file a\n", again)
+    for blob in (image / "blobs/sha256").iterdir():
+        if blob.stat().st_size > 1 << 18:
+            blob.unlink()
+    context = f"there=oci-layout://{image}"
+    assert "not found" in newest.fails("build", "--no-cache", "--build-context", context, place)
 
 
 def test_builder(newest: Newest, place: Path) -> None:

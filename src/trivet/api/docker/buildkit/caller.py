@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 import msgspec
 from grpclib.client import Stream
 
-from trivet.api.docker.buildkit import sync
+from trivet.api.docker.buildkit import store, sync
 from trivet.api.docker.buildkit.channel import Channel, Refused
 from trivet.api.docker.buildkit.message import Account, Bytes, Empty, Host, Name, Packet
 from trivet.api.transfer import spooled
@@ -22,7 +22,7 @@ from trivet.base.error import TrivetError
 from trivet.base.thread import in_thread
 from trivet.build.caller import LARGEST, Ask, Line, NoAnswer, Reply
 from trivet.build.error import BuildError
-from trivet.build.origin import LOCAL
+from trivet.build.origin import LAYOUT, LOCAL
 from trivet.client.schema_build import BuildRequest
 from trivet.oci import reference as references
 from trivet.registry.auth import Credentials
@@ -32,6 +32,7 @@ CHECK, AGENT = "/moby.sshforward.v1.SSH/CheckAgent", "/moby.sshforward.v1.SSH/Fo
 ACCOUNT, OUTPUT = "/moby.filesync.v1.Auth/Credentials", "/moby.filesync.v1.FileSend/DiffCopy"
 EXPORTER = "buildkit-attachable-exporter-id"  # which of several outputs
 PIECE = 32 << 10
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 HUB = "registry-1.docker.io"  # by this name clients look for what `docker login` without a name has stored
 
 
@@ -42,6 +43,7 @@ class SessionCaller:
         self.channel = channel
         self._spool = spool
         self._wish = wish
+        self.stored: store.Known | None = None  # the manifest of a cache that was put into a directory
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def offers(self, what: Ask, name: str, listed: Sequence[str]) -> bool:
@@ -78,17 +80,50 @@ class SessionCaller:
         if what == Ask.SSH:
             metadata = {"buildkit.ssh.id": [name]}
             return await self._bridge(AGENT, metadata, _agent, f"ssh {name}")
+        cache = name.removeprefix("cache:")
+        if what == Ask.OUTPUT and cache != name:
+            return await self._line(self._store(f"local:{self._wish.cache_to[int(cache)].place}"))
+        if what == Ask.CONTEXT and cache != name:
+            place, _, digest = self._wish.cache_from[int(cache)].place.rpartition("@")
+            return await self._archive(lambda file: store.fetch(self.channel, f"local:{place}", digest, file))
         if what == Ask.OUTPUT:
             directory = self._wish.outputs[int(name)].kind == "local"
             talk = self._files if directory else _archive
             return await self._bridge(OUTPUT, {EXPORTER: [name]}, talk, "an output", Packet if directory else Bytes)
         local = self._wish.contexts.get(name, "")
         if what == Ask.CONTEXT and local.startswith(LOCAL):
-            return await self._directory(local.removeprefix(LOCAL))
+            return await self._archive(lambda file: self._directory(local.removeprefix(LOCAL), file))
+        if what == Ask.CONTEXT and local.startswith(LAYOUT):
+            place, _, digest = local.removeprefix(LAYOUT).partition("@")
+            key = f"oci:{place.partition(':')[0]}"
+            return await self._archive(lambda file: store.fetch(self.channel, key, digest, file))
         raise NoAnswer(what, name)
 
-    async def _directory(self, name: str) -> tuple[Line, Reply]:
-        """Give one of the client's directories, as a tar."""
+    async def _directory(self, name: str, file: BinaryIO) -> None:
+        """Write one of the client's directories, as a tar."""
+        receiver = sync.Receiver(file)
+        await receiver.directory(self.channel, name, {})
+        await in_thread(receiver.finish)
+
+    def _store(self, place: str) -> Talk:
+        """Take a layout's tar, and put what it holds into one of the client's directories."""
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            reply = Reply()
+            try:
+                with spooled(self._spool) as file:
+                    while data := await reader.read(1 << 20):
+                        await in_thread(file.write, data)
+                    file.seek(0)
+                    self.stored = await store.put(self.channel, place, file)
+            except TrivetError as error:
+                reply = Reply(error=error.message)
+            writer.write(msgspec.json.encode(reply) + b"\n")
+
+        return talk
+
+    async def _archive(self, write: Callable[[BinaryIO], Coroutine[Any, Any, None]]) -> tuple[Line, Reply]:
+        """Give what `write` writes to a file."""
 
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with undo:
@@ -98,9 +133,8 @@ class SessionCaller:
 
         with ExitStack() as undo:
             file = undo.enter_context(spooled(self._spool))
-            receiver = sync.Receiver(file)
-            await receiver.directory(self.channel, name, {})
-            await in_thread(receiver.finish)
+            await write(file)
+            file.seek(0)
             undo = undo.pop_all()
         return await self._line(talk)
 
@@ -124,9 +158,7 @@ class SessionCaller:
 
         return await self._line(work)
 
-    async def _line(
-        self, talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
-    ) -> tuple[Line, Reply]:
+    async def _line(self, talk: Talk) -> tuple[Line, Reply]:
         """Give one end of a connection, at whose other end somebody talks."""
         ours, theirs = socket.socketpair()
         near = await asyncio.open_unix_connection(sock=ours)

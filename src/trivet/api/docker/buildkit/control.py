@@ -135,7 +135,7 @@ class Control:
             raise
         for trace in tracer.done(result):
             job.tell(trace)
-        return result
+        return {**result, "cache": caller.stored}
 
     async def _status(self, stream: Stream[Ref, Trace]) -> None:
         request = await answered(stream)
@@ -225,11 +225,11 @@ def _complete(wish: BuildRequest, request: Solve) -> BuildRequest:
 
 def _response(result: Mapping[str, Any]) -> dict[str, str]:
     """Tell what became of it, by BuildKit's names."""
-    if not result.get("id"):
-        return {}
-    found = {
-        "containerimage.config.digest": result["id"],
-        "containerimage.digest": result.get("digest") or result["id"],
-        "image.name": ",".join(result["names"]),
+    kept = result.get("cache")
+    found = {"cache.manifest": msgspec.json.encode(kept).decode() if kept else ""}
+    found |= {
+        "containerimage.config.digest": result.get("id", ""),
+        "containerimage.digest": result.get("digest") or result.get("id", ""),
+        "image.name": ",".join(result.get("names", ())),
     }
     return {key: value for key, value in found.items() if value}

@@ -99,7 +99,9 @@ def _imports(attributes: Mapping[str, str]) -> list[CacheFrom]:
 def _import(kind: str, attributes: Mapping[str, str]) -> CacheFrom:
     if kind == "registry" and attributes.get("ref"):
         return CacheFrom(kind="registry", place=attributes["ref"])
-    raise Unsupported(f"a cache cannot be imported from {kind or 'nothing'}, only from a registry")
+    if kind == "local" and attributes.get("src") and attributes.get("digest"):
+        return CacheFrom(kind="local", place=f"{attributes['src']}@{attributes['digest']}")
+    raise Unsupported(f"a cache cannot be imported from {kind or 'nothing'}, only from a registry or a directory")
 
 
 def cache_to(kinds: Iterable[Kind]) -> list[CacheTo]:
@@ -112,7 +114,9 @@ def _export(kind: str, attributes: Mapping[str, str]) -> CacheTo:
         return CacheTo(kind="inline")
     if kind == "registry" and attributes.get("ref"):
         return CacheTo(kind="registry", place=attributes["ref"], whole=attributes.get("mode") == "max")
-    raise Unsupported(f"a cache cannot be exported to {kind or 'nothing'}, only to a registry or inline")
+    if kind == "local" and attributes.get("dest"):
+        return CacheTo(kind="local", place=attributes["dest"], whole=attributes.get("mode") == "max")
+    raise Unsupported(f"a cache cannot be exported to {kind or 'nothing'}, only to a registry, a directory or inline")
 
 
 def outputs(kinds: Iterable[Kind]) -> list[Output]:
