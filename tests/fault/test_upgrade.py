@@ -11,7 +11,10 @@ import pytest
 from tests.busybox import busybox_tar
 from tests.conftest import Daemon
 from tests.fault.conftest import IMAGE
+from tests.image.served import trivet_registry
 from tests.runtime import until
+
+from trivet.client.schema import PruneRequest
 
 pytestmark = pytest.mark.needs("root", "git", "musl-gcc")
 
@@ -74,3 +77,50 @@ def test_instances_outlive_an_upgrade(engine: Daemon, level: str, monkeypatch: p
     assert engine.ok("exec", "one", "cat", "/v/file") == "data"
     engine.ok("rm", "-f", "one", "web", "later")
     assert engine.client.system.check() == []
+
+
+@pytest.mark.parametrize("kind", ["overlay", "erofs"])
+def test_images_outlive_an_upgrade(
+    old: Path, tmp_path: Path, short_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """What an earlier engine imported, built, pulled and pushed is the same to this one, in its store and registry."""
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(
+        f"FROM {IMAGE}\nCOPY Dockerfile /d/there\nRUN rm /bin/vi && echo built >/word\n"
+    )
+    made = Daemon(tmp_path / "root", short_path, f"--snapshotter={kind}")
+    monkeypatch.setenv("PYTHONPATH", str(old))
+    made.quiet = ()
+    made.start()
+    made.ok("import", "-q", "-c", 'CMD ["cat", "/word"]', "-", IMAGE, input=busybox_tar())
+    with trivet_registry(tmp_path / "served") as registry:
+        far = f"{registry}/app:1"
+        made.ok("build", "-q", "-t", far, "-t", "kept:1", str(context))
+        pushed = made.ok("push", "-q", far)
+        made.ok("rmi", far)
+        made.ok("pull", "-q", far)
+        before = sorted((each.id, *sorted(each.names)) for each in made.client.images.list())
+    made.kill()
+    monkeypatch.delenv("PYTHONPATH")
+    made.quiet = Daemon(made.root, made.run).quiet
+    made.start()
+    try:
+        assert made.client.system.check() == []
+        assert sorted((each.id, *sorted(each.names)) for each in made.client.images.list()) == before
+        assert made.ok("run", "--rm", "--network", "none", "kept:1") == "built"
+        made.ok("build", "-q", "-t", "again:1", str(context))
+        assert made.ok("run", "--rm", "--network", "none", "again:1", "ls", "/d", "/word").split() == [
+            "/word",
+            "/d:",
+            "there",
+        ]
+        with trivet_registry(tmp_path / "served", "--listen", registry) as registry:
+            made.ok("rmi", far, "kept:1", "again:1")
+            made.client.system.prune(PruneRequest(kinds=["build", "images"]))
+            made.ok("pull", "-q", far)
+            assert made.client.images.get(far).digest == pushed
+            assert made.ok("run", "--rm", "--network", "none", far) == "built"
+        assert made.client.system.check() == []
+    finally:
+        made.clean()
