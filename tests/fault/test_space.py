@@ -111,6 +111,32 @@ def test_a_pull_that_does_not_fit_leaves_nothing(cramped: Daemon, tmp_path: Path
         cramped.ok("pull", "-q", name)
 
 
+def test_a_pull_takes_hardly_more_room_than_what_stays(cramped: Daemon, tmp_path: Path) -> None:
+    """An image of 120 MB is pulled where there is room for its layers and files and 32 MB more, no third copy."""
+
+    def resize(size: int) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size}", cramped.root], check=True)
+
+    def taken() -> int:
+        state = os.statvfs(cramped.root)
+        return (state.f_blocks - state.f_bfree) * state.f_frsize
+
+    resize(600 << 20)
+    with trivet_registry(tmp_path / "served") as registry:
+        name = f"{registry}/large:1"
+        cramped.ok("import", "-q", "-", name, input=_incompressible(120 << 20))
+        cramped.ok("push", "-q", name)
+        cramped.ok("rmi", name)
+        before = taken()
+        cramped.ok("pull", "-q", name)
+        final = taken()
+        assert final - before > 240 << 20
+        cramped.ok("rmi", name)
+        assert taken() < before + (1 << 20)
+        resize(final + (32 << 20))
+        cramped.ok("pull", "-q", name)
+
+
 def test_a_full_registry_says_so_and_keeps_nothing_half(full: str, victim: Daemon) -> None:
     """What it has no room for is refused in a sentence and gone, however it is continued; the rest is whole."""
     small, big = f"{full}/small:1", f"{full}/big:1"
