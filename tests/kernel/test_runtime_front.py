@@ -60,8 +60,8 @@ def test_a_life_without_python(runtime: Runtime, lone: Runtime) -> None:
 def test_of_a_replay(runtime: Runtime, lone: Runtime) -> None:
     """A container that was run by a stored plan is known to the front, too."""
     runtime.configure("sleep", "1000")
-    for _ in range(2):
-        assert runtime("run", "--detach", runtime.id).returncode == 0
+    for one in (runtime, lone):
+        assert one("run", "--detach", one.id).returncode == 0
         same_state(lone, "running")
         assert lone("kill", lone.id, "9").returncode == 0
         lone.until("stopped")

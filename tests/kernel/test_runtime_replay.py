@@ -133,6 +133,17 @@ def test_other_verbs_know_a_replayed_container(runtime: Runtime) -> None:
     assert groups(runtime) == []
 
 
+def test_who_is_left_behind(runtime: Runtime) -> None:
+    """What a replayed program leaves running, without a pid namespace of its own, ends with it."""
+    spaces = [one for one in runtime.example()["linux"]["namespaces"] if one["type"] != "pid"]
+    runtime.change({"linux": {"namespaces": spaces}}, "sh", "-c", "sleep 1000 & echo $!")
+    for replayed in (False, True):
+        status, output, quick = run(runtime)
+        assert (status, quick) == (0, replayed)
+        assert not Path(f"/proc/{int(output)}/exe").exists()
+        assert groups(runtime) == []
+
+
 def test_signals_reach_a_replayed_program(runtime: Runtime) -> None:
     """What the runtime is told to do its program is told."""
     runtime.configure(

@@ -12,19 +12,17 @@ import trivet
 
 SOURCE = Path(trivet.__file__).parent.parent
 ENGINE = ("trivet.build.making", "trivet.build.dockerfile", "trivet.engine.disk.ova", "tarfile", "cryptography", "yaml")
-REPLAY = ("re", "enum", "functools", "collections", "typing", "pathlib", "socket", "signal", "msgspec", "argparse")
 
 
 @pytest.mark.parametrize(
     ("program", "spared", "options"),
     [
         ("import trivet.daemon.main", ENGINE, ()),
-        ("import trivet.runtime.main, trivet.runtime.replay, trivet.runtime.replay_launch", REPLAY, ("-S",)),
     ],
-    ids=["engine", "replay"],
+    ids=["engine"],
 )
 def test_start_spares_what_few_need(program: str, spared: tuple[str, ...], options: tuple[str, ...]) -> None:
-    """An engine that has built nothing, and a run that is replayed, have not loaded what only others need."""
+    """An engine that has built nothing has not loaded what only others need."""
     code = f"import sys; sys.path.append({str(SOURCE)!r}); {program}; print(*sys.modules)"
     done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & set(spared)

@@ -31,7 +31,6 @@ from trivet.oci import runtime as oci
 from trivet.runtime import brief, hook, life
 from trivet.runtime import group as groups
 from trivet.runtime.bundle import Bundle
-from trivet.runtime.replay import printed
 
 Word = Literal["created", "running", "paused", "stopped"]
 _ID = re.compile(r"[A-Za-z0-9_+.-]{1,1024}")
@@ -112,7 +111,8 @@ class Container:
     @property
     def created(self) -> str:
         """Give the time of creation, RFC 3339."""
-        return printed(self.kept.created)
+        seconds, fraction = divmod(self.kept.created, 1)
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f"{fraction:.6f}Z"[1:]
 
     def status(self) -> tuple[Word, int]:
         """Tell the status and the program's pid (0 when it has ended)."""

@@ -19,12 +19,6 @@ ABSENT = "typing_extensions"  # msgspec takes it when it is there, a quarter of 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is the verb's, or 1 after an error. Without `words` they are the process's own."""
     given = sys.argv[1:] if words is None else words
-    if "run" in given:
-        from trivet.runtime import replay
-
-        code = replay.run(given)
-        if code is not None:
-            return code if words is not None else _leave(code)
     code = _command(given)
     return code if words is not None else _leave(code)
 

@@ -1,8 +1,19 @@
-"""Storing what a bundle's run came to, so that the next one needn't think it up: see replay.py."""
+"""Storing what a bundle's run came to, so that the front carries it out the next time (launch/native/front_run.c).
+
+ROOT/plans@/BUNDLE, in the form of record.py; nothing in it depends on the container's id, for it is made for a
+stranger's, which is replaced:
+
+    version
+    conditions (count; file, from, to, expected) · files of this program (count; file, stamp)
+    the root as the configuration names it, what it is · mounted control groups · place of the state, the mount it is on
+    the stranger's id
+    its time of creation as in state.json and as in the brief, state.json · brief (count; texts)
+    groups (count; paths) · files to inherit (count; paths) · writes (count; path, value)
+    launcher · operations (count; code, parts (count; place, text)), where the id stands in texts of place 1
+"""
 
 from __future__ import annotations
 
-import marshal
 import os
 import secrets
 import sys
@@ -12,15 +23,22 @@ from pathlib import Path
 import msgspec
 
 from trivet.kernel.cgroup_record import Resources
+from trivet.launch.codec import field
 from trivet.launch.launcher import BINARY
-from trivet.launch.operation import Operation, encode
+from trivet.launch.operation import Operation
 from trivet.runtime import group as groups
-from trivet.runtime import replay, replay_launch
+from trivet.runtime import record
 from trivet.runtime.container import Container, Kept
+from trivet.runtime.record import listed, number, text
 from trivet.runtime.rootless import ordinary
 
+PLANS = "plans@"  # no container's id
 MOST = 64  # plans of one --root
+_LONGEST = 200  # bytes of a file's name
+_VERSION = "trivet-run-1"
 _CREATED = 8046347.828125  # a time of creation nobody has, as short in JSON as in Python
+_LITERAL, _NAMED = range(2)
+_FACTS = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/hostname", "/proc/version")
 
 
 def keep(
@@ -28,45 +46,71 @@ def keep(
 ) -> None:
     """Store the plan of a container that has run. Best effort: what can't be stored is thought up again next time."""
     try:
-        _keep(container, steps, limits)
-    except (OSError, ValueError, replay.Unlike):
+        path = _place(container)
+        if suits(container):
+            _write(path, _record(container, steps, limits))
+    except (OSError, ValueError):
         pass
 
 
-def _keep(
+def _place(container: Container) -> Path:
+    name = container.kept.bundle.replace("@", "@@").replace("/", "@-")
+    if len(os.fsencode(name)) > _LONGEST:
+        raise ValueError("the bundle's path is too long")
+    return container.directory.parent / PLANS / name
+
+
+def _record(
     container: Container, steps: Callable[[Container], list[Operation]], limits: Callable[[Container], Resources]
-) -> None:
-    kept, home = container.kept, str(container.directory.parent)
-    path = replay.place(home, kept.bundle)
-    if not suits(container):
-        return
+) -> bytes:
+    kept, home = container.kept, container.directory.parent
     token = f"id{secrets.token_hex(8)}"
-    stranger = Container(container.directory.parent, _renamed(kept, token))
+    stranger = Container(home, _renamed(kept, token))
     group = stranger.group
-    spec_root = kept.spec.root
-    files = [str(BINARY), *sorted(_own_files())]
-    relative = spec_root.path if spec_root else ""
-    record = {
-        "token": token,
-        "created": f'"created":{_CREATED!r}',
-        "facts": replay.facts(kept.bundle, home, files, relative),
-        "files": files,
-        "relative": relative,
-        "state": msgspec.json.encode(stranger.kept).decode(),
-        "brief": stranger.brief,
-        "told": stranger.created,
-        "groups": list(group.directories),
-        "inherit": [
-            f"{directory}/{name}"
-            for hierarchy, directory in zip(group.layout.hierarchies, group.directories, strict=True)
-            if hierarchy.version == 1 and "cpuset" in hierarchy.controllers
-            for name in ("cpuset.cpus", "cpuset.mems")
-        ],
-        "writes": [(write.path, write.value) for write in group.writes(limits(stranger))],
-        "launcher": str(BINARY),
-        "plan": [_operation(step, token) for step in steps(stranger)],
-    }
-    _write(Path(path), sys.version.encode() + b"\0" + marshal.dumps(record))
+    inherited = [
+        f"{directory}/{name}"
+        for hierarchy, directory in zip(group.layout.hierarchies, group.directories, strict=True)
+        if hierarchy.version == 1 and "cpuset" in hierarchy.controllers
+        for name in ("cpuset.cpus", "cpuset.mems")
+    ]
+    return b"".join(
+        [
+            text(_VERSION),
+            listed([*record.rights(), *map(record.whole, (f"{kept.bundle}/config.json", *_FACTS))]),
+            listed(map(record.stamped, (str(BINARY), *sorted(_own_files())))),
+            *map(text, _root(kept)),
+            text(_mounted_groups()),
+            text(str(home)),
+            text(_mount_of(home)),
+            text(token),
+            text(f'"created":{_CREATED!r}'),
+            text(stranger.created),
+            text(msgspec.json.encode(stranger.kept)),
+            listed(map(text, stranger.brief.split("\0")[:-1])),
+            listed(map(text, group.directories)),
+            listed(map(text, inherited)),
+            listed(text(write.path) + text(write.value) for write in group.writes(limits(stranger))),
+            text(str(BINARY)),
+            listed(number(step.code) + listed(_parts(step, token)) for step in steps(stranger)),
+        ]
+    )
+
+
+def _root(kept: Kept) -> tuple[str, str]:
+    """Tell how the configuration names the root, and what that is."""
+    relative = kept.spec.root.path if kept.spec.root else ""
+    path = Path(kept.bundle, relative)
+    status = path.stat()
+    return relative, f"{status.st_dev} {status.st_ino} {path.resolve()}"
+
+
+def _mounted_groups() -> bytes:
+    lines = [line for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n") if b" - cgroup" in line]
+    return b"".join(line.split(b" ", 2)[2] + b"\n" for line in lines)
+
+
+def _mount_of(path: Path) -> str:
+    return str(next(parent for parent in (path, *path.parents) if os.path.ismount(parent)))
 
 
 def _renamed(kept: Kept, token: str) -> Kept:
@@ -75,7 +119,7 @@ def _renamed(kept: Kept, token: str) -> Kept:
 
 
 def suits(container: Container) -> bool:
-    """Tell whether nothing is asked for that `replay` doesn't know: no terminal, hook, listener, owner or unit."""
+    """Tell whether nothing is asked for that the front doesn't know: no terminal, hook, listener, owner or unit."""
     kept, seccomp = container.kept, container.profile
     process = kept.spec.process
     simple = process is not None and not process.terminal and not (seccomp and seccomp.listener_path)
@@ -86,19 +130,29 @@ def suits(container: Container) -> bool:
     return simple and plain and not (hooked or given or moved) and bool(container.group.directories)
 
 
-def _operation(step: Operation, token: str) -> tuple[int, object]:
-    """Give an operation as bytes, or as its fields where the container's name is in them."""
-    fields = list(msgspec.structs.astuple(step))
-    if any(isinstance(field, bytes) and token.encode() in field for field in fields):
-        raise ValueError("the container's name is where it can't be replaced")
-    if token in repr(fields):
-        return step.code, fields
-    return step.code, encode([step])[20:]  # behind magic, count, code and length
+def _parts(step: Operation, token: str) -> list[bytes]:
+    """Give an operation's fields, the container's name apart."""
+    found = []
+    for value in msgspec.structs.astuple(step):
+        if token not in repr(value):
+            found.append(_part(value))
+        elif isinstance(value, str):
+            found.append(number(_NAMED) + text(value))
+        elif isinstance(value, tuple):
+            found.append(number(_LITERAL) + text(number(len(value))))
+            found += [number(_NAMED) + text(item) if token in item else _part(item) for item in value]
+        else:
+            raise ValueError("the container's name is where it can't be replaced")
+    return found
+
+
+def _part(value: object) -> bytes:
+    return number(_LITERAL) + text(field(value))
 
 
 def _own_files() -> set[str]:
     found = {getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith("trivet.")}
-    return {file for file in found if file} | {replay_launch.__file__}
+    return {file for file in found if file}
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -2,7 +2,7 @@
 
 ROOT/ID/exec@N, written when `create`, `run` or `exec` by the ordinary way is done, holds under which conditions a plan
 is right, and the plan, with places for what differs from one program to the next: arguments, environment, working
-directory, and the process ids of that moment. Numbers are u32, little-endian; a text is its length and its bytes:
+directory, and the process ids of that moment (record.py):
 
     version, signature · conditions (count; file, from, to, expected) · launcher, its stamp
     environment (count; texts), working directory: the container's own
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -23,7 +22,9 @@ from trivet.launch.codec import field
 from trivet.launch.launcher import BINARY
 from trivet.launch.operation import Join, Operation
 from trivet.oci import runtime as oci
+from trivet.runtime import record
 from trivet.runtime.container import Container
+from trivet.runtime.record import listed, number, text
 
 MOST = 8
 PLAIN = "plain"
@@ -74,7 +75,7 @@ def _write(place: Path, content: bytes) -> None:
 
 
 def _head(asked: str) -> bytes:
-    return _text(_VERSION) + _text(asked.encode())
+    return text(_VERSION) + text(asked)
 
 
 def _place(container: Container, asked: str) -> Path:
@@ -89,32 +90,25 @@ def _template(container: Container, process: oci.Process, steps: Steps) -> bytes
     arguments, environment = (f"{_TOKEN}-argument",), (f"{_TOKEN}-variable",)
     open_process = msgspec.structs.replace(process, args=arguments, env=environment, cwd=f"/{_TOKEN}-directory")
     plan = steps(open_process, _STRANGER, f"/{_TOKEN}-monitor")
-    launcher = BINARY.stat()
     own = container.kept.spec.process or oci.Process(cwd="/")
     parts = [
-        _list([b"".join(map(_text, condition)) for condition in _conditions(container)]),
-        _text(os.fsencode(BINARY)),
-        _text(f"{launcher.st_mtime_ns} {launcher.st_size}".encode()),
-        _list([_text(os.fsencode(variable)) for variable in own.env]),
-        _text(os.fsencode(own.cwd)),
-        _list([_number(step.code) + _list(_parts(step)) for step in plan]),
+        listed(_conditions(container)),
+        record.stamped(str(BINARY)),
+        listed(map(text, own.env)),
+        text(own.cwd),
+        listed(number(step.code) + listed(_parts(step)) for step in plan),
     ]
     return b"".join(parts)
 
 
-def _conditions(container: Container) -> list[tuple[bytes, bytes, bytes, bytes]]:
-    """List what must be in files, from one word to another: our rights and limits, and where processes may live."""
-    status = Path("/proc/self/status").read_bytes()
-    rights = status[status.index(b"CapInh") : status.index(b"NoNewPrivs")]
-    found = [
-        (b"/proc/self/status", b"CapInh", b"NoNewPrivs", rights),
-        (b"/proc/self/limits", b"", b"", Path("/proc/self/limits").read_bytes()),
-    ]
+def _conditions(container: Container) -> list[bytes]:
+    """List what must be so: our rights and limits, and where processes may live."""
+    found = record.rights()
     if unified := container.group.unified:  # cgroups(7), "no internal processes"
         path = Path(unified, "cgroup.subtree_control")
         if path.read_bytes().strip():
             raise ValueError("the container has handed controllers down")
-        found.append((os.fsencode(path), b"", b"", path.read_bytes()))
+        found.append(record.whole(str(path)))
     return found
 
 
@@ -123,23 +117,11 @@ def _parts(step: Operation) -> list[bytes]:
     for name in step.__struct_fields__:
         value = getattr(step, name)
         if isinstance(step, Join) and name == "pid":
-            found.append(_number(_PID) + _text(b""))
+            found.append(number(_PID) + text(b""))
         elif isinstance(value, str | tuple) and value in _PARTED:
-            found.append(_number(_PARTED[value]) + _text(b""))
+            found.append(number(_PARTED[value]) + text(b""))
         elif _TOKEN in repr(value) or value == _STRANGER:
             raise ValueError("what differs is where it can't be replaced")
         else:
-            found.append(_number(_LITERAL) + _text(field(value)))
+            found.append(number(_LITERAL) + text(field(value)))
     return found
-
-
-def _number(value: int) -> bytes:
-    return struct.pack("<I", value)
-
-
-def _text(value: bytes) -> bytes:
-    return _number(len(value)) + value
-
-
-def _list(items: list[bytes]) -> bytes:
-    return _number(len(items)) + b"".join(items)

@@ -1,7 +1,8 @@
 /* The command line: which verbs are for us, and the way to the others. */
-#include "front.h"
+#include "front_replay.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@ static const struct {
     { "start", verb_start, 1, 1 },
     { "delete", verb_delete, 1, 1 },
     { "exec", verb_exec, 0, -1 },
+    { "run", verb_run, 0, -1 },
 };
 
 /* The first user namespace maps everybody. */
@@ -96,6 +98,33 @@ static bool read_wish(struct wish *wish, char **words)
     return wish->home && *wish->home;
 }
 
+int valued_option(char **words, const char *name, const char *letter, const char **value)
+{
+    size_t length = strlen(name);
+    if (!strncmp(words[0], name, length) && words[0][length] == '=') {
+        *value = words[0] + length + 1;
+        return 1;
+    }
+    if ((strcmp(words[0], name) && strcmp(words[0], letter)) || !words[1])
+        return 0;
+    *value = words[1];
+    return 2;
+}
+
+int pid_file_open(const char *path, char temporary[PATH_SIZE])
+{
+    const char *name = strrchr(path, '/');
+    int length = name ? snprintf(temporary, PATH_SIZE, "%.*s/.%s", (int)(name - path), path, name + 1)
+                      : snprintf(temporary, PATH_SIZE, ".%s", path);
+    return length < PATH_SIZE ? open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
+}
+
+void pid_file_write(int file, pid_t pid, const char *temporary, const char *path)
+{
+    if (file >= 0 && (dprintf(file, "%d", pid) < 0 || rename(temporary, path) < 0))
+        perror("trivet-runtime: the pid file");
+}
+
 static int quickly(char **words)
 {
     struct wish wish;
@@ -111,7 +140,7 @@ static int quickly(char **words)
     return HAND_OVER;
 }
 
-static int hand_over(char **argv)
+int hand_over(char **argv)
 {
     char path[PATH_SIZE + sizeof full] = "";
     ssize_t length = readlink("/proc/self/exe", path, PATH_SIZE - 1);

@@ -4,7 +4,8 @@
  *     front.c        command line                      front_verb.c      state, kill, start, delete
  *     front_brief.c  what is known about a container   front_exec.c      exec
  *     front_json.c   a process as JSON                 front_template.c  the plan of an exec before
- *     front_launch.c a conducted launch
+ *     front_launch.c a conducted launch                front_run.c       run, of what was run before
+ *     front_record.c what Python wrote for us          front_replay.c    what a run makes and removes
  *
  * Nothing here explains a failure: until something was changed for good, handing over is always right.
  */
@@ -84,6 +85,33 @@ struct request {
 /* Read a process as JSON. False if it can't be read here. The text is changed, and must stay. */
 bool read_process(struct request *request, char *text, size_t size);
 
+struct reader {
+    const unsigned char *at, *end;
+    bool broken;
+};
+
+struct text {
+    const unsigned char *at;
+    size_t size;
+};
+
+uint32_t read_number(struct reader *reader);
+struct text read_text(struct reader *reader);
+bool text_is(struct text text, const void *wanted, size_t size);
+char *text_string(struct text text);
+void put_string(struct bytes *plan, const char *text);
+
+/* Look whether files still say what they said. */
+bool conditions_hold(struct reader *reader);
+
+/* Read a path and a stamp; the path, if the file still has that stamp, else NULL. */
+char *same_file(struct reader *reader);
+
+/* Read a plan as docs/launch.md has it, each operation's code and length, then its fields, which `write` puts together
+ * from the parts that are read. False if the record doesn't end with it. */
+typedef void write_part(struct bytes *fields, struct reader *reader, void *with);
+bool read_plan(struct bytes *plan, struct reader *reader, write_part *write, void *with);
+
 /* A plan, ready for the launcher. */
 struct plan_text {
     struct bytes plan;
@@ -94,8 +122,14 @@ struct plan_text {
 bool template_find(struct plan_text *found, const struct container *container, const struct request *request,
                    const char *directory);
 
-/* Carry a plan out up to the program's first instruction, as long as the container lives. 0 unless it began. */
-pid_t launch(const struct plan_text *plan, const struct container *container);
+/* What a launch is answered: whether the container it joined still lives, or into which groups it is to be put. */
+struct answers {
+    const struct container *container;
+    const struct words *groups;
+};
+
+/* Carry a plan out up to the program's first instruction. 0 unless it began. */
+pid_t launch(const struct plan_text *plan, const struct answers *answers);
 
 /* Hold the signals back that `await` passes on. */
 void hold_signals(void);
@@ -104,6 +138,19 @@ void release_signals(void);
 /* Wait for a child of ours and pass signals on; its exit code, 128+n after signal n. */
 int await(pid_t pid);
 
+/* Options: where one has a value, `name value` or `name=value`, or `letter value`; tells how many words it took. */
+int valued_option(char **words, const char *name, const char *letter, const char **value);
+
+/* Open what will become the pid file, beside it; then name it so. */
+int pid_file_open(const char *path, char temporary[PATH_SIZE]);
+void pid_file_write(int file, pid_t pid, const char *temporary, const char *path);
+
+bool good_name(const char *name);
+
+/* Write a kernel's file. */
+bool write_to(const char *path, const char *value);
+
+int verb_run(const struct wish *wish);
 int verb_exec(const struct wish *wish);
 int verb_state(const struct wish *wish);
 int verb_kill(const struct wish *wish);

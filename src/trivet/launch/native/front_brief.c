@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { BRIEF_LIMIT = 1 << 20, NAME_LIMIT = 255 };
+enum { FILE_LIMIT = 4 << 20, NAME_LIMIT = 255 };
 static const char version[] = "trivet-brief-1";
 
 char *read_file(const char *path, size_t *size)
@@ -20,7 +20,7 @@ char *read_file(const char *path, size_t *size)
     size_t room = 4096, found = 0;
     char *text = malloc(room + 1);
     ssize_t part = 1;
-    while (text && part && found < BRIEF_LIMIT) {
+    while (text && part && found < FILE_LIMIT) {
         if (found == room) {
             char *more = realloc(text, (room *= 2) + 1);
             if (!more)
@@ -62,7 +62,7 @@ static bool has(const struct container *container, const char *name)
     return container_path(container, name, path) && (!lstat(path, &status) || errno != ENOENT);
 }
 
-static bool good_name(const char *name)
+bool good_name(const char *name)
 {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-";
     size_t length = strspn(name, letters);

@@ -1,7 +1,6 @@
 /* exec, of a program for which there is a template. */
 #include "front.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,29 +12,15 @@ struct options {
     bool detached;
 };
 
-/* Read an option with a value, short or long; tells how many words it took. */
-static int valued(char **words, const char *name, const char *letter, const char **value)
-{
-    size_t length = strlen(name);
-    if (!strncmp(words[0], name, length) && words[0][length] == '=') {
-        *value = words[0] + length + 1;
-        return 1;
-    }
-    if ((strcmp(words[0], name) && strcmp(words[0], letter)) || !words[1])
-        return 0;
-    *value = words[1];
-    return 2;
-}
-
 /* Read the words behind the verb; false unless all of them are known here. */
 static bool read_words(struct options *options, struct request *request, struct wish *wish, char **words)
 {
     while (*words && **words == '-') {
         const char *variable = NULL;
-        int taken = valued(words, "--process", "-p", &options->process);
-        taken = taken ? taken : valued(words, "--pid-file", "", &options->pid_file);
-        taken = taken ? taken : valued(words, "--cwd", "", &request->directory);
-        taken = taken ? taken : valued(words, "--env", "-e", &variable);
+        int taken = valued_option(words, "--process", "-p", &options->process);
+        taken = taken ? taken : valued_option(words, "--pid-file", "", &options->pid_file);
+        taken = taken ? taken : valued_option(words, "--cwd", "", &request->directory);
+        taken = taken ? taken : valued_option(words, "--env", "-e", &variable);
         if (variable && !words_add(&request->environment, variable))
             return false;
         if (!taken && (!strcmp(*words, "--detach") || !strcmp(*words, "-d"))) {
@@ -71,15 +56,6 @@ static bool read_request(struct options *options, struct request *request, struc
     return request->arguments.count && (!request->directory || *request->directory == '/');
 }
 
-/* Open what will become the pid file, beside it. */
-static int open_beside(const char *path, char temporary[PATH_SIZE])
-{
-    const char *name = strrchr(path, '/');
-    int length = name ? snprintf(temporary, PATH_SIZE, "%.*s/.%s", (int)(name - path), path, name + 1)
-                      : snprintf(temporary, PATH_SIZE, ".%s", path);
-    return length < PATH_SIZE ? open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
-}
-
 static pid_t begin(const struct container *container, const struct request *request)
 {
     char directory[PATH_SIZE], name[32];
@@ -88,7 +64,7 @@ static pid_t begin(const struct container *container, const struct request *requ
     snprintf(name, sizeof name, "exec-%d", getpid());
     if (container_path(container, name, directory) && template_find(&plan, container, request, directory)
         && !mkdir(directory, 0700)) {
-        pid = launch(&plan, container);
+        pid = launch(&plan, &(struct answers){ .container = container });
         remove_directory(directory);
     }
     return pid;
@@ -105,7 +81,7 @@ int verb_exec(const struct wish *asked)
     if (getenv("LISTEN_FDS") || !read_request(&options, &request, &wish) || !container_find(&container, &wish)
         || strcmp(container.status, "running"))
         return HAND_OVER;
-    if (options.pid_file && (file = open_beside(options.pid_file, temporary)) < 0)
+    if (options.pid_file && (file = pid_file_open(options.pid_file, temporary)) < 0)
         return HAND_OVER;
     hold_signals(); /* until there is somebody to pass them on to */
     pid_t pid = begin(&container, &request);
@@ -115,7 +91,6 @@ int verb_exec(const struct wish *asked)
             unlink(temporary);
         return HAND_OVER;
     }
-    if (file >= 0 && (dprintf(file, "%d", pid) < 0 || rename(temporary, options.pid_file) < 0))
-        perror("trivet-runtime: the pid file");
+    pid_file_write(file, pid, temporary, options.pid_file);
     return options.detached ? 0 : await(pid);
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct text {
+struct source {
     char *at, *end;
 };
 
@@ -45,14 +45,14 @@ void bytes_number(struct bytes *bytes, uint32_t value)
     bytes_add(bytes, raw, sizeof raw);
 }
 
-static char peek(struct text *text)
+static char peek(struct source *text)
 {
     while (text->at < text->end && strchr(" \t\r\n", *text->at) && *text->at)
         text->at++;
     return text->at < text->end ? *text->at : '\0';
 }
 
-static bool take(struct text *text, char wanted)
+static bool take(struct source *text, char wanted)
 {
     if (peek(text) != wanted)
         return false;
@@ -67,7 +67,7 @@ static int hexadecimal(char letter)
 }
 
 /* One escape sequence behind its backslash; 0 for those that are left to others. */
-static char unescape(struct text *text)
+static char unescape(struct source *text)
 {
     static const char letters[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
     char letter = *text->at++;
@@ -85,7 +85,7 @@ static char unescape(struct text *text)
 }
 
 /* Read a string in its place; NULL for one that isn't ASCII, and for what is no string. */
-static const char *take_string(struct text *text)
+static const char *take_string(struct source *text)
 {
     if (!take(text, '"'))
         return NULL;
@@ -107,7 +107,7 @@ static const char *take_string(struct text *text)
     return start;
 }
 
-static bool take_strings(struct text *text, struct words *words)
+static bool take_strings(struct source *text, struct words *words)
 {
     if (words->count || !take(text, '['))
         return false;
@@ -121,7 +121,7 @@ static bool take_strings(struct text *text, struct words *words)
     return take(text, ']');
 }
 
-static void copy_string(struct text *text, struct bytes *copy)
+static void copy_string(struct source *text, struct bytes *copy)
 {
     char *start = text->at++;
     while (text->at < text->end && *text->at != '"')
@@ -131,7 +131,7 @@ static void copy_string(struct text *text, struct bytes *copy)
 }
 
 /* Copy a value without white space. */
-static bool copy_value(struct text *text, struct bytes *copy)
+static bool copy_value(struct source *text, struct bytes *copy)
 {
     static const char marks[] = "{}[],:\"";
     int depth = 0;
@@ -152,7 +152,7 @@ static bool copy_value(struct text *text, struct bytes *copy)
     return false;
 }
 
-static bool read_member(struct request *request, struct text *text)
+static bool read_member(struct request *request, struct source *text)
 {
     peek(text);
     char *start = text->at;
@@ -178,7 +178,7 @@ static bool read_member(struct request *request, struct text *text)
 
 bool read_process(struct request *request, char *raw, size_t size)
 {
-    struct text text = { raw, raw + size };
+    struct source text = { raw, raw + size };
     request->from_file = true;
     bytes_add(&request->signature, "{", 1);
     if (!take(&text, '{'))

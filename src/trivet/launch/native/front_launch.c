@@ -93,16 +93,49 @@ static void become_launcher(int program, const int given[GIVEN], const int strea
     execve(path, argv, environment);
 }
 
-/* Hear what the child says on its way; false if it isn't to go on, or has said all. */
-static bool answer(int fd, const struct container *container)
+/* Hear one message and who said it; its length. */
+static ssize_t hear(int fd, char *said, size_t room, pid_t *who)
 {
-    char said[64];
-    ssize_t size = recv(fd, said, sizeof said, 0);
-    /* The pid could have been taken over while it was joined. */
-    return size == 6 && !memcmp(said, "joined", 6) && container_lives(container) && send(fd, "", 1, MSG_NOSIGNAL) == 1;
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(struct ucred))];
+    } control;
+    struct iovec part = { said, room };
+    struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+    ssize_t size = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *head = size > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    struct ucred credentials = { 0 };
+    if (head && head->cmsg_type == SCM_CREDENTIALS)
+        memcpy(&credentials, CMSG_DATA(head), sizeof credentials);
+    *who = credentials.pid;
+    return size;
 }
 
-static pid_t conduct(int report, int ours, const struct container *container)
+static bool join(pid_t pid, const struct words *groups)
+{
+    char path[PATH_SIZE], number[16];
+    snprintf(number, sizeof number, "%d", pid);
+    for (size_t i = 0; i < groups->count; i++)
+        if (snprintf(path, sizeof path, "%s/cgroup.procs", groups->at[i]) >= PATH_SIZE || !write_to(path, number))
+            return false;
+    return true;
+}
+
+/* Answer what the child says on its way; false if it isn't to go on, or has said all. */
+static bool answer(int fd, const struct answers *answers)
+{
+    char said[64];
+    pid_t who;
+    ssize_t size = hear(fd, said, sizeof said, &who);
+    bool good = false;
+    if (size == 6 && !memcmp(said, "joined", 6)) /* the pid could have been taken over while it was joined */
+        good = answers->container && container_lives(answers->container);
+    else if (size == 4 && !memcmp(said, "join", 4))
+        good = answers->groups && who > 0 && join(who, answers->groups);
+    return good && send(fd, "", 1, MSG_NOSIGNAL) == 1;
+}
+
+static pid_t conduct(int report, int ours, const struct answers *answers)
 {
     struct pollfd wait[2] = { { .fd = report, .events = POLLIN }, { .fd = ours, .events = POLLIN } };
     unsigned char data[FRAME_HEADER + 4];
@@ -110,7 +143,7 @@ static pid_t conduct(int report, int ours, const struct container *container)
     while (size < sizeof data) {
         if (poll(wait, 2, PATIENCE) <= 0)
             return 0;
-        if (wait[1].revents && !answer(ours, container)) {
+        if (wait[1].revents && !answer(ours, answers)) {
             shutdown(ours, SHUT_RDWR); /* a launch that waits for an answer fails now */
             wait[1].fd = -1;
         }
@@ -124,11 +157,12 @@ static pid_t conduct(int report, int ours, const struct container *container)
     return (pid_t)frame_get32(data + FRAME_HEADER);
 }
 
-pid_t launch(const struct plan_text *plan, const struct container *container)
+pid_t launch(const struct plan_text *plan, const struct answers *answers)
 {
     int report[2], sockets[2], streams[3], program = sealed(plan->launcher);
     if (program < 0 || pipe2(report, O_CLOEXEC) < 0
-        || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
+        || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0
+        || setsockopt(sockets[0], SOL_SOCKET, SO_PASSCRED, &(int){ 1 }, sizeof(int)) < 0)
         return 0;
     const int given[GIVEN] = { up(in_memory("trivet-plan", 0, plan->plan.at, plan->plan.size)), up(report[1]),
                                up(sockets[1]) };
@@ -144,7 +178,7 @@ pid_t launch(const struct plan_text *plan, const struct container *container)
     }
     for (int i = 0; i < GIVEN; i++)
         close(given[i]);
-    pid_t begun = child < 0 ? 0 : conduct(up(report[0]), sockets[0], container);
+    pid_t begun = child < 0 ? 0 : conduct(up(report[0]), sockets[0], answers);
     close(sockets[0]);
     while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
         ;

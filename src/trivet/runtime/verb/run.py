@@ -44,6 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ordinary(arguments: argparse.Namespace) -> bool:
-    """Tell whether it was started by options that `replay` knows."""
+    """Tell whether it was started by options that the front knows."""
     there = ("console_socket", "preserve_fds", "no_pivot", "no_new_keyring", "keep", "systemd_cgroup", "log")
     return not any(getattr(arguments, name) for name in there) and way.LISTENING not in os.environ
