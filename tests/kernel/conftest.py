@@ -59,7 +59,7 @@ class Launch:
     def start(self, *program: str, directory: Path | None = None, **spawning: int) -> Channel:
         """Start a program, attached and running."""
         directory = directory or self.directory()
-        channel = spawn(self.plan(directory, *program, **spawning), directory=directory, timeout=20)
+        channel = spawn(self.plan(directory, *program, **spawning), timeout=20)
         channel.attach()
         channel.go()
         return channel

@@ -147,7 +147,7 @@ def test_a_helper_is_ready_before_the_program_and_gone_after_it(launch: Launch, 
     """Background waits for the helper's socket; with the monitor the helper ends."""
     directory = launch.directory()
     ready = str(directory / "h.sock")
-    channel = spawn(helped(directory, sys.executable, "-c", HELPER, ready, ready=ready), directory=directory)
+    channel = spawn(helped(directory, sys.executable, "-c", HELPER, ready, ready=ready))
     channel.attach()
     channel.go()
     assert listen(channel).output.decode().strip() == ready
@@ -176,7 +176,7 @@ def test_a_helper_that_fails_fails_the_start(launch: Launch, helper: tuple[str, 
     """A helper that is missing or ends early is named."""
     directory = launch.directory()
     with pytest.raises(LaunchError, match=words) as caught:
-        spawn(helped(directory, *helper, ready=str(directory / "h.sock")), directory=directory)
+        spawn(helped(directory, *helper, ready=str(directory / "h.sock")))
     assert isinstance(caught.value.operation, Background)
 
 
@@ -189,7 +189,7 @@ from trivet.launch.spawn import spawn
 
 directory = Path(sys.argv[1])
 helper = Background(("sleep", "0.31"), str(directory / "helper.log"), "")
-channel = spawn([Monitor(str(directory)), helper, Spawn(), Wait(), Exec(("sleep", "60"))], directory=directory)
+channel = spawn([Monitor(str(directory)), helper, Spawn(), Wait(), Exec(("sleep", "60"))])
 channel.attach()
 channel.go()
 words = b"sleep\\0" b"0.31\\0"

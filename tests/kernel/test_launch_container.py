@@ -238,7 +238,7 @@ def test_a_user_namespace_gets_its_maps(image: Path) -> None:
 def start(launch: Launch, plan: list[Operation], **monitor: int) -> Channel:
     """Start a plan under a monitor, attached and running."""
     directory = launch.directory()
-    channel = spawn([Monitor(str(directory), **monitor), *plan[:-1], Wait(), plan[-1]], directory=directory)  # type: ignore[arg-type]
+    channel = spawn([Monitor(str(directory), **monitor), *plan[:-1], Wait(), plan[-1]])  # type: ignore[arg-type]
     channel.attach()
     channel.go()
     return channel
@@ -332,7 +332,7 @@ def test_what_is_left_in_the_cgroup_is_killed(launch: Launch, listen: Listen) ->
             Wait(),
             Exec(("sh", "-c", script), ("PATH=/usr/bin:/bin",)),
         ]
-        channel = spawn(plan, directory=directory)
+        channel = spawn(plan)
         channel.attach()
         channel.go()
         heard = listen(channel)
@@ -366,7 +366,7 @@ def test_a_cgroup_of_the_unified_hierarchy(launch: Launch, listen: Listen) -> No
             Wait(),
             Exec(("sh", "-c", script), ("PATH=/usr/bin:/bin",)),
         ]
-        channel = spawn(plan, directory=directory)
+        channel = spawn(plan)
         channel.attach()
         channel.go()
         assert listen(channel).output == f"0::/{cgroup.name}\n".encode()
@@ -402,7 +402,7 @@ def test_memory_that_runs_out_is_told(launch: Launch, listen: Listen) -> None:
             Wait(),
             Exec(("sh", "-c", script), ("PATH=/usr/bin:/bin",)),
         ]
-        channel = spawn(plan, directory=directory)
+        channel = spawn(plan)
         channel.attach()
         channel.go()
         [ending] = listen(channel).exits

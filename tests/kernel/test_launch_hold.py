@@ -58,7 +58,7 @@ def test_only_a_running_instance_can_be_held(launch: Launch) -> None:
     """Before its program has begun the monitor refuses."""
     directory = launch.directory()
     agent = f"{WORDS}say(HELLO, b'{{}}'); hear(START); say(READY); hear(GO)"
-    with spawn(operations(directory, agent, 0, b"plan"), directory=directory, timeout=20):
+    with spawn(operations(directory, agent, 0, b"plan"), timeout=20):
         channel = connect(directory)
         assert channel is not None
         channel.send(Type.HOLD)
@@ -82,7 +82,7 @@ def test_a_copy_is_changed_before_it_goes_on(launch: Launch, listen: Listen) -> 
         "assert hear(GO)[1] == 0; say(STDOUT, b'went on'); say(CREDIT, struct.pack('<I', 5)); exit_with(3)"
     )
     directory = launch.directory()
-    channel = spawn(operations(directory, agent, 2, b"changes"), directory=directory, timeout=20)
+    channel = spawn(operations(directory, agent, 2, b"changes"), timeout=20)
     channel.attach()
     channel.go()
     heard = listen(channel)
@@ -103,4 +103,4 @@ def test_a_copy_that_breaks_the_rules_is_ended(launch: Launch, agent: str) -> No
     """It never goes on as what it isn't."""
     directory = launch.directory()
     with pytest.raises(LaunchError):
-        spawn(operations(directory, WORDS + agent, 2, b"changes"), directory=directory, timeout=20)
+        spawn(operations(directory, WORDS + agent, 2, b"changes"), timeout=20)

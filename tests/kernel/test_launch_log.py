@@ -37,7 +37,7 @@ def logged(launch: Launch, listen: Listen, script: str, path: Path, size: int = 
         Wait(),
         Exec(("sh", "-c", script), ("PATH=/bin",)),
     ]
-    channel = spawn(plan, directory=directory)
+    channel = spawn(plan)
     channel.attach()
     channel.go()
     output: bytes = listen(channel).output
@@ -124,7 +124,7 @@ def test_a_log_whose_directory_was_removed_stays_within_its_bound(
     directory = launch.directory()
     script = f"echo begun; while [ -d {place} ]; do sleep 0.01; done; head -c 8000000 /dev/zero"
     plan = [Monitor(str(directory), str(place / "log"), 65536, 1), Spawn(), Wait(), Exec(("sh", "-c", script), PATH)]
-    channel = spawn(plan, directory=directory)
+    channel = spawn(plan)
     channel.attach()
     channel.go()
     frame = channel.receive(20)

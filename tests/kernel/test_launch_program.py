@@ -130,7 +130,7 @@ def test_long_arguments_and_environment_arrive(launch: Launch, listen: Listen) -
         Wait(),
         Exec(("sh", "-c", "echo ${#1} ${#V}", "sh", long), (*PATH, f"V={long}")),
     ]
-    channel = spawn(plan, directory=directory)
+    channel = spawn(plan)
     channel.attach()
     channel.go()
     assert listen(channel).output == b"100000 100000\n"
@@ -155,7 +155,7 @@ def test_a_monitor_keeps_nothing_that_it_opened_for_the_child(launch: Launch) ->
     directory = launch.directory()
     opened = [Join(os.getpid(), CLONE_NEWUTS), Root("/"), OpenTree("/dev", 0)]
     plan = [Monitor(str(directory)), *opened, Spawn(), Wait(), Exec(("sleep", "60"), PATH)]
-    with spawn(plan, directory=directory):
+    with spawn(plan):
         process = read_process(directory)
         assert process is not None
         monitor = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")")[1].split()[1]
@@ -199,7 +199,7 @@ def test_orphans_that_hold_the_output_are_waited_for_two_seconds(launch: Launch,
 def test_every_client_hears_the_exit_and_attached_ones_the_output(launch: Launch, listen: Listen) -> None:
     """Two attached clients get the same output; one that only watches gets the exit."""
     directory = launch.directory()
-    first = spawn(launch.plan(directory, "sh", "-c", "echo hello; exit 3", stdin=0), directory=directory)
+    first = spawn(launch.plan(directory, "sh", "-c", "echo hello; exit 3", stdin=0))
     second, watcher = connect(directory), connect(directory)
     assert second is not None
     assert watcher is not None
@@ -286,7 +286,7 @@ def test_signals_reach_the_program_and_a_dead_one_is_no_mistake(launch: Launch, 
 def test_killed_while_it_waits_it_never_began(launch: Launch, listen: Listen) -> None:
     """A program killed before GO has failed, not exited."""
     directory = launch.directory()
-    channel = spawn(launch.plan(directory, "true"), directory=directory)
+    channel = spawn(launch.plan(directory, "true"))
     channel.attach()
     channel.signal(signal.SIGKILL)
     heard = listen(channel)
@@ -327,7 +327,7 @@ def test_a_failing_set_up_names_its_operation(launch: Launch) -> None:
     """What fails before the program is there is raised with the operation, and recorded."""
     directory = launch.directory()
     with pytest.raises(LaunchError, match="nonesuch") as caught:
-        spawn([Monitor(str(directory)), Spawn(), Exec(("/nonesuch",))], directory=directory)
+        spawn([Monitor(str(directory)), Spawn(), Exec(("/nonesuch",))])
     assert isinstance(caught.value, TrivetError)
     assert isinstance(caught.value.operation, Exec)
     assert isinstance(await_ending(directory, 5), Failure)
@@ -340,7 +340,7 @@ def test_the_monitor_outlives_whoever_started_it(launch: Launch, short_path: Pat
         "import os, pathlib, sys; from trivet.launch.spawn import spawn; from trivet.launch.operation import *\n"
         "d = pathlib.Path(sys.argv[1])\n"
         "c = spawn([Monitor(str(d), log=str(d / 'log')), Spawn(), Wait(),"
-        " Exec(('sh', '-c', 'echo a; sleep 1; echo b; exit 9'), ('PATH=/bin',))], directory=d)\n"
+        " Exec(('sh', '-c', 'echo a; sleep 1; echo b; exit 9'), ('PATH=/bin',))])\n"
         "c.attach(); c.go(); c.receive(5); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, directory]).returncode == -9
@@ -356,7 +356,7 @@ def test_a_lingering_monitor_keeps_the_exit_for_one_client(launch: Launch, liste
     """With linger the exit is told to a client that comes late; then the monitor ends."""
     directory = launch.directory()
     plan = [Monitor(str(directory), linger=1), Spawn(), Exec(("sh", "-c", "exit 4"), PATH)]
-    spawn(plan, directory=directory).close()
+    spawn(plan).close()
     time.sleep(0.3)
     late = connect(directory)
     if late is not None:

@@ -70,7 +70,7 @@ def plan(directory: Path, agent: str) -> list[Operation]:
 def start(launch: Launch, agent: str) -> Channel:
     """Start, attached and running."""
     directory = launch.directory()
-    channel = spawn(plan(directory, agent), directory=directory, timeout=20)
+    channel = spawn(plan(directory, agent), timeout=20)
     channel.attach()
     channel.go()
     return channel
@@ -117,7 +117,7 @@ def test_a_set_up_that_fails_in_the_guest_is_raised(launch: Launch, agent: str, 
     """What the agent says failed, or a machine that ends at once, fails the start."""
     directory = launch.directory()
     with pytest.raises(LaunchError, match=words):
-        spawn(plan(directory, agent), directory=directory, timeout=20)
+        spawn(plan(directory, agent), timeout=20)
     assert isinstance(await_ending(directory, 5), Failure)
 
 
@@ -233,7 +233,7 @@ def test_an_agent_that_never_reads_ends_the_machine(launch: Launch, listen: List
     agent = "begin(); [say(STDOUT, b'x') for _ in range(50_000)]\nwhile True: say(STDOUT, bytes(60_000))"
     directory = launch.directory()
     operations = [Monitor(str(directory)), *plan(directory, agent)[1:]]  # without a log: it would be a large one
-    channel = spawn(operations, directory=directory, timeout=20)
+    channel = spawn(operations, timeout=20)
     channel.attach(stdout=False, stderr=False)
     channel.go()
     assert [ending.code for ending in listen(channel).exits] == [137]
@@ -253,5 +253,5 @@ def test_kill_ends_a_machine_whose_agent_does_not_answer(launch: Launch) -> None
     timer = threading.Timer(0.5, kill)
     timer.start()
     with pytest.raises(LaunchError, match="before its agent was ready"):
-        spawn(plan(directory, "time.sleep(60)"), directory=directory, timeout=20)
+        spawn(plan(directory, "time.sleep(60)"), timeout=20)
     timer.join()

@@ -299,7 +299,7 @@ def cgroup_of(path: str) -> cgroup.Group:
 
 def _start(steps: list[Operation], plan: Plan, directory: Path) -> Channel:
     try:
-        return spawn(steps, directory=directory)
+        return spawn(steps)
     except LaunchError as error:
         raise explain(error.operation, error.errno, error.text, f"instance {plan.name}") from error
     except (ValueError, OverflowError) as error:  # a NUL byte in a string, a number beyond 64 bits

@@ -135,7 +135,7 @@ class Nursery:
         silent = cards(plan) if host.origin and host.origin.changes else ()
         meanwhile = fork.wake(plan, machine.machine(plan, host), silent) if forked else None
         try:
-            return spawn(steps, directory=Path(plan.directory), timeout=patience, meanwhile=meanwhile)
+            return spawn(steps, timeout=patience, meanwhile=meanwhile)
         except LaunchError as error:
             raise _explain(plan, error, forked) from error
 

@@ -85,7 +85,7 @@ def make(templates: Templates, plan: Plan, scratch: Path, host: machine.Host, pa
             ready = msgspec.structs.replace(ready, origin=msgspec.structs.replace(ready.origin, spare=True))
             made, home = machine.machine(plan, ready), group(plan)
             steps = machine.launch(plan, ready, home.joins, home.unified, home.reap)
-            channel = spawn(steps, directory=Path(plan.directory), timeout=patience, meanwhile=fork.wake(plan, made))
+            channel = spawn(steps, timeout=patience, meanwhile=fork.wake(plan, made))
         undo.callback(channel.close)
         for work in (warm.up(plan), warm.down()):
             _carry_out(plan, work, patience)

@@ -117,7 +117,7 @@ class SystemDriver:
         for name in (computer.QMP, computer.AGENT, computer.SCREEN):
             Path(plan.directory, name).unlink(missing_ok=True)
         try:
-            channel = spawn(self._plan(plan, host), directory=Path(plan.directory))
+            channel = spawn(self._plan(plan, host))
         except LaunchError as error:
             raise explain(error.operation, error.errno, error.text, f"machine {plan.name}") from error
         sharing.admit(plan)

@@ -1,6 +1,7 @@
 /* The clients of a monitor's socket. */
 #include "hub.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -34,6 +35,25 @@ int hub_listen(struct hub *hub, const char *name)
     return 0;
 }
 
+static struct client *add(struct hub *hub, int fd)
+{
+    struct client *client = calloc(1, sizeof *client);
+    if (!client)
+        return NULL;
+    wire_init(&client->wire, fd);
+    client->moved = monotonic_ms();
+    return hub->clients[hub->count++] = client;
+}
+
+struct client *hub_take(struct hub *hub, int fd)
+{
+    struct stat status;
+    if (hub->count == CLIENT_LIMIT || fstat(fd, &status) < 0 || !S_ISSOCK(status.st_mode)
+        || fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) < 0)
+        return NULL;
+    return add(hub, fd);
+}
+
 size_t hub_accept(struct hub *hub)
 {
     size_t first = hub->count;
@@ -41,14 +61,10 @@ size_t hub_accept(struct hub *hub)
         int fd = accept4(hub->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0)
             break;
-        struct client *client = calloc(1, sizeof *client);
-        if (!client) {
+        if (!add(hub, fd)) {
             close(fd);
             break;
         }
-        wire_init(&client->wire, fd);
-        client->moved = monotonic_ms();
-        hub->clients[hub->count++] = client;
     }
     return first;
 }

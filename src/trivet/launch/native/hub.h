@@ -26,6 +26,9 @@ struct hub {
 /* Listen at `name` in the working directory. */
 int hub_listen(struct hub *hub, const char *name);
 
+/* Take a connection that somebody else opened as a client's; NULL if it is no socket, or there is no room. */
+struct client *hub_take(struct hub *hub, int fd);
+
 /* Accept everyone who waits; returns the first new client's index, or `count`. */
 size_t hub_accept(struct hub *hub);
 

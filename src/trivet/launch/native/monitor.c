@@ -46,12 +46,24 @@ static void write_pid(const struct monitor *monitor)
     ending_reserve(monitor);
 }
 
+/* Who started us over a socket goes on as the first client, and need not connect. */
+static struct client *starter(struct monitor *monitor)
+{
+    struct client *client = monitor->report < 0 ? NULL : hub_take(&monitor->hub, monitor->report);
+    if (client)
+        monitor->report = -1;
+    return client;
+}
+
 void monitor_state(struct monitor *monitor, enum session_state state, pid_t pid)
 {
     unsigned char payload[4];
     frame_set32(payload, (uint32_t)pid);
     monitor->state = state;
-    if (state == SESSION_WAITING)
+    struct client *first = starter(monitor);
+    if (state == SESSION_WAITING && first)
+        first->closing = wire_put(&first->wire, FRAME_READY, 0, NULL, 0) < 0;
+    else if (state == SESSION_WAITING)
         say(&monitor->report, FRAME_READY, NULL, 0);
     if (state == SESSION_STARTED) {
         say(&monitor->report, FRAME_STARTED, payload, sizeof payload);
