@@ -57,9 +57,9 @@ class Place:
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
-    def ip(self, words: str) -> str:
+    def ip(self, words: str, check: bool = True) -> str:
         """Run `ip`."""
-        return self.run("ip", *words.split())
+        return self.run("ip", *words.split(), check=check)
 
     def _end(self) -> None:
         self._holder.kill()

@@ -136,3 +136,22 @@ def test_what_cannot_be(lan: Lan) -> None:
     ):
         assert said in lan.refused(*create, *words, "wrong"), words
     assert "wrong" not in lan.host.ok("network", "ls")
+
+
+def test_kinds_of_interfaces(lan: Lan) -> None:
+    """What this kernel has no interfaces for is refused by its name, when the network is made; numbers of VLANs end."""
+    create = ("network", "create", *SUBNET)
+    kinds = {"ipvlan": ("-d", "ipvlan", "-o", "parent=eth1"), "vlan": ("-d", "macvlan", "-o", "parent=eth1.10")}
+    for kind, words in kinds.items():
+        on_top = ("id", "10") if kind == "vlan" else ()
+        there = lan.host.place.ip(f"link add probe link eth1 type {kind} {' '.join(on_top)}", check=False)
+        lan.host.place.ip("link del probe", check=False)
+        if "Unknown device type" in there or "Operation not supported" in there:
+            assert f"this kernel has no interfaces of kind {kind}" in lan.refused(*create, *words, "kinds")
+        else:
+            lan.host.ok(*create, *words, "kinds")
+            lan.host.ok("network", "rm", "kinds")
+    assert "VLANs have numbers from 1 to 4094" in lan.refused(
+        *create, "-d", "macvlan", "-o", "parent=eth1.4095", "kinds"
+    )
+    assert "kinds" not in lan.host.ok("network", "ls")

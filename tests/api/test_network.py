@@ -228,3 +228,15 @@ def test_what_cannot_be(nets: Nets) -> None:
         nets.daemon.trivet("rm", "-f", "not")
     nets.run("not-host", "--network", "host")
     assert "it uses network host" in refused(nets, "network", "connect", "not-a", "not-host")
+
+
+def test_why_an_instance_by_its_port(nets: Nets) -> None:
+    """Asked about the host's port of an instance, `why` says which it leads to; one on the host's network is the host."""
+    nets.network("why", "--ipv6")
+    nets.run("why-web", "--network", "why", "-p", "18476:80")
+    said = nets.daemon.trivet("network", "why", "world", "why-web:18476").stdout.decode()
+    assert "port 18476 of the host leads to its port 80: ask 0.0.0.0:18476 of the host" in said
+    said = nets.daemon.trivet("network", "why", "-6", "world", "why-web:80").stdout.decode()
+    assert "it is published: ask [::]:18476 of the host" in said
+    nets.run("why-own", "--isolation", "process")
+    assert "reaches the host itself" in nets.daemon.ok("network", "why", "why-web", "why-own:80")

@@ -5,6 +5,7 @@ A kernel that lacks a kind answers EOPNOTSUPP.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -49,6 +50,15 @@ def create_macvlan(
 def create_ipvlan(name: str, parent: str, *, mtu: int, namespace: int) -> None:
     """Create an interface that shares `parent`'s hardware address, waiting in a network namespace."""
     _create(name, "ipvlan", attribute(_MODE, struct.pack("=H", 0)), parent=parent, mtu=mtu, namespace=namespace)
+
+
+def knows(kind: str) -> bool:
+    """Tell whether the kernel has a kind of interface on top of others; for one on top of none it says EINVAL."""
+    try:
+        _create("trivet-probe", kind, b"")
+    except OSError as error:
+        return error.errno != errno.EOPNOTSUPP
+    return True
 
 
 def create_vlan(name: str, parent: str, number: int, alias: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from trivet.base.error import Conflict, NotFound, TrivetError, Unsupported
 from trivet.engine.network.bridge import addresses
 from trivet.engine.network.forwarding import ALIAS
-from trivet.engine.network.model import IPVLAN, MACVLAN_MODE, Endpoint, Form, NetworkRecord
+from trivet.engine.network.model import IPVLAN, MACVLAN_MODE, Endpoint, Form, InvalidNetwork, NetworkRecord
 from trivet.isolation.plan import Attachment
 from trivet.kernel import rtnetlink, rtstack
 from trivet.kernel.namespace import inside
@@ -24,6 +24,8 @@ from trivet.kernel.namespace import inside
 VLAN = re.compile(r"(?P<parent>.+)\.(?P<number>[0-9]{1,4})")
 CLASSES = Path("/sys/class/net")
 TAPS = Path("/dev")
+LAST_VLAN = 4094
+_LACKING = "this kernel has no interfaces of kind "
 
 
 class Macvlan:
@@ -43,16 +45,20 @@ class Macvlan:
 
     def create(self, network: NetworkRecord) -> None:
         """See that the parent is there and up; a VLAN's interface is made if it isn't."""
+        if network.driver == IPVLAN and not rtstack.knows("ipvlan"):
+            raise Unsupported(f"cannot make network {network.name}: {_LACKING}ipvlan", hint="use driver macvlan")
         parent, found = network.interface, VLAN.fullmatch(network.interface)
         if not rtnetlink.link(parent):
             below = found["parent"] if found else ""
+            if found and rtnetlink.link(below) and not 1 <= int(found["number"]) <= LAST_VLAN:
+                raise InvalidNetwork(network.name, f"cannot be on {parent}: VLANs have numbers from 1 to {LAST_VLAN}")
             if not found or not rtnetlink.link(below):
                 missing = f"interface {below or parent} of network {network.name}"
                 raise NotFound(f"{missing} does not exist on this host", hint="list them: ip link")
             try:
                 rtstack.create_vlan(parent, below, int(found["number"]), f"{ALIAS}network {network.name}")
             except OSError as error:
-                raise _refused(error, f"cannot make VLAN interface {parent} of network {network.name}") from error
+                raise _refused(error, f"cannot make interface {parent} of network {network.name}", "vlan") from error
         rtnetlink.set_link(parent, up=True)
 
     def remove(self, network: NetworkRecord) -> None:
@@ -65,7 +71,8 @@ class Macvlan:
         try:
             path = self._tap(network, endpoint) if endpoint.form == "tap" else self._link(network, endpoint)
         except OSError as error:
-            raise _refused(error, f"cannot connect instance {endpoint.name} to network {network.name}") from error
+            kind = network.driver if endpoint.form == "netns" else "macvtap"
+            raise _refused(error, f"cannot connect instance {endpoint.name} to network {network.name}", kind) from error
         return Attachment(
             kind="netns" if endpoint.form == "netns" else "tap",
             network=network.name,
@@ -155,9 +162,9 @@ def _character_device(name: str) -> str:
     return str(path)
 
 
-def _refused(error: OSError, attempt: str) -> TrivetError:
+def _refused(error: OSError, attempt: str, kind: str) -> TrivetError:
     if error.errno == errno.EOPNOTSUPP:
-        return Unsupported(f"{attempt}: this kernel lacks that kind of interface")
+        return Unsupported(f"{attempt}: {_LACKING}{kind}")
     if error.errno in (errno.EBUSY, errno.EINVAL):
         return Conflict(f"{attempt}: its parent interface is in use otherwise, as a bridge's port or by mode passthru")
     return Conflict(f"{attempt}: {error.strerror or error}")

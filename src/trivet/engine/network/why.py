@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trivet.base.error import InvalidArgument
+from trivet.client.schema_network import Port
 from trivet.client.schema_path import Way
 from trivet.engine.network import path
 from trivet.engine.network.model import Endpoint
@@ -33,6 +34,8 @@ def why(networks: Networks, source: str, target: str, port: int, protocol: str, 
     own = [each for each in known.endpoints if each.instance == source]
     address = _address(target)
     theirs = [each for each in known.endpoints if each.instance == target] if address is None else []
+    if any(each.form == "host" for each in theirs):
+        target = HOST  # it has the host's own network
     if any(each.address6 for each in (*own, *theirs)) and not all(
         any(each.address or each.form == "host" for each in side) for side in (own, theirs) if side
     ):
@@ -114,9 +117,17 @@ def _doors(theirs: list[Endpoint], packet: path.Packet, found: Way) -> list[str]
     """Say where a port is published that was asked for directly."""
     if found.passes:
         return []
+    ports = [port for each in theirs for port in each.ports if port.protocol == packet.protocol]
     return [
-        f"it is published: ask {port.host_address}:{port.host_port} of the host"
-        for each in theirs
-        for port in each.ports
-        if (port.container_port, port.protocol) == (packet.port, packet.protocol)
+        *(f"it is published: ask {_at(port)} of the host" for port in ports if port.container_port == packet.port),
+        *(
+            f"port {port.host_port} of the host leads to its port {port.container_port}: ask {_at(port)} of the host"
+            for port in ports
+            if port.host_port == packet.port != port.container_port
+        ),
     ]
+
+
+def _at(port: Port) -> str:
+    address = f"[{port.host_address}]" if ":" in port.host_address else port.host_address
+    return f"{address}:{port.host_port}"
