@@ -231,7 +231,7 @@ def test_what_cannot_be(nets: Nets) -> None:
 
 
 def test_why_an_instance_by_its_port(nets: Nets) -> None:
-    """Asked about the host's port of an instance, `why` says which it leads to; one on the host's network is the host."""
+    """Asked about the host's port of an instance, `why` says where that leads."""
     nets.network("why", "--ipv6")
     nets.run("why-web", "--network", "why", "-p", "18476:80")
     said = nets.daemon.trivet("network", "why", "world", "why-web:18476").stdout.decode()

@@ -274,21 +274,67 @@ def test_policy(pair: Pair, level: str) -> None:
     assert all(reached().values())
 
 
+SECONDS = 3
+
+
+def carried(source: Host, sender: str, sink: Host, taker: str) -> tuple[int, float]:
+    """How many bytes one instance gets to another, and in how many seconds."""
+    with ThreadPoolExecutor(1) as pool:
+        # nc hangs up when its input ends, and then so does the other one.
+        taking = pool.submit(sink.sh, taker, "sleep 30 | nc -l -p 5001 | wc -c")
+        eventually(lambda: ":1389 " in sink.sh(taker, "cat /proc/net/tcp /proc/net/tcp6"))
+        clock = "read at rest </proc/uptime; echo $at"
+        spent = source.sh(sender, f"{clock}; timeout {SECONDS} nc {taker} 5001 </dev/zero; {clock}").split()
+        return int(taking.result()), float(spent[1]) - float(spent[0])
+
+
 @pytest.mark.parametrize("level", ["container", "vm"])
 def test_rates(pair: Pair, level: str) -> None:
     """What an instance gets from another host, and sends there, is held to its rates."""
     network(pair, "pace")
-    rates = "name=pace,rate-in=8mbit,rate-out=4mbit"
-    pair.one.ok(*RUN, "--name", "slow", "--network", rates, "--isolation", level, *SLEEP, timeout=240)
+    pair.one.ok(*RUN, "--name", "slow", "--network", "pace", "--isolation", level, *SLEEP, timeout=240)
     pair.two.ok(*RUN, "--name", "peer", "--network", "pace", *SLEEP)
     eventually(lambda: reaches(pair.one, "slow", "peer"))
     ends = {"in": (pair.two, "peer", pair.one, "slow"), "out": (pair.one, "slow", pair.two, "peer")}
-    for way, rate in (("in", 8_000_000), ("out", 4_000_000)):
-        source, sender, sink, taker = ends[way]
-        sink.sh(taker, "nc -l -p 5001 >/tmp/got 2>/dev/null & sleep 0.5")
-        spent = source.sh(
-            sender, f"date +%s; timeout 3 sh -c 'nc {taker} 5001 </dev/zero' >/dev/null 2>&1; date +%s"
-        ).split()
-        got = int(sink.sh(taker, "sleep 1; wc -c </tmp/got"))
-        seconds = int(spent[1]) - int(spent[0]) + 2
-        assert 1000 < got <= rate / 8 * (seconds + 0.25) + (1 << 18), (way, got, spent)
+    free = {way: carried(*end)[0] for way, end in ends.items()}
+    pair.one.ok("update", "--network", "name=pace,rate-in=512kbit,rate-out=512kbit", "slow")
+    for way, end in ends.items():
+        got, spent = carried(*end)
+        assert 1000 < got <= 512_000 / 8 * (spent + 1) + (1 << 18), (way, got, spent)
+        assert got < free[way] / 2, (way, got, free)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_why(pair: Pair, version: int) -> None:
+    """What `network why` says of packets to other hosts, and from them, is what happens to them."""
+    for name in ("near", "far"):
+        network(pair, name, "--ipv6")
+    serve = ("httpd", "-f", "-p", "[::]:80", "-h", "/etc")
+    pair.one.ok(*RUN, "--name", "left", "--network", "near", SLEEP[0], *serve)
+    pair.two.ok(*RUN, "--name", "right", "--network", "near", "-p", "8090:80", SLEEP[0], *serve)
+    pair.two.ok(*RUN, "--name", "other", "--network", "far", SLEEP[0], *serve)
+    at = {}
+    for host, name in ((pair.one, "left"), (pair.two, "right"), (pair.two, "other")):
+        found = json.loads(host.ok("inspect", name))[0]["networks"][0]["addresses"]
+        address = next(each.partition("/")[0] for each in found if (":" in each) == (version == 6))
+        at[name] = f"[{address}]" if version == 6 else address
+    eventually(lambda: reaches(pair.one, "left", f"-{version} right"))
+    ask = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=3).read().decode())"
+
+    def happens(source: str, where: str) -> bool:
+        url = f"http://{where}/hostname"
+        if source == "host":
+            return "Error" not in pair.one.place.run(sys.executable, "-c", ask, url, check=False)
+        return pair.one.sh(source, f"timeout 3 wget -qO- {url} >/dev/null && echo yes").endswith("yes")
+
+    def said(source: str, where: str) -> bool:
+        return pair.one.trivet("network", "why", source, where).returncode == 0
+
+    asked = {("left", f"{at['right']}:80"): True, ("left", f"{at['other']}:80"): False}
+    asked |= {("host", f"{at['left']}:80"): True, ("host", f"{at['right']}:80"): False}
+    if version == 4:  # the fabric has no IPv6
+        asked |= {("left", "10.77.0.3:8090"): True, ("left", "10.77.0.2:8090"): False}
+    for each, expected in asked.items():
+        assert happens(*each) == expected, each
+        if each[1] != "10.77.0.2:8090":  # who listens on the host's own ports is not asked
+            assert said(*each) == expected, each
