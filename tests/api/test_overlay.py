@@ -279,20 +279,21 @@ SECONDS = 3
 
 def carried(source: Host, sender: str, sink: Host, taker: str) -> tuple[int, float]:
     """How many bytes one instance gets to another, and in how many seconds."""
+    clock = "read at rest </proc/uptime; echo $at"
     with ThreadPoolExecutor(1) as pool:
-        # nc hangs up when its input ends, and then so does the other one.
-        taking = pool.submit(sink.sh, taker, "sleep 30 | nc -l -p 5001 | wc -c")
+        # nc hangs up when its input ends, and then so does the other one. What was sent may arrive long after.
+        take = "rm -f /tmp/f; mkfifo /tmp/f; sleep 60 >/tmp/f & nc -l -p 5001 </tmp/f | wc -c; kill $!"
+        taking = pool.submit(sink.sh, taker, f"{clock}; {take}; {clock}")
         eventually(lambda: ":1389 " in sink.sh(taker, "cat /proc/net/tcp /proc/net/tcp6"))
-        clock = "read at rest </proc/uptime; echo $at"
-        spent = source.sh(sender, f"{clock}; timeout {SECONDS} nc {taker} 5001 </dev/zero; {clock}").split()
-        return int(taking.result()), float(spent[1]) - float(spent[0])
+        source.sh(sender, f"timeout {SECONDS} nc {taker} 5001 </dev/zero")
+        begun, got, ended, *_ = taking.result().split()
+        return int(got), float(ended) - float(begun)
 
 
-@pytest.mark.parametrize("level", ["container", "vm"])
-def test_rates(pair: Pair, level: str) -> None:
+def test_rates(pair: Pair) -> None:
     """What an instance gets from another host, and sends there, is held to its rates."""
     network(pair, "pace")
-    pair.one.ok(*RUN, "--name", "slow", "--network", "pace", "--isolation", level, *SLEEP, timeout=240)
+    pair.one.ok(*RUN, "--name", "slow", "--network", "pace", *SLEEP)
     pair.two.ok(*RUN, "--name", "peer", "--network", "pace", *SLEEP)
     eventually(lambda: reaches(pair.one, "slow", "peer"))
     ends = {"in": (pair.two, "peer", pair.one, "slow"), "out": (pair.one, "slow", pair.two, "peer")}
