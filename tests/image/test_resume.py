@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -177,6 +180,33 @@ def test_a_killed_engine_goes_on_at_the_byte(engine: Daemon) -> None:
             registry.released.set()
             await asyncio.to_thread(engine.start)
             await asyncio.to_thread(engine.ok, "pull", "-q", f"{address}/app:1")
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+    assert registry.starts == [0, HALF]
+
+
+@pytest.mark.needs("root")
+def test_a_cancelled_pull_goes_on_at_the_byte(engine: Daemon) -> None:
+    """Who interrupts a pull ends it, and the next one asks for the rest only."""
+    registry, part = Cutting(hang=True), engine.root / "content/partial" / NAME.replace(":", "-")
+
+    async def run() -> None:
+        async with registry.running() as address:
+            first = await asyncio.to_thread(engine.begin, "pull", f"{address}/app:1")
+            await asyncio.wait_for(registry.reached.wait(), 20)
+            await asyncio.to_thread(eventually, lambda: part.exists() and part.stat().st_size == HALF, "no half blob")
+            first.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(first.wait, 20) != 0
+            await asyncio.to_thread(eventually, lambda: free(part), "the pull goes on")
+            registry.broken = False
+            await asyncio.to_thread(engine.ok, "pull", "-q", f"{address}/app:1")
+            registry.released.set()
+
+    def free(path: Path) -> bool:
+        with path.open("rb") as file, suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
 
     asyncio.run(asyncio.wait_for(run(), 60))
     assert registry.starts == [0, HALF]
