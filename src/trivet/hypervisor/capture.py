@@ -90,13 +90,11 @@ def capture(
             state = meanwhile.enter_context(_lent(qmp, made[1], os.O_WRONLY))
             copy.all()
             _flush(drive)
-            with urgent(guest.pid), quiet, contextlib.ExitStack() as stopped:
+            with quiet, urgent(guest.pid), contextlib.ExitStack() as stopped:
                 begun = time.monotonic()
-                qmp.pause()
                 stopped.callback(qmp.resume)
-                qmp.execute("xen-save-devices-state", filename=state, live=False)
+                _save(qmp, state, copy)
                 backup()
-                copy.written()
                 if go_on:
                     stopped.close()
                 stopped.pop_all()
@@ -105,6 +103,15 @@ def capture(
             memory.seal(descriptor)
         undo.pop_all()
     return Template(made[0], made[1]), seconds
+
+
+def _save(qmp: Qmp, state: str, copy: _Copy) -> None:
+    """Stop the machine, and copy its memory while QEMU saves the devices, which leaves it alone."""
+    saving = ("xen-save-devices-state", {"filename": state, "live": False})
+    with contextlib.closing(qmp.in_turn(("stop", {}), saving)) as answers:
+        next(answers)
+        copy.written()
+        next(answers)
 
 
 class _Copy(contextlib.ExitStack):

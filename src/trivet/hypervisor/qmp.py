@@ -5,11 +5,12 @@ Blocking and short-lived: connect, ask, close. QEMU serves one client at a time;
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -84,12 +85,34 @@ class Qmp:
 
     def execute(self, command: str, **arguments: object) -> Any:
         """Run one command and return its answer. Raises `QmpRefused` and `QmpUnavailable`."""
+        self._ask(command, arguments)
+        return self._answer(command)
+
+    def in_turn(self, *commands: tuple[str, dict[str, object]]) -> Generator[Any, None, None]:
+        """Run commands one after the other, none of which QEMU has to be woken up for; their answers, when they come.
+
+        All are begun at once. One that is refused raises when it is its turn; the others are carried out all the same,
+        and have been when the iterator is closed.
+        """
+        for command, arguments in commands:
+            self._ask(command, arguments)
+        return self._answers([command for command, _ in commands])
+
+    def _answers(self, left: list[str]) -> Generator[Any, None, None]:
+        try:
+            while left:
+                yield self._answer(left.pop(0))
+        finally:
+            for command in left:
+                with contextlib.suppress(QmpRefused):
+                    self._answer(command)
+
+    def _ask(self, command: str, arguments: dict[str, object]) -> None:
         request = {"execute": command, "id": self._id, **({"arguments": arguments} if arguments else {})}
         try:
             self._socket.sendall(msgspec.json.encode(request) + b"\n")
         except OSError as error:
             raise QmpUnavailable(self._path, str(error)) from error
-        return self._answer(command)
 
     def _answer(self, command: str) -> Any:
         # The answer to somebody who didn't wait for it is given to who comes next.
