@@ -57,6 +57,17 @@ def test_refusal_names_the_command(control: Path) -> None:
         qmp.balloon(1 << 28)
 
 
+def test_commands_in_turn_leave_the_conversation_in_order(control: Path) -> None:
+    """Of commands that are begun together one is refused, the others are carried out, and what is asked next is too."""
+    with Qmp(control) as qmp:
+        answers = qmp.in_turn(("balloon", {"value": 1 << 28}), ("stop", {}), ("query-name", {}))
+        with pytest.raises(QmpRefused, match="machine refused balloon"):
+            next(answers)
+        assert qmp.status() == "paused"
+        assert list(qmp.in_turn(("cont", {}), ("query-name", {}))) == [{}, {}]
+        assert qmp.status() == "running"
+
+
 def test_machine_that_ends_while_asked(control: Path) -> None:
     """A machine that goes away in the middle of a conversation is told."""
     with Qmp(control) as qmp:

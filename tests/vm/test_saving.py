@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +72,18 @@ def test_copies_go_on_from_where_they_were_saved(
     session.channel.write(b"z\n")
     assert session.until(b" 4\n").endswith(b"4 z 4\n")
     assert first.exec("hostname").wait().stdout == b"box\n"
+
+
+def test_nobody_stays_in_front_of_others(driver: VmDriver, make: Callable[[VmDriver], Harness], tmp_path: Path) -> None:
+    """A machine that was saved, and who saved it, are scheduled as before."""
+    harness = make(driver)
+    harness.start("sleep", "600")
+    before = threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0)
+    driver.save(harness.plan, tmp_path / "saved", go_on=True)
+    pid = harness.status().pid
+    threads = [before[0], *(int(each.name) for each in Path(f"/proc/{pid}/task").iterdir())]
+    assert {os.sched_getscheduler(number) for number in threads} == {os.SCHED_OTHER}
+    assert {os.getpriority(os.PRIO_PROCESS, number) for number in threads} == {before[1]}
 
 
 def test_limits_change_while_a_machine_runs(
