@@ -226,6 +226,11 @@ def test_where_files_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             "ports",
             [PortRequest(container_port=80, host_port=8080, host_address="::1")],
         ),
+        (
+            "ports: [{target: 80, published: 9000-9005}]",
+            "ports",
+            [PortRequest(container_port=80, host_port=9000, last=9005)],
+        ),
         ("tmpfs: /t", "mounts", [MountRequest(kind="tmpfs", target="/t")]),
         (
             "volumes: [{type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 0700}}]",

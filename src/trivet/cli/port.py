@@ -14,7 +14,7 @@ _HOST_ONLY = re.compile(r"(?P<host>[0-9-]*):(?P<port>[0-9-]+)(?:/(?P<protocol>\w
 
 
 def publish(text: str) -> list[PortRequest]:
-    """Read one `-p`; a range gives one request per port."""
+    """Read one `-p`; a range gives one request per port, ports of the host for a single one mean any of them."""
     match = _HOST_ONLY.fullmatch(text) or _PORT.fullmatch(text)
     if match is None:
         raise ArgumentTypeError(f"{text!r} is not [ADDRESS:][HOST:]PORT[/udp]")
@@ -24,7 +24,8 @@ def publish(text: str) -> list[PortRequest]:
         raise ArgumentTypeError(f"{text!r}: {protocol!r} is neither tcp nor udp")
     inside = _range(fields["port"], text)
     outside = _range(fields["host"], text) if fields["host"] else range(0)
-    if outside and len(outside) != len(inside):
+    any_of = len(inside) == 1 and len(outside) > 1
+    if outside and len(outside) != len(inside) and not any_of:
         raise ArgumentTypeError(f"{text!r}: {len(outside)} ports of the host for {len(inside)} of the instance")
     address = _address(fields.get("address") or "", text)
     return [
@@ -33,6 +34,7 @@ def publish(text: str) -> list[PortRequest]:
             host_port=outside[index] if outside else 0,
             host_address=address,
             protocol="udp" if protocol == "udp" else "tcp",
+            last=outside[-1] if any_of else 0,
         )
         for index, port in enumerate(inside)
     ]
