@@ -17,7 +17,7 @@ ENGINE = ("trivet.build.making", "trivet.build.dockerfile", "trivet.engine.disk.
 @pytest.mark.parametrize(
     ("program", "spared", "options"),
     [
-        ("import trivet.daemon.main", ENGINE, ()),
+        ("import trivet.daemon.serve", ENGINE, ()),
     ],
     ids=["engine"],
 )

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 HEAVY = ("aiohttp.client", "cryptography", "bcrypt", "minio", "yaml", "multiprocessing")
-BEGIN = "from trivet.daemon import entry; entry.defer_client(); import sys, trivet.daemon.main; "
+BEGIN = "from trivet.daemon import main; main.defer_client(); import sys, trivet.daemon.serve; "
 ASK = f"{BEGIN}print(*sorted(set(sys.argv[1:]) & set(sys.modules)))"
 
 
