@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from trivet.api.docker.buildkit.caller import SessionCaller
+from trivet.api.docker.buildkit.channel import Channel
 from trivet.api.docker.buildkit.context import fetch
 from trivet.api.docker.buildkit.frontend import output
 from trivet.api.docker.buildkit.job import JOBS
@@ -28,9 +29,22 @@ INLINE = "BUILDKIT_INLINE_CACHE"
 
 
 async def build(engine: Engine, request: web.Request, builder: Builder, wish: BuildRequest) -> web.StreamResponse:
-    """Build what the session's client has; tell it as a trace, or no more than the image's id with `q`."""
+    """Build what the session's client has; tell it as a trace, or no more than the image's id with `q`.
+
+    Refused at once, the session is ended here: docker 20.10 may forget to, and waits for its end forever.
+    """
+    channel = await request.app[SESSIONS].find(request.query.get("session", ""))
+    try:
+        return await _build(engine, request, builder, wish, channel)
+    except BaseException:
+        channel.close()
+        raise
+
+
+async def _build(
+    engine: Engine, request: web.Request, builder: Builder, wish: BuildRequest, channel: Channel
+) -> web.StreamResponse:
     query, jobs = request.query, request.app[JOBS]
-    channel = await request.app[SESSIONS].find(query.get("session", ""))
     key, remote, quiet = query.get("buildid", ""), query.get("remote", ""), query.get("q", "") == "1"
     wish = _with_outputs(msgspec.structs.replace(wish, session=secrets.token_hex(16)), query.get("outputs", ""))
     caller = SessionCaller(channel, engine.spool, wish)
