@@ -78,6 +78,13 @@ def test_looking_at_an_application(app: Application) -> None:  # noqa: F811
     assert app("version").returncode == 0
 
 
+def test_files_are_checked_without_secrets(app: Application) -> None:  # noqa: F811
+    """`config` needs no variable that only holds a secret; `up` does, and names it."""
+    app.write("services: {web: {image: IMAGE, secrets: [key]}}\nsecrets: {key: {environment: NOT_THERE}}")
+    assert app("config", "-q").returncode == 0
+    assert b"NOT_THERE is not set" in app("up", "-d").stderr
+
+
 def test_waiting_for_an_end(app: Application) -> None:  # noqa: F811
     """`wait` prints exit codes and ends with one; with --down-project nothing is left."""
     app.write(

@@ -245,8 +245,11 @@ def _remove_stores(application: Application, *, volumes: bool) -> None:
 
 
 def config(context: Context, args: Namespace) -> int:
-    """Show what the files mean."""
+    """Show what the files mean; secrets that only who starts it has needn't be there."""
     project = project_of(context, args)
+    stores = (*project.secrets.values(), *project.configs.values())
+    absent = {str(found["environment"]): "" for found in stores if found and found.get("environment")}
+    project = msgspec.structs.replace(project, variables={**absent, **project.variables})
     with output_(args.output) if args.output else nullcontext(1) as output:
         for line in _config(project, args):
             os.write(output, f"{line}\n".encode())
