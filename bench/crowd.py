@@ -16,7 +16,7 @@ AT_ONCE = 4  # requests under way while rates are measured
 FEW = 20  # containers that a group of people start in the same moment
 LISTS, REQUESTS = 20, 300
 REST = 5.0  # seconds until memory is looked at: what work needed has been given back
-PATIENCE = 10.0  # seconds for what is tidied up in the background
+PATIENCE = 30.0  # seconds for what is tidied up in the background; what was made ahead waits for up to 19
 
 
 def measure(one: Contestant, count: int, tell: Tell) -> None:

@@ -71,18 +71,27 @@ def test_third_start_of_the_same_gets_what_was_made_ahead(engine: Daemon) -> Non
     assert all(event["labels"] == {"a": "b"} for event in events)
 
 
-def test_other_requests_get_their_own(engine: Daemon) -> None:
-    """Another command, another limit, another image's name: none of them is given what was made for others."""
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--network", "none", IMAGE, "cat", "/etc/hostname"),
+        ("--network", "none", "-m", "64m", IMAGE, *WORDS),
+        ("--network", "none", "-e", "A=b", IMAGE, *WORDS),
+        (IMAGE, *WORDS),
+    ],
+    ids=["command", "limit", "environment", "network"],
+)
+def test_other_requests_get_their_own(engine: Daemon, words: tuple[str, ...]) -> None:
+    """Another command, limit, variable or network: none of them is given what was made for others."""
     ahead = spare(engine, "--network", "none", IMAGE, *WORDS)
-    others = [
-        ["--network", "none", IMAGE, "cat", "/etc/hostname"],
-        ["--network", "none", "-m", "64m", IMAGE, *WORDS],
-        ["--network", "none", "-e", "A=b", IMAGE, *WORDS],
-        [IMAGE, *WORDS],
-    ]
-    for words in others:
-        assert not ahead.startswith(engine.ok("run", "--rm", *words).splitlines()[0])
-    assert ahead in waiting(engine)
+    assert not ahead.startswith(engine.ok("run", "--rm", *words).splitlines()[0])
+
+
+def test_spare_waits_for_seconds_only(engine: Daemon) -> None:
+    """What nobody asks for again is gone soon, with all it had."""
+    spare(engine, "--network", "bridge", IMAGE, *WORDS)
+    until(lambda: not waiting(engine) and not groups(engine))
+    assert not list((engine.run / "netns").glob("*"))
 
 
 def test_spare_on_a_network_is_unknown_until_it_is_given(engine: Daemon) -> None:

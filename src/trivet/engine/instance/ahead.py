@@ -35,7 +35,7 @@ from trivet.shipper.option import SHIPPED
 OFTEN = 10.0  # seconds within which the same is started again by those who start it often
 SHAPES = 4  # that are kept ready: those started last
 PAUSE = 0.03  # seconds after a start in which its program has the machine for itself
-LONGEST = 60.0  # seconds that a spare waits
+LONGEST = 15.0  # seconds that a spare waits
 
 log = logging.getLogger(__name__)
 
