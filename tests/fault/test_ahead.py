@@ -89,7 +89,10 @@ def test_other_requests_get_their_own(engine: Daemon, words: tuple[str, ...]) ->
 
 def test_spare_waits_for_seconds_only(engine: Daemon) -> None:
     """What nobody asks for again is gone soon, with all it had."""
-    spare(engine, "--network", "bridge", IMAGE, *WORDS)
+    for _ in range(3):  # two kinds at the same time
+        begun = [engine.begin("run", "--rm", "--network", name, IMAGE, *WORDS) for name in ("bridge", "none")]
+        assert [each.wait(60) for each in begun] == [0, 0]
+    until(lambda: waiting(engine))
     until(lambda: not waiting(engine) and not groups(engine))
     assert not list((engine.run / "netns").glob("*"))
 

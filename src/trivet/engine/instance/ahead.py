@@ -166,7 +166,8 @@ class Ahead:
             while self._lack(shape) > 0:
                 await asyncio.sleep(PAUSE)
                 if not self._busy:
-                    self._spares.append(await self._make(shape, request))
+                    made = await self._make(shape, request)
+                    self._spares.append(made)
             await self._clear(lambda spare: spare.shape not in self._seen)
             self._keeper = self._keeper or asyncio.create_task(self._expire())
         except (TrivetError, OSError) as error:  # the next start says what is wrong
@@ -195,7 +196,8 @@ class Ahead:
     async def _clear(self, bad: Callable[[Spare], bool] = lambda _: True) -> bool:
         """Undo spares; tells whether there were some."""
         gone = [spare for spare in self._spares if bad(spare)]
-        self._spares = [spare for spare in self._spares if spare not in gone]
+        for spare in gone:
+            self._spares.remove(spare)
         for spare in gone:
             await self._drop(spare)
         return bool(gone)
