@@ -257,12 +257,21 @@ class _Fetch:
 
 @asynccontextmanager
 async def ingesting(partials: Partials, blob: Descriptor) -> AsyncIterator[Ingest]:
-    """Ingest without holding the event loop up while the disk syncs."""
+    """Ingest without holding the event loop up while the disk syncs.
+
+    However often and whenever the caller is cancelled, the ingest is left: who follows it waits for that.
+    """
     manager = partials.ingest(blob.digest, blob.size)
-    ingest = await asyncio.to_thread(manager.__enter__)
+    entering = asyncio.ensure_future(asyncio.to_thread(manager.__enter__))
+    try:
+        ingest = await asyncio.shield(entering)
+    except asyncio.CancelledError as error:
+        gone = error
+        entering.add_done_callback(lambda done: done.exception() or manager.__exit__(type(gone), gone, None))
+        raise
     try:
         yield ingest
     except BaseException as error:
-        await asyncio.to_thread(manager.__exit__, type(error), error, error.__traceback__)
+        manager.__exit__(type(error), error, error.__traceback__)  # nothing is synced then
         raise
-    await asyncio.to_thread(manager.__exit__, None, None, None)
+    await asyncio.shield(asyncio.to_thread(manager.__exit__, None, None, None))
