@@ -76,7 +76,7 @@ def at_once(engine: Daemon, far: str, context: Path) -> None:
     begun = [engine.begin("pull", "-q", far), engine.begin("build", "-q", "--no-cache", "-t", "made:1", str(context))]
     while any(each.poll() is None for each in begun):
         with suppress(TrivetError):  # it died
-            engine.client.system.prune(GARBAGE)
+            engine.client.system.prune(PruneRequest(kinds=["images"]))
 
 
 def ended(engine: Daemon, far: str, context: Path) -> State:
