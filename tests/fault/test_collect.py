@@ -93,7 +93,7 @@ def ended(engine: Daemon, far: str, context: Path) -> State:
     left = settled(engine)
     # Whether a layer is packed depends on whether it was built here or had to be unpacked anew, and so do stacks.
     left["layers"] = [each for each in left["layers"] if not each.startswith("stack/")]
-    del left["mounts"]
+    del left["mounts"], left["groups"]  # a step that was killed with its build may leave an empty control group
     engine.ok("rmi", far, "made:1")
     return left
 
