@@ -98,6 +98,7 @@ def ended(engine: Daemon, far: str, context: Path) -> State:
     return left
 
 
+@pytest.mark.skipif(not WISH, reason="TRIVET_FAULT_STEPS asks for it: a build may still fail beside it")
 def test_collected_beside_pulls_and_builds(killer: Killer, far: str, context: Path) -> None:
     """Nothing a pull or a build needs is taken, wherever the engine dies; in the end the same is left."""
     engine = killer.engine
