@@ -208,34 +208,41 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         async with AsyncExitStack() as undo:
             root, name = await self.root(scratch(platforms.host()) if apart else state.draft, undo)
             await make(root, name)
-            written = await in_thread(self._take, root, state, when)
-            layer = written.layer if written else None
-            after = state.with_layer(layer, text, when)
-            session.later(self._keep(keys, state.draft, after.draft, written, when))
+            kept = f"{PREFIX}{secrets.token_hex(8)}"
+            try:
+                written, after = await in_thread(self._take, root, state, text, when, kept)
+            except BaseException:
+                session.drafts.pop(kept, None)
+                raise
+            session.later(self._keep(keys, state.draft, written, when, kept))
             session.later(undo.pop_all().aclose())
         session.steps.update(dict.fromkeys(keys, self.stage))
         self.tell(f"{time.monotonic() - begin:.1f} s")
-        if layer and state.keeps_times:
+        if written and state.keeps_times:
             top = Path(tools.snapshotter.lowers(after.draft)[0])
             session.undo.push_async_callback(in_thread, settle, top, when)
         return after
 
-    def _take(self, root: Root, state: State, when: int) -> Written | None:
-        """Make a layer of what was written to a root, and keep the files as what it unpacks to."""
-        tools = self.session.tools
-        written = tools.images.written_layer(root, epoch=when, lease=self.session.lease)
+    def _take(self, root: Root, state: State, text: str, when: int, name: str) -> tuple[Written | None, State]:
+        """Make a layer of what was written to a root, and keep the files as what it unpacks to; and the state with it.
+
+        By its `name` it stays unpacked until the cache holds it.
+        """
+        tools, session = self.session.tools, self.session
+        written = tools.images.written_layer(root, epoch=when, lease=session.lease)
+        after = state.with_layer(written.layer if written else None, text, when)
+        session.drafts[name] = after.draft  # before it is there: it can't be unpacked again until it is stored
         if written:
             if not state.keeps_times:
                 settle(Path(root.upper), when)
             tools.snapshotter.adopt(root, state.draft, written.layer)
-        return written
+        return written, after
 
     def _keep(
-        self, keys: list[str], below: Draft, above: Draft, written: Written | None, when: int
+        self, keys: list[str], below: Draft, written: Written | None, when: int, name: str
     ) -> Coroutine[Any, Any, None]:
         """Store a layer and remember the step, which the next one needn't wait for: the disk takes its time."""
-        session, name = self.session, f"{PREFIX}{secrets.token_hex(8)}"
-        session.drafts[name] = above  # until the cache holds it
+        session = self.session
 
         async def keep() -> None:
             try:

@@ -104,12 +104,11 @@ def sweep(images: Images, *, dry_run: bool = False, first: Callable[[], object] 
     with images.records.transaction():
         first()
         freed = collect.collect(images.content, roots(images)).freed
-        keep = [*images.catalog.all(), *_unpacked(images)]
     known = {digest for record in images.catalog.all() for digest in _digests(images, record)}
     images.trust.forget(known)
     images.attestations.forget(known)
     bases = images.disks.bases.prune([record.id for record in images.catalog.all() if record.disk])
-    return freed + bases + sum(snapshotter.prune(keep) for snapshotter in images.snapshotters.values())
+    return freed + bases + sum(snapshotter.prune(_needed(images)) for snapshotter in images.snapshotters.values())
 
 
 def _digests(images: Images, record: ImageRecord) -> set[str]:
@@ -183,6 +182,11 @@ def _running(images: Images) -> list[str]:
     return [record.id for record in images.catalog.all() if record.disk and images.users(record.id)]
 
 
+def _needed(images: Images) -> Iterator[Layered]:
+    """Yield what must stay unpacked, as it is when the first is asked for."""
+    yield from [*images.catalog.all(), *_unpacked(images)]
+
+
 def _unpacked(images: Images) -> Iterator[Layered]:
     for source in images.unpacked:
         yield from source()
@@ -191,8 +195,7 @@ def _unpacked(images: Images) -> Iterator[Layered]:
 def _garbage(images: Images) -> int:
     """Measure what a collection would free now."""
     freed = collect.collect(images.content, roots(images), dry_run=True).freed
-    keep = [*images.catalog.all(), *_unpacked(images)]
-    return freed + sum(snapshotter.prune(keep, dry_run=True) for snapshotter in images.snapshotters.values())
+    return freed + sum(snapshotter.prune(_needed(images), dry_run=True) for snapshotter in images.snapshotters.values())
 
 
 class _Rehearsed(Exception):

@@ -101,10 +101,11 @@ class DriveSnapshotter:
 
     def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
         """Delete the drives of images that nobody of `keep` and no instance needs."""
+        there = list(self._images.iterdir())
         needed = {self._image(image).name for image in keep}
         with self._work, self._lock:
             needed |= {(self._instances / instance / "image").read_text() for instance in self.instances()}
-            useless = [path for path in self._images.iterdir() if path.name not in needed]
+            useless = [path for path in there if path.name not in needed and path.exists()]
             useless += self._making.leftovers()
             freed = sum(disk_usage(path) for path in useless)
             for path in useless if not dry_run else ():

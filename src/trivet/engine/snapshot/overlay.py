@@ -179,16 +179,18 @@ class OverlaySnapshotter:
 
     def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
         """Delete layers and stacks that no image of `keep` has, and what a crash left."""
-        needed = {f"layer/{EMPTY}"}
         with self._lock:
-            for image in keep:
-                needed |= self._needs(_chains(image))
+            stacks, layers = list(self.stacks.entries()), list(self.layers.entries())
+        needed = {f"layer/{EMPTY}"}
+        for image in keep:
+            needed |= self._needs(_chains(image))
+        with self._lock:
             for instance in self.instances():
                 with suppress(FileNotFoundError):  # removed just now
                     lines = (self._instances / instance / "layers").read_text().split()
                     needed |= {line if "/" in line else f"layer/{line}" for line in lines}  # older engines' lines
-            stacks = [path for path in self.stacks.entries() if f"stack/{path.name}" not in needed]
-            layers = [path for path in self.layers.entries() if f"layer/{path.name}" not in needed]
+            stacks = [path for path in stacks if f"stack/{path.name}" not in needed and path.exists()]
+            layers = [path for path in layers if f"layer/{path.name}" not in needed and path.exists()]
             rubbish = self._making.leftovers()
             freed = sum(disk_usage(path) for path in (*stacks, *layers, *rubbish))
             if not dry_run:

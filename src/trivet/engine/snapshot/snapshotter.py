@@ -77,7 +77,7 @@ class Snapshotter(Protocol):
     def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
         """Delete what no image of `keep` and no instance needs, and what a crash left; return the bytes freed.
 
-        Instances' images must be among `keep`.
+        Instances' images must be among `keep`, which is asked after it was seen what there is: what comes later stays.
         """
 
 
