@@ -6,6 +6,7 @@ with the process that made it; `settle` gives it files, which last.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterable
@@ -18,17 +19,24 @@ from trivet.base.tree import delete
 from trivet.isolation.owner import making
 from trivet.isolation.plan import Owner
 from trivet.kernel.mount import BIND, drop, mount
+from trivet.kernel.namespace import inside
 from trivet.launch.operation import JoinPath, LinkUp, Operation, Sysctl
 from trivet.launch.spawn import run
 from trivet.runtime.namespace import FLAGS
 
+_GET_USER_NAMESPACE = 0xB701  # NS_GET_USERNS: ioctl_nsfs(2)
+
 
 class Spare:
-    """A user and a network namespace, by their files; ids inside are `first` and up on the host."""
+    """A user and a network namespace, kept at `network` while it is made; ids inside are `first` and up on the host.
 
-    def __init__(self, first: int, user: str, network: str) -> None:
+    The descriptors don't come by that path: binding by one whose mount has gone would leave a mount behind that nobody
+    sees, and the namespace with it, for ever (Linux 6.18).
+    """
+
+    def __init__(self, first: int, network: str) -> None:
         self.first = first
-        self._descriptors = [_open(user), _open(network)]
+        self._descriptors = list(_open(network))
 
     def __bool__(self) -> bool:
         """Tell whether it is still to be had."""
@@ -73,7 +81,7 @@ def make(owners: Iterable[Owner], sysctls: Iterable[tuple[str, str]], directory:
             undo.callback(drop, Path(owner.path))
             undo.callback(drop, Path(network))
         run(steps)
-        return [Spare(owner.first, owner.path, network) for owner, network in kept]
+        return [Spare(owner.first, network) for owner, network in kept]
 
 
 def having(owner: Owner | None, spare: Spare | None) -> Owner | None:
@@ -94,5 +102,15 @@ def _touch(path: str) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o600))
 
 
-def _open(path: str) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _open(path: str) -> tuple[int, int]:
+    """Open the network namespace at a path, and the user namespace that it belongs to; the latter comes first."""
+    with ExitStack() as undo:
+        kept = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        undo.callback(os.close, kept)
+        with inside(kept):
+            network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return fcntl.ioctl(network, _GET_USER_NAMESPACE), network
+        except BaseException:
+            os.close(network)
+            raise
