@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -37,6 +37,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             lack = PROBES[what]() if what in PROBES else "" if shutil.which(what) else f"no program {what}"
             if lack:
                 pytest.skip(lack)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Let no test leave another umask to those that come after it in its process."""
+    before = _umask()
+    try:
+        return (yield)
+    finally:
+        if (after := _umask()) != before:
+            os.umask(before)
+            pytest.fail(f"the umask was {before:04o} and is {after:04o}")
+
+
+def _umask() -> int:
+    return int(Path("/proc/self/status").read_text().split("Umask:", 1)[1].split()[0], 8)
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -146,6 +146,16 @@ def test_root_directory_is_the_images(store: Store) -> None:
         assert Path(root.lowers[0]).stat().st_size > 0
 
 
+def test_root_directory_is_open_to_all(store: Store) -> None:
+    """Whatever the umask of the engine is, every user of an instance may go into its root."""
+    before = os.umask(0o077)
+    try:
+        root = store.snapshotter.create("one", store.draft(LOWER))
+    finally:
+        os.umask(before)
+    assert inside(root, "stat -c %a .").strip() == "755"
+
+
 def test_one_lower_for_all_layers(store: Store) -> None:
     """However many layers an image has: one mount holds those kept as EROFS, one overlay those kept as directories."""
     many = 20 if store.overlay.kind == Kind.OVERLAY else 60  # mount(8), which `inside` uses, ends at 4096 bytes

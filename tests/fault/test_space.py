@@ -63,8 +63,8 @@ def _unmount(path: Path) -> None:
 
 
 def _files(root: Path) -> set[Path]:
-    """List what takes space, except the records, which may grow."""
-    return {path for path in root.rglob("*") if path.is_file() and not path.name.startswith("record.db")}
+    """List what takes space, except the records, which may grow, and their reserve, which a full disk is given."""
+    return {path for path in root.rglob("*") if path.is_file() and not path.name.startswith("record.")}
 
 
 def _incompressible(size: int) -> bytes:

@@ -155,6 +155,7 @@ class DriveSnapshotter:
             file, content = draft / "root.ext4", draft / "content"
             for name in OVERLAY:  # on a host this takes no time, for an emulated guest it is much code
                 (content / name).mkdir(parents=True)
+                (content / name).chmod(0o755)  # whatever the umask is: the former's mode is the root's
             run(make_drive(file, size or self.size, content), f"the drive of instance {instance[:12]}", file)
             delete(content)
             file.chmod(0o600)
