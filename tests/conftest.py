@@ -22,6 +22,9 @@ from trivet.client.client import Client
 BIN = Path(sys.executable).parent
 CGROUP = Path("/sys/fs/cgroup")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, whose children would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile("trivet", deadline=None)  # on a busy machine time says nothing
 settings.load_profile("trivet")
 
