@@ -135,6 +135,8 @@ def test_run_and_look(newest: Newest) -> None:
     """The command's own views of today: `image ls --tree`, `system df`, `info`, `version`, `stats`, `events`."""
     newest.ok("run", "-d", "--name", "looked", "--network", "none", IMAGE, "sleep", "600")
     assert IMAGE in newest.said("image", "ls", "--tree")
+    dated = ("build", "-q", "--build-arg", "SOURCE_DATE_EPOCH=0", "-")  # a step of no date at all is listed, too
+    newest.ok(*dated, input=f"FROM {IMAGE}\nRUN echo dated > /dated\n".encode())
     assert "Build Cache" in newest.ok("system", "df")
     assert "CACHE ID" in newest.ok("system", "df", "-v")
     assert "Runtimes:" in newest.ok("info")

@@ -161,6 +161,7 @@ def _level(level: LevelInfo) -> dict[str, str]:
     }
 
 
+EPOCH = "1970-01-01T00:00:00Z"  # what a step may be dated by request; clients take no empty text for a time
 KINDS = ("container", "image", "volume", "build-cache")
 
 
@@ -187,7 +188,7 @@ async def usage(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 def _cached(entry: CacheEntry) -> dict[str, Any]:
     """Show a step of a build that is remembered."""
-    created, used = (rfc3339(int(each * 1e9)) for each in (entry.time, entry.used))
+    created, used = (rfc3339(int(each * 1e9)) or EPOCH for each in (entry.time, entry.used))
     return {
         "ID": entry.key[:25],
         "Type": "regular",
