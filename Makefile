@@ -106,7 +106,7 @@ test: setup node
 	@# by itself: a hierarchy of control groups that an attack makes is seen by every process of the machine
 	$(RUN_PYTEST) tests/gym $(ARGS) || $(AGAIN)
 	@# in one process: its last test asks whether all of the table was used
-	$(RUN_PYTEST) tests/docker $(ARGS)
+	$(RUN_PYTEST) tests/docker $(ARGS) || $(AGAIN)
 
 ## conformance set, contract of the levels and gym where control groups are version 2 only: in guests, under emulation
 test-unified: setup
