@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,30 @@ from trivet.launch.operation import Exec
 
 CGROUP = f"trivet-contract-{os.getpid()}"
 PATH = "PATH=/bin:/usr/bin:/sbin:/usr/sbin"
+
+
+class EngineUmask:
+    """The engine's umask while anybody is within: it is the whole process's, and tests start in several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._within = 0
+        self._before = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._within += 1
+            if self._within == 1:
+                self._before = os.umask(0o077)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if self._within == 0:
+                os.umask(self._before)
+
+
+_UMASK = EngineUmask()
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -159,12 +184,9 @@ class Harness:
     def create(self, *argv: str, **changes: Any) -> Session:
         """Set the program up; it waits."""
         self.plan = self.planned(*argv, **changes)
-        before = os.umask(0o077)  # the engine's
-        try:
+        with _UMASK:
             self.driver.prepare(self.plan)
             channel = self.driver.start(self.plan)
-        finally:
-            os.umask(before)
         channel.attach()
         return Session(channel)
 

@@ -105,6 +105,22 @@ def test_groups_are_open_to_all() -> None:
         Group(made.layout, f"trivet-group-{os.getpid()}").remove()
 
 
+@pytest.mark.needs("root")
+def test_a_parent_that_another_has_just_made_is_filled_too() -> None:
+    """A group below a parent whose cpuset is still empty takes programs: two starts may make the parent at once."""
+    layout = cgroup.detect()
+    parent = f"trivet-group-{os.getpid()}"
+    made, above = Group(layout, f"{parent}/under"), Group(layout, parent)
+    for directory in above.directories:
+        Path(directory).mkdir()
+    try:
+        made.create(Resources())
+        assert inside(made, "true").wait() == 0
+    finally:
+        made.remove()
+        above.remove()
+
+
 def test_program_joins_every_hierarchy(group: Group) -> None:
     """A program that joined is in the group of every hierarchy, and listed."""
     process = inside(group, "sleep", "60")

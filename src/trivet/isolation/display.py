@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 from contextlib import suppress
@@ -23,11 +22,8 @@ def offer(plan: Plan, qmp: Qmp) -> Path:
         return path
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        mask = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(mask)
+        listener.bind(str(path))
+        path.chmod(0o600)  # before anybody can connect; a umask would be all threads'
         listener.listen(_BACKLOG)
         qmp.give(_GIVEN, listener.fileno())
         qmp.execute("display-update", type="vnc", addresses=[{"type": "fd", "str": _GIVEN}])

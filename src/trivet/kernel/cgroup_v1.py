@@ -31,7 +31,7 @@ class Version1:
             with suppress(FileExistsError):
                 make(directory)
         if "cpuset" in hierarchy.controllers:
-            _inherit(f"{hierarchy.mount}/{parent}", directory)
+            _inherit(hierarchy.mount, path)
 
     def writes(self, controllers: tuple[str, ...], resources: Resources) -> list[tuple[str, str]]:
         """Compute the files of these controllers, in the order they must be written."""
@@ -79,10 +79,14 @@ class Version1:
                 pass
 
 
-def _inherit(parent: str, directory: str) -> None:
+def _inherit(mount: str, path: str) -> None:
+    """Give an empty cpuset its parent's; the parent first, which another may have made and not yet filled."""
+    parent, _, _ = path.rpartition("/")
     for name in ("cpuset.cpus", "cpuset.mems"):
-        if not read(f"{directory}/{name}").strip():
-            Path(directory, name).write_bytes(read(f"{parent}/{name}"))
+        if not read(f"{mount}/{path}/{name}").strip():
+            if parent and not read(f"{mount}/{parent}/{name}").strip():
+                _inherit(mount, parent)
+            Path(mount, path, name).write_bytes(read(f"{mount}/{parent}/{name}"))
 
 
 _Value = int | str | None
