@@ -120,9 +120,9 @@ def docker(place: Path) -> Iterator[list[str]]:
 
 
 @contextmanager
-def accounting() -> Iterator[Account]:
+def accounting(name: str) -> Iterator[Account]:
     """Count the CPU time of what is started meanwhile."""
-    account = Account("pull")
+    account = Account(name)
     account.enter()
     try:
         yield account
@@ -181,7 +181,7 @@ def main(rounds: int = ROUNDS) -> None:
             order = list(contestants)
             for name in order[number % len(order) :] + order[: number % len(order)]:
                 home = place / f"{name.replace(', ', '-')}-{number}"
-                with disk(home) as store, accounting() as account, contestants[name](store) as command:
+                with disk(home) as store, accounting("pull") as account, contestants[name](store) as command:
                     found[name].append(measure(command, reference, store, account))
                 figures = " ".join(f"{value:.2f}" for value in found[name][-1])
                 print(f"{name}: {figures}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
@@ -216,13 +216,14 @@ def report(found: dict[str, list[Row]]) -> str:
         for number, column in enumerate(zip(*measured, strict=True)):
             unit = "MB" if number == 3 else "s"
             times = f" ×{base[number] / median(column):.1f}" if base and number < 3 else ""
-            cells.append(f"{median(column):.1f} ({_worst(column):.1f}) {unit}{times}")
+            cells.append(f"{median(column):.1f} ({worst(column):.1f}) {unit}{times}")
         rows.append(cells)
     head = ["median (95 %), times less than docker", "pulled", "first program has run", "CPU", "disk beyond"]
     return draw(head, rows, width=120, right=True)
 
 
-def _worst(column: Sequence[float]) -> float:
+def worst(column: Sequence[float]) -> float:
+    """Find the 95th percentile."""
     return sorted(column)[max(-(-len(column) * 95 // 100) - 1, 0)]
 
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import trivet
-from bench import application, crowd, harness, namespace, pull, report
+from bench import application, build, crowd, harness, namespace, pull, report
 from bench.contestant import Contestant
 from bench.peers.docker import DockerApi, DockerCommand
 from bench.peers.oci import Runtime
@@ -27,7 +27,7 @@ from bench.peers.trivet_container import TrivetContainer
 
 LOCK = Path("/run/trivet-bench.lock")
 APPLICATIONS = 8  # rounds of what takes seconds
-MEASURES = ("run", "exec", "stop", "memory", "bridge", "application", "crowd", "pull")
+MEASURES = ("run", "exec", "stop", "memory", "bridge", "application", "crowd", "pull", "build")
 
 
 def peers() -> list[Peer]:
@@ -98,6 +98,8 @@ def compare(arguments: argparse.Namespace, tell: harness.Tell) -> int:
     print(report.text(results))
     if "pull" in arguments.measures and not arguments.quick:
         pull.main(min(arguments.rounds, pull.ROUNDS))
+    if "build" in arguments.measures and not arguments.quick:
+        build.main(min(arguments.rounds, build.ROUNDS))
     print(f"Everything, samples included: {report.write(results, arguments.rounds, before, arguments.output)}")
     return 0 if any(one.present for one in contestants) else 1
 
