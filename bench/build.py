@@ -85,17 +85,20 @@ def measure(command: Sequence[str], account: Account, context: Path, row: Row) -
 
 def report(rows: dict[str, Row]) -> str:
     """Lay out medians with the worst of twenty, and how many times less than docker's they are."""
-    base = rows.get("docker")
+    base = [median(seconds) for seconds in _columns(rows["docker"])] if "docker" in rows else []
     lines = []
     for name, row in rows.items():
         cells = [name]
-        for number, kind in enumerate((row.fresh, row.cached)):
-            for which, seconds in enumerate(kind):
-                times = f" ×{median(base[number][which]) / median(seconds):.1f}" if base else ""
-                cells.append(f"{1000 * median(seconds):.0f} ({1000 * worst(seconds):.0f}) ms{times}")
+        for number, seconds in enumerate(_columns(row)):
+            times = f" ×{base[number] / median(seconds):.1f}" if base else ""
+            cells.append(f"{1000 * median(seconds):.0f} ({1000 * worst(seconds):.0f}) ms{times}")
         lines.append([*cells, str(len(row.images))])
     head = ["median (95 %), times less", "anew", "CPU", "cached", "CPU", "images"]
     return draw(head, lines, width=130, right=True)
+
+
+def _columns(row: Row) -> list[list[float]]:
+    return [*row.fresh, *row.cached]
 
 
 if __name__ == "__main__":
