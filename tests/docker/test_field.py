@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from tests.docker.conftest import IMAGE, Tool
 from tests.docker.request import ask, value
+from tests.docker.test_limit import drop_groups
 
 pytestmark = pytest.mark.needs("root", "docker")
 
 WITHOUT_EFFECT: dict[str, Any] = {
     "BlkioWeight": 300,
     "BlkioWeightDevice": [{"Path": "/dev/null", "Weight": 300}],
-    "CgroupParent": "somewhere",
     "Cgroup": "x",
     "CpuRealtimePeriod": 1000,
     "CpuRealtimeRuntime": 100,
@@ -141,6 +141,7 @@ def test_a_creation_with_everything(trivet: Tool, network: str) -> None:
         "IpcMode": "private",
         "UTSMode": "private",
         "CgroupnsMode": "private",
+        "CgroupParent": "/trivet-field",
         "Links": ["field-other:db"],
         "Devices": [{"PathOnHost": "/dev/zero", "PathInContainer": "/dev/other", "CgroupPermissions": "r"}],
         "DeviceRequests": [],
@@ -220,6 +221,7 @@ def test_a_creation_with_everything(trivet: Tool, network: str) -> None:
     assert trivet.ok("exec", "field", "head", "-c1", "/dev/other") == "\0"
     trivet.ok("rm", "-f", "-v", "field", "field-other")
     trivet.ok("volume", "rm", "field-v", "field-b", "field-m")
+    drop_groups("trivet-field")
 
 
 DRIVER = {"DriverConfig": {"Name": "nfs"}}

@@ -34,6 +34,15 @@ def group_of(tool: Tool, name: str, controller: str) -> tuple[Path, bool]:
     return Path(f"/sys/fs/cgroup{lines[-1].split(':', 2)[2]}"), False
 
 
+def drop_groups(*paths: str) -> None:
+    """Remove empty control groups from every hierarchy."""
+    for path in paths:
+        for place in Path("/sys/fs/cgroup").glob(f"*/{path}"):
+            place.rmdir()
+        if (unified := Path("/sys/fs/cgroup", path)).is_dir():
+            unified.rmdir()
+
+
 def test_devices_are_throttled(trivet: Tool, disk: Path) -> None:
     """Bytes and operations a second of a block device; what is none is refused."""
     host = {key: [{"Path": str(disk), "Rate": 1 << 20}] for key in RATES}
@@ -110,3 +119,27 @@ def test_system_paths(trivet: Tool) -> None:
         shown = value(trivet, "GET", f"/containers/{key}/json")["HostConfig"]
         assert ("MaskedPaths" in shown) == (lists["MaskedPaths"] == [])
         ask(trivet, "DELETE", f"/containers/{key}", None, 204)
+
+
+def test_the_parent_of_a_control_group(docker: Tool) -> None:
+    """A container's group is below the parent that was asked for, however it is spelled, and goes with the container."""
+    for parent in ("/trivet-parent/below", "trivet-parent/below"):
+        run = ["run", "-d", "--name", "child", "--network", "none", "--cgroup-parent", parent, "-m", "64m"]
+        key = docker.ok(*run, IMAGE, "sleep", "600")
+        group, old = group_of(docker, "child", "memory")
+        assert str(group).endswith(f"/trivet-parent/below/{key}")
+        assert (group / ("memory.limit_in_bytes" if old else "memory.max")).read_text() == f"{64 << 20}\n"
+        assert docker.ok("exec", "child", "echo", "still there") == "still there"
+        assert docker.ok("inspect", "-f", "{{.HostConfig.CgroupParent}}", "child") == parent
+        docker.ok("rm", "-f", "child")
+        assert not group.exists()
+    drop_groups("trivet-parent/below", "trivet-parent")
+
+
+def test_a_parent_that_is_none(trivet: Tool) -> None:
+    """What leads out of the control groups is refused, and nothing is made."""
+    for parent in ("../elsewhere", "/a/./b", "a\nb"):
+        body = {"Image": IMAGE, "HostConfig": {"CgroupParent": parent}}
+        said = value(trivet, "POST", "/containers/create", body, 400)["message"]
+        assert said.startswith("invalid parent of a control group: ")
+    assert not trivet.ok("ps", "-aq", "--filter", "status=created", "--filter", f"ancestor={IMAGE}")

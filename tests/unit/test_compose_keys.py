@@ -208,7 +208,6 @@ REFUSED = {
     "model.model": "models: {llm: {model: m}}",
     "model.context_size": "models: {llm: {model: m, context_size: 1}}",
     "model.runtime_flags": "models: {llm: {model: m, runtime_flags: [a]}}",
-    "container.cgroup_parent": "cgroup_parent: x",
     "container.cpu_rt_period": "cpu_rt_period: 1",
     "container.cpu_rt_runtime": "cpu_rt_runtime: 1",
     "container.credential_spec": "credential_spec: {file: f}",

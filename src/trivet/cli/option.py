@@ -111,6 +111,7 @@ SHARED = (
             help="shared memory and queues: private, shareable, none, host or container:INSTANCE (default: private)",
         ),
         option("--cgroupns", choices=("private", "host"), default="", help="control groups (default: private)"),
+        option("--cgroup-parent", metavar="PATH", default="", help="make its control group below this one"),
         option("--uts", choices=("private", "host"), default="", help="host name (default: private)"),
         repeated("--cap-add", metavar="CAP", help="add a capability, or ALL"),
         repeated("--cap-drop", metavar="CAP", help="drop a capability, or ALL"),

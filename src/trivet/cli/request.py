@@ -85,6 +85,7 @@ def request_of(args: Namespace, environ: Mapping[str, str]) -> InstanceRequest:
         ipc=args.ipc,
         uts=args.uts,
         cgroupns=args.cgroupns,
+        cgroup_parent=args.cgroup_parent,
         devices=args.device,
         cap_add=[_capability(text) for text in args.cap_add],
         cap_drop=[_capability(text) for text in args.cap_drop],

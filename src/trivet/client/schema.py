@@ -150,6 +150,7 @@ class InstanceRequest(msgspec.Struct, frozen=True, kw_only=True):
     ipc: str = ""  # "", "private", "shareable", "none" (no shared memory), "host", "container:NAME"
     uts: str = ""  # "", "private", "host"
     cgroupns: str = ""  # "", "private", "host"
+    cgroup_parent: str = ""  # below which its control group is made; "": below the engine's own
     seccomp: str = "default"
     no_new_privileges: bool = True
     init: bool = False

@@ -147,6 +147,7 @@ class HostConfig(Resources, frozen=True, rename="pascal"):
     readonly_paths: list[str] | None = None
     console_size: list[int] = []
     cgroupns_mode: str = ""
+    cgroup_parent: str = ""
 
 
 class NetworkingConfig(msgspec.Struct, frozen=True, rename="pascal"):
@@ -244,6 +245,7 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
         pid=_mode("PID", host.pid_mode, ("private", "host")),
         ipc=_mode("IPC", host.ipc_mode, ("private", "shareable", "none", "host")),
         cgroupns=host.cgroupns_mode,
+        cgroup_parent=host.cgroup_parent,
         uts=_mode("UTS", host.uts_mode, ("private", "host"), joined=False),
         devices=[each.request() for each in host.devices or ()],
         cap_add=host.cap_add or [],
@@ -266,7 +268,7 @@ def request(wish: Creation, name: str, platform: str, more: list[MountRequest]) 
 
 WITHOUT_EFFECT = (
     # fields of HostConfig that are taken and change nothing: who asks for them is told so
-    *("BlkioWeight", "BlkioWeightDevice", "CgroupParent", "Cgroup", "CpuRealtimePeriod", "CpuRealtimeRuntime"),
+    *("BlkioWeight", "BlkioWeightDevice", "Cgroup", "CpuRealtimePeriod", "CpuRealtimeRuntime"),
     *("KernelMemory", "KernelMemoryTCP", "CpuCount", "CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth"),
 )
 

@@ -213,7 +213,7 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         "CpuShares": request.cpu_shares,
         "Memory": request.memory,
         "NanoCpus": round(request.cpus * 1e9),
-        "CgroupParent": "",
+        "CgroupParent": request.cgroup_parent,
         "BlkioWeight": 0,
         "CpuPeriod": 0,
         "CpuQuota": 0,

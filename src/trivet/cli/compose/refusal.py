@@ -7,7 +7,6 @@ from trivet.cli.compose.reader import Reader
 from trivet.cli.compose.shape import JOB, SERVICE
 
 REFUSED = {
-    "cgroup_parent": ("groups are the engine's own", "limit a service by cpus and mem_limit"),
     "cpu_rt_period": ("real-time scheduling is not given to groups", "give it cap_add: [SYS_NICE]"),
     "cpu_rt_runtime": ("real-time scheduling is not given to groups", "give it cap_add: [SYS_NICE]"),
     "credential_spec": ("is for containers of Windows", ""),

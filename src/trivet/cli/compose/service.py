@@ -92,6 +92,7 @@ def request(name: str, service: Value, project: Project, number: int) -> Instanc
         ipc=_other(read, read.get("ipc", str, "")),
         uts=read.get("uts", str, ""),
         cgroupns=read.get("cgroup", str, ""),
+        cgroup_parent=read.get("cgroup_parent", str, ""),
         seccomp=seccomp,
         # Not as `run` has it: compose files are written for engines where programs may be set-user-id.
         no_new_privileges=any(one.replace(":", "=") in _NO_GAIN for one in read.each("security_opt")),

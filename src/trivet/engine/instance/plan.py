@@ -92,7 +92,7 @@ def make_plan(
         program=program(request, image, hostname),
         root=msgspec.structs.replace(root, read_only=request.read_only, volatile=request.auto_remove),
         directory=str(place.run),
-        cgroup=place.cgroup,
+        cgroup=_group(request.cgroup_parent, key) if request.cgroup_parent else place.cgroup,
         log=Log(path=_log_path(request, place), size=request.log_size, files=request.log_files),
         security=security(request),
         hostname=hostname,
@@ -112,6 +112,20 @@ def make_plan(
         stop_signal=request.stop_signal or image.stop_signal or "TERM",
         hardware=hardware,
     )
+
+
+def _group(parent: str, key: str) -> str:
+    """Name the control group below a parent of the user's, which stays when the instance goes. Raises `InvalidArgument`.
+
+    Like at Docker it makes no difference whether the parent begins with a slash.
+    """
+    parts = [part for part in parent.split("/") if part]
+    if not {".", ".."}.isdisjoint(parts) or any(ord(letter) < ord(" ") for letter in parent):
+        raise InvalidArgument(
+            f"invalid parent of a control group: {parent!r} is no path below the root of control groups",
+            hint="write it as in /proc/self/cgroup: /some/group",
+        )
+    return "/".join((*parts, key))
 
 
 def _log_path(request: InstanceRequest, place: Place) -> str:
