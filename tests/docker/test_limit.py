@@ -122,7 +122,7 @@ def test_system_paths(trivet: Tool) -> None:
 
 
 def test_the_parent_of_a_control_group(docker: Tool) -> None:
-    """A container's group is below the parent that was asked for, however it is spelled, and goes with the container."""
+    """A container's group is below the parent asked for, however that is spelled, and goes with the container."""
     for parent in ("/trivet-parent/below", "trivet-parent/below"):
         run = ["run", "-d", "--name", "child", "--network", "none", "--cgroup-parent", parent, "-m", "64m"]
         key = docker.ok(*run, IMAGE, "sleep", "600")

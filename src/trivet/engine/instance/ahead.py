@@ -141,7 +141,8 @@ class Ahead:
             request.isolation == "container"
             and request.pull != "always"
             and not (request.machine or request.mounts or request.secrets or request.devices or request.links)
-            and not (request.privileged or request.publish_all or request.log.driver in SHIPPED or request.cgroup_parent)
+            and not (request.privileged or request.publish_all or request.cgroup_parent)
+            and request.log.driver not in SHIPPED
             and all(getattr(request, field) in OWN for field in FIELDS.values())
             and not any(":" in wish.network or wish.ip or wish.ip6 or wish.mac for wish in request.networks)
             and self._unfiltered(request)

@@ -115,9 +115,9 @@ def make_plan(
 
 
 def _group(parent: str, key: str) -> str:
-    """Name the control group below a parent of the user's, which stays when the instance goes. Raises `InvalidArgument`.
+    """Name the control group below a parent of the user's, which stays when the instance goes.
 
-    Like at Docker it makes no difference whether the parent begins with a slash.
+    Like at Docker it makes no difference whether the parent begins with a slash. Raises `InvalidArgument`.
     """
     parts = [part for part in parent.split("/") if part]
     if not {".", ".."}.isdisjoint(parts) or any(ord(letter) < ord(" ") for letter in parent):
