@@ -141,3 +141,25 @@ def test_a_dry_run_tells_what_comes(victim: Daemon, tmp_path: Path, kinds: list[
     assert planned.freed > 6_000_000
     assert prune(PruneRequest(kinds=kinds)) == planned
     assert prune(GARBAGE).freed == 0
+
+
+def test_a_dry_run_counts_what_ended_instances_held(victim: Daemon, tmp_path: Path) -> None:
+    """A dry run names and measures what ended instances alone keep: their images, layers, networks and volumes."""
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "noise").write_bytes(os.urandom(3_000_000))
+    (context / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY noise /noise\n")
+    victim.ok("build", "-q", "-t", "made:1", str(context))
+    victim.ok("network", "create", "old")
+    victim.ok("run", "--name", "ended", "--network", "old", "-v", "/data", "made:1", "true")
+    victim.ok("volume", "create", "named")
+    kinds = ["instances", "networks", "volumes", "build", "images"]
+    before, prune = settled(victim), victim.client.system.prune
+    planned = prune(PruneRequest(kinds=kinds, all=True, anonymous=True, dry_run=True))
+    assert settled(victim) == before
+    assert {"instance ended", "network old"} <= set(planned.deleted)
+    assert any(each.startswith("volume ") for each in planned.deleted)
+    assert "made:1" in planned.untagged
+    assert planned.freed > 6_000_000  # stored, and unpacked
+    assert "volume named" not in planned.deleted
+    assert prune(PruneRequest(kinds=kinds, all=True, anonymous=True)) == planned

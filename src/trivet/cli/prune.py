@@ -10,7 +10,7 @@ from trivet.cli.command import Command, Misuse, Option, flag
 from trivet.cli.context import Context
 from trivet.cli.output import JSON, human_size, write_json
 from trivet.cli.patience import patience
-from trivet.client.schema_removal import PruneRequest, Removed
+from trivet.client.schema_removal import PruneRequest
 
 WORDS = {
     "instances": ("all instances that don't run", ""),
@@ -45,20 +45,15 @@ def prune(context: Context, args: Namespace, wishes: dict[str, bool]) -> int:
     """Ask, remove, tell what went. `wishes` maps kinds of object to whether all unused ones go."""
     if not args.dry_run and not args.force and not _agreed(wishes):
         return 1
-    removed = []
-    for every in (False, True):
-        kinds = [kind for kind, all_of_them in wishes.items() if all_of_them is every]
-        if not kinds:
-            continue
-        with patience(f"pruning {', '.join(kinds)}"):
-            # in one request: what is only needed by both of two kinds goes with the second
-            request = PruneRequest(kinds=kinds, all=every, dry_run=args.dry_run)
-            removed.append(context.client.system.prune(request))
-    total = Removed(
-        untagged=[name for part in removed for name in part.untagged],
-        deleted=[name for part in removed for name in part.deleted],
-        freed=sum(part.freed for part in removed),
-    )
+    with patience(f"pruning {', '.join(wishes)}"):
+        # in one request: what is only needed by both of two kinds goes with the second
+        request = PruneRequest(
+            kinds=list(wishes),
+            all=any(wishes.values()),
+            anonymous=not wishes.get("volumes", True),
+            dry_run=args.dry_run,
+        )
+        total = context.client.system.prune(request)
     if args.json:
         write_json(total)
         return 0

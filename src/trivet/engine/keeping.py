@@ -11,7 +11,6 @@ import msgspec
 from trivet.base.error import InvalidArgument
 from trivet.client.schema import PruneRequest, Removed
 from trivet.client.schema_host import Finding
-from trivet.engine.image.retention import nothing
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.remove import remove
@@ -77,11 +76,18 @@ async def prune(context: Context, request: PruneRequest) -> Removed:
     return Removed(deleted=deleted, untagged=untagged, freed=freed)
 
 
+def _ended(context: Context) -> list[InstanceRecord]:
+    return [record for record in context.table.all() if record.word in (Word.CREATED, Word.EXITED)]
+
+
+def _going(context: Context, request: PruneRequest) -> list[InstanceRecord]:
+    """List the instances that would be gone by now if this weren't a dry run."""
+    return _ended(context) if request.dry_run and "instances" in request.kinds else []
+
+
 async def _prune_instances(context: Context, request: PruneRequest) -> Removed:
     deleted, freed = [], 0
-    for record in context.table.all():
-        if record.word not in (Word.CREATED, Word.EXITED):
-            continue
+    for record in _ended(context):
         freed += await asyncio.to_thread(context.snapshotter(record).usage, record.id)
         deleted.append(f"instance {record.name}")
         if not request.dry_run:
@@ -91,14 +97,17 @@ async def _prune_instances(context: Context, request: PruneRequest) -> Removed:
 
 
 async def _prune_networks(context: Context, request: PruneRequest) -> Removed:
-    names = await asyncio.to_thread(context.networks.prune, request.dry_run)
+    going = [record.id for record in _going(context, request)]
+    names = await asyncio.to_thread(context.networks.prune, request.dry_run, going)
     return Removed(deleted=[f"network {name}" for name in names])
 
 
 async def _prune_volumes(context: Context, request: PruneRequest) -> Removed:
-    """Anonymous volumes; with `all`, named ones too."""
-    users = {volume for record in context.table.all() for volume in record.volumes}
-    return await asyncio.to_thread(context.volumes.prune, users, every=request.all, dry_run=request.dry_run)
+    """Anonymous volumes; with `all` named ones too, unless `anonymous`."""
+    going = {record.id for record in _going(context, request)}
+    users = {volume for record in context.table.all() if record.id not in going for volume in record.volumes}
+    every = request.all and not request.anonymous
+    return await asyncio.to_thread(context.volumes.prune, users, every=every, dry_run=request.dry_run)
 
 
 async def _prune_build(context: Context, request: PruneRequest) -> Removed:
@@ -125,8 +134,17 @@ async def _prune_templates(context: Context, request: PruneRequest) -> Removed:
 
 
 async def _prune_images(context: Context, request: PruneRequest) -> Removed:
-    first = context.cache.prune if "build" in request.kinds else nothing
-    return await asyncio.to_thread(context.images.prune, every=request.all, dry_run=request.dry_run, first=first)
+    going = [record.id for record in _going(context, request)]
+
+    def first() -> None:
+        for key in going:  # taken back when it was measured
+            context.table.delete(key)
+        if "build" in request.kinds:
+            context.cache.prune()
+
+    return await asyncio.to_thread(
+        context.images.prune, every=request.all, dry_run=request.dry_run, first=first, without=going
+    )
 
 
 PRUNERS: dict[str, Callable[[Context, PruneRequest], Awaitable[Removed]]] = {

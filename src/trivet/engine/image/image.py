@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -286,10 +286,18 @@ class Images:
         return retention.usage_of_disks(self)
 
     def prune(
-        self, *, every: bool = False, dry_run: bool = False, first: Callable[[], object] = retention.nothing
+        self,
+        *,
+        every: bool = False,
+        dry_run: bool = False,
+        first: Callable[[], object] = retention.nothing,
+        without: Collection[str] = (),
     ) -> schema.Removed:
-        """Delete images without a name that nobody uses (with `every` also named ones), then what nothing needs."""
-        return retention.prune(self, every=every, dry_run=dry_run, first=first)
+        """Delete images without a name that nobody uses (with `every` also named ones), then what nothing needs.
+
+        `first` as in `sweep`. A dry run may take the instances `without` for gone, whose records `first` forgets.
+        """
+        return retention.prune(self, every=every, dry_run=dry_run, first=first, without=without)
 
     def sweep(self, *, dry_run: bool = False, first: Callable[[], object] = retention.nothing) -> int:
         """Collect garbage: what nothing needs any more, and what `first` makes such. Return the bytes freed."""

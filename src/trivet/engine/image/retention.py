@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -67,8 +67,10 @@ def remove(images: Images, ref: str, force: bool) -> Removed:
     return Removed(untagged=[each.familiar for each in going], deleted=deleted, freed=freed)
 
 
-def prune(images: Images, *, every: bool, dry_run: bool, first: Callable[[], object]) -> Removed:
-    """Delete unused images, then all content and snapshots that nothing needs any more; `first` as in `sweep`."""
+def prune(
+    images: Images, *, every: bool, dry_run: bool, first: Callable[[], object], without: Collection[str] = ()
+) -> Removed:
+    """Delete unused images, then all content and snapshots that nothing needs any more; see `Images.prune`."""
     try:
         with images.records.transaction():
             first()
@@ -82,7 +84,7 @@ def prune(images: Images, *, every: bool, dry_run: bool, first: Callable[[], obj
             removed = Removed(untagged=names, deleted=[record.id for record in going])
             if dry_run:
                 more = images.partials.drop(dry_run=True) + images.disks.bases.prune(_running(images), dry_run=True)
-                raise _Rehearsed(_garbage(images) + more)
+                raise _Rehearsed(_garbage(images, without) + more)
     except _Rehearsed as end:
         return msgspec.structs.replace(removed, freed=end.freed)
     freed = sweep(images) + images.partials.drop() + images.disks.bases.prune(_running(images))
@@ -192,10 +194,11 @@ def _unpacked(images: Images) -> Iterator[Layered]:
         yield from source()
 
 
-def _garbage(images: Images) -> int:
-    """Measure what a collection would free now."""
+def _garbage(images: Images, without: Collection[str] = ()) -> int:
+    """Measure what a collection would free now, or if the instances `without` were gone."""
     freed = collect.collect(images.content, roots(images), dry_run=True).freed
-    return freed + sum(snapshotter.prune(_needed(images), dry_run=True) for snapshotter in images.snapshotters.values())
+    snapshotters = images.snapshotters.values()
+    return freed + sum(each.prune(_needed(images), dry_run=True, without=without) for each in snapshotters)
 
 
 class _Rehearsed(Exception):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,10 +169,13 @@ class Networks:
             self.drivers[record.driver].remove(record)
             self.load()
 
-    def prune(self, dry_run: bool = False) -> Names:
-        """Remove the networks nobody is on, except the predefined; returns their names."""
+    def prune(self, dry_run: bool = False, without: Collection[str] = ()) -> Names:
+        """Remove the networks nobody is on, except the predefined; returns their names.
+
+        A dry run may take the instances `without` for gone.
+        """
         records = [record for record in self.ledger.networks() if record.name not in PREDEFINED]
-        removed = [record.name for record in records if not self._members(record)]
+        removed = [record.name for record in records if not self._members(record, without)]
         for name in () if dry_run else tuple(removed):
             try:
                 self.remove(name)
@@ -432,8 +435,9 @@ class Networks:
             self.carry()
         return record
 
-    def _members(self, record: NetworkRecord) -> dict[str, str]:
-        here = {member.name: member.first for member in self.ledger.members(record) if member.name}
+    def _members(self, record: NetworkRecord, without: Collection[str] = ()) -> dict[str, str]:
+        members = [each for each in self.ledger.members(record) if each.name and each.instance not in without]
+        here = {member.name: member.first for member in members}
         return here | (self._fleet.members(record) if self._fleet and record.driver == OVERLAY else {})
 
     def _look(self) -> Seen:

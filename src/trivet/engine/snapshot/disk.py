@@ -9,7 +9,7 @@ How they are made: engine/disk/tool.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -90,7 +90,7 @@ class DiskSnapshotter:
         """Delete what a crash left half-made or half-deleted; at start-up."""
         self.making.sweep()
 
-    def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
+    def prune(self, keep: Iterable[Layered], *, dry_run: bool = False, without: Collection[str] = ()) -> int:
         """Delete what a crash left."""
         useless = self.making.leftovers()
         freed = sum(disk_usage(path) for path in useless)

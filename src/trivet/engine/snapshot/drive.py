@@ -12,7 +12,7 @@ all of them, stacked by overlayfs in a mount namespace of its own: on the host n
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -99,12 +99,13 @@ class DriveSnapshotter:
         """Delete what a crash left half-made or half-deleted; at start-up."""
         self._making.sweep()
 
-    def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
+    def prune(self, keep: Iterable[Layered], *, dry_run: bool = False, without: Collection[str] = ()) -> int:
         """Delete the drives of images that nobody of `keep` and no instance needs."""
         there = list(self._images.iterdir())
         needed = {self._image(image).name for image in keep}
         with self._work, self._lock:
-            needed |= {(self._instances / instance / "image").read_text() for instance in self.instances()}
+            instances = self.instances().difference(without)
+            needed |= {(self._instances / instance / "image").read_text() for instance in instances}
             useless = [path for path in there if path.name not in needed and path.exists()]
             useless += self._making.leftovers()
             freed = sum(disk_usage(path) for path in useless)

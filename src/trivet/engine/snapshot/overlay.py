@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -177,7 +177,7 @@ class OverlaySnapshotter:
         """Delete what a crash left half-made or half-deleted; at start-up."""
         self._making.sweep()
 
-    def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
+    def prune(self, keep: Iterable[Layered], *, dry_run: bool = False, without: Collection[str] = ()) -> int:
         """Delete layers and stacks that no image of `keep` has, and what a crash left."""
         with self._lock:
             stacks, layers = list(self.stacks.entries()), list(self.layers.entries())
@@ -185,7 +185,7 @@ class OverlaySnapshotter:
         for image in keep:
             needed |= self._needs(_chains(image))
         with self._lock:
-            for instance in self.instances():
+            for instance in self.instances().difference(without):
                 with suppress(FileNotFoundError):  # removed just now
                     lines = (self._instances / instance / "layers").read_text().split()
                     needed |= {line if "/" in line else f"layer/{line}" for line in lines}  # older engines' lines

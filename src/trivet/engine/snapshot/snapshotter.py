@@ -11,7 +11,7 @@ repeat after a crash at any moment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Literal, Protocol, runtime_checkable
 
 from trivet.base.error import NotFound
@@ -74,10 +74,11 @@ class Snapshotter(Protocol):
     def sweep(self) -> None:
         """Delete what a crash left half-made or half-deleted; at start-up."""
 
-    def prune(self, keep: Iterable[Layered], *, dry_run: bool = False) -> int:
+    def prune(self, keep: Iterable[Layered], *, dry_run: bool = False, without: Collection[str] = ()) -> int:
         """Delete what no image of `keep` and no instance needs, and what a crash left; return the bytes freed.
 
         Instances' images must be among `keep`, which is asked after it was seen what there is: what comes later stays.
+        A dry run may take the instances `without` for gone.
         """
 
 
