@@ -22,6 +22,14 @@ from trivet.store.record import Records
 pytestmark = [pytest.mark.needs("root", "nft", "nsenter", "ip"), pytest.mark.usefixtures("own_network")]
 
 
+def _relay(world: World) -> int:
+    """Tell which process the relay is."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
+        link.connect(str(world.base / "relay.sock"))
+        pid: int = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        return pid
+
+
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_published_port(world: World, protocol: str) -> None:
     """A published port answers from outside, from localhost, from the host's address and from instances."""
@@ -70,9 +78,7 @@ def test_the_relay_carries_what_no_rule_can(world: World, protocol: str) -> None
     world.neighbour.sh("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ip addr add 2001:db8:1::2/64 dev eth0 nodad")
     assert world.neighbour.ask("2001:db8:1::1", 8082, protocol).startswith("four ")
     assert world.neighbour.ask("2001:db8:1::1", 8080, protocol) == "nothing"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
-        link.connect(str(world.base / "relay.sock"))
-        os.kill(struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0], signal.SIGKILL)
+    os.kill(_relay(world), signal.SIGKILL)
     deadline = time.monotonic() + 20
     while not world.host.ask("::1", 8082, protocol).startswith("four "):
         assert time.monotonic() < deadline
@@ -83,6 +89,26 @@ def test_the_relay_carries_what_no_rule_can(world: World, protocol: str) -> None
     again.unpublish("four")
     assert world.host.ask("::1", 8080, protocol) == world.host.ask("::1", 8082, protocol) == "nothing"
     again.remove_all()
+
+
+def test_the_relay_survives_resets(world: World) -> None:
+    """Who resets a connection on its way takes nothing from those that come next, nor from the engine's own words."""
+    place = world.quiet("web")
+    place.hold(80)
+    world.publish("web", 8080)
+    world.publish("web", 8081, 81, address="::")
+    place.serve(81, at="0.0.0.0")
+    for _ in range(5):
+        rude = socket.create_connection(("::1", 8080), 10)
+        assert rude.recv(100) == b"held"
+        rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        rude.close()
+    for _ in range(5):
+        assert world.host.ask("::1", 8081).startswith("web ")
+    again = Networks(world.records, "test", world.base)
+    again.restore(["web"])
+    assert again.check() == []
+    again.carrier.leave()
 
 
 def test_ports_change_hands(world: World) -> None:

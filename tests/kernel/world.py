@@ -51,6 +51,16 @@ while True:
         server.sendto(f"{name} {peer[0]}".encode(), peer)
 """
 
+HOLDER = """
+import socket, sys
+server = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+print("ready", flush=True)
+held = []
+while True:
+    held.append(server.accept()[0])
+    held[-1].sendall(b"held")
+"""
+
 CLIENT = """
 import socket, sys
 family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
@@ -99,7 +109,14 @@ class Place:
 
     def serve(self, port: int, protocol: str = "tcp", at: str = "0.0.0.0") -> None:
         """Answer on a port with this place's name and the address of who asked."""
-        words = [*self._enter, sys.executable, "-c", SERVER, self.name, protocol, str(port), at]
+        self._begin(SERVER, self.name, protocol, str(port), at)
+
+    def hold(self, port: int) -> None:
+        """Greet who connects to a port, and say no more for as long as the test goes."""
+        self._begin(HOLDER, str(port))
+
+    def _begin(self, program: str, *arguments: str) -> None:
+        words = [*self._enter, sys.executable, "-c", program, *arguments]
         process = self._stack.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE))
         self._stack.callback(process.kill)
         assert process.stdout

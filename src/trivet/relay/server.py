@@ -136,7 +136,9 @@ class Relay:
                 socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as server,
             ):
                 await loop.sock_connect(server, target)
-                await asyncio.gather(_half(client, server), _half(server, client))
+                for end in (client, server):  # who vanished without a word must not keep its place for ever
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                await _both(_half(client, server), _half(server, client))
         finally:
             self._room.release()
 
@@ -144,6 +146,21 @@ class Relay:
         task = asyncio.create_task(work)
         self._carried.add(task)
         task.add_done_callback(self._carried.discard)
+
+
+async def _both(*halves: Coroutine[Any, Any, None]) -> None:
+    """Wait for both halves, or for the first that fails and the end of the other.
+
+    One that still waited for a socket that was closed would do so in place of the next one with its descriptor, which
+    nobody would be told of then (asyncio's selector goes by descriptors).
+    """
+    tasks = [asyncio.create_task(half) for half in halves]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _half(source: socket.socket, sink: socket.socket) -> None:

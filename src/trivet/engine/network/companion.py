@@ -61,6 +61,7 @@ class Companion:
         self._command = [sys.executable, "-I", "-S", "-c", start, str(source.parents[1]), *arguments, self.version]
         self._revive, self._overlap = revive, overlap
         self._link: socket.socket | None = None
+        self._handle = -1  # of the process behind the link
 
     def tell(self, message: bytes, *, needed: bool) -> dict[str, str]:
         """Say something to it; if it isn't there, start it or do nothing, as it is `needed`. Return problems by name.
@@ -107,9 +108,14 @@ class Companion:
         except OSError:
             link.close()
             return False
-        self._link = link
         pid = _peer(link)
-        watching = threading.Thread(target=self._watch, args=(os.pidfd_open(pid), pid, link), name=self.title)
+        try:
+            self._handle = os.pidfd_open(pid)
+        except ProcessLookupError:  # it took us with its last breath
+            link.close()
+            return False
+        self._link = link
+        watching = threading.Thread(target=self._watch, args=(os.dup(self._handle), pid, link), name=self.title)
         watching.daemon = True
         watching.start()
         return True
@@ -145,23 +151,23 @@ class Companion:
             self._kill()
 
     def _kill(self) -> None:
-        assert self._link
+        """End it, and wait until it has: until then its socket takes connections that nobody will answer."""
         with suppress(OSError):
-            os.kill(_peer(self._link), signal.SIGKILL)
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        _ended(self._handle, PATIENCE)
         self._hang_up()
 
     def _hang_up(self) -> None:
         self.told = b""
         if self._link:
             self._link.close()
+            os.close(self._handle)
             self._link = None
 
     def _watch(self, handle: int, pid: int, link: socket.socket) -> None:
         """Wait for its end; when that was not meant, have another started."""
         begun = time.monotonic()
-        poll = select.poll()
-        poll.register(handle, select.POLLIN)
-        poll.poll()
+        _ended(handle)
         os.close(handle)
         with suppress(ChildProcessError):
             os.waitpid(pid, 0)
@@ -173,6 +179,13 @@ class Companion:
         if not self.ended:
             with suppress(Exception):  # it is told in the log, and `system check` finds it
                 self._revive()
+
+
+def _ended(handle: int, patience: float | None = None) -> None:
+    """Wait for the end of a process."""
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    poll.poll(patience and patience * 1000)
 
 
 def _peer(link: socket.socket) -> int:
