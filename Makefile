@@ -41,11 +41,21 @@ TEST_PACKAGES := \
 	etcd-server      `\# the store of several hosts` \
 	faketime         `\# a build on another day` \
 	genisoimage      `\# a CD to boot` \
-	uidmap           `\# an ordinary user's containers with several ids`
+	uidmap           `\# an ordinary user's containers with several ids` \
+	bind9-dnsutils   `\# a client of name servers that isn't ours`
+# Whom trivet is compared with and called by: for `make peers`, so that nobody gets another engine without asking.
+PEER_PACKAGES := \
+	docker.io        `\# a caller of trivet-runtime; what the Docker door has to answer like` \
+	containerd       `\# another caller, and a snapshotter's contract` \
+	docker-compose   `\# a client of the Docker door` \
+	podman           `\# a caller of trivet-runtime, also an ordinary user's` \
+	runc crun        `\# OCI runtimes: the conformance set has to hold for them, too` \
+	criu             `\# one that is too old for kernels of today; tests fetch a newer one`
 
 RUN_PACKAGES := $(shell echo $(RUN_PACKAGES))
 BUILD_PACKAGES := $(shell echo $(BUILD_PACKAGES))
 TEST_PACKAGES := $(shell echo $(TEST_PACKAGES))
+PEER_PACKAGES := $(shell echo $(PEER_PACKAGES))
 NATIVE := src/trivet/launch/native
 FRONT := src/trivet/launch/bin/trivet-runtime
 # two workers: while one waits for a guest to boot, the other has a processor
@@ -54,7 +64,7 @@ RUN_PYTEST := $(BIN)/python -m pytest
 # What failed is asked once more, alone: limits of time that fit a quiet machine are met then, and a defect stays one.
 AGAIN := (echo "· once more, alone, what failed"; $(RUN_PYTEST) tests --last-failed --last-failed-no-failures none)
 
-.PHONY: clones identity reverts capacity all setup system bytecode native front demo test test-unified check fix bench gym reproduce clean try installer
+.PHONY: peers clones identity reverts capacity all setup system bytecode native front demo test test-unified check fix bench gym reproduce clean try installer
 
 all: setup
 
@@ -140,7 +150,11 @@ fix: setup
 	$(BIN)/ruff check --fix src tests bench demo
 	$(BIN)/ruff format src tests bench demo
 
-## side by side with docker, podman, runc and crun where they are installed
+## docker, podman, runc and others, for the tests and figures beside them; no daemon of theirs is started
+peers:
+	@bash scripts/packages $(PEER_PACKAGES)
+
+## side by side with docker, podman, runc and crun where they are installed: `make peers`
 bench: setup
 	@$(BIN)/python -m bench.run $(ARGS)
 

@@ -46,15 +46,28 @@ def test_dependencies_are_explained() -> None:
 def test_system_packages_have_reasons() -> None:
     """Every Debian package in the Makefile has a word beside it that says what it is for."""
     lists = dict(PACKAGES.findall((ROOT / "Makefile").read_text()))
-    assert {"RUN_PACKAGES", "BUILD_PACKAGES", "TEST_PACKAGES"} <= lists.keys()
+    assert {"RUN_PACKAGES", "BUILD_PACKAGES", "TEST_PACKAGES", "PEER_PACKAGES"} <= lists.keys()
     lines = [line.strip(" \t\\") for text in lists.values() for line in text.splitlines()]
     assert [line for line in lines if line and not REASON.search(line)] == []
 
 
 def test_make_hands_every_system_package_on() -> None:
     """The reasons don't swallow the packages: `make system` asks for all of them."""
-    done = subprocess.run(["make", "--dry-run", "system"], cwd=ROOT, capture_output=True, text=True)
-    assert {"qemu-system-x86", "ca-certificates", "musl-tools", "gcc", "make"} <= set(done.stdout.split())
+    assert {"qemu-system-x86", "ca-certificates", "musl-tools", "gcc", "make"} <= _asked("system")
+
+
+def test_other_engines_are_installed_on_request_only() -> None:
+    """`make peers` brings docker and podman; nothing else that a workstation is set up or tested with does."""
+    others = {"docker.io", "podman", "runc", "crun", "containerd", "criu", "docker-compose"}
+    assert others <= _asked("peers")
+    assert not others & (_asked("setup") | _asked("test") | _asked("demo") | _asked("bench"))
+
+
+def _asked(target: str) -> set[str]:
+    """Name the words of the commands that a target stands for."""
+    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done
+    return set(done.stdout.split())
 
 
 @pytest.mark.parametrize("path", tracked("*.md"), ids=relative)
