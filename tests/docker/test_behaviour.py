@@ -111,6 +111,37 @@ def test_measurements(behave: Tool) -> None:
         assert len(shown["Processes"]) == 1
 
 
+def test_processes(behave: Tool) -> None:
+    """Whatever ps is asked, its own answer comes, of the container's processes alone."""
+    create(behave, "sh", "-c", "sleep 600 & exec sleep 601")
+    ask(behave, "POST", f"{ONE}/start", None, 204)
+    deadline, seen = time.monotonic() + 60, dict[str, str]()
+    while sorted(seen.values()) != ["sleep 600", "sleep 601"]:
+        assert time.monotonic() < deadline, seen
+        seen = {row[1]: row[-1] for row in value(behave, "GET", f"{ONE}/top")["Processes"]}
+    pids = set(seen)
+    for arguments, titles in (
+        ("aux", ["USER", "PID", "%CPU", "%MEM", "VSZ", "RSS", "TTY", "STAT", "START", "TIME", "COMMAND"]),
+        ("-eo pid,rss,cmd --sort=-rss", ["PID", "RSS", "CMD"]),
+        ("--forest", ["PID", "TTY", "TIME", "CMD"]),
+        ("-o pid,etime,nlwp,args", ["PID", "ELAPSED", "NLWP", "COMMAND"]),
+    ):
+        shown = value(behave, "GET", f"{ONE}/top", ps_args=arguments)
+        assert shown["Titles"] == titles
+        if arguments != "--forest":  # whose default is the caller's terminal, or everybody without one
+            place = titles.index("PID")
+            assert {row[place] for row in shown["Processes"]} == pids
+            assert all("sleep 60" in row[-1] for row in shown["Processes"])
+    refusals = {
+        "--nonsense": "ps: error: unknown gnu long option",
+        "aux -o user": "ps: error: conflicting format options",
+        "-eo x=PID,pid": 'specifying "x=PID,pid" is not allowed',
+    }
+    for arguments, words in refusals.items():
+        status = 500 if behave.name == "dockerd" else 400
+        assert words in value(behave, "GET", f"{ONE}/top", None, status, ps_args=arguments)["message"]
+
+
 def test_events_of_everything(behave: Tool) -> None:
     """Whatever is done with a container, an image or a volume is told, with what it was done with."""
     begun = time.time() - 0.001

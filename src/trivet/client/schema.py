@@ -337,7 +337,7 @@ class StatsSample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A process of an instance."""
+    """A process of an instance: `cpu` is its share of a core over its life, in percent, `used` the seconds it had."""
 
     pid: int
     ppid: int
@@ -345,6 +345,7 @@ class TopRow(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     cpu: float
     started: str
+    used: float = 0.0
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

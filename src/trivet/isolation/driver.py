@@ -125,13 +125,14 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A process of an instance, as `top` shows it."""
+    """A process of an instance, as `top` shows it; times as in `kernel.procfs.Row`."""
 
     pid: int
     ppid: int
     user: str
     command: str
     cpu: float
+    used: float
     started: float
 
 

@@ -20,6 +20,7 @@ def row(line: str, now: float) -> ProcessRow:
         user="root" if uid == "0" else uid,
         command=command,
         cpu=round(100 * int(used) / max(int(age), 1), 1),
+        used=int(used) / 1000,
         started=now - int(age) / 1000,
     )
 

@@ -173,6 +173,7 @@ class Local:
                 user=inside(plan.owner, row.user),
                 command=row.command,
                 cpu=row.cpu,
+                used=row.used,
                 started=row.started,
             )
             for row in rows

@@ -13,13 +13,15 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A process: `cpu` is its share of one core over its life, in percent; `started` is Unix time."""
+    """A process: `cpu` is its share of one core over its life, in percent, `used` the seconds it had; `started` is Unix
+    time."""
 
     pid: int
     ppid: int
     user: str
     command: str
     cpu: float
+    used: float
     started: float
 
 
@@ -32,13 +34,14 @@ def row(pid: int) -> Row | None:
         uid = directory.stat().st_uid
     except (FileNotFoundError, ProcessLookupError):
         return None
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - fields[19] / _TICK
+    age, used = time.clock_gettime(time.CLOCK_BOOTTIME) - fields[19] / _TICK, (fields[11] + fields[12]) / _TICK
     return Row(
         pid=pid,
         ppid=fields[1],
         user=_user(uid),
         command=command or f"[{name}]",
-        cpu=round(100 * (fields[11] + fields[12]) / _TICK / max(age, 1 / _TICK), 1),
+        cpu=round(100 * used / max(age, 1 / _TICK), 1),
+        used=used,
         started=time.time() - age,
     )
 

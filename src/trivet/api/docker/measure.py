@@ -1,11 +1,8 @@
-"""What containers use: `docker stats` and `docker top`."""
+"""What containers use: `docker stats`."""
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -14,8 +11,7 @@ from aiohttp import web
 from trivet.api.docker.duration import NEVER
 from trivet.api.docker.route import Route, answer, flag, name
 from trivet.base.clock import now_ns, rfc3339
-from trivet.base.error import InvalidArgument
-from trivet.client.schema import Instance, StatsSample, TopRow
+from trivet.client.schema import Instance, StatsSample
 from trivet.engine.engine import Engine
 from trivet.engine.host import facts
 from trivet.engine.instance.status import Word
@@ -105,59 +101,4 @@ def _traffic(sample: StatsSample) -> dict[str, int]:
     return {"rx_bytes": sample.received, "tx_bytes": sample.sent, **nothing}
 
 
-COLUMNS: dict[str, Callable[[TopRow], str]] = {
-    # ps's names for one fact, by any of which it can be asked for
-    "uid": lambda row: row.user,
-    "user": lambda row: row.user,
-    "pid": lambda row: str(row.pid),
-    "ppid": lambda row: str(row.ppid),
-    "c": lambda row: "0",
-    "stime": lambda row: _clock(row),
-    "start": lambda row: _clock(row),
-    "tty": lambda row: "?",
-    "time": lambda row: time.strftime("%H:%M:%S", time.gmtime(row.cpu)),
-    "cmd": lambda row: row.command,
-    "args": lambda row: row.command,
-    "command": lambda row: row.command,
-    "comm": lambda row: row.command.split(" ")[0].rpartition("/")[2],
-}
-TITLES = {"comm": "COMMAND", "args": "COMMAND"}
-EVERY = re.compile(r"-[eAa]f?o\b")  # -eo is -e -o
-FULL = ("uid", "pid", "ppid", "c", "stime", "tty", "time", "cmd")
-STYLES = {"": FULL, "-ef": FULL, "-f": FULL, "ef": FULL, "aux": ("user", "pid", "start", "time", "command")}
-
-
-async def top(engine: Engine, request: web.Request) -> web.StreamResponse:
-    columns = _columns(request.query.get("ps_args", ""))
-    if "pid" not in columns:
-        raise InvalidArgument("Couldn't find PID field in ps output")
-    key = engine.instances.key(name(request))
-    rows = await engine.instances.top(key)
-    engine.instances.tell(key, "top")
-    return answer(
-        {
-            "Titles": [TITLES.get(column, column.upper()) for column in columns],
-            "Processes": [[COLUMNS[column](row) for column in columns] for row in rows],
-        }
-    )
-
-
-def _columns(arguments: str) -> tuple[str, ...]:
-    """Read ps's arguments: a style, or `-o` with columns. Raises `InvalidArgument`."""
-    if arguments.strip() in STYLES:
-        return STYLES[arguments.strip()]
-    style, option, wanted = EVERY.sub(r"-e -o ", arguments).rpartition("-o")
-    columns = tuple(wanted.strip(" =").replace(" ", ",").lower().split(","))
-    if not option or style.strip() not in (*STYLES, "-e", "-a") or not set(columns) <= COLUMNS.keys():
-        raise InvalidArgument(f"ps arguments {arguments!r} are not supported: -ef, aux or -o {','.join(COLUMNS)}")
-    return columns
-
-
-def _clock(row: TopRow) -> str:
-    return datetime.fromisoformat(row.started[:19] + "+00:00").astimezone().strftime("%H:%M")
-
-
-ROUTES = (
-    Route("GET", "/containers/{name}/stats", stats, ("stream", "one-shot")),
-    Route("GET", "/containers/{name}/top", top, ("ps_args",)),
-)
+ROUTES = (Route("GET", "/containers/{name}/stats", stats, ("stream", "one-shot")),)

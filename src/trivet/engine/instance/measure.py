@@ -64,6 +64,7 @@ async def top(context: Context, key: str) -> list[TopRow]:
             command=row.command,
             cpu=row.cpu,
             started=rfc3339(int(row.started * 1e9)),
+            used=row.used,
         )
         for row in rows
     ]
