@@ -245,7 +245,14 @@ def test_idle_memory_is_taxed() -> None:
 def state(*promises: Promise, needed: int = 0, memory: int = 1024, **changes: float) -> State:
     """A host of 1024 MiB with these instances."""
     budget = Budget(memory=memory * MEBIBYTE, processors=2, **changes)  # type: ignore[arg-type]
-    return State(budget=budget, promises=promises, room=memory * MEBIBYTE, needed=needed * MEBIBYTE)
+    return State(
+        budget=budget,
+        kept=sum(each.minimum for each in promises),
+        promised=sum(each.maximum for each in promises),
+        processors=sum(each.processors for each in promises),
+        room=memory * MEBIBYTE,
+        needed=needed * MEBIBYTE,
+    )
 
 
 @pytest.mark.parametrize(
@@ -393,7 +400,14 @@ def test_thinking_of_more_is_what_starting_them_would_say() -> None:
     running = promised("db", 1024, 4096)
     measure = Measure(promise=running, held=2048 * MEBIBYTE, used=1024 * MEBIBYTE, resident=2048 * MEBIBYTE)
     budget = Budget(memory=8192 * MEBIBYTE, processors=8)
-    state = State(budget=budget, promises=(running,), room=budget.usable, needed=1024 * MEBIBYTE, shortage=0.0)
+    state = State(
+        budget=budget,
+        kept=running.minimum,
+        promised=running.maximum,
+        processors=running.processors,
+        room=budget.usable,
+        needed=1024 * MEBIBYTE,
+    )
     asked = promised("new", 2048, 4096)
     used: list[int] = []
 

@@ -5,6 +5,8 @@ Only the holder of the record file's lock may use it; it is emptied when a trans
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 LIMIT = 4096  # of records
 
 
@@ -16,6 +18,12 @@ class Known:
         self._keys: dict[str, str] = {}
         self.everything: list[object] | None = None
         """All there are, oldest first, until something changes."""
+        self.followers: list[Callable[[str], object]] = []
+
+    def tell(self, key: str) -> None:
+        """Tell those who follow that a record was written or removed."""
+        for follower in self.followers:
+            follower(key)
 
     def get(self, key: str) -> object | None:
         """Give the record of a key."""

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar, cast
@@ -165,6 +165,14 @@ class Table(Generic[T]):
         self._decoder = msgspec.json.Decoder(shape)
         self._known = records.known(kind)
 
+    def follow(self, follower: Callable[[str], object]) -> None:
+        """Call `follower` with the key of every record that is written or removed; in any thread, so it must be quick.
+
+        It hears of changes that a transaction takes back, too.
+        """
+        with self._records.reading():
+            self._known.followers.append(follower)
+
     def insert(self, key: str, value: T, *, name: str | None = None) -> None:
         """Add a record; its key and its name must both be free."""
         try:
@@ -175,6 +183,7 @@ class Table(Generic[T]):
                     growing=True,
                 )
                 self._known.keep(key, name, value)
+                self._known.tell(key)
         except sqlite3.IntegrityError as error:
             raise AlreadyExists(f"{self._kind} {name or key} already exists") from error
 
@@ -188,6 +197,7 @@ class Table(Generic[T]):
                     (self._kind, key, name, msgspec.json.encode(value)),
                 )
                 self._known.keep(key, name, value)
+                self._known.tell(key)
         except sqlite3.IntegrityError as error:
             raise AlreadyExists(f"{self._kind} {name} already exists") from error
 
@@ -198,6 +208,7 @@ class Table(Generic[T]):
             if not self._records.write(sql, (msgspec.json.encode(value), self._kind, key)):
                 raise NotFound(f"no such {self._kind}: {key}")
             self._known.change(key, value)
+            self._known.tell(key)
 
     def get(self, key: str) -> T | None:
         """Read one record by its key."""
@@ -242,6 +253,7 @@ class Table(Generic[T]):
         with self._records.reading():
             gone = self._records.write("DELETE FROM document WHERE kind = ? AND id = ?", (self._kind, key)) > 0
             self._known.drop(key)
+            self._known.tell(key)
         self._records.keep_reserve()
         return gone
 

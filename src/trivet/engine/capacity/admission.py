@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
@@ -11,10 +11,15 @@ from trivet.engine.capacity.size import size
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known when somebody asks: the promises in force, the room for all, and what they can't do without."""
+    """What is known when somebody asks: the room for all, and what those that run can't do without.
+
+    `kept`, `promised` and `processors` are the sums of their minimums, maximums and processors.
+    """
 
     budget: Budget
-    promises: tuple[Promise, ...]
+    kept: int
+    promised: int
+    processors: float
     room: int
     needed: int
     shortage: float = 0.0
@@ -34,33 +39,32 @@ def admit(state: State, asked: Promise) -> Verdict:
 
 def _kept(state: State, asked: Promise) -> Verdict | None:
     """Minimums are kept for their instances, so they must fit into the memory there is."""
-    kept = sum(each.minimum for each in state.promises)
-    if not asked.minimum or kept + asked.minimum <= state.budget.usable:
+    if not asked.minimum or state.kept + asked.minimum <= state.budget.usable:
         return None
     return _refuse(
-        f"its minimum of {size(asked.minimum)} and the {size(kept)} kept for others "
+        f"its minimum of {size(asked.minimum)} and the {size(state.kept)} kept for others "
         f"are more than the {size(state.budget.usable)} there are"
     )
 
 
 def _promised(state: State, asked: Promise) -> Verdict | None:
     """Limits may add up to more than there is, by the ratio."""
-    promised, bound = _sum(state.promises), state.budget.memory_ratio * state.budget.memory
-    if not asked.maximum or not bound or promised + asked.maximum <= bound:
+    bound = state.budget.memory_ratio * state.budget.memory
+    if not asked.maximum or not bound or state.promised + asked.maximum <= bound:
         return None
     return _refuse(
-        f"its limit of {size(asked.maximum)} and the {size(promised)} promised to others "
+        f"its limit of {size(asked.maximum)} and the {size(state.promised)} promised to others "
         f"are more than {state.budget.memory_ratio:g} times the {size(state.budget.memory)} there are"
     )
 
 
 def _processors(state: State, asked: Promise) -> Verdict | None:
     """So may processors."""
-    promised, bound = sum(each.processors for each in state.promises), state.budget.processor_ratio
-    if not asked.processors or not bound or promised + asked.processors <= bound * state.budget.processors:
+    bound = state.budget.processor_ratio
+    if not asked.processors or not bound or state.processors + asked.processors <= bound * state.budget.processors:
         return None
     return _refuse(
-        f"its {asked.processors:g} processors and the {promised:g} promised to others "
+        f"its {asked.processors:g} processors and the {state.processors:g} promised to others "
         f"are more than {bound:g} times the {state.budget.processors:g} there are"
     )
 
@@ -77,7 +81,7 @@ def _free(state: State, asked: Promise) -> Verdict | None:
 
 def _overbooked(state: State, asked: Promise) -> Verdict | None:
     """Whoever starts what doesn't fit hears of it before it matters."""
-    promised = _sum(state.promises) + asked.maximum
+    promised = state.promised + asked.maximum
     if not asked.maximum or promised <= state.budget.usable:
         return None
     return Verdict(
@@ -88,10 +92,6 @@ def _overbooked(state: State, asked: Promise) -> Verdict | None:
 
 
 RULES: tuple[Rule, ...] = (_kept, _promised, _processors, _free, _overbooked)
-
-
-def _sum(promises: Sequence[Promise]) -> int:
-    return sum(each.maximum for each in promises)
 
 
 def _refuse(why: str) -> Verdict:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -39,6 +40,7 @@ from trivet.engine.capacity.history import INTERVAL, KEPT, History
 from trivet.engine.capacity.journal import Journal
 from trivet.engine.capacity.model import WEIGHT, Action, Budget, Host, Measure, Promise, Word
 from trivet.engine.capacity.score import Score
+from trivet.engine.capacity.tally import Tally
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.isolation.driver import Elastic
@@ -63,6 +65,16 @@ _FAREWELL = 5.0
 log = logging.getLogger(__name__)
 
 
+class _Standing(NamedTuple):
+    """How things stood when `host` and `measures` were looked at."""
+
+    host: Host
+    measures: dict[str, Measure]
+    room: int
+    needed: int
+    shortage: float
+
+
 class Broker:
     """Watches what runs, and moves memory between those that agreed to it. Belongs to the event loop's thread."""
 
@@ -72,7 +84,9 @@ class Broker:
         self.gate = Gate(self.journal, self._state)
         self._context = context
         self._history = History()
+        self._tally = Tally(context.table, context.watches)
         self._measures: dict[str, Measure] = {}
+        self._standing: _Standing | None = None
         self._targets: dict[str, tuple[Promise, int]] = {}
         self._waited: dict[str, tuple[float, float]] = {}
         self._owing: dict[str, tuple[float, int, bool]] = {}
@@ -332,16 +346,28 @@ class Broker:
         return forecast.shortage(totals, INTERVAL, room, promised)
 
     def _state(self, starting: tuple[Promise, ...]) -> State:
-        running = [sample.promise_of(record) for record in sample.running(self._context)]
-        found = list(self._measures.values())
-        unknown = [each.minimum for each in (*running, *starting) if each.id not in self._measures]
+        tally, standing = self._tally, self._stand()
+        tally.look()
+        minimums = tally.minimums | {each.id: each.minimum for each in starting}
         return State(
             budget=self.budget,
-            promises=(*running, *starting),
-            room=plan.room_of(self.budget, self._host_now(), found),
-            needed=plan.needed(found) + sum(unknown),
-            shortage=self._shortage(found),
+            kept=sum(minimums.values()),
+            promised=tally.maximum + sum(each.maximum for each in starting),
+            processors=tally.processors + sum(each.processors for each in starting),
+            room=standing.room,
+            needed=standing.needed + sum(kept for key, kept in minimums.items() if key not in self._measures),
+            shortage=standing.shortage,
         )
+
+    def _stand(self) -> _Standing:
+        """Work out what a start asks of what was measured, but once for many starts."""
+        host, known = self._host_now(), self._standing
+        if known is None or known.host is not host or known.measures is not self._measures:
+            found = list(self._measures.values())
+            known = self._standing = _Standing(
+                host, self._measures, plan.room_of(self.budget, host, found), plan.needed(found), self._shortage(found)
+            )
+        return known
 
     def _host_now(self) -> Host:
         """Look at the machine, but not for each of many starts: what those before it will take is counted anyway."""

@@ -39,15 +39,17 @@ def steps(state: State, asked: Promise, measures: Sequence[Measure], shortage: S
             used += expected
             state = msgspec.structs.replace(
                 state,
-                promises=(*state.promises, asked),
+                kept=state.kept + asked.minimum,
+                promised=state.promised + asked.maximum,
+                processors=state.processors + asked.processors,
                 needed=state.needed + max(expected, asked.minimum),
                 shortage=shortage(used, (number + 1) * asked.maximum),
             )
         yield Step(
             verdict=verdict,
-            promised=sum(each.maximum for each in state.promises),
-            kept=sum(each.minimum for each in state.promises),
-            processors=sum(each.processors for each in state.promises),
+            promised=state.promised,
+            kept=state.kept,
+            processors=state.processors,
             shortage=state.shortage,
         )
         if verdict.word is Word.REFUSE:
