@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from tests.kernel.world import HOST, NEIGHBOUR, World
 
 from trivet.client.schema_network import NetworkRequest
+from trivet.engine.network.why import why
 
 pytestmark = [pytest.mark.needs("root", "nft", "nsenter", "ip"), pytest.mark.usefixtures("own_network")]
 
@@ -118,4 +120,33 @@ def test_a_firewall_of_the_host_holds(world: World) -> None:
         assert word == "oifname" or rule in finding.repair
         subprocess.run(["nft", rule], check=True)
     assert world.neighbour.ask(HOST, 8080) == f"web {NEIGHBOUR}"
+    assert world.networks.check() == []
+
+
+@pytest.mark.parametrize("program", ["iptables-legacy", "iptables-nft"])
+@pytest.mark.parametrize("rule", ["-P FORWARD DROP", "-A FORWARD -j REJECT"])
+def test_an_older_firewall_holds(world: World, program: str, rule: str) -> None:
+    """A firewall of iptables, in nftables or beside it, is told of by `check` and `why`, until it knows the bridge."""
+    if not shutil.which(program) or subprocess.run([program, "-S"], capture_output=True, check=False).returncode:
+        pytest.skip(f"no {program}")
+    world.instance("web")
+    world.publish("web", 8080)
+    world.networks.create(NetworkRequest(name="other"))
+    subprocess.run([program, *rule.split()], check=True)
+    assert world.neighbour.ask(HOST, 8080) == "nothing"
+    found = world.networks.check()
+    assert [finding.object.startswith("host firewall, chain FORWARD of ") for finding in found] == [True]
+    way = why(world.networks, "world", HOST, 8080, "tcp")
+    assert way.passes
+    assert [word for word in way.warnings if "chain FORWARD" in word] == way.warnings != []
+    bridge = world.networks.find("bridge").interface
+    for words in (("-i", bridge), ("-o", bridge)):
+        subprocess.run([program, "-I", "FORWARD", *words, "-j", "ACCEPT"], check=True)
+    assert world.neighbour.ask(HOST, 8080) == f"web {NEIGHBOUR}"
+    assert why(world.networks, "world", HOST, 8080, "tcp").warnings == []
+    (finding,) = world.networks.check()  # the other network's bridge is not known yet
+    assert f" {world.networks.find('other').interface} " in finding.repair
+    prefix = bridge[:3] + "+"
+    for words in (("-i", prefix), ("-o", prefix)):
+        subprocess.run([program, "-I", "FORWARD", *words, "-j", "ACCEPT"], check=True)
     assert world.networks.check() == []

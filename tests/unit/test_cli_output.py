@@ -127,6 +127,7 @@ def test_ports_and_ids() -> None:
     assert short("sha256:0123456789abcdef") == "0123456789ab"
     assert short("sha512:0123456789abcdef") == "sha512:0123456789ab"
     assert short("0123456789abcdef", Namespace(no_trunc=True)) == "0123456789abcdef"
+    assert short("nftables table trivet") == "nftables table trivet"  # a repair's event, or a volume's
 
 
 @pytest.mark.parametrize(

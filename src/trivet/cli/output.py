@@ -16,6 +16,7 @@ from trivet.cli.control import visible
 T = TypeVar("T")
 
 SHORT_ID = 12
+HEX = set("0123456789abcdef")
 GAP = 3
 
 FORMAT = (
@@ -83,10 +84,10 @@ def done(args: Namespace, text: str, **fields: Any) -> None:
 
 
 def short(digest: str, args: Namespace | None = None) -> str:
-    """Shorten an id or digest to what people type, unless `--no-trunc`."""
-    if args is not None and getattr(args, "no_trunc", False):
-        return digest
+    """Shorten an id or digest to what people type, unless `--no-trunc`. What is neither stays as it is."""
     algorithm, colon, digits = digest.removeprefix("sha256:").rpartition(":")
+    if (args is not None and getattr(args, "no_trunc", False)) or not set(digits) <= HEX:
+        return digest
     return f"{algorithm}{colon}{digits[:SHORT_ID]}"
 
 

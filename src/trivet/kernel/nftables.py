@@ -197,21 +197,21 @@ def tables(family: str = "inet") -> list[str]:
         return [text(attributes(answer[NFGEN.size :])[_TABLE_NAME]) for answer in netlink.dump(request)]
 
 
-def forward_droppers() -> list[tuple[str, str]]:
-    """List (table, chain) of all chains that drop what is forwarded unless one of their rules accepts it.
+def forward_chains() -> list[tuple[str, str, str, bool]]:
+    """List (family, table, chain, whether it drops by default) of all chains that see what is forwarded.
 
     iptables is among them where it is nftables inside, as in today's distributions.
     """
     found = []
-    for family in ("ip", "inet"):
+    for family in ("ip", "ip6", "inet"):
         request = Request(_SUBSYSTEM << 8 | _GETCHAIN, _head(family), REQUEST | DUMP)
         with Socket(NETLINK_NETFILTER) as netlink:
             for answer in netlink.dump(request):
                 chain = attributes(answer[NFGEN.size :])
                 hook = attributes(chain.get(_CHAIN_HOOK, b"")).get(_HOOK_NUMBER, b"")
-                policy = chain.get(_CHAIN_POLICY, b"")
-                if (hook, policy) == (_FORWARD.to_bytes(4, "big"), _DROP.to_bytes(4, "big")):
-                    found.append((f"{family} {text(chain[_CHAIN_TABLE])}", text(chain[_CHAIN_NAME])))
+                drops = chain.get(_CHAIN_POLICY, b"") == _DROP.to_bytes(4, "big")
+                if hook == _FORWARD.to_bytes(4, "big"):
+                    found.append((family, text(chain[_CHAIN_TABLE]), text(chain[_CHAIN_NAME]), drops))
     return found
 
 

@@ -17,6 +17,7 @@ from trivet.engine.network.model import IPVLAN, MACVLAN, OVERLAY, Endpoint, Netw
 from trivet.engine.network.publish import TABLE_PREFIX, listener
 from trivet.engine.network.relaying import way
 from trivet.engine.network.ruleset import element
+from trivet.engine.network.wall import walls
 from trivet.kernel import nftables, rtnetlink
 
 if TYPE_CHECKING:
@@ -161,14 +162,11 @@ def _problems(networks: Networks) -> Iterator[Finding]:
 
 def _firewall_problems(networks: Networks) -> Iterator[Finding]:
     """A firewall that drops by default is obeyed, but whoever wonders should hear of it (Docker sets one up)."""
-    bridge = next((record.interface for record in networks.ledger.networks() if record.bridged), "")
-    for table, chain in nftables.forward_droppers():
-        if bridge in nftables.show_chain(table, chain):
-            continue  # somebody thought of it
+    for wall, strange in walls(networks.ledger.networks()):
         yield Finding(
-            object=f"host firewall, chain {chain} of table {table}",
+            object=f"host firewall, {wall.chain}",
             problem="it drops by default what is forwarded: no way out for instances, no published ports",
-            repair=f"none: to accept it, nft insert rule {table} {chain} iifname {bridge} accept, and with oifname too",
+            repair=f"none: to accept it, {wall.repair.format(strange)}",
         )
 
 

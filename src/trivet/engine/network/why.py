@@ -12,7 +12,7 @@ from trivet.client.schema_network import Port
 from trivet.client.schema_path import Way
 from trivet.engine.network import path
 from trivet.engine.network.model import Endpoint
-from trivet.kernel import nftables
+from trivet.engine.network.wall import walls
 
 if TYPE_CHECKING:
     from trivet.engine.network.network import Networks
@@ -56,7 +56,8 @@ def why(networks: Networks, source: str, target: str, port: int, protocol: str, 
         origin=ipaddress.ip_address(FAR[address.version]) if outside else None,
     )
     found = path.trace(known, packet)
-    return msgspec.structs.replace(found, warnings=[*_walls(networks, found), *_doors(theirs, packet, found)])
+    warnings = [*_walls(known, found, source, address.version), *_doors(theirs, packet, found)]
+    return msgspec.structs.replace(found, warnings=warnings)
 
 
 def _address(text: str) -> path.Address | None:
@@ -101,15 +102,13 @@ def _way_in(known: path.Map, address: path.Address) -> str:
     return known.way(far) or "outside"
 
 
-def _walls(networks: Networks, found: Way) -> list[str]:
-    """Name chains of the host's own that drop what they don't know, and don't know our bridges."""
+def _walls(known: path.Map, found: Way, source: str, version: int) -> list[str]:
+    """Name chains of the host's own that drop what they don't know, and don't know the bridges on the way."""
     if not (found.passes and found.forwarded):
         return []
-    bridges = [record.interface for record in networks.ledger.networks() if record.bridged]
+    met = [known.network(each) for each in known.endpoints if each.instance == source or each.name == found.reaches]
     return [
-        f"chain {chain} of table {table} drops by default what is forwarded, and has the last word"
-        for table, chain in nftables.forward_droppers()
-        if not any(bridge in nftables.show_chain(table, chain) for bridge in bridges)
+        f"{wall.chain} drops by default what is forwarded, and has the last word" for wall, _ in walls(met, version)
     ]
 
 
