@@ -102,6 +102,16 @@ def test_networks_of_the_host_and_none(daemon: Daemon, busybox: str, name: str) 
         assert "sealed" in seen
 
 
+@pytest.mark.parametrize("network", ["bridge", "none"])
+def test_what_a_network_of_one_s_own_allows(daemon: Daemon, busybox: str, name: str, network: str) -> None:
+    """Any port, and a ping by anybody who is somebody inside; IPv6 only where an address was given: from a spare, too."""
+    for number in range(2):  # the second one's namespaces may have been made ahead
+        words = ("--rm", "--name", f"{name}{number}", "--network", network, busybox)
+        ipv4, ipv6 = "/proc/sys/net/ipv4", "/proc/sys/net/ipv6/conf/default"
+        shown = (f"{ipv4}/ip_unprivileged_port_start", f"{ipv4}/ping_group_range", f"{ipv6}/disable_ipv6")
+        assert daemon.ok("run", *words, "cat", *shown, f"{ipv6}/accept_ra").split() == ["0", "0", "65535", "1", "0"]
+
+
 def test_one_cannot_touch_another(daemon: Daemon, busybox: str, name: str) -> None:
     """Also where they see one another's processes, root of one container can't signal or read another's."""
     daemon.ok("run", "-d", "--name", name, busybox, "sleep", "600")

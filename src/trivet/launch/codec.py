@@ -53,7 +53,11 @@ def encode(operations: list[Operation]) -> bytes:
 
 
 def _encode(operation: Operation) -> bytes:
-    fields = b"".join([field(value) for value in msgspec.structs.astuple(operation)])
+    values = msgspec.structs.astuple(operation)
+    try:
+        fields = b"".join([_WIRE[type(value)](value) for value in values])
+    except KeyError:  # a word of an enumeration, or a truth value
+        fields = b"".join([field(value) for value in values])
     return _HEAD(operation.code, len(fields)) + fields
 
 
@@ -62,7 +66,7 @@ _encoded = lru_cache(1024)(_encode)
 
 def field(value: object) -> bytes:
     """Encode one field."""
-    kind = next((kind for kind in _WIRE if isinstance(value, kind)), None) if type(value) not in _WIRE else type(value)
+    kind = next((kind for kind in _WIRE if isinstance(value, kind)), None)
     if kind is None:
         raise TypeError(f"no wire form for {value!r}")
     return _WIRE[kind](value)
@@ -89,9 +93,10 @@ def _list(value: tuple[str, ...]) -> bytes:
 
 
 def _integer(value: int) -> bytes:
-    if not -1 << 63 <= value < 1 << 63:
-        raise OverflowError(f"a number of a launch plan has more than 64 bits: {value}")
-    return _INTEGER(value)
+    try:
+        return _INTEGER(value)
+    except struct.error as error:
+        raise OverflowError(f"a number of a launch plan has more than 64 bits: {value}") from error
 
 
 _WIRE: dict[type, Callable[[Any], bytes]] = {

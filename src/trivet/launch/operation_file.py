@@ -54,6 +54,7 @@ class Propagation(Operation, frozen=True):
     """Change the propagation of the mount at host path `path` (MS_PRIVATE, MS_REC ...)."""
 
     code = 20
+    repeated = True
     path: str
     flags: int
 
@@ -62,6 +63,7 @@ class Root(Operation, frozen=True):
     """Take host directory `path` as the root that root paths are resolved below."""
 
     code = 21
+    repeated = True
     path: str
 
 
@@ -188,6 +190,7 @@ class Pivot(Operation, frozen=True):
     """pivot_root(2) into the root and detach what was before; the root path rule stays in force."""
 
     code = 31
+    repeated = True
 
 
 class Chroot(Operation, frozen=True):

@@ -79,12 +79,14 @@ class Fork(Operation, frozen=True):
     """
 
     code = 5
+    repeated = True
 
 
 class Wait(Operation, frozen=True):
     """Tell the monitor that all is set up and wait until a client sends GO."""
 
     code = 60
+    repeated = True
 
 
 class Sync(Operation, frozen=True):

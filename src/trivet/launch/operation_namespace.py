@@ -9,6 +9,7 @@ class Unshare(Operation, frozen=True):
     """unshare(2)."""
 
     code = 11
+    repeated = True
     flags: int
 
 
@@ -40,6 +41,7 @@ class LinkUp(Operation, frozen=True):
     """Bring up the interface whose name or MAC address is `link`, first renamed to `name` and given `mtu` if set."""
 
     code = 41
+    repeated = True
     link: str
     name: str = ""
     mtu: int = 0
@@ -82,6 +84,7 @@ class Sysctl(Operation, frozen=True):
     """Write `value` to /proc/sys/`path` through a verified procfs descriptor."""
 
     code = 44
+    repeated = True
     path: str
     value: str
 

@@ -19,6 +19,7 @@ class Keyring(Operation, frozen=True):
     """Join a new anonymous session keyring; a kernel without keyrings is fine."""
 
     code = 46
+    repeated = True
 
 
 class Umask(Operation, frozen=True):
@@ -54,6 +55,7 @@ class User(Operation, frozen=True):
     """
 
     code = 50
+    repeated = True
     spec: str
     groups: tuple[str, ...] = ()
 
@@ -62,6 +64,7 @@ class Identity(Operation, frozen=True):
     """Remember numeric ids (runtime-spec) instead of a look-up."""
 
     code = 51
+    repeated = True
     uid: int
     gid: int
     groups: tuple[str, ...] = ()
@@ -71,12 +74,14 @@ class Become(Operation, frozen=True):
     """setgroups, setgid, setuid to what `User` or `Identity` remembered, keeping capabilities for `Capabilities`."""
 
     code = 52
+    repeated = True
 
 
 class WorkingDirectory(Operation, frozen=True):
     """chdir(2) to a root path, made with `make` 1 (owned by the remembered user), verified to be inside the root."""
 
     code = 53
+    repeated = True
     path: str
     make: int = 0
 
@@ -100,6 +105,7 @@ class NoNewPrivileges(Operation, frozen=True):
     """prctl(PR_SET_NO_NEW_PRIVS)."""
 
     code = 55
+    repeated = True
 
 
 class Seccomp(Operation, frozen=True):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trivet.base.error import TrivetError
 from trivet.engine.instance.owner import Owners
-from trivet.engine.network.namespace import SYSCTLS
+from trivet.engine.network.namespace import BEFORE
 from trivet.isolation.plan import Owner
 from trivet.isolation.spare import Spare, make, sweep
 
@@ -62,7 +62,7 @@ class Stock:
         try:
             while len(owners) + len(self._spares) < MOST:
                 owners.append(self._owners.reserve(self._directory))
-            self._spares.extend(make(owners, SYSCTLS, self._directory))
+            self._spares.extend(make(owners, BEFORE, self._directory))
         except (TrivetError, OSError) as error:  # the next start makes its own, or says what is wrong
             for owner in owners:
                 self._owners.forget(owner)

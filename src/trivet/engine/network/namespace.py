@@ -23,10 +23,17 @@ from trivet.launch.spawn import run
 log = logging.getLogger(__name__)
 
 CLONE_NEWNET = 0x40000000
-SYSCTLS = (
+BEFORE = (
     # IPv4 only for now; loopback keeps ::1.
     ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv6/conf/default/accept_ra", "0"),
+)
+"""Kernel parameters that must be set before an interface comes. What a container has besides is set by its own plan.
+
+In the host's /proc each costs a walk past those of all other namespaces, as the kernel keeps them under one name.
+"""
+SYSCTLS = (
+    *BEFORE,
     # Inside its own network a program may listen on any port, and ping, without being root.
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
@@ -46,7 +53,7 @@ def create(path: Path, owner: Owner | None = None, spare: Spare | None = None) -
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
     try:
-        sysctls = [Sysctl(name, value) for name, value in SYSCTLS]
+        sysctls = [Sysctl(name, value) for name, value in (BEFORE if owner else SYSCTLS)]
         if owner:
             hold(owner, str(path), [JoinPath(str(path), CLONE_NEWNET), *sysctls])
         else:
