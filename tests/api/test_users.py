@@ -104,7 +104,7 @@ def test_networks_of_the_host_and_none(daemon: Daemon, busybox: str, name: str) 
 
 @pytest.mark.parametrize("network", ["bridge", "none"])
 def test_what_a_network_of_one_s_own_allows(daemon: Daemon, busybox: str, name: str, network: str) -> None:
-    """Any port, and a ping by anybody who is somebody inside; IPv6 only where an address was given: from a spare, too."""
+    """Any port, and a ping by anybody who is somebody inside; IPv6 only where an address was given."""
     for number in range(2):  # the second one's namespaces may have been made ahead
         words = ("--rm", "--name", f"{name}{number}", "--network", network, busybox)
         ipv4, ipv6 = "/proc/sys/net/ipv4", "/proc/sys/net/ipv6/conf/default"
