@@ -112,6 +112,12 @@ def test_what_a_network_of_one_s_own_allows(daemon: Daemon, busybox: str, name: 
         assert daemon.ok("run", *words, "cat", *shown, f"{ipv6}/accept_ra").split() == ["0", "0", "65535", "1", "0"]
 
 
+def test_they_come_from_the_lobby(daemon: Daemon, busybox: str) -> None:
+    """A container with users of its own never has the host's mounts, not even while it is set up."""
+    assert "fork mounts=5" in daemon.ok("run", "--dry-run", busybox, "true")
+    assert "fork" not in daemon.ok("run", "--dry-run", "--userns", "host", busybox, "true")
+
+
 def test_one_cannot_touch_another(daemon: Daemon, busybox: str, name: str) -> None:
     """Also where they see one another's processes, root of one container can't signal or read another's."""
     daemon.ok("run", "-d", "--name", name, busybox, "sleep", "600")

@@ -10,6 +10,7 @@ plan.directory/
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from functools import cache
@@ -23,9 +24,10 @@ from trivet.isolation.driver import Exit, Footprint, ProcessRow, Stats, Status
 from trivet.isolation.failure import exit_code, explain
 from trivet.isolation.owner import inside, let_go, making, own
 from trivet.isolation.plan import Level, Plan, Program, Root
-from trivet.kernel import cgroup, cgroup_memory, overlay, procfs
+from trivet.kernel import cgroup, cgroup_memory, lobby, overlay, procfs
 from trivet.kernel.mount import drop
 from trivet.launch.channel import Channel
+from trivet.launch.launcher import MOUNTS_FD, move_up
 from trivet.launch.monitor import Ending, Failure, read_process
 from trivet.launch.monitor import Process as Running
 from trivet.launch.operation import Bind, Exec, Monitor, Mount, Operation
@@ -37,6 +39,9 @@ from trivet.runtime.resource import resources
 from trivet.runtime.setting import Setting
 
 COMMON = "/tmp"  # everybody may go there, on every machine
+
+
+log = logging.getLogger(__name__)
 
 
 class NotRunning(Conflict):
@@ -92,7 +97,7 @@ class Local:
     def start(self, plan: Plan) -> Channel:
         """Start the monitor and set the program up; it waits for `Channel.go()`."""
         _believe(plan.root)
-        return _start(self._plan(plan), plan, Path(plan.directory))
+        return _start(self._plan(plan), plan, _lobby() if plan.owner else None)
 
     def attach(self, plan: Plan) -> Channel:
         """Open a further connection to the instance's monitor."""
@@ -121,7 +126,7 @@ class Local:
         )
         kinds = self.joined(plan)
         steps = enter.operations(process, linux, setting, target.pid, kinds, own_terminals=kinds != {"mount"})
-        channel = _start(steps, plan, directory)
+        channel = _start(steps, plan)
         if not target.lives():  # the pid could have been taken over while it was joined
             channel.close()
             raise NotRunning(plan, self.status(plan).word)
@@ -238,6 +243,7 @@ class Local:
             builtin=plan.program.builtin,
             owners=plan.owner.path if plan.owner else "",
             owner=plan.owner.first if plan.owner else 0,
+            mounts=MOUNTS_FD if plan.owner and _lobby() is not None else 0,
         )
         first, *steps = runtime.launch(self.specification(plan), setting)
         owner = own(plan)
@@ -283,6 +289,16 @@ def _lack() -> Lack:
 
 
 @cache
+def _lobby() -> int | None:
+    """Make the mount namespace that those with users of their own come from: what else they see is opened for them."""
+    try:
+        return move_up(lobby.make(COMMON, ("/proc", "/sys", "/dev")))
+    except OSError as error:  # they come from the host's, then
+        log.warning("cannot make a mount namespace to start from: %s", error)
+        return None
+
+
+@cache
 def layout() -> cgroup.Layout:
     """Read once how this machine mounts its control groups."""
     return cgroup.detect()
@@ -298,9 +314,9 @@ def cgroup_of(path: str) -> cgroup.Group:
     return cgroup.Group(layout(), path)
 
 
-def _start(steps: list[Operation], plan: Plan, directory: Path) -> Channel:
+def _start(steps: list[Operation], plan: Plan, mounts: int | None = None) -> Channel:
     try:
-        return spawn(steps)
+        return spawn(steps, mounts=mounts)
     except LaunchError as error:
         raise explain(error.operation, error.errno, error.text, f"instance {plan.name}") from error
     except (ValueError, OverflowError) as error:  # a NUL byte in a string, a number beyond 64 bits

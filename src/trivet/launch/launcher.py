@@ -19,6 +19,7 @@ from trivet.base.error import Unavailable
 BINARY = Path(__file__).with_name("bin") / "trivet-launcher"
 PLAN_FD = 3
 REPORT_FD = 4
+MOUNTS_FD = 5
 FIRST_FREE_FD = 160  # ours are moved above the numbers the launcher expects, preserved ones included
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 

@@ -76,10 +76,13 @@ class Fork(Operation, frozen=True):
     """Let a process between launcher and child carry out what follows, up to and including `Spawn`.
 
     It may join what the launcher must not, and be limited as the launcher must not be; the child is the launcher's.
+    `mounts`, if it isn't 0, is a descriptor of a mount namespace, for the child's to begin as a copy of that one: host
+    paths after a `JoinPath` of a user namespace are what is there.
     """
 
     code = 5
     repeated = True
+    mounts: int = 0
 
 
 class Wait(Operation, frozen=True):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from trivet.launch.channel import Channel, Frame
 from trivet.launch.failure import LaunchError, LaunchTimeout, launch_error
 from trivet.launch.frame import Type
-from trivet.launch.launcher import adopt, launcher_descriptor, move_up, reap, reap_sometimes, start
+from trivet.launch.launcher import MOUNTS_FD, adopt, launcher_descriptor, move_up, reap, reap_sometimes, start
 from trivet.launch.operation import Operation, encode
 from trivet.launch.task import Completed, run
 
@@ -37,11 +37,13 @@ def spawn(
     *,
     timeout: float = SETUP_TIMEOUT,
     meanwhile: Meanwhile | None = None,
+    mounts: int | None = None,
 ) -> Channel:
     """Start a monitor with a plan that has a `Monitor`; it is set up when this returns.
 
-    The channel is the one it reported over, and is not attached. Raises `LaunchError`, or `LaunchTimeout` after
-    which the monitor may still run: remove it as the driver's `release` does.
+    `mounts` is a descriptor that the launcher gets as MOUNTS_FD. The channel is the one it reported over, and is not
+    attached. Raises `LaunchError`, or `LaunchTimeout` after which the monitor may still run: remove it as the driver's
+    `release` does.
     """
     reap_sometimes()
     ours, theirs = socket.socketpair()
@@ -49,7 +51,8 @@ def spawn(
     try:
         report = move_up(theirs.detach())
         try:
-            adopt(start(encode(operations), report, []))
+            actions = [] if mounts is None else [(os.POSIX_SPAWN_DUP2, mounts, MOUNTS_FD)]
+            adopt(start(encode(operations), report, actions))
         finally:
             os.close(report)
         if meanwhile:

@@ -82,7 +82,7 @@ def launch(spec: Spec, setting: Setting) -> list[Operation]:
     return [
         *before(setting),
         *devicefilter.operations(linux.resources.devices if linux.resources else (), setting),
-        *([Fork()] if between else []),
+        *([Fork(setting.mounts)] if between else []),
         *mounts.trees,
         *(limits if own else []),
         *(_groups(setting) if between else []),

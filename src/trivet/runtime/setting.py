@@ -23,7 +23,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     of the user namespace that is joined: what `mount` and mounts of kind idmap show is owned as in there, where the
     file system can show that. `owner` is who its root is outside. `ordinary` says that the launcher is not root: its
     starter maps the ids, and what needs rights is done in the child's user namespace. `confined` has no device nodes
-    made, which only the root of the whole machine may.
+    made, which only the root of the whole machine may. `mounts` is a descriptor of the launcher's: the mount namespace
+    that a container with a user namespace has a copy of, instead of the host's.
     """
 
     root: str
@@ -52,3 +53,4 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     owner: int = 0
     ordinary: bool = False
     confined: bool = False
+    mounts: int = 0

@@ -9,13 +9,29 @@
 #include <sys/socket.h>
 
 /* Where the starter puts them; the program gets its streams as 0 to 2 and the others from 3 on. */
-enum { CONDUCTOR_FD = 5, STREAM_FD = 6, OTHER_FD = 9, OTHER_LIMIT = 128 };
+enum { CONDUCTOR_FD = 5, MOUNTS_FD = CONDUCTOR_FD, STREAM_FD = 6, OTHER_FD = 9, OTHER_LIMIT = 128 };
+
+/* What `Fork` names is kept; it is where a launch that is conducted has its socket. */
+static int take_mounts(struct executor *executor, const struct plan *plan)
+{
+    struct cursor fields;
+    int64_t number = plan_find(plan, CODE_FORK, &fields) < plan->count ? take_integer(&fields) : 0;
+    if (!number)
+        return 0;
+    if (number != MOUNTS_FD || fcntl(MOUNTS_FD, F_SETFD, FD_CLOEXEC) < 0)
+        return refuse(executor, EBADF, "descriptor %d is no mount namespace", (int)number);
+    executor->mounts = MOUNTS_FD;
+    return 0;
+}
 
 int descriptors_open(struct executor *executor, const struct plan *plan)
 {
     struct cursor fields;
-    if (plan_find(plan, CODE_DESCRIPTORS, &fields) == plan->count)
-        return sys_close_range(CONDUCTOR_FD, ~0u, 0);
+    if (plan_find(plan, CODE_DESCRIPTORS, &fields) == plan->count) {
+        if (take_mounts(executor, plan) < 0)
+            return -1;
+        return sys_close_range(executor->mounts < 0 ? MOUNTS_FD : MOUNTS_FD + 1, ~0u, 0);
+    }
     int64_t count = take_integer(&fields);
     if (count < 0 || count > OTHER_LIMIT)
         return refuse(executor, EINVAL, "more than %d descriptors for the program", OTHER_LIMIT);

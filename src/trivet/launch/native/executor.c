@@ -26,7 +26,7 @@ static const struct operation operations[] = {
     { CODE_RELAY, "Relay", "isi", NULL },
     { CODE_SPAWN, "Spawn", "iiiiisssi", NULL },
     { CODE_DESCRIPTORS, "Descriptors", "i", NULL },
-    { CODE_FORK, "Fork", "", NULL },
+    { CODE_FORK, "Fork", "i", NULL },
     { 10, "WriteFile", "ssi", operate_write_file },
     { 11, "Unshare", "i", operate_unshare },
     { 12, "Join", "ii", operate_join },
@@ -110,12 +110,13 @@ void executor_print_operations(void)
 void executor_init(struct executor *executor)
 {
     memset(executor, 0, sizeof *executor);
-    executor->conductor = executor->root = executor->report = executor->joined_fd = executor->given = executor->given_number = -1;
+    executor->conductor = executor->root = executor->report = executor->joined_fd = -1;
+    executor->mounts = executor->given = executor->given_number = -1;
 }
 
 void executor_close(struct executor *executor)
 {
-    int *const fds[] = { &executor->root, &executor->joined_fd };
+    int *const fds[] = { &executor->root, &executor->joined_fd, &executor->mounts };
     int error = errno;
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
         if (*fds[i] >= 0)

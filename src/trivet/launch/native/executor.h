@@ -66,6 +66,7 @@ struct executor {
     bool terminal;  /* it is a terminal, which `Console` may replace */
     int given, given_number; /* a descriptor the program inherits under this number, or -1 */
     uint64_t gifts[4]; /* further descriptors it inherits, a bit for each number */
+    int mounts; /* a mount namespace to be in before a user namespace is joined, or -1 */
     int conductor; /* the socket to whoever started us, or -1: see conduct.c */
     unsigned preserved; /* how many descriptors the program inherits from 3 on */
     int trees[TREE_LIMIT]; /* what OpenTree opened, for Bind */

@@ -22,6 +22,7 @@ struct spawn {
     bool sibling; /* whoever clones is a helper, and the child its parent's */
     unsigned short rows, columns;
     const char *cgroup, *uid_map, *gid_map;
+    int cgroup_fd; /* `cgroup` once it was opened, or -1 */
     uid_t owner; /* of the streams, user and group */
 };
 
@@ -39,6 +40,7 @@ static struct spawn take_spawn(struct cursor *fields, bool inherit, bool conduct
     spawn.columns = (unsigned short)take_integer(fields);
     spawn.input = take_integer(fields);
     spawn.cgroup = take_text(fields);
+    spawn.cgroup_fd = -1;
     spawn.uid_map = take_text(fields);
     spawn.gid_map = take_text(fields);
     spawn.owner = (uid_t)take_integer(fields);
@@ -205,25 +207,32 @@ static int write_maps(struct session *session, const struct spawn *spawn)
     return send(session->report, "", 1, MSG_NOSIGNAL) == 1 ? 0 : -1;
 }
 
-static long clone_child(const struct spawn *spawn, struct executor *executor)
+static int open_cgroup(struct spawn *spawn, struct executor *executor)
+{
+    if (!*spawn->cgroup || spawn->cgroup_fd >= 0)
+        return 0;
+    spawn->cgroup_fd = open(spawn->cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return spawn->cgroup_fd < 0 ? refuse(executor, errno, "cgroup %s", spawn->cgroup) : 0;
+}
+
+static long clone_child(struct spawn *spawn, struct executor *executor)
 {
     struct clone_args arguments = { .flags = spawn->flags, .exit_signal = SIGCHLD };
     if (spawn->conducted || spawn->sibling) { /* the starter's child, which the kernel then takes the signal from (clone(2)) */
         arguments.flags |= CLONE_PARENT;
         arguments.exit_signal = 0;
     }
-    int cgroup = -1;
-    if (*spawn->cgroup) {
-        cgroup = open(spawn->cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (cgroup < 0)
-            return refuse(executor, errno, "cgroup %s", spawn->cgroup);
+    if (open_cgroup(spawn, executor) < 0)
+        return -1;
+    if (spawn->cgroup_fd >= 0) {
         arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = (uint64_t)cgroup;
+        arguments.cgroup = (uint64_t)spawn->cgroup_fd;
     }
     long pid = sys_clone3(&arguments);
     int error = errno;
-    if (cgroup >= 0)
-        close(cgroup);
+    if (spawn->cgroup_fd >= 0)
+        close(spawn->cgroup_fd);
+    spawn->cgroup_fd = -1;
     errno = error;
     return pid;
 }
@@ -239,7 +248,8 @@ static _Noreturn void run_between(struct executor *executor, const struct plan *
 {
     long pid = -1;
     spawn.sibling = true;
-    if (executor_run(executor, plan, fork_index + 1, index) == 0) {
+    executor->index = index;
+    if (open_cgroup(&spawn, executor) == 0 && executor_run(executor, plan, fork_index + 1, index) == 0) {
         executor->index = index;
         executor->text[0] = 0;
         pid = clone_child(&spawn, executor);
@@ -281,7 +291,7 @@ static long clone_between(struct executor *executor, const struct plan *plan, ui
 }
 
 static int spawn_child(struct session *session, struct executor *executor, const struct plan *plan, uint32_t fork_index,
-                       uint32_t index, const struct spawn *spawn)
+                       uint32_t index, struct spawn *spawn)
 {
     struct ends ends = { .stdio = { -1, -1, -1 }, .report = -1 };
     if (open_streams(session, &ends, spawn) < 0 || open_report(session, &ends) < 0) {

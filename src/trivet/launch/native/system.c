@@ -24,6 +24,17 @@ static int enter(struct executor *executor, int fd, int flags, const char *what)
     return 0;
 }
 
+/* While we still may: whoever is root of a user namespace only can't enter a mount namespace of the host's. */
+static int leave_mounts(struct executor *executor)
+{
+    if (executor->mounts < 0)
+        return 0;
+    int result = enter(executor, executor->mounts, CLONE_NEWNS, "the lobby");
+    close(executor->mounts);
+    executor->mounts = -1;
+    return result;
+}
+
 static int open_process(struct executor *executor, pid_t pid)
 {
     if (executor->joined_fd >= 0 && executor->joined == pid)
@@ -48,8 +59,11 @@ int operate_join(struct executor *executor, struct cursor *fields)
 int operate_join_path(struct executor *executor, struct cursor *fields)
 {
     const char *path = take_text(fields);
+    int flags = (int)take_integer(fields);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    int result = enter(executor, fd, (int)take_integer(fields), path), error = errno;
+    int result = fd >= 0 && flags & CLONE_NEWUSER ? leave_mounts(executor) : 0;
+    result = result < 0 ? -1 : enter(executor, fd, flags, path);
+    int error = errno;
     if (fd >= 0)
         close(fd);
     errno = error;
