@@ -7,8 +7,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree, which
 
@@ -16,17 +16,19 @@ import pytest
 from tests.busybox import busybox_tar
 from tests.conftest import Daemon
 
+from trivet.kernel.namespace import inside
+
 IMAGE = "busybox:docker"
 
 
 @dataclass(frozen=True)
 class Tool:
-    """The `docker` command, for one engine."""
+    """The `docker` command, for one engine; `pid` is that of an engine with a network of its own."""
 
     address: str
     name: str
     home: Path
-    environment: dict[str, str] = field(default_factory=dict)
+    pid: int = 0
 
     @property
     def socket(self) -> str:
@@ -36,6 +38,14 @@ class Tool:
     def command(self, *arguments: str | Path) -> list[str | Path]:
         """The whole command line."""
         return ["docker", "--host", self.address, *arguments]
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Be, with this thread and what it starts, where the engine publishes ports."""
+        with ExitStack() as undo:
+            if self.pid:
+                undo.enter_context(inside(undo.enter_context(Path(f"/proc/{self.pid}/ns/net").open("rb")).fileno()))
+            yield
 
     @property
     def env(self) -> dict[str, str]:
@@ -79,17 +89,18 @@ def trivet(daemon: Daemon, home: Path) -> Tool:
 
 @pytest.fixture(scope="session")
 def dockerd(home: Path) -> Iterator[Tool]:
-    """The command, pointed at a dockerd of the tests' own, without network."""
+    """The command, pointed at a dockerd of the tests' own, in a network of its own: it writes the host's rules."""
     if not which("dockerd"):
         pytest.skip("no program dockerd")
     with ExitStack() as undo:
         directory = Path(tempfile.mkdtemp(prefix="tvd", dir="/tmp"))
         undo.callback(rmtree, directory, True)
-        tool = Tool(address=f"unix://{directory}/sock", name="dockerd", home=home)
+        address = f"unix://{directory}/sock"
         places = [f"--data-root={directory}/data", f"--exec-root={directory}/exec", f"--pidfile={directory}/pid"]
-        network = ["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
         log = undo.enter_context((directory / "log").open("wb"))
-        process = subprocess.Popen(["dockerd", f"--host={tool.address}", *places, *network], stdout=log, stderr=log)
+        line = ["unshare", "--net", "--mount", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
+        process = subprocess.Popen([*line, "dockerd", f"--host={address}", *places], stdout=log, stderr=log)
+        tool = Tool(address=address, name="dockerd", home=home, pid=process.pid)
         undo.callback(process.wait, 30)
         undo.callback(process.terminate)
         deadline = time.monotonic() + 30

@@ -99,10 +99,10 @@ def tar_of(name: str, content: bytes) -> bytes:
 
 
 @pytest.mark.needs("docker-registry")
-def test_credentials_of_a_request(client: Any, tmp_path: Path) -> None:
+def test_credentials_of_a_request(docker: Tool, client: Any, tmp_path: Path) -> None:
     """X-Registry-Auth counts for the request it comes with, and for no later one."""
     right, wrong = ({"username": "user", "password": word} for word in ("secret", "guess"))
-    with debian_registry(tmp_path / "served", htpasswd=HTPASSWD) as address:
+    with docker.inside(), debian_registry(tmp_path / "served", htpasswd=HTPASSWD) as address:
         name = f"{address}/a/b"
         client.images.get(IMAGE).tag(name, "1")
         for account in (wrong, right):

@@ -260,7 +260,7 @@ def test_levels(trivet: Tool, runtime: str) -> None:
 @pytest.mark.needs("docker-registry")
 def test_distribution(docker: Tool, tmp_path: Path) -> None:
     """What a registry has under a name is told without pulling it."""
-    with debian_registry(tmp_path / "served") as address:
+    with docker.inside(), debian_registry(tmp_path / "served") as address:
         docker.ok("tag", IMAGE, f"{address}/a/b:1")
         pushed = re.search(r"digest: (sha256:\w+)", docker.ok("push", f"{address}/a/b:1"))
         docker.ok("rmi", f"{address}/a/b:1")

@@ -21,10 +21,12 @@ SERVE = "echo page >/page; echo ready; exec httpd -f -p 80 -h /"
 
 
 @pytest.fixture
-def environment(trivet: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(docker: Tool, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What people set: where the engine is; without the reaper, whose image would come from a registry."""
-    monkeypatch.setenv("DOCKER_HOST", trivet.address)
+    monkeypatch.setenv("DOCKER_HOST", docker.address)
     monkeypatch.setattr(testcontainers_config, "ryuk_disabled", True)
+    with docker.inside():
+        yield
 
 
 def test_testcontainers(environment: None) -> None:
@@ -69,13 +71,13 @@ volumes: {{data: {{}}}}
 
 
 @pytest.fixture
-def compose(trivet: Tool, tmp_path: Path) -> Iterator[Callable[..., str]]:
+def compose(docker: Tool, tmp_path: Path) -> Iterator[Callable[..., str]]:
     """The docker-compose command for an application that goes afterwards."""
     (tmp_path / "docker-compose.yml").write_text(COMPOSE)
     name = f"dc{os.urandom(3).hex()}"
 
     def run(*words: str) -> str:
-        environment = {**os.environ, "DOCKER_HOST": trivet.address, "DOCKER_CONFIG": str(trivet.home)}
+        environment = {**os.environ, "DOCKER_HOST": docker.address, "DOCKER_CONFIG": str(docker.home)}
         environment["COMPOSE_API_VERSION"] = "1.40"  # docker-compose 1 asks for 1.38 otherwise, which is refused
         command = ["docker-compose", "-p", name, *words]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=90, check=False)
@@ -87,8 +89,8 @@ def compose(trivet: Tool, tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 
 @pytest.mark.needs("docker-compose")
-def test_docker_compose(compose: Callable[..., str], trivet: Tool, tmp_path: Path) -> None:
-    """An application comes up once its database is healthy, is looked into, changed and scaled; trivet sees it too."""
+def test_docker_compose(compose: Callable[..., str], docker: Tool, tmp_path: Path) -> None:
+    """An application comes up once its database is healthy, is looked into, changed and scaled; its labels are seen."""
     compose("up", "-d")
     shown = compose("ps")
     assert shown.count("Up") == 2
@@ -101,4 +103,4 @@ def test_docker_compose(compose: Callable[..., str], trivet: Tool, tmp_path: Pat
     assert compose("exec", "-T", "--index=2", "web", "sh", "-c", "echo $WORD") == "two\n"
     after = compose("ps", "-q").split()
     assert (len(after), len(set(before) & set(after))) == (3, 1)
-    assert "com.docker.compose.project" in trivet.ok("inspect", after[0])
+    assert "com.docker.compose.project" in docker.ok("inspect", after[0])

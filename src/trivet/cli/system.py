@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trivet.base.error import NotFound, TrivetError
+from trivet.base.version import VERSION
 from trivet.cli import value
 from trivet.cli.argument import FILTER, INSTANCE
 from trivet.cli.command import Command, flag, option
@@ -126,18 +127,15 @@ def line_of(event: Event) -> str:
 
 def version(context: Context, args: Namespace) -> int:
     """Tell the versions of command and engine."""
-    from importlib.metadata import version as installed  # slow, and nobody else asks
-
-    command = installed("trivet")
     try:
         engine = context.client.system.ping()
     except TrivetError as error:
         engine = ""
         context.complain(error)
     if args.json:
-        write_json({"command": command, "engine": engine})
+        write_json({"command": VERSION, "engine": engine})
     else:
-        print(f"command  {command}\nengine   {engine or 'does not answer'}")
+        print(f"command  {VERSION}\nengine   {engine or 'does not answer'}")
     return 0 if engine else 1
 
 

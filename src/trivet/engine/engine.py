@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from trivet.base.version import VERSION
 from trivet.client.schema import PruneRequest, Removed
 from trivet.client.schema_host import Finding, Info, Usage
 from trivet.client.schema_image import Image, ImageDetail, LoginRequest
@@ -36,8 +37,6 @@ from trivet.oci import reference as references
 from trivet.oci.reference import Reference
 from trivet.registry import login
 from trivet.registry.auth import Credentials
-
-VERSION = "0.1.0"
 
 
 class Engine:

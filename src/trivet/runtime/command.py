@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trivet.base.error import TrivetError, Unsupported
-from trivet.oci.runtime import VERSION
+from trivet.base.version import VERSION
+from trivet.oci import runtime as oci
 from trivet.runtime import rootless
 from trivet.runtime.journal import Journal
 
@@ -70,7 +71,7 @@ def parser(verb: str | None) -> argparse.ArgumentParser:
         "--rootless", choices=("true", "false", "auto"), default="auto", help="do without control groups if need be"
     )
     root.add_argument("--criu", metavar="PROGRAM", help="the program that checkpoints (default: criu)")
-    root.add_argument("--version", "-v", action="version", version=f"trivet-runtime 0.1.0\nspec: {VERSION}")
+    root.add_argument("--version", "-v", action="version", version=f"trivet-runtime {VERSION}\nspec: {oci.VERSION}")
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True, prog=root.prog)
     for name, text in VERBS.items() if verb is None else [(verb, VERBS[verb])]:
         sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False, formatter_class=Formatter)

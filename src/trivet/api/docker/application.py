@@ -30,8 +30,9 @@ from trivet.api.docker import (
 from trivet.api.docker.buildkit.job import JOBS, Jobs
 from trivet.api.docker.error import message, response
 from trivet.api.docker.route import Handler
+from trivet.base.version import VERSION
 from trivet.build.build import Builder
-from trivet.engine.engine import VERSION, Engine
+from trivet.engine.engine import Engine
 from trivet.engine.instance.status import WrongStatus
 
 log = logging.getLogger(__name__)

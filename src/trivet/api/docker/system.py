@@ -14,10 +14,11 @@ from trivet.api.docker.build import BUILDER
 from trivet.api.docker.route import Route, answer, body
 from trivet.base.clock import rfc3339
 from trivet.base.error import InvalidArgument
+from trivet.base.version import VERSION
 from trivet.build.cache import CacheEntry
 from trivet.client.schema_host import Info, LevelInfo
 from trivet.client.schema_image import LoginRequest
-from trivet.engine.engine import VERSION, Engine
+from trivet.engine.engine import Engine
 from trivet.shipper.option import DRIVERS
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}

@@ -29,8 +29,9 @@ from trivet.api.native.openapi import document
 from trivet.api.native.route import Handler, answer
 from trivet.api.problem import response
 from trivet.base.error import NotFound
+from trivet.base.version import VERSION
 from trivet.build.build import Builder
-from trivet.engine.engine import VERSION, Engine
+from trivet.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,10 @@ from aiohttp import web
 from trivet.api.native.route import Route, answer, body, filters, flag
 from trivet.api.stream import lines
 from trivet.base.clock import parse_time
+from trivet.base.version import VERSION
 from trivet.client.schema import Event, PruneRequest, Removed
 from trivet.client.schema_host import Finding, Info, Usage
-from trivet.engine.engine import VERSION, Engine
+from trivet.engine.engine import Engine
 
 
 async def ping(engine: Engine, request: web.Request) -> web.StreamResponse:
