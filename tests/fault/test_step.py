@@ -23,6 +23,8 @@ from tests.fault.step import Killer, Verb, distinct, has_image, spread, there
 from tests.image.served import trivet_registry
 from tests.image.test_disk import make_raw
 
+from trivet.engine.image.sparing import WINDOW
+
 MOST = 2
 WISH = os.environ.get("TRIVET_FAULT_STEPS", "")
 pytestmark = pytest.mark.timeout(7200 if WISH else 300)
@@ -116,7 +118,8 @@ def killer(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Killer]:
     with ExitStack() as undo:
         run = Path(tempfile.mkdtemp(prefix="tv", dir="/tmp"))
         undo.callback(shutil.rmtree, run, True)
-        engine = Daemon(tmp_path / "root", run, f"--snapshotter={request.param}")
+        snapshotter, _, blobs = str(request.param).partition("-")
+        engine = Daemon(tmp_path / "root", run, f"--snapshotter={snapshotter}", f"--layer-blobs={blobs or 'keep'}")
         engine.prefix = ("env", f"TRIVET_FAULT={tmp_path}/control")
         undo.callback(engine.clean)
         engine.start()
@@ -132,6 +135,10 @@ def verb(killer: Killer, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
     engine, context = killer.engine, tmp_path / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY Dockerfile /there\nRUN rm /bin/vi && echo one >/one\n")
+    if "--layer-blobs=discard" in engine.options:
+        (context / "large").write_bytes(os.urandom(WINDOW + 1))
+        with (context / "Dockerfile").open("a") as file:
+            file.write("COPY large /large\n")
     if request.param == "disk":
         raw = make_raw(context / "disk.raw")
         subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, context / "disk.qcow2"], check=True)
@@ -156,7 +163,10 @@ CASES = [(name, "overlay") for name in VERBS]
 
 
 @pytest.mark.parametrize(
-    ("verb", "killer"), [*CASES, ("pull", "erofs"), ("gc", "erofs")], indirect=True, ids=lambda word: str(word)
+    ("verb", "killer"),
+    [*CASES, ("pull", "erofs"), ("gc", "erofs"), ("pull", "overlay-discard"), ("pull", "erofs-discard")],
+    indirect=True,
+    ids=lambda word: str(word),
 )
 def test_killed_before_a_step(verb: Verb, killer: Killer) -> None:
     """Wherever the engine dies, after its restart the check is clean, and the verb done again ends as undisturbed."""

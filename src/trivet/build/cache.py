@@ -40,7 +40,7 @@ class Cache:
     """All steps remembered by one engine."""
 
     def __init__(self, records: Records, is_here: Callable[[str], bool], kept: Kept) -> None:
-        """`is_here` tells whether a blob is in the content store."""
+        """`is_here` tells whether a blob is in the content store, or can be had again."""
         self.kept = kept
         self._table = records.table(KIND, CacheEntry)
         self._is_here = is_here

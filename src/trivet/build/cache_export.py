@@ -33,14 +33,19 @@ async def export(sessions: Sequence[Session]) -> None:
         session.report(Progress(id="[cache]", status=f"exporting the cache to {wish.place}"))
         document = await in_thread(_document, sessions, wish)
         manifest = await in_thread(_store, session, document)
-        if wish.kind == "registry":
-            reference = references.parse(wish.place).tagged()
-            await push.send(session.tools.images, reference, [manifest], reference.familiar, session.report)
-        else:
-            with session.scratch_file() as file:
-                await in_thread(_write_layout, session, manifest, file)
-                await send_file(session, f"cache:{number}", file)
+        with session.tools.images.releasing():
+            await _send(session, wish, manifest, f"cache:{number}")
         session.report(Progress(id="[cache]", status=f"exporting the cache to {wish.place} · done"))
+
+
+async def _send(session: Session, wish: CacheTo, manifest: push.Document, name: str) -> None:
+    if wish.kind == "registry":
+        reference = references.parse(wish.place).tagged()
+        await push.send(session.tools.images, reference, [manifest], reference.familiar, session.report)
+        return
+    with session.scratch_file() as file:
+        await in_thread(_write_layout, session, manifest, file)
+        await send_file(session, name, file)
 
 
 def inlined(sessions: Sequence[Session]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from trivet.cli.context import Context
 from trivet.cli.instance import each
 from trivet.cli.output import FORMAT, JSON, QUIET, Column, age, human_size, short, show, write_array, write_json
 from trivet.cli.progress import Transfer, choose, follow
-from trivet.cli.prune import prune_command
+from trivet.cli.prune import LAYER_BLOBS, prune_command
 from trivet.client.schema_image import Image
 
 
@@ -250,7 +250,7 @@ COMMANDS = {
         examples=(("trivet rmi web:1", ""),),
     ),
     "prune": prune_command(
-        ("images",), "trivet image prune", flag("-a", "--all", help="also named ones no instance uses")
+        ("images",), "trivet image prune", flag("-a", "--all", help="also named ones no instance uses"), LAYER_BLOBS
     ),
     "inspect": Command(inspect, (REF,), examples=(("trivet image inspect web:1", ""),)),
 }

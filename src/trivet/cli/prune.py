@@ -19,7 +19,11 @@ WORDS = {
     "build": ("the build cache", ""),
     "templates": ("all templates that machines are forked from", ""),
     "networks": ("all networks no instance uses", ""),
+    "layer blobs": ("what layers came as, where they are unpacked and their registry can be asked again", ""),
 }
+
+
+LAYER_BLOBS = flag("--layer-blobs", help="also what pulled layers came as, where they are unpacked")
 
 
 def prune_command(kinds: tuple[str, ...], line: str, *options: Option) -> Command:
@@ -30,6 +34,8 @@ def prune_command(kinds: tuple[str, ...], line: str, *options: Option) -> Comman
         wishes = dict.fromkeys(kinds, every)
         if getattr(args, "volumes", False):
             wishes["volumes"] = False  # named volumes go only by their own command
+        if getattr(args, "layer_blobs", False):
+            wishes["layer blobs"] = every
         return prune(context, args, wishes)
 
     shared = (

@@ -15,7 +15,7 @@ from trivet.cli.context import Context
 from trivet.cli.control import visible
 from trivet.cli.output import JSON, Column, binary_size, human_size, print_table, short, write_array, write_json
 from trivet.cli.patience import patience
-from trivet.cli.prune import prune_command
+from trivet.cli.prune import LAYER_BLOBS, prune_command
 from trivet.client.schema import Event
 from trivet.client.schema_host import Finding, Info, LevelInfo, Usage
 
@@ -180,6 +180,7 @@ COMMANDS = {
         "trivet system prune",
         flag("-a", "--all", help="also named images no instance uses"),
         flag("--volumes", help="also anonymous volumes"),
+        LAYER_BLOBS,
     ),
     "events": Command(
         events,

@@ -14,7 +14,8 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PruneRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`prune`: kinds of instances, networks, volumes, build, templates, images; `all` of them, also what has a name.
+    """`prune`: kinds of instances, networks, volumes, build, templates, images, layer blobs; `all` of them, also what
+    has a name.
 
     With `anonymous` volumes that have a name stay all the same.
     """

@@ -12,6 +12,7 @@ import msgspec
 from trivet.base.error import TrivetError
 from trivet.daemon import budget as limits
 from trivet.engine.capacity.model import Budget
+from trivet.engine.image.release import LayerBlobs
 from trivet.engine.image.trust import DEFAULT as POLICY
 from trivet.engine.snapshot.layer import Kind
 from trivet.store.etcd import Etcd, connect
@@ -37,6 +38,13 @@ FIELDS = (
         "overlay",
         "how images are kept on disk: overlay (unpacked), erofs (one file per layer, mounted), copy (anywhere)",
     ),
+    (
+        "layer-blobs",
+        "TRIVET_LAYER_BLOBS",
+        "keep",
+        "layers of registries once they are unpacked: keep them as they came, too, or discard that (fetched again "
+        "where it is wanted, by push and save)",
+    ),
     ("policy", "TRIVET_POLICY", str(POLICY), "containers-policy.json(5) file: which images may be used"),
     ("store", "TRIVET_STORE", "", "etcd://HOST:PORT[,HOST:PORT] (etcds:// for TLS): the store of a fleet of hosts"),
     ("store-ca", "TRIVET_STORE_CA", "", "certificate authority of the store"),
@@ -60,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     docker_listen: Path | None
     log_level: str
     snapshotter: Kind = Kind.OVERLAY
+    layer_blobs: LayerBlobs = LayerBlobs.KEEP
     spares: int = 0
     policy: Path = POLICY
     journal: str = "/run/systemd/journal/socket"
@@ -91,6 +100,8 @@ def parse(arguments: list[str] | None = None) -> Settings:
         parser.error(f"unknown log level {values.log_level}")
     if values.snapshotter not in tuple(Kind):
         parser.error(f"unknown snapshotter {values.snapshotter}: one of {', '.join(Kind)}")
+    if values.layer_blobs not in tuple(LayerBlobs):
+        parser.error(f"unknown choice {values.layer_blobs} for layer blobs: one of {', '.join(LayerBlobs)}")
     if not values.store_ttl.isdigit() or int(values.store_ttl) < 2:
         parser.error(f"cannot keep a lease of {values.store_ttl} seconds: 2 and more are possible")
     if not values.spares.isdigit() or int(values.spares) > MOST_SPARES:
@@ -111,6 +122,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         policy=Path(values.policy).absolute(),
         journal=values.journal,
         snapshotter=Kind(values.snapshotter),
+        layer_blobs=LayerBlobs(values.layer_blobs),
         spares=int(values.spares),
         uninstall=values.uninstall,
         store=_store(parser, values),

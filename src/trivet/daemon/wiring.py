@@ -83,6 +83,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     launcher_descriptor()  # now, so that an upgrade of the files can't mix two versions in one engine
     records = Records(settings.root / "record.db")
     context = await asyncio.to_thread(_context, settings, records)
+    context.images.sources.loop = asyncio.get_running_loop()
     await asyncio.to_thread(context.images.recover)
     for snapshotter in context.snapshotters.values():
         await asyncio.to_thread(snapshotter.sweep)
@@ -148,7 +149,7 @@ def _context(settings: Settings, records: Records) -> Context:
     drive = DriveSnapshotter(settings.root / "snapshot" / "drive", overlay)
     disks = DiskSnapshotter(settings.root / "snapshot" / "disk")
     snapshotters: dict[str, Snapshotter] = {"mount": overlay, "drive": drive}
-    images = Images(content, records, snapshotters, Leases(records), settings.policy)
+    images = Images(content, records, snapshotters, Leases(records), settings.policy, settings.layer_blobs)
     volumes = Volumes(records, settings.root / "volume")
     key = identity(records)
     table = records.table("instance", InstanceRecord)
@@ -176,7 +177,7 @@ def _context(settings: Settings, records: Records) -> Context:
         volumes=volumes,
         secrets=Secrets(records, settings.root),
         snapshots=Snapshots(volumes, content, records, images.leases),
-        cache=Cache(records, content.exists, Kept(settings.root / "build" / "cache")),
+        cache=Cache(records, content.has, Kept(settings.root / "build" / "cache")),
         events=Events(),
         shipping=Shipping(settings.run_dir, settings.journal, table.all),
         spares=settings.spares,

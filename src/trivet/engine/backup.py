@@ -13,8 +13,8 @@ import msgspec
 
 from trivet.client.schema import Progress
 from trivet.client.schema_volume import VolumeRequest, VolumeSnapshot
+from trivet.engine.image.download import ingesting
 from trivet.engine.image.progress import Meter, Report, late, silent
-from trivet.engine.image.source_registry import ingesting
 from trivet.engine.instance.status import Word
 from trivet.engine.instance.still import users_still
 from trivet.engine.snapshot.extract import extract
@@ -173,7 +173,7 @@ class Backups:
         async with images.fetching.hold(blob.digest, "pulling"):
             if not self._snapshots.content.exists(blob.digest):
                 meter = Meter(report, short, blob.size)
-                async with ingesting(images.partials, blob) as ingest:
+                async with ingesting(images.partials.ingest(blob.digest, blob.size)) as ingest:
                     await registry.blob(repository, blob, ingest, partial(meter.count, "downloading"))
         report(Progress(id=short, status="downloaded", current=blob.size, total=blob.size))
 

@@ -159,9 +159,7 @@ class Engine:
 
         The beginning of a digest will do. Raises `MalformedDigest`, `BlobNotFound`, `AmbiguousDigest`.
         """
-        images = self.context.images
-        wanted = await asyncio.to_thread(images.content.find, digest)
-        return await asyncio.to_thread(images.why, wanted)
+        return await asyncio.to_thread(self.context.images.why, digest)
 
     def save_images(self, names: Sequence[str], file: BinaryIO, form: str, *, every: bool = False) -> None:
         """Write images as a tar. Blocking."""

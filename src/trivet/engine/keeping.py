@@ -11,13 +11,14 @@ import msgspec
 from trivet.base.error import InvalidArgument
 from trivet.client.schema import PruneRequest, Removed
 from trivet.client.schema_host import Finding
+from trivet.engine.image.release import removed
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.remove import remove
 from trivet.engine.instance.status import Word
 from trivet.isolation.driver import Forking
 
-KINDS = ("instances", "networks", "volumes", "build", "templates", "images")
+KINDS = ("instances", "networks", "volumes", "build", "templates", "images", "layer blobs")
 
 
 async def check(context: Context, repair: bool) -> list[Finding]:
@@ -143,8 +144,20 @@ async def _prune_images(context: Context, request: PruneRequest) -> Removed:
             context.cache.prune()
 
     return await asyncio.to_thread(
-        context.images.prune, every=request.all, dry_run=request.dry_run, first=first, without=going
+        context.images.prune,
+        every=request.all,
+        dry_run=request.dry_run,
+        first=first,
+        without=going,
+        layer_blobs="layer blobs" in request.kinds,
     )
+
+
+async def _prune_layer_blobs(context: Context, request: PruneRequest) -> Removed:
+    """What layers came as, where they are unpacked and can be had again; with images to prune they go with those."""
+    if "images" in request.kinds:
+        return Removed()
+    return removed(await asyncio.to_thread(context.images.release, dry_run=request.dry_run))
 
 
 PRUNERS: dict[str, Callable[[Context, PruneRequest], Awaitable[Removed]]] = {
@@ -154,4 +167,5 @@ PRUNERS: dict[str, Callable[[Context, PruneRequest], Awaitable[Removed]]] = {
     "build": _prune_build,
     "templates": _prune_templates,
     "images": _prune_images,
+    "layer blobs": _prune_layer_blobs,
 }

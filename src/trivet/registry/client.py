@@ -24,6 +24,7 @@ from trivet.store.content import Ingest
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))
 MOST_PAGES = 100
 _NEXT = re.compile(r"<[^>]*\?([^>\s]+)>\s*;\s*rel=\"?next")  # of the address only the query: the host stays the same
+PAUSE = 0.005  # seconds until it is looked again whether there is room for more of a blob
 RESUMES = 5  # times a blob may break off without a byte of progress
 
 Count = Callable[[int], None]
@@ -135,6 +136,8 @@ class RegistryClient:
             async for piece in answer.content.iter_any():  # all that came while the last piece was written
                 await asyncio.to_thread(ingest.write, piece)
                 count(ingest.size)
+                while ingest.full:  # noqa: ASYNC110 - who makes room is a thread
+                    await asyncio.sleep(PAUSE)
         if ingest.size < descriptor.size:
             raise aiohttp.ClientPayloadError("the connection was closed early")
 

@@ -21,7 +21,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -29,10 +29,12 @@ from typing import BinaryIO
 from trivet.base.error import Conflict, Corrupt, Exhausted, NotFound
 from trivet.oci import digest as digests
 from trivet.oci import layout
-from trivet.store.growing import Growing, GrowingFile
+from trivet.store.elsewhere import Elsewhere, Nowhere
+from trivet.store.growing import Growing, GrowingFile, Passage
 from trivet.store.lease import Lease
 
 CHUNK = 1 << 20
+BRINGS = 3  # times a blob is brought that is gone again before it was opened
 _BEGINNING = re.compile(r"sha(?:256:[0-9a-f]{1,64}|512:[0-9a-f]{1,128})")
 FULL = {errno.ENOSPC: "no space left on device", errno.EDQUOT: "disk quota exceeded", errno.EFBIG: "file size limit"}
 
@@ -115,6 +117,11 @@ class Ingest:
                 raise
         return written
 
+    @property
+    def full(self) -> bool:
+        """Tell whether more should only be written when it was followed further."""
+        return self.growing is not None and self.growing.full
+
     def rehash(self, algorithm: str) -> None:
         """Go over to another digest algorithm; what was written so far is read again."""
         self._state = digests.hasher(algorithm)
@@ -164,7 +171,10 @@ class Ingest:
 
 
 class ContentStore:
-    """Blobs below `root`, which is made if it isn't there. Safe to use from several threads and processes."""
+    """Blobs below `root`, which is made if it isn't there. Safe to use from several threads and processes.
+
+    `elsewhere` knows of blobs that aren't here: `has`, `size`, `open` and `follow` reckon with them, nothing else does.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -179,6 +189,7 @@ class ContentStore:
         ):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._arriving: dict[str, Growing] = {}
+        self.elsewhere: Elsewhere = Nowhere()
         marker = root / layout.MARKER
         if not marker.exists():
             marker.write_bytes(layout.MARKER_CONTENT)
@@ -191,39 +202,73 @@ class ContentStore:
         """Tell whether a blob is here."""
         return self.path(digest).is_file()
 
+    def has(self, digest: str) -> bool:
+        """Tell whether a blob is here or can be brought."""
+        return self.exists(digest) or self.elsewhere.size(digest) is not None
+
     def size(self, digest: str) -> int:
         """Tell a blob's size in bytes. Raises `BlobNotFound`."""
-        with _explaining_missing(digest):
+        with suppress(FileNotFoundError):
             return self.path(digest).stat().st_size
+        size = self.elsewhere.size(digest)
+        if size is None:
+            raise BlobNotFound(digest)
+        return size
 
     def open(self, digest: str) -> BinaryIO:
-        """Open a blob for reading. Raises `BlobNotFound`."""
-        with _explaining_missing(digest):
-            return self.path(digest).open("rb")
+        """Open a blob for reading; one that isn't here is brought first, which takes its time.
 
-    def follow(self, digest: str) -> BinaryIO | GrowingFile:
-        """Open a blob that is here, or one that this process is fetching. Raises `BlobNotFound`."""
+        Raises `BlobNotFound`, and why it could not be brought.
+        """
+        for _ in range(BRINGS):
+            with suppress(FileNotFoundError):
+                return self.path(digest).open("rb")
+            if self.elsewhere.size(digest) is None:
+                break
+            self.elsewhere.bring(digest)
+        return self._open(digest)
+
+    def follow(self, digest: str, *, bring: bool = True) -> BinaryIO | GrowingFile:
+        """Open a blob that is here, or one that is being fetched; others only with `bring`. Raises as `open`."""
         growing = self._arriving.get(digest)
         with suppress(FileNotFoundError):  # complete just now
             if growing:
                 return growing.open()
-        return self.open(digest)
+        return self.open(digest) if bring else self._open(digest)
+
+    @contextmanager
+    def passing(self, digest: str, size: int, window: int) -> Iterator[Ingest]:
+        """Write a blob for one who reads `Ingest.growing`, and keep nothing of it: at most `window` bytes at a time.
+
+        The reader sees the end when size and digest were right. Whoever writes has to wait while `Ingest.full`.
+        """
+        path = self._ingests / secrets.token_hex(12)
+        try:
+            with explaining_full(path), path.open("xb") as file:
+                ingest = Ingest(path, file, digests.split(digest)[0], size)
+                growing = ingest.growing = Passage(path, window)
+                with growing.ending():
+                    yield ingest
+                    ingest.finish(digest, size)
+        finally:
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def arriving(self, digest: str, ingest: Ingest) -> Iterator[None]:
         """Let others follow what is written, until the block ends: with the published blob, or by raising."""
         growing = ingest.growing = self._arriving[digest] = Growing(ingest.path)
-        complete = False
-        try:
-            yield
-            complete = True
-        finally:
-            del self._arriving[digest]
-            growing.end(complete=complete)
+        with growing.ending():
+            try:
+                yield
+            finally:
+                del self._arriving[digest]
 
     def read(self, digest: str, *, limit: int) -> bytes:
-        """Read a small blob (manifest, configuration) and verify it. Raises `Corrupt` if it is over `limit`."""
-        with self.open(digest) as file:
+        """Read a small blob that is here (manifest, configuration) and verify it.
+
+        Raises `BlobNotFound`, and `Corrupt` if it is over `limit`.
+        """
+        with self._open(digest) as file:
             data = file.read(min(limit + 1, _most(file)))
         if len(data) > limit:
             raise Corrupt(f"blob {digest} is corrupt: larger than {limit} bytes")
@@ -293,15 +338,16 @@ class ContentStore:
                     with suppress(FileNotFoundError):
                         yield f"{algorithm}:{entry.name}", entry.stat().st_size
 
-    def find(self, text: str) -> str:
-        """Find a blob by its digest or, without `sha256:`, the beginning of one.
+    def find(self, text: str, also: Iterable[str] = ()) -> str:
+        """Find a blob, or one of the digests of `also`, by its digest or, without `sha256:`, the beginning of one.
 
         Raises `MalformedDigest`, `BlobNotFound`, `AmbiguousDigest`.
         """
         wanted = text if ":" in text else f"sha256:{text}"
         if not _BEGINNING.fullmatch(wanted):
             raise digests.MalformedDigest(text)
-        found = [digest for digest, _ in self.walk() if digest.startswith(wanted)]
+        here = (digest for digest, _ in self.walk())
+        found = list(dict.fromkeys(digest for digest in (*here, *also) if digest.startswith(wanted)))
         if len(found) > 1:
             raise AmbiguousDigest(text, len(found))
         if not found:
@@ -309,13 +355,17 @@ class ContentStore:
         return found[0]
 
     def verify(self, digest: str) -> None:
-        """Read a blob in full. Raises `DigestMismatch` when it isn't what it was."""
+        """Read a blob that is here in full. Raises `BlobNotFound`, `DigestMismatch` when it isn't what it was."""
         state = digests.hasher(digest.partition(":")[0])
-        with self.open(digest) as file:
+        with self._open(digest) as file:
             while chunk := file.read(CHUNK):
                 state.update(chunk)
         if digests.name(state) != digest:
             raise digests.DigestMismatch(f"blob {digest}", digest, digests.name(state))
+
+    def _open(self, digest: str) -> BinaryIO:
+        with _explaining_missing(digest):
+            return self.path(digest).open("rb")
 
     def sweep(self) -> None:
         """Delete what writers that died left behind; at start-up, when nobody is writing."""

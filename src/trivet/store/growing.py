@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trivet.base.error import Unavailable
+from trivet.kernel import hole
+
+STEP = 1 << 20  # bytes given back at a time
 
 
 class Abandoned(Unavailable):
@@ -44,6 +49,16 @@ class Growing:
             self._complete, self._abandoned = complete, not complete
             self._changed.notify_all()
 
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """End with the block, complete unless it raises."""
+        complete = False
+        try:
+            yield
+            complete = True
+        finally:
+            self.end(complete=complete)
+
     def open(self) -> GrowingFile:
         """Read from the start."""
         with self._changed:
@@ -57,8 +72,61 @@ class Growing:
                 raise Abandoned(self._path)
             return self._size
 
+    def take(self, at: int) -> None:
+        """Hear that a reader has read up to there."""
+
+    @property
+    def full(self) -> bool:
+        """Tell whether whoever writes should wait for the reader."""
+        return False
+
     def _gone(self, restarts: int) -> bool:
         return self._abandoned or self._restarts != restarts
+
+
+class Passage(Growing):
+    """A file that one reader follows and nobody keeps: what was read is given back to the disk at once.
+
+    At most about `window` bytes of it are there, if the writer waits while it is `full`.
+    """
+
+    def __init__(self, path: Path, window: int) -> None:
+        super().__init__(path)
+        self._window = window
+        self._taken = 0
+        self._returned = 0
+        self._left = False
+
+    def grow(self, size: int) -> None:
+        """Tell that so many bytes came in all, and give back what was read of them."""
+        with self._changed:
+            if size < self._size:
+                self._taken = self._returned = 0
+            end = (size if self._left else self._taken) // STEP * STEP
+        super().grow(size)
+        if end > self._returned:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                hole.punch(descriptor, self._returned, end - self._returned)
+            finally:
+                os.close(descriptor)
+            self._returned = end
+
+    def take(self, at: int) -> None:
+        """Hear that the reader has read up to there."""
+        with self._changed:
+            self._taken = max(self._taken, at)
+
+    def leave(self) -> None:
+        """Hear that nobody reads any more: the rest may come and go as it likes."""
+        with self._changed:
+            self._left = True
+
+    @property
+    def full(self) -> bool:
+        """Tell whether the reader is so far behind that the writer should wait."""
+        with self._changed:
+            return not self._left and self._size - self._taken > self._window
 
 
 class GrowingFile:
@@ -84,6 +152,7 @@ class GrowingFile:
         if here and not piece:  # it was cut off just now, to begin again
             raise Abandoned(self._path)
         self._at += len(piece)
+        self._growing.take(self._at)
         return piece
 
     def tell(self) -> int:

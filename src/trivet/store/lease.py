@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import msgspec
 
 from trivet.base.error import TrivetError, Unavailable
+from trivet.oci.layer import Layer
 from trivet.store.record import Records
 
 WEEK = 7 * 86400.0
@@ -28,6 +29,7 @@ class LeaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     purpose: str
     created: float
     digests: tuple[str, ...] = ()
+    layers: tuple[Layer, ...] = ()  # unpacked, of which no blob may tell
     resumable: bool = False
     broken: bool = False  # nobody holds it any more
 
@@ -42,6 +44,10 @@ class Lease:
     def add(self, *digests: str) -> None:
         """Protect blobs, and everything they refer to, whether or not they are here already."""
         self._leases.extend(self.id, digests)
+
+    def keep(self, layers: tuple[Layer, ...]) -> None:
+        """Protect what is unpacked of a pile of layers, too; of a resumable lease, as long as that stays."""
+        self._leases.pile(self.id, layers)
 
 
 class Leases:
@@ -90,6 +96,11 @@ class Leases:
                 return
         with self.records.transaction():
             self._table.update(key, _with(self._table.find(key), digests))
+
+    def pile(self, key: str, layers: tuple[Layer, ...]) -> None:
+        """Set the pile of layers that a resumable lease keeps unpacked."""
+        with self.records.transaction():
+            self._table.update(key, msgspec.structs.replace(self._table.find(key), layers=layers))
 
     def _break(self, key: str) -> None:
         """Keep a lease that nobody holds any more, in place of older ones for the same purpose."""

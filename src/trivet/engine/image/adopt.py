@@ -80,14 +80,16 @@ def check_kind(manifest: Manifest, *, subject: str) -> None:
 
 
 def describe(content: ContentStore, digest: str, found: Found, *, subject: str) -> ImageRecord:
-    """Build the record of an image all of whose parts are in the store. `digest` is what it was asked for by.
+    """Build the record of an image all of whose parts are in the store, or layers that can be had again.
+
+    `digest` is what it was asked for by.
 
     Raises `MissingContent`, `NotAnImage`, `Corrupt`.
     """
     manifest = found.manifest
     check_kind(manifest, subject=subject)
     for part in (manifest.config, *manifest.layers):
-        if not content.exists(part.digest):
+        if not content.has(part.digest):
             raise MissingContent(subject, part.digest)
         if content.size(part.digest) != part.size:
             raise Corrupt(f"image {subject} is corrupt: {part.digest} does not have the size its manifest says")

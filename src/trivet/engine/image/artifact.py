@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from trivet.base.error import Corrupt
 from trivet.engine.image import adopt
+from trivet.engine.image.download import ingesting
 from trivet.engine.image.progress import Meter, Report
-from trivet.engine.image.source_registry import ingesting
 from trivet.oci import digest as digests
 from trivet.oci import manifest as manifests
 from trivet.oci import platform as platforms
@@ -46,7 +46,7 @@ class Artifact:
             if self._images.content.exists(blob.digest):
                 return
             meter = Meter(self._report, digests.short(blob.digest), blob.size)
-            async with ingesting(self._images.partials, blob) as ingest:
+            async with ingesting(self._images.partials.ingest(blob.digest, blob.size)) as ingest:
                 await self._client.blob(self._repository, blob, ingest, partial(meter.count, "downloading"))
 
     async def read(self, blob: Descriptor, limit: int) -> bytes:

@@ -7,7 +7,7 @@ import builtins
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -32,6 +32,8 @@ from trivet.engine.image.catalog import Catalog
 from trivet.engine.image.commit import Draft
 from trivet.engine.image.model import ImageNotFound, ImageRecord, Name, WrongPlatform
 from trivet.engine.image.progress import Report, relay, silent
+from trivet.engine.image.release import LayerBlobs, Released, release
+from trivet.engine.image.source import Sources
 from trivet.engine.image.source_registry import NO_MORE, More
 from trivet.engine.image.trust import Trust
 from trivet.engine.operation import Locks
@@ -69,7 +71,9 @@ class Images:
         snapshotters: Mapping[str, Snapshotter],
         leases: Leases,
         policy: Path | None = None,
+        layer_blobs: LayerBlobs = LayerBlobs.KEEP,
     ) -> None:
+        self.layer_blobs = layer_blobs
         self.trust = Trust(records, policy)
         self.attestations = Attestations(records)
         self.content = content
@@ -79,6 +83,7 @@ class Images:
         self.catalog = Catalog(records)
         self.partials = Partials(content)
         self.fetching = Locks()
+        self.sources = content.elsewhere = Sources(self)
         self.disks = Disks(self, Bases(content.root.with_name("disk"), content))
         self._configs: dict[str, Image] = {}
         self.users: Callable[[str], Sequence[str]] = lambda key: ()
@@ -188,7 +193,8 @@ class Images:
         wanted = platforms.parse(platform) if platform else platforms.host()
         if reference.startswith(bootstrap.SCHEME):
             return await asyncio.to_thread(bootstrap.make, self, reference, wanted, report)
-        return await source_registry.pull(self, references.parse(reference).tagged(), wanted, report, more)
+        with self.releasing():
+            return await source_registry.pull(self, references.parse(reference).tagged(), wanted, report, more)
 
     async def push(self, reference: str, report: Report = silent, *, every: bool = False) -> str:
         """Send an image to the registry its name says; return the digest it has there.
@@ -196,7 +202,8 @@ class Images:
         With `every` it goes with all its platforms or not at all (`MissingContent`).
         What the registry has isn't sent again. Raises `ImageNotFound` and what the registry's errors say.
         """
-        return await push.push(self, references.parse(reference).tagged(), report, every=every)
+        with self.releasing():
+            return await push.push(self, references.parse(reference).tagged(), report, every=every)
 
     def load(self, file: Readable, report: Report = silent) -> builtins.list[str]:
         """Take the images of a docker-archive or OCI-layout tar (plain, gzip or zstd); return their names or ids."""
@@ -210,7 +217,8 @@ class Images:
 
         With `every` all platforms of each are in it, or there is none (`MissingContent`).
         """
-        save.save(self, names, file.write, form, every=every)
+        with self.releasing():
+            save.save(self, names, file.write, form, every=every)
 
     def import_(
         self,
@@ -245,6 +253,25 @@ class Images:
             yield
         finally:
             self._arriving.remove(image)
+
+    @contextmanager
+    def releasing(self) -> Iterator[None]:
+        """Release what was fetched meanwhile, if layers are to be kept unpacked only."""
+        try:
+            yield
+        finally:
+            if self.layer_blobs is LayerBlobs.DISCARD:
+                release(self)
+
+    def release(self, *, dry_run: bool = False) -> builtins.list[Released]:
+        """Delete the blobs of layers that are unpacked and can be fetched again, whatever the setting."""
+        return release(self, dry_run=dry_run)
+
+    def opened(self, digest: str, report: Report = silent) -> BinaryIO:
+        """Open a blob from a thread; a layer that is kept unpacked only is fetched again, which `report` is told."""
+        if not self.content.exists(digest) and self.sources.get(digest):
+            self.sources.bring(digest, report)
+        return self.content.open(digest)
 
     def draft(self, ref: str, platform: str = "") -> Draft:
         """Start a new image from one we have. Raises `WrongPlatform` if it is for another than `platform`."""
@@ -292,20 +319,33 @@ class Images:
         dry_run: bool = False,
         first: Callable[[], object] = retention.nothing,
         without: Collection[str] = (),
+        layer_blobs: bool = False,
     ) -> schema.Removed:
         """Delete images without a name that nobody uses (with `every` also named ones), then what nothing needs.
 
-        `first` as in `sweep`. A dry run may take the instances `without` for gone, whose records `first` forgets.
+        `first` as in `sweep`; with `layer_blobs` also what `release` does. A dry run may take the instances `without`
+        for gone, whose records `first` forgets.
         """
-        return retention.prune(self, every=every, dry_run=dry_run, first=first, without=without)
+        return retention.prune(
+            self, every=every, dry_run=dry_run, first=first, without=without, layer_blobs=layer_blobs
+        )
 
     def sweep(self, *, dry_run: bool = False, first: Callable[[], object] = retention.nothing) -> int:
         """Collect garbage: what nothing needs any more, and what `first` makes such. Return the bytes freed."""
         return retention.sweep(self, dry_run=dry_run, first=first)
 
-    def why(self, digest: str) -> builtins.list[str]:
-        """Tell what keeps a blob: the chain from it up to an image, instance or lease; empty if nothing does."""
-        return collect.why(self.content, retention.roots(self), digest)
+    def why(self, text: str) -> builtins.list[str]:
+        """Tell what keeps a blob: the chain from it up to an image, instance or lease; empty if nothing does.
+
+        The beginning of a digest will do. Of a layer that is kept unpacked only, its repository is the first link.
+        Raises `MalformedDigest`, `BlobNotFound`, `AmbiguousDigest`.
+        """
+        away = {each.id: each.repositories[0] for each in self.sources.all() if not self.content.exists(each.id)}
+        digest = self.content.find(text, also=away)
+        chain = collect.why(self.content, retention.roots(self), digest)
+        if chain and digest in away:
+            chain.insert(1, f"its unpacked form; {away[digest]} has the blob")
+        return chain
 
     def check(self, repair: bool = False) -> builtins.list[schema_host.Finding]:
         """Verify records and blobs; with `repair` drop what is broken."""

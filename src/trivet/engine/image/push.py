@@ -68,11 +68,11 @@ async def send(
         lease.add(documents[-1].digest, *blobs)
         _check(images.content, blobs, subject)
         place = (await asyncio.to_thread(mirror.places, reference))[-1]
-        sources = await asyncio.to_thread(_sources, images.list(), reference, blobs)
+        sources = await asyncio.to_thread(_sources, images, reference, blobs)
         sources = sources if place.domain == reference.domain else {}
         repositories = list(dict.fromkeys(sources.values()))
         async with Pusher(place.domain, place.path, sources=repositories, insecure=place.insecure) as pusher:
-            await _Send(images.content, pusher, report, sources).blobs(blobs.values())
+            await _Send(images, pusher, report, sources).blobs(blobs.values())
             for document in documents[:-1]:
                 await pusher.manifest(document.raw, document.media_type, document.digest)
             top = documents[-1]
@@ -104,7 +104,7 @@ def check_whole(content: ContentStore, digest: str, subject: str) -> list[str]:
     found, pending = dict[str, None](), [digest]
     while pending:
         digest = pending.pop(0)
-        if not content.exists(digest):
+        if not content.has(digest):
             hint = f"get all of it: trivet pull --all-platforms {subject}"
             raise MissingContent(subject, digest, hint=hint)
         if digest not in found:
@@ -125,7 +125,7 @@ def _documents(content: ContentStore, digest: str, depth: int = 0) -> list[Docum
         if not found:
             return []
         below += [each for each in found if each not in below]
-    complete = all(content.exists(each.digest) for each in document.blobs)
+    complete = all(content.has(each.digest) for each in document.blobs)
     return [*below, document] if complete else []
 
 
@@ -138,14 +138,23 @@ def _document(content: ContentStore, digest: str) -> Document:
 
 def _check(content: ContentStore, blobs: Iterable[str], subject: str) -> None:
     for digest in blobs:
-        if not content.exists(digest):
+        if not content.has(digest):
             raise MissingContent(subject, digest)
 
 
-def _sources(records: Iterable[ImageRecord], target: Reference, blobs: Iterable[str]) -> dict[str, str]:
-    """Guess which blobs the registry has in other repositories: those of images that carry its name here."""
+def _sources(images: Images, target: Reference, blobs: Iterable[str]) -> dict[str, str]:
+    """Guess which blobs the registry has in other repositories: what came from there, what carries its name here."""
     wanted, found = set(blobs), dict[str, str]()
-    for record in records:
+    for digest in blobs:
+        source = images.sources.get(digest)
+        for place in map(references.parse, source.repositories if source else ()):
+            if (
+                place.domain == target.domain
+                and place.path != target.path
+                and len({*found.values(), place.path}) < SOURCES
+            ):
+                found[digest] = place.path
+    for record in images.list():
         for name in map(references.parse, (each.reference for each in record.names)):
             if name.domain == target.domain and name.path != target.path and len(set(found.values())) < SOURCES:
                 shared = wanted & {record.id, *(layer.digest for layer in record.layers)}
@@ -156,8 +165,8 @@ def _sources(records: Iterable[ImageRecord], target: Reference, blobs: Iterable[
 class _Send:
     """The blobs of one push."""
 
-    def __init__(self, content: ContentStore, pusher: Pusher, report: Report, sources: dict[str, str]) -> None:
-        self._content = content
+    def __init__(self, images: Images, pusher: Pusher, report: Report, sources: dict[str, str]) -> None:
+        self._images = images
         self._pusher = pusher
         self._report = report
         self._sources = sources
@@ -179,7 +188,7 @@ class _Send:
             meter = Meter(self._report, short, blob.size)
             way: Way = await self._pusher.blob(
                 blob,
-                partial(self._content.open, blob.digest),
+                partial(self._images.opened, blob.digest, self._report),
                 partial(meter.count, "uploading"),
                 self._sources.get(blob.digest, ""),
             )

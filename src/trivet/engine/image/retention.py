@@ -10,11 +10,13 @@ import msgspec
 from trivet.base.error import Conflict, TrivetError
 from trivet.client.schema import Removed
 from trivet.client.schema_host import Finding, Usage
-from trivet.engine.image import detail
+from trivet.engine.image import detail, release
 from trivet.engine.image.model import ImageInUse, ImageRecord
+from trivet.engine.image.release import LayerBlobs
 from trivet.engine.snapshot.snapshotter import Layered
 from trivet.store import collect
 from trivet.store.collect import Root
+from trivet.store.content import BlobNotFound
 
 if TYPE_CHECKING:
     from trivet.engine.image.image import Images
@@ -68,7 +70,13 @@ def remove(images: Images, ref: str, force: bool) -> Removed:
 
 
 def prune(
-    images: Images, *, every: bool, dry_run: bool, first: Callable[[], object], without: Collection[str] = ()
+    images: Images,
+    *,
+    every: bool,
+    dry_run: bool,
+    first: Callable[[], object],
+    without: Collection[str] = (),
+    layer_blobs: bool = False,
 ) -> Removed:
     """Delete unused images, then all content and snapshots that nothing needs any more; see `Images.prune`."""
     try:
@@ -84,11 +92,16 @@ def prune(
             removed = Removed(untagged=names, deleted=[record.id for record in going])
             if dry_run:
                 more = images.partials.drop(dry_run=True) + images.disks.bases.prune(_running(images), dry_run=True)
-                raise _Rehearsed(_garbage(images, without) + more)
+                blobs = release.removed(release.release(images, dry_run=True) if layer_blobs else [])
+                raise _Rehearsed(_garbage(images, without) + more, blobs)
     except _Rehearsed as end:
-        return msgspec.structs.replace(removed, freed=end.freed)
+        return _sum(removed, end.freed, end.blobs)
     freed = sweep(images) + images.partials.drop() + images.disks.bases.prune(_running(images))
-    return msgspec.structs.replace(removed, freed=freed)
+    return _sum(removed, freed, release.removed(release.release(images) if layer_blobs else []))
+
+
+def _sum(removed: Removed, freed: int, blobs: Removed) -> Removed:
+    return msgspec.structs.replace(removed, deleted=[*removed.deleted, *blobs.deleted], freed=freed + blobs.freed)
 
 
 def sweep(images: Images, *, dry_run: bool = False, first: Callable[[], object] = nothing) -> int:
@@ -109,6 +122,9 @@ def sweep(images: Images, *, dry_run: bool = False, first: Callable[[], object] 
     known = {digest for record in images.catalog.all() for digest in _digests(images, record)}
     images.trust.forget(known)
     images.attestations.forget(known)
+    images.sources.forget(known | {digest for lease in images.leases.all() for digest in lease.digests})
+    if images.layer_blobs is LayerBlobs.DISCARD:
+        freed += sum(each.size for each in release.release(images))
     bases = images.disks.bases.prune([record.id for record in images.catalog.all() if record.disk])
     return freed + bases + sum(snapshotter.prune(_needed(images)) for snapshotter in images.snapshotters.values())
 
@@ -120,10 +136,12 @@ def _digests(images: Images, record: ImageRecord) -> set[str]:
 
 
 def usage(images: Images) -> Usage:
-    """Add up blobs, each once however many images share it."""
+    """Add up blobs that are here, each once however many images share it."""
     records = images.catalog.all()
     used = [record for record in records if images.users(record.id)]
-    sizes = {layer.digest: layer.size for record in records for layer in record.layers}
+    sizes = {
+        layer.digest: layer.size for record in records for layer in record.layers if images.content.exists(layer.digest)
+    }
     needed = {layer.digest for record in used for layer in record.layers}
     return Usage(
         kind="images",
@@ -163,6 +181,9 @@ def _problem(images: Images, record: ImageRecord) -> str:
     for digest in dict.fromkeys((record.id, record.manifest, *(layer.digest for layer in record.layers))):
         try:
             images.content.verify(digest)
+        except BlobNotFound as error:
+            if not images.sources.get(digest):
+                return error.message
         except TrivetError as error:
             return error.message
     return ""
@@ -190,6 +211,7 @@ def _needed(images: Images) -> Iterator[Layered]:
 
 
 def _unpacked(images: Images) -> Iterator[Layered]:
+    yield from images.leases.all()
     for source in images.unpacked:
         yield from source()
 
@@ -204,5 +226,6 @@ def _garbage(images: Images, without: Collection[str] = ()) -> int:
 class _Rehearsed(Exception):
     """Takes a transaction back, of which only what it would have freed was to be known."""
 
-    def __init__(self, freed: int) -> None:
+    def __init__(self, freed: int, blobs: Removed | None = None) -> None:
         self.freed = freed
+        self.blobs = blobs or Removed()

@@ -7,6 +7,7 @@ blobs/sha256/<digits> …               indexes, manifests, configurations, laye
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -71,7 +72,7 @@ def _closure(content: ContentStore, record: ImageRecord, name: Name | None, ever
 
 def _check(content: ContentStore, blobs: dict[str, None], names: Sequence[str]) -> None:
     for digest in blobs:
-        if not content.exists(digest):
+        if not content.has(digest):
             raise MissingContent(", ".join(names), digest)
 
 
@@ -111,9 +112,9 @@ def _member(packer: Packer, name: str, data: bytes) -> None:
 
 
 def _blob(packer: Packer, content: ContentStore, digest: str) -> None:
-    size = content.size(digest)
-    packer.file(str(layout.blob(digest)), size)
     with content.open(digest) as file:
+        size = os.fstat(file.fileno()).st_size
+        packer.file(str(layout.blob(digest)), size)
         while piece := file.read(CHUNK):
             packer.write(piece)
     packer.pad(size)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from trivet.base.error import Corrupt, Denied, NotFound, TrivetError, Unauthenticated, Unavailable
@@ -13,9 +10,11 @@ from trivet.client.schema import Progress
 from trivet.engine.disk.model import is_disk
 from trivet.engine.image import adopt, attestation
 from trivet.engine.image.commit import Draft
+from trivet.engine.image.download import download, nobody
 from trivet.engine.image.model import ImageRecord, Name, WrongPlatform
-from trivet.engine.image.progress import Meter, Report
-from trivet.engine.image.unpack import Coming, unpack
+from trivet.engine.image.progress import Report
+from trivet.engine.image.sparing import Sparing, sparing
+from trivet.engine.image.unpack import Coming, nothing, unpack
 from trivet.oci import config as configs
 from trivet.oci import digest as digests
 from trivet.oci import manifest as manifests
@@ -28,9 +27,7 @@ from trivet.oci.reference import Reference
 from trivet.registry import mirror
 from trivet.registry.client import RegistryClient
 from trivet.registry.mirror import Place
-from trivet.store.content import Ingest
 from trivet.store.lease import Lease
-from trivet.store.partial import Partials
 
 if TYPE_CHECKING:
     from trivet.engine.image.image import Images
@@ -93,7 +90,9 @@ async def _pull_from(
             if not platforms.matches(wanted, image.platform):
                 raise WrongPlatform(subject, str(image.platform), str(wanted))
             expected = adopt.record_of(image, found.manifest, digest=digest, chosen=found.digest, subject=subject)
+            lease.add(*(layer.digest for layer in found.manifest.layers))
             with images.arriving(draft := Draft(config=image, layers=expected.layers)):
+                await asyncio.to_thread(images.sources.note, found.manifest.layers, reference)
                 await fetch.layers(found.manifest, draft)
                 if more.platforms:
                     await fetch.everything(digest)
@@ -107,10 +106,6 @@ def _name(images: Images, reference: Reference, digest: str, found: adopt.Found)
     record = adopt.describe(images.content, digest, found, subject=reference.familiar)
     name = Name(reference=str(reference), digest=digest, manifest=found.digest)
     return images.catalog.add(record, [name])
-
-
-def _nobody() -> None:
-    """Tell nobody that it has begun."""
 
 
 class _Fetch:
@@ -133,6 +128,7 @@ class _Fetch:
         self._lease = lease
         self._report = report
         self._slots = asyncio.Semaphore(PARALLEL)
+        self._sparing: Sparing | None = None
 
     async def manifests(self, wanted: Platform) -> tuple[str, adopt.Found]:
         """Fetch what the reference names, and from an index the platform's manifest; tell the digest of both."""
@@ -192,11 +188,15 @@ class _Fetch:
 
         The first failure ends all.
         """
+        if spared := sparing(self._images, image, self._lease):
+            self._sparing = spared
+            self._lease.keep(spared.layers)
         coming = {each.digest: self._coming(each) for each in manifest.layers}
         everything = [each.blob for each in coming.values()]
         if image:
             layers = [coming[each.digest] for each in manifest.layers]
-            everything.append(asyncio.create_task(unpack(self._images, image, layers, self._report)))
+            done = spared.unpacked if spared else nothing
+            everything.append(asyncio.create_task(unpack(self._images, image, layers, self._report, done)))
         try:
             await asyncio.gather(*everything)
         finally:
@@ -206,10 +206,10 @@ class _Fetch:
 
     def _coming(self, layer: Descriptor) -> Coming:
         """Begin to fetch a layer."""
-        begun = asyncio.Event()
-        blob = asyncio.create_task(self._blob(layer, begun.set))
-        blob.add_done_callback(lambda _: begun.set())
-        return Coming(blob, begun)
+        coming = Coming()
+        coming.blob = asyncio.create_task(self._blob(layer, coming))
+        coming.blob.add_done_callback(lambda _: coming.begun.set())
+        return coming
 
     async def _manifest(self, identifier: str, promised: Descriptor | None = None) -> tuple[str, Index | Manifest]:
         fetched = await self._registry.manifest(self._repository, identifier)
@@ -224,54 +224,26 @@ class _Fetch:
         await asyncio.to_thread(self._content.add, fetched.raw, fetched.digest)
         return fetched.digest, parsed
 
-    async def _blob(self, blob: Descriptor, begun: Callable[[], None] = _nobody) -> None:
+    async def _blob(self, blob: Descriptor, coming: Coming | None = None) -> None:
         """Get a blob unless it is here; pulls that want the same one wait for whoever is at it already.
 
-        `begun` is called when it can be followed.
+        Who unpacks it learns by `coming` how far it is.
         """
         short = digests.short(blob.digest)
         self._lease.add(blob.digest)
         if self._images.fetching.action(blob.digest):
             self._report(Progress(id=short, status="waiting for another pull", total=blob.size))
         async with self._images.fetching.hold(blob.digest, "pulling"):
-            if self._content.exists(blob.digest):
+            spared = self._sparing
+            if self._content.exists(blob.digest) or (spared and await asyncio.to_thread(spared.here, blob.digest)):
                 self._report(Progress(id=short, status="exists", current=blob.size, total=blob.size))
                 return
+            if spared:
+                await spared.enter(blob.digest)
             async with self._slots:
-                await self._download(blob, begun)
+                if spared and coming and spared.passes(blob):
+                    await spared.fetch(self._registry, self._repository, blob, self._report, coming)
+                else:
+                    begun = coming.begun.set if coming else nobody
+                    await download(self._images.partials, self._registry, self._repository, blob, self._report, begun)
             self._report(Progress(id=short, status="downloaded", current=blob.size, total=blob.size))
-
-    async def _download(self, blob: Descriptor, begun: Callable[[], None]) -> None:
-        """Fetch a blob, going on where an earlier pull broke off; if the old part was bad, once more from the start."""
-        old = self._images.partials.size(blob.digest)
-        meter = Meter(self._report, digests.short(blob.digest), blob.size)
-        try:
-            async with ingesting(self._images.partials, blob) as ingest:
-                begun()
-                await self._registry.blob(self._repository, blob, ingest, partial(meter.count, "downloading"))
-        except Corrupt:
-            if not old:
-                raise
-            await self._download(blob, begun)
-
-
-@asynccontextmanager
-async def ingesting(partials: Partials, blob: Descriptor) -> AsyncIterator[Ingest]:
-    """Ingest without holding the event loop up while the disk syncs.
-
-    However often and whenever the caller is cancelled, the ingest is left: who follows it waits for that.
-    """
-    manager = partials.ingest(blob.digest, blob.size)
-    entering = asyncio.ensure_future(asyncio.to_thread(manager.__enter__))
-    try:
-        ingest = await asyncio.shield(entering)
-    except asyncio.CancelledError as error:
-        gone = error
-        entering.add_done_callback(lambda done: done.exception() or manager.__exit__(type(gone), gone, None))
-        raise
-    try:
-        yield ingest
-    except BaseException as error:
-        manager.__exit__(type(error), error, error.__traceback__)  # nothing is synced then
-        raise
-    await asyncio.shield(asyncio.to_thread(manager.__exit__, None, None, None))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from trivet.engine.snapshot.extract import extract
 from trivet.engine.snapshot.index import TooMany, index
 from trivet.engine.snapshot.making import Making
 from trivet.engine.snapshot.snapshotter import Report
-from trivet.engine.snapshot.stream import Budget, LayerStream
+from trivet.engine.snapshot.stream import Budget, Counted, LayerStream
 from trivet.engine.snapshot.tar import MalformedTar
 from trivet.engine.snapshot.tree import MalformedLayer, is_whiteout
 from trivet.engine.snapshot.walk import changes, locate
@@ -131,10 +131,22 @@ class Layers:
             point.show(draft, [draft / "device"])
             point.hide(draft)
 
-    def begin(self, chain: str, layer: Layer, report: Report, keep: threading.Lock, *, lowest: bool) -> None:
-        """Do of `make` what can be done without a look at what is below; one with too many files is left for it."""
+    def begin(
+        self,
+        chain: str,
+        layer: Layer,
+        report: Report,
+        keep: threading.Lock,
+        *,
+        lowest: bool,
+        source: Counted | None = None,
+    ) -> None:
+        """Do of `make` what can be done without a look at what is below; one with too many files is left for it.
+
+        `source` as in `Gradual.unpack`.
+        """
         with suppress(TooMany):
-            self._make(chain, layer, report, keep, self._kind, lowest)
+            self._make(chain, layer, report, keep, self._kind, lowest, source)
 
     def make(self, chain: str, layer: Layer, below: Below | None, report: Report, keep: threading.Lock) -> None:
         """Unpack a layer, or finish what was begun; `keep` is held while it gets its name.
@@ -153,11 +165,20 @@ class Layers:
     def _unsettled(self, chain: str) -> Path:
         return _place(self._directory, chain.partition(":")[2], "unsettled")
 
-    def _make(self, chain: str, layer: Layer, report: Report, keep: threading.Lock, kind: Kind, lowest: bool) -> None:
+    def _make(
+        self,
+        chain: str,
+        layer: Layer,
+        report: Report,
+        keep: threading.Lock,
+        kind: Kind,
+        lowest: bool,
+        source: Counted | None = None,
+    ) -> None:
         """Unpack into a directory nobody knows, check the tar's digest, then give it its name."""
         short = digests.short(layer.digest)
         subject = f"layer {short}"
-        with self._making.draft() as draft, self._stream(layer, subject) as stream:
+        with self._making.draft() as draft, self._stream(layer, subject, source) as stream:
             make_root(draft / "fs")
             stream.watch(lambda done: report(short, "unpacking", done, layer.size))
             try:
@@ -178,10 +199,10 @@ class Layers:
         report(short, "unpacked", layer.size, layer.size)
 
     @contextmanager
-    def _stream(self, layer: Layer, subject: str) -> Iterator[LayerStream]:
+    def _stream(self, layer: Layer, subject: str, source: Counted | None) -> Iterator[LayerStream]:
         algorithm, _ = digests.split(layer.diff_id)
         with (
-            self._content.follow(layer.digest) as file,
+            nullcontext(source) if source else self._content.follow(layer.digest) as file,
             LayerStream(file, subject=subject, budget=self._budget, algorithm=algorithm) as stream,
         ):
             yield stream

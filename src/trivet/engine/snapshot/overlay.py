@@ -28,7 +28,7 @@ from trivet.engine.snapshot.making import Making, disk_usage
 from trivet.engine.snapshot.pack import Packer
 from trivet.engine.snapshot.snapshotter import Layered, Report, SnapshotNotFound, silent
 from trivet.engine.snapshot.stack import Stacks
-from trivet.engine.snapshot.stream import Budget
+from trivet.engine.snapshot.stream import Budget, Counted
 from trivet.engine.snapshot.turn import Turns
 from trivet.engine.snapshot.walk import locate, merged
 from trivet.isolation.plan import Root
@@ -71,12 +71,17 @@ class OverlaySnapshotter:
             with self._turns.hold(f"stack {chains[-1]}"):
                 self.stacks.make(chains, self._lock)
 
-    def unpack(self, image: Layered, report: Report = silent) -> None:
+    def unpack(self, image: Layered, report: Report = silent, source: Counted | None = None) -> None:
         """Unpack the topmost layer as far as that goes without those below."""
         chains = _chains(image)
         with self._turns.hold(chains[-1]):
             if not self.layers.fs(chains[-1]).is_dir():
-                self.layers.begin(chains[-1], image.layers[-1], report, self._lock, lowest=len(chains) == 1)
+                lowest = len(chains) == 1
+                self.layers.begin(chains[-1], image.layers[-1], report, self._lock, lowest=lowest, source=source)
+
+    def unpacked(self, image: Layered) -> list[bool]:
+        """Tell which layers are there, perhaps with something left to do that takes only what is below."""
+        return [self.layers.fs(chain).is_dir() for chain in _chains(image)]
 
     def show_all(self) -> None:
         """Mount what a start of the host unmounted."""

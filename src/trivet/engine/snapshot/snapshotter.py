@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Literal, Protocol, runtime_checkable
 
 from trivet.base.error import NotFound
+from trivet.engine.snapshot.stream import Counted
 from trivet.isolation.plan import Root
 from trivet.oci.layer import Layer
 
@@ -86,8 +87,14 @@ class Snapshotter(Protocol):
 class Gradual(Snapshotter, Protocol):
     """A snapshotter that can begin before all layers of an image have come, with whichever came first."""
 
-    def unpack(self, image: Layered, report: Report = silent) -> None:
-        """Unpack the topmost layer, whether those below are there or not; what is left over `prepare` does."""
+    def unpack(self, image: Layered, report: Report = silent, source: Counted | None = None) -> None:
+        """Unpack the topmost layer, whether those below are there or not; what is left over `prepare` does.
+
+        `source` is the layer's blob, if it isn't to be looked for in the content store.
+        """
+
+    def unpacked(self, image: Layered) -> list[bool]:
+        """Tell of each layer, bottom first, whether it is there, so that its blob isn't needed."""
 
 
 @runtime_checkable
