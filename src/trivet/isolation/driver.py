@@ -25,6 +25,7 @@ import msgspec
 
 from trivet.isolation.plan import Attachment, Level, Plan, Program
 from trivet.launch.channel import Channel
+from trivet.launch.operation import Operation
 
 
 class Ability(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +178,14 @@ class Driver(Protocol):
 
     def release(self, plan: Plan) -> None:
         """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""
+
+
+@runtime_checkable
+class Entering(Protocol):
+    """A level whose monitors add programs by themselves, when they are asked to (`launch/enter.py`)."""
+
+    def entry(self, plan: Plan, program: Program) -> list[Operation]:
+        """Compute what to ask the instance's monitor for. Raises `Conflict` for an instance that is frozen."""
 
 
 @runtime_checkable

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from trivet.base.error import Denied, Exhausted, Internal, InvalidArgument, NotFound, TrivetError, Unsupported
+from trivet.launch.failure import LaunchError
 from trivet.launch.operation import Bind, Exec, Mount, OpenOverlay, OpenTree, Operation, Sysctl, User, WorkingDirectory
 
 
@@ -130,6 +133,17 @@ def explain(operation: Operation | None, number: int, text: str, instance: str) 
         case _:
             step = operation.describe() if operation is not None else "launch"
             return _KIND.get(number, SetupFailed)(instance, step[:120], _with(cause, number))
+
+
+@contextmanager
+def explained(instance: str) -> Iterator[None]:
+    """Say in those words what could not be launched."""
+    try:
+        yield
+    except LaunchError as error:
+        raise explain(error.operation, error.errno, error.text, instance) from error
+    except (ValueError, OverflowError) as error:  # a NUL byte in a string, a number beyond 64 bits
+        raise InvalidArgument(f"cannot start {instance}: {error}") from error
 
 
 def exit_code(error: TrivetError) -> int:

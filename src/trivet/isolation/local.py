@@ -17,21 +17,22 @@ from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
-from trivet.base.error import Conflict, InvalidArgument
+from trivet.base.error import Conflict
 from trivet.base.tree import delete
 from trivet.isolation import elastic, memory, specification
 from trivet.isolation.driver import Exit, Footprint, ProcessRow, Stats, Status
-from trivet.isolation.failure import exit_code, explain
+from trivet.isolation.failure import exit_code, explain, explained
 from trivet.isolation.owner import inside, let_go, making, own
 from trivet.isolation.plan import Level, Plan, Program, Root
 from trivet.kernel import cgroup, cgroup_memory, lobby, overlay, procfs
 from trivet.kernel.mount import drop
 from trivet.launch.channel import Channel
+from trivet.launch.enter import PROGRAM, add
 from trivet.launch.launcher import MOUNTS_FD, move_up
 from trivet.launch.monitor import Ending, Failure, read_process
 from trivet.launch.monitor import Process as Running
 from trivet.launch.operation import Bind, Exec, Monitor, Mount, Operation
-from trivet.launch.spawn import LaunchError, spawn
+from trivet.launch.spawn import spawn
 from trivet.oci.runtime import Linux, Process, Spec
 from trivet.runtime import enter, life
 from trivet.runtime import plan as runtime
@@ -97,7 +98,8 @@ class Local:
     def start(self, plan: Plan) -> Channel:
         """Start the monitor and set the program up; it waits for `Channel.go()`."""
         _believe(plan.root)
-        return _start(self._plan(plan), plan, _lobby() if plan.owner else None)
+        with explained(f"instance {plan.name}"):
+            return spawn(self._plan(plan), mounts=_lobby() if plan.owner else None)
 
     def attach(self, plan: Plan) -> Channel:
         """Open a further connection to the instance's monitor."""
@@ -108,14 +110,36 @@ class Local:
 
     def exec(self, plan: Plan, program: Program) -> Channel:
         """Set a further program up in a running instance; it waits for `Channel.go()`."""
-        home, target = group(plan), self._target(plan)
+        with explained(f"instance {plan.name}"):
+            channel = add(Path(plan.directory), self.entry(plan, program))
+        return channel or self._spawned(plan, program)
+
+    def entry(self, plan: Plan, program: Program) -> list[Operation]:
+        """Compute what the instance's monitor is asked for, to add a program. Raises `NotRunning` for a frozen one."""
+        if group(plan).frozen():
+            self._running(plan, "running")
+        return self._added(plan, program, PROGRAM, None)
+
+    def _spawned(self, plan: Plan, program: Program) -> Channel:
+        """Add a program without the instance's monitor, which is of an earlier release, or gone."""
+        target = self._target(plan)
         directory = Path(plan.directory, "exec", secrets.token_hex(8))
         life.sweep(directory.parent)
         directory.mkdir(mode=0o700, parents=True)
+        steps = self._added(plan, program, target.pid, Monitor(str(directory), linger=1))
+        with explained(f"instance {plan.name}"):
+            channel = spawn(steps)
+        if not target.lives():  # the pid could have been taken over while it was joined
+            channel.close()
+            raise NotRunning(plan, self.status(plan).word)
+        return channel
+
+    def _added(self, plan: Plan, program: Program, pid: int, monitor: Monitor | None) -> list[Operation]:
+        home, kinds = group(plan), self.joined(plan)
         process, linux = self.added(plan, program)
         setting = Setting(
             root="/",
-            monitor=Monitor(str(directory), linger=1),
+            monitor=monitor,
             joins=home.joins,
             unified=home.unified,
             user=program.user,
@@ -124,13 +148,7 @@ class Local:
             builtin=program.builtin,
             owner=plan.owner.first if plan.owner else 0,
         )
-        kinds = self.joined(plan)
-        steps = enter.operations(process, linux, setting, target.pid, kinds, own_terminals=kinds != {"mount"})
-        channel = _start(steps, plan)
-        if not target.lives():  # the pid could have been taken over while it was joined
-            channel.close()
-            raise NotRunning(plan, self.status(plan).word)
-        return channel
+        return enter.operations(process, linux, setting, pid, kinds, own_terminals=kinds != {"mount"})
 
     def signal(self, plan: Plan, number: int) -> None:
         """Send a signal to the program."""
@@ -312,15 +330,6 @@ def group(plan: Plan) -> cgroup.Group:
 def cgroup_of(path: str) -> cgroup.Group:
     """Give the group at a path below every controller."""
     return cgroup.Group(layout(), path)
-
-
-def _start(steps: list[Operation], plan: Plan, mounts: int | None = None) -> Channel:
-    try:
-        return spawn(steps, mounts=mounts)
-    except LaunchError as error:
-        raise explain(error.operation, error.errno, error.text, f"instance {plan.name}") from error
-    except (ValueError, OverflowError) as error:  # a NUL byte in a string, a number beyond 64 bits
-        raise InvalidArgument(f"cannot start instance {plan.name}: {error}") from error
 
 
 def how_ended(ending: Ending | Failure | None, plan: Plan) -> Exit | None:

@@ -39,11 +39,12 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """What a monitor says first."""
+    """What a monitor says first; whether it `enters`, older ones don't know."""
 
     version: int
     state: str
     pid: int
+    enters: bool = False
 
 
 class BrokenStream(Corrupt):
@@ -68,17 +69,8 @@ class Channel:
 
     @classmethod
     def connect(cls, path: Path) -> Channel:
-        """Connect to `monitor.sock` (paths over 107 bytes go through /proc/self/fd). OSError when nobody listens."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            if len(os.fsencode(path)) <= LONGEST_ADDRESS:
-                connection.connect(os.fspath(path))
-            else:
-                _connect_by_descriptor(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-        return cls(connection)
+        """Connect to `monitor.sock`. OSError when nobody listens."""
+        return cls(dial(path))
 
     def greet(self, timeout: float | None = None) -> Hello:
         """Consume the monitor's HELLO and remember it in `hello`. Raises ConnectionError when it isn't said."""
@@ -163,6 +155,25 @@ class Channel:
                 return False
             self._partial += data
         return True
+
+
+def dial(path: Path, *, wait: bool = True) -> socket.socket:
+    """Connect to a unix socket (paths over 107 bytes go through /proc/self/fd). OSError when nobody listens.
+
+    Who doesn't `wait` gets BlockingIOError when too many others do, and else a socket that doesn't block.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        if not wait:
+            connection.setblocking(False)
+        if len(os.fsencode(path)) <= LONGEST_ADDRESS:
+            connection.connect(os.fspath(path))
+        else:
+            _connect_by_descriptor(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _connect_by_descriptor(connection: socket.socket, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Frames: the one conversation between client, engine, monitor and guest agent.
 
 Every frame is an 8-byte header (u8 type, u8 zero, u16 session, u32 length, little-endian) and its
-payload, at most MAXIMUM bytes except START and EXEC. Session 0 is the instance's own program; on a
+payload, at most MAXIMUM bytes except where it is a plan. Session 0 is the instance's own program; on a
 monitor's socket and on the engine's API a connection carries one session and the field is 0.
 """
 
@@ -33,8 +33,9 @@ class Type(IntEnum):
     HOLD = 0x0C  # monitor of a VM only: say nothing more, so that the machine can be saved, until RELEASE
     RELEASE = 0x0D  # also when who said HOLD has gone
     BECOME = 0x0E  # monitor of a spare machine only: an encoded plan, whose Monitor and Relay are its own from now on
+    ENTER = 0x0F  # monitor of processes of this kernel only: the launcher's key, and an encoded plan; see enter.py
 
-    HELLO = 0x41  # JSON object: {"version": 1, "state": "created|running", "pid": N}
+    HELLO = 0x41  # JSON object: {"version": 1, "state": "created|running", "pid": N, "enters": true}
     READY = 0x42  # set up; waits for GO
     STARTED = 0x43  # u32 pid
     FAILED = 0x44  # u32 index of the operation, u32 errno, then a text

@@ -10,7 +10,16 @@ from collections.abc import Callable
 from trivet.launch.channel import Channel, Frame
 from trivet.launch.failure import LaunchError, LaunchTimeout, launch_error
 from trivet.launch.frame import Type
-from trivet.launch.launcher import MOUNTS_FD, adopt, launcher_descriptor, move_up, reap, reap_sometimes, start
+from trivet.launch.launcher import (
+    MOUNTS_FD,
+    adopt,
+    launcher_descriptor,
+    launcher_key,
+    move_up,
+    reap,
+    reap_sometimes,
+    start,
+)
 from trivet.launch.operation import Operation, encode
 from trivet.launch.task import Completed, run
 
@@ -52,7 +61,7 @@ def spawn(
         report = move_up(theirs.detach())
         try:
             actions = [] if mounts is None else [(os.POSIX_SPAWN_DUP2, mounts, MOUNTS_FD)]
-            adopt(start(encode(operations), report, actions))
+            adopt(start(encode(operations), report, actions, TRIVET_LAUNCHER=launcher_key()))
         finally:
             os.close(report)
         if meanwhile:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
 import msgspec
 
 from trivet.base.error import InvalidArgument
@@ -12,7 +16,13 @@ from trivet.engine.instance.line import Line
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import check
 from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
-from trivet.isolation.plan import Program
+from trivet.isolation.driver import Entering
+from trivet.isolation.failure import explained
+from trivet.isolation.plan import Plan, Program
+from trivet.launch.channel import Frame, dial
+from trivet.launch.enter import PATIENCE, SOCKET, failure, refused, request
+from trivet.launch.failure import LaunchTimeout
+from trivet.launch.frame import Type, pack
 
 
 async def execute(context: Context, key: str, request: ExecRequest, session: str = "") -> Stream:
@@ -34,6 +44,8 @@ async def execute(context: Context, key: str, request: ExecRequest, session: str
 async def run(context: Context, record: InstanceRecord, program: Program, attach: Attach) -> Stream:
     """Set `program` up in the instance, attach, and let it go."""
     driver, plan = context.driver(record), record.plan
+    if isinstance(driver, Entering) and (entered := await _enter(driver, plan, program, attach)):
+        return entered
     stream = Line(await in_thread(driver.exec, plan, program))
     try:
         await stream.attach(stdin=attach.stdin, stdout=attach.stdout, stderr=attach.stderr)
@@ -42,6 +54,40 @@ async def run(context: Context, record: InstanceRecord, program: Program, attach
         stream.close()
         raise refusal(program, failure, record.name) from None
     return stream
+
+
+async def _enter(driver: Entering, plan: Plan, program: Program, attach: Attach) -> Stream | None:
+    """Have the instance's monitor do all of it, which is said at once; None if it won't, and nothing has happened."""
+    with explained(f"instance {plan.name}"):
+        steps = driver.entry(plan, program)
+        frames = pack(Type.ENTER, request(steps)) + pack(Type.ATTACH, attach.flags()) + pack(Type.GO)
+        try:
+            line = Line(dial(Path(plan.directory, SOCKET), wait=False))
+        except OSError:  # nobody is there, or too many wait
+            return None
+        try:
+            hello, answer = await _ask(line, frames)
+            if refused(hello, answer):
+                line.close()
+                return None
+            if answer is None or answer.type is not Type.STARTED:
+                raise failure(steps, answer)
+        except BaseException:
+            line.close()
+            raise
+    line.pid = int.from_bytes(answer.payload, "little")
+    return line
+
+
+async def _ask(line: Line, frames: bytes) -> tuple[bytes, Frame | None]:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            with suppress(ConnectionError):  # what it said before it hung up counts
+                await line.transmit(frames)
+            hello = await line.receive()
+            return (hello.payload, await line.receive()) if hello else (b"", None)
+    except TimeoutError:
+        raise LaunchTimeout("the instance's monitor did not report that the program runs in time") from None
 
 
 def exec_program(base: Program, request: ExecRequest) -> Program:

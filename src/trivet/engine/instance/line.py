@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from socket import socket
 
 from trivet.engine.instance.stream import Stream
 from trivet.launch.channel import Channel, Frame
@@ -19,8 +20,8 @@ _ENOUGH = 4 * MAXIMUM  # of what nobody has received yet; the monitor waits then
 class Line(Stream):
     """One session of a monitor, as frames in and out; one coroutine at a time may receive."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._socket = channel.detach()
+    def __init__(self, end: Channel | socket) -> None:
+        self._socket = end.detach() if isinstance(end, Channel) else end
         self._socket.setblocking(False)
         self._number = self._socket.fileno()  # selectors describe a socket object to themselves, which takes a while
         self._loop = asyncio.get_running_loop()
@@ -32,7 +33,11 @@ class Line(Stream):
 
     async def send(self, kind: Type, payload: bytes = b"") -> None:
         """Send one frame, and wait until it is on its way. Raises `ConnectionError`."""
-        self._unsent += pack(kind, payload)
+        await self.transmit(pack(kind, payload))
+
+    async def transmit(self, frames: bytes) -> None:
+        """Send several frames in one piece."""
+        self._unsent += frames
         self._push()
         while self._unsent and not self._broken:
             if self._room is None:

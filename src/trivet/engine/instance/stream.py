@@ -32,6 +32,11 @@ class Attach(msgspec.Struct, frozen=True):
     stdout: bool = True
     stderr: bool = True
 
+    def flags(self) -> bytes:
+        """Build the payload of ATTACH."""
+        flags = ATTACH_STDIN * self.stdin | ATTACH_STDOUT * self.stdout | ATTACH_STDERR * self.stderr
+        return flags.to_bytes(4, "little")
+
 
 class Failed(Exception):
     """The program could not be executed; `payload` is the FAILED frame's."""
@@ -68,8 +73,7 @@ class Stream:
 
     async def attach(self, *, stdin: bool = False, stdout: bool = False, stderr: bool = False) -> None:
         """Ask for output from now on, and for the right to send."""
-        flags = ATTACH_STDIN * stdin | ATTACH_STDOUT * stdout | ATTACH_STDERR * stderr
-        await self.send(Type.ATTACH, flags.to_bytes(4, "little"))
+        await self.send(Type.ATTACH, Attach(stdin, stdout, stderr).flags())
 
     async def go(self, through: Stream | None = None) -> int:
         """Let the waiting program begin; returns its pid. Raises `Failed`.

@@ -2,6 +2,7 @@
 #include "monitor.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const char *state_word(const struct monitor *monitor)
 {
@@ -11,9 +12,9 @@ static const char *state_word(const struct monitor *monitor)
 /* A client that comes after the end hears of it and is let go. */
 void client_greet(struct monitor *monitor, size_t first)
 {
-    char text[96];
-    int length = snprintf(text, sizeof text, "{\"version\":1,\"state\":\"%s\",\"pid\":%d}", state_word(monitor),
-                          monitor->session.pid);
+    char text[112];
+    int length = snprintf(text, sizeof text, "{\"version\":1,\"state\":\"%s\",\"pid\":%d,\"enters\":%s}",
+                          state_word(monitor), monitor->session.pid, monitor->relay ? "false" : "true");
     for (size_t i = first; i < monitor->hub.count; i++) {
         struct client *client = monitor->hub.clients[i];
         wire_put(&client->wire, FRAME_HELLO, 0, text, (size_t)length);
@@ -22,6 +23,17 @@ void client_greet(struct monitor *monitor, size_t first)
         wire_put(&client->wire, monitor->ending_type, 0, monitor->ending, monitor->ending_size);
         client->closing = monitor->served = true;
     }
+}
+
+void client_refuse(struct client *client, uint32_t index, int error, const char *text)
+{
+    unsigned char payload[FRAME_FAILED_SIZE + TEXT_SIZE];
+    size_t length = strnlen(text, TEXT_SIZE);
+    frame_set32(payload, index);
+    frame_set32(payload + 4, (uint32_t)error);
+    memcpy(payload + FRAME_FAILED_SIZE, text, length);
+    wire_put(&client->wire, FRAME_FAILED, 0, payload, FRAME_FAILED_SIZE + length);
+    client->closing = true;
 }
 
 static int ask_session(struct session *session, const struct client *client, const struct frame *frame)
@@ -56,6 +68,8 @@ static int on_frame(struct monitor *monitor, struct client *client, const struct
     }
     if (monitor->relay)
         return relay_ask(monitor, client, frame);
+    if (frame->type == FRAME_ENTER)
+        return client->attached ? -1 : enter_open(monitor, client, frame);
     return client->attached ? ask_session(&monitor->session, client, frame) : -1;
 }
 
@@ -73,11 +87,12 @@ bool client_stuck(const struct monitor *monitor, const struct client *client)
     return wire_peek(&client->wire, &frame) > 0 && must_wait(monitor, client, &frame);
 }
 
+/* To one that was refused what it asked for, what it said behind that means nothing. */
 static int serve_frames(struct monitor *monitor, struct client *client)
 {
     struct frame frame;
-    int found;
-    while ((found = wire_peek(&client->wire, &frame)) > 0) {
+    int found = 0;
+    while (!client->closing && (found = wire_peek(&client->wire, &frame)) > 0) {
         if (must_wait(monitor, client, &frame))
             return 0;
         if (on_frame(monitor, client, &frame) < 0)

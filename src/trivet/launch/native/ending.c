@@ -126,7 +126,8 @@ void ending_tell(struct monitor *monitor)
     bool without_word = monitor->relay && !monitor->ending_type;
     if (!monitor->ending_type)
         conclude(monitor);
-    write_ending(monitor, without_word);
+    if (!monitor->entered)
+        write_ending(monitor, without_word);
     session_close(&monitor->session);
     monitor->phase = TOLD;
     if (monitor->report >= 0) { /* before anybody could connect */

@@ -120,6 +120,8 @@ void background_reaped(pid_t pid)
             background[i] = background[--background_count];
 }
 
+void background_forget(void) { background_count = 0; }
+
 static _Noreturn void become_helper(char **argv, const char *log, int failure)
 {
     sigset_t none;

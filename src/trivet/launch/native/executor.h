@@ -215,4 +215,7 @@ void background_kill(void);
 /* Its number may be somebody else's from now on. */
 void background_reaped(pid_t pid);
 
+/* They are another process's, of which this one is a copy. */
+void background_forget(void);
+
 #endif

@@ -100,7 +100,7 @@ void wire_close(struct wire *wire)
 
 static size_t maximum(uint8_t type)
 {
-    bool plan = type == FRAME_START || type == FRAME_EXEC || type == FRAME_BECOME;
+    bool plan = type == FRAME_START || type == FRAME_EXEC || type == FRAME_BECOME || type == FRAME_ENTER;
     return plan ? FRAME_MAXIMUM_PLAN : FRAME_MAXIMUM;
 }
 

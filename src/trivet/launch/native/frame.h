@@ -21,6 +21,7 @@ enum frame_type {
     FRAME_HOLD = 0x0c,
     FRAME_RELEASE = 0x0d,
     FRAME_BECOME = 0x0e,
+    FRAME_ENTER = 0x0f,
     FRAME_HELLO = 0x41,
     FRAME_READY = 0x42,
     FRAME_STARTED = 0x43,

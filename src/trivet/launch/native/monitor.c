@@ -63,6 +63,8 @@ void monitor_state(struct monitor *monitor, enum session_state state, pid_t pid)
     struct client *first = starter(monitor);
     if (state == SESSION_WAITING && first)
         first->closing = wire_put(&first->wire, FRAME_READY, 0, NULL, 0) < 0;
+    else if (state == SESSION_WAITING && monitor->entered)
+        hub_send(&monitor->hub, 0, 0, FRAME_READY, NULL, 0);
     else if (state == SESSION_WAITING)
         say(&monitor->report, FRAME_READY, NULL, 0);
     if (state == SESSION_STARTED) {
@@ -117,6 +119,7 @@ static void collect(struct monitor *monitor)
     (void)!read(monitor->signals, &ignored, sizeof ignored);
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0;) {
         background_reaped(pid);
+        enter_reaped(pid);
         if (pid != session->pid || session->reaped)
             continue;
         heed(monitor);
@@ -160,7 +163,7 @@ static struct pollfd slot(int fd, short events) { return (struct pollfd){ .fd = 
 static struct pollfd poll_client(const struct monitor *monitor, const struct client *client)
 {
     bool stuck = client_stuck(monitor, client);
-    short events = client->wire.ended || stuck ? 0 : POLLIN;
+    short events = client->wire.ended || client->closing || stuck ? 0 : POLLIN;
     events |= wire_backlog(&client->wire) ? POLLOUT : 0;
     return (struct pollfd){ .fd = stuck && !events ? -1 : client->wire.fd, .events = events };
 }
@@ -238,7 +241,7 @@ static void advance(struct monitor *monitor)
         relay_advance(monitor);
     client_make_room(monitor);
     bool wanted = monitor->linger && !monitor->served && !directory_is_gone(monitor);
-    if (monitor->phase == TOLD && !monitor->hub.count && !wanted)
+    if (monitor->phase == TOLD && !monitor->hub.count && !wanted && enter_idle())
         monitor->phase = DONE;
 }
 
@@ -338,7 +341,7 @@ static int fail(struct monitor *monitor)
     background_kill();
     kill_rest(monitor);
     ending_failure(monitor, executor->index, error, executor->text);
-    if (monitor->directory >= 0)
+    if (monitor->directory >= 0 || monitor->entered)
         ending_tell(monitor);
     else
         say(&monitor->report, FRAME_FAILED, monitor->ending, monitor->ending_size);
@@ -362,4 +365,17 @@ int monitor_main(struct executor *executor, const struct plan *plan, int report)
     loop(&monitor);
     background_kill();
     return monitor.ending_type == FRAME_FAILED ? SETUP_FAILED : 0;
+}
+
+void monitor_serve(struct monitor *monitor, const void *bytes, size_t length)
+{
+    struct plan plan;
+    if (plan_open(monitor->executor, &plan, bytes, length) < 0
+        || session_start(&monitor->session, monitor->executor, &plan, false) < 0)
+        fail(monitor);
+    else
+        client_serve(monitor, 0, 0); /* what it said behind its request was read with it */
+    loop(monitor);
+    background_kill();
+    _exit(0);
 }

@@ -2,6 +2,7 @@
  *
  *     monitor.c  start and loop      client.c  what clients ask      ending.c  exit file, EXIT, FAILED
  *     relay.c    the conversation with a guest agent, when the program runs in a machine
+ *     enter.c    further programs, each with a copy of the monitor for its own
  */
 #ifndef TRIVET_MONITOR_H
 #define TRIVET_MONITOR_H
@@ -27,6 +28,7 @@ struct monitor {
     int directory, proc, signals, report;
     bool linger, served;
     bool conducted; /* the child is the starter's */
+    bool entered;   /* a copy, for a further program: it has neither directory nor listener, but one client */
     struct strings reap;
     int64_t oom_kills;
     int64_t last_output; /* while draining, monotonic ms */
@@ -52,6 +54,17 @@ void client_greet(struct monitor *monitor, size_t first);
 void client_serve(struct monitor *monitor, size_t index, short events);
 void client_make_room(struct monitor *monitor);
 bool client_stuck(const struct monitor *monitor, const struct client *client);
+
+/* Tell a client that what it asked for can't be, and let it go. */
+void client_refuse(struct client *client, uint32_t index, int error, const char *text);
+
+/* enter.c: set a further program up, for this client and as its frame says; -1: the client is another process's now. */
+int enter_open(struct monitor *monitor, struct client *client, const struct frame *frame);
+void enter_reaped(pid_t pid);
+bool enter_idle(void);
+
+/* A copy of a monitor carries a further program's plan out, and serves its only client to the end. */
+_Noreturn void monitor_serve(struct monitor *monitor, const void *plan, size_t length);
 
 /* ending.c */
 void report_failure(int fd, const struct executor *executor);

@@ -109,16 +109,6 @@ static int pass(struct relay *relay, uint16_t number, const struct frame *frame)
     return wire_put(&relay->wire, (enum frame_type)frame->type, number, frame->payload, frame->length);
 }
 
-static void refuse_exec(struct client *client, int error, const char *text)
-{
-    unsigned char payload[FRAME_FAILED_SIZE + TEXT_SIZE];
-    frame_set32(payload, 0);
-    frame_set32(payload + 4, (uint32_t)error);
-    memcpy(payload + FRAME_FAILED_SIZE, text, strlen(text));
-    wire_put(&client->wire, FRAME_FAILED, 0, payload, FRAME_FAILED_SIZE + strlen(text));
-    client->closing = true;
-}
-
 static uint16_t free_number(struct relay *relay)
 {
     do
@@ -134,12 +124,12 @@ static int open_session(struct monitor *monitor, struct client *client, const st
         return -1;
     bool ready = relay->spare ? monitor->state == SESSION_WAITING : monitor->state == SESSION_STARTED;
     if (!ready || monitor->ending_type) {
-        refuse_exec(client, ESRCH, "the instance is not running");
+        client_refuse(client, 0, ESRCH, "the instance is not running");
         return 0;
     }
     uint16_t number = free_number(relay);
     if (!lane_add(relay, number)) {
-        refuse_exec(client, EAGAIN, "too many sessions");
+        client_refuse(client, 0, EAGAIN, "too many sessions");
         return 0;
     }
     client->session = number;
@@ -172,7 +162,7 @@ static void mind_kill(struct monitor *monitor, const struct client *client, cons
 static int hold(struct monitor *monitor, struct client *client)
 {
     if (monitor->state != SESSION_STARTED || monitor->ending_type) {
-        refuse_exec(client, ESRCH, "the instance is not running");
+        client_refuse(client, 0, ESRCH, "the instance is not running");
         return 0;
     }
     monitor->relay->holder = client;
@@ -195,7 +185,7 @@ static int become(struct monitor *monitor, struct client *client, const struct f
     memcpy(words, frame->payload, frame->length);
     if (plan_open(monitor->executor, &plan, words, frame->length) < 0
         || plan_find(&plan, CODE_RELAY, &fields) == plan.count || monitor_take(monitor, &plan) < 0) {
-        refuse_exec(client, errno, monitor->executor->text);
+        client_refuse(client, 0, errno, monitor->executor->text);
         session_signal(&monitor->session, SIGKILL);
         return 0;
     }

@@ -30,6 +30,7 @@ struct spawn {
 struct ends {
     int stdio[3];
     int report;
+    int heeded; /* the other end of `report`: who holds both never sees it end */
 };
 
 static struct spawn take_spawn(struct cursor *fields, bool inherit, bool conducted)
@@ -124,6 +125,7 @@ static int open_report(struct session *session, struct ends *ends)
         return -1;
     session->report = pair[0];
     ends->report = pair[1];
+    ends->heeded = pair[0];
     return 0;
 }
 
@@ -179,6 +181,7 @@ static _Noreturn void run_child(struct executor *executor, const struct plan *pl
                                 const struct ends *ends, const struct spawn *spawn)
 {
     char proceed;
+    close(ends->heeded);
     executor->report = ends->report;
     executor->own_stdio = !spawn->inherit;
     executor->terminal = spawn->terminal;
@@ -402,6 +405,8 @@ bool session_heed(struct session *session)
             end_setup(session);
         } else if (report.kind == REPORT_READY) {
             session->state = SESSION_WAITING;
+            if (session->hurried)
+                session_go(session);
         } else if (report.kind == REPORT_LAUNCHED) {
             session->launched = true;
         } else if (report.kind == REPORT_FAILED) {
@@ -430,6 +435,7 @@ void session_reaped(struct session *session, int status)
 
 int session_go(struct session *session)
 {
+    session->hurried = session->state == SESSION_SETUP;
     if (session->state != SESSION_WAITING || session->report < 0)
         return 0;
     session->state = SESSION_SETUP;

@@ -19,6 +19,7 @@ struct session {
     int report; /* -1 once the set-up is over */
     int input, output, error; /* -1 when closed; for a terminal input == output and error is -1 */
     bool terminal, accepts_input, launched;
+    bool hurried; /* GO was said before the child waits for it */
     unsigned char *pending; /* input the program has not taken yet */
     size_t pending_at, pending_end;
     bool input_ends;
@@ -38,6 +39,7 @@ bool session_heed(struct session *session);
 /* The child's status was collected by waitpid. The report socket must have been heeded to its end before. */
 void session_reaped(struct session *session, int status);
 
+/* Let the child go on, as soon as it waits. */
 int session_go(struct session *session);
 int session_signal(struct session *session, int number);
 int session_resize(struct session *session, unsigned rows, unsigned columns);
