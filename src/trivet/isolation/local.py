@@ -13,9 +13,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypedDict
+
+import msgspec
 
 from trivet.base.error import Conflict
 from trivet.base.tree import delete
@@ -118,7 +120,10 @@ class Local:
         """Compute what the instance's monitor is asked for, to add a program. Raises `NotRunning` for a frozen one."""
         if group(plan).frozen():
             self._running(plan, "running")
-        return self._added(plan, program, PROGRAM, None)
+        if program.builtin:
+            return self._added(plan, program, PROGRAM, None)
+        *steps, last = _entry(self, plan, msgspec.structs.replace(program, argv=_ANY, env=()))
+        return [*steps, msgspec.structs.replace(last, argv=program.argv, env=program.env)]
 
     def _spawned(self, plan: Plan, program: Program) -> Channel:
         """Add a program without the instance's monitor, which is of an earlier release, or gone."""
@@ -284,6 +289,15 @@ class Local:
         seen = life.observe(Path(plan.directory))
         paused = seen.word == "running" and group(plan).frozen()
         return ("paused" if paused else seen.word), seen.process
+
+
+_ANY = ("",)
+
+
+@lru_cache(32)
+def _entry(driver: Local, plan: Plan, program: Program) -> tuple[Operation, ...]:
+    """Compute what is the same for all programs that an instance is given alike, up to the last step's words."""
+    return tuple(driver._added(plan, program, PROGRAM, None))
 
 
 def remove(directory: Path, cgroup: str) -> None:

@@ -9,7 +9,7 @@ import errno
 from contextlib import suppress
 from pathlib import Path
 
-from trivet.kernel.cgroup_record import BlockDevice, Hierarchy, Resources, Usage, Write, make, number, table
+from trivet.kernel.cgroup_record import BlockDevice, Hierarchy, Resources, Usage, Write, make, number, read, table
 
 NEEDED = frozenset({"cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma", "misc"})
 
@@ -121,7 +121,7 @@ def _delegate(directory: Path) -> None:
 
 def _read(directory: str, name: str) -> str:
     try:
-        return Path(directory, name).read_text()
+        return read(f"{directory}/{name}").decode()
     except OSError:
         return ""
 

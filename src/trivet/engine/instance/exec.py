@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -16,7 +18,7 @@ from trivet.engine.instance.line import Line
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import check
 from trivet.engine.instance.stream import Attach, Failed, Stream, refusal
-from trivet.isolation.driver import Entering
+from trivet.isolation.driver import Driver, Entering
 from trivet.isolation.failure import explained
 from trivet.isolation.plan import Plan, Program
 from trivet.launch.channel import Frame, dial
@@ -44,7 +46,7 @@ async def execute(context: Context, key: str, request: ExecRequest, session: str
 async def run(context: Context, record: InstanceRecord, program: Program, attach: Attach) -> Stream:
     """Set `program` up in the instance, attach, and let it go."""
     driver, plan = context.driver(record), record.plan
-    if isinstance(driver, Entering) and (entered := await _enter(driver, plan, program, attach)):
+    if (entering := _entering(driver)) and (entered := await _enter(entering, plan, program, attach)):
         return entered
     stream = Line(await in_thread(driver.exec, plan, program))
     try:
@@ -54,6 +56,16 @@ async def run(context: Context, record: InstanceRecord, program: Program, attach
         stream.close()
         raise refusal(program, failure, record.name) from None
     return stream
+
+
+def _entering(driver: Driver) -> Entering | None:
+    """Tell whether a level's monitors add programs; to ask the protocol takes long."""
+    return cast(Entering, driver) if _enters(type(driver)) else None
+
+
+@cache
+def _enters(kind: type[Driver]) -> bool:
+    return issubclass(kind, Entering)
 
 
 async def _enter(driver: Entering, plan: Plan, program: Program, attach: Attach) -> Stream | None:
@@ -80,14 +92,19 @@ async def _enter(driver: Entering, plan: Plan, program: Program, attach: Attach)
 
 
 async def _ask(line: Line, frames: bytes) -> tuple[bytes, Frame | None]:
+    """Say all of it, and hear HELLO and what comes of it."""
+    loop = asyncio.get_running_loop()
+    patience = loop.call_later(PATIENCE, line.close)
     try:
-        async with asyncio.timeout(PATIENCE):
-            with suppress(ConnectionError):  # what it said before it hung up counts
-                await line.transmit(frames)
-            hello = await line.receive()
-            return (hello.payload, await line.receive()) if hello else (b"", None)
-    except TimeoutError:
-        raise LaunchTimeout("the instance's monitor did not report that the program runs in time") from None
+        with suppress(ConnectionError):  # what it said before it hung up counts
+            await line.transmit(frames)
+        hello = await line.receive()
+        answer = await line.receive() if hello else None
+    finally:
+        patience.cancel()
+    if answer is None and loop.time() >= patience.when():  # it may heed what was said some time: nobody else must
+        raise LaunchTimeout("the instance's monitor did not report that the program runs in time")
+    return hello.payload if hello else b"", answer
 
 
 def exec_program(base: Program, request: ExecRequest) -> Program:

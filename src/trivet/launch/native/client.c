@@ -119,8 +119,9 @@ void client_make_room(struct monitor *monitor)
 void client_serve(struct monitor *monitor, size_t index, short events)
 {
     struct client *client = monitor->hub.clients[index];
-    if (events & POLLIN)
-        wire_fill(&client->wire);
+    struct frame begun;
+    if (events & POLLIN && wire_fill(&client->wire) > 0 && wire_peek(&client->wire, &begun) == 0)
+        wire_fill(&client->wire); /* now that its length is known */
     bool broken = serve_frames(monitor, client) < 0;
     bool left = events & (POLLHUP | POLLERR) && client->wire.ended && !client_stuck(monitor, client);
     if (!broken && !left)

@@ -35,6 +35,13 @@ static bool is_ours(const struct frame *frame)
     return key && strlen(key) == KEY_SIZE && frame->length >= KEY_SIZE && !memcmp(frame->payload, key, KEY_SIZE);
 }
 
+/* Nobody is to be surprised by a program long after giving up on it. */
+static bool has_left(const struct client *client)
+{
+    struct pollfd end = { .fd = client->wire.fd, .events = POLLRDHUP };
+    return poll(&end, 1, 0) > 0;
+}
+
 /* Close every descriptor from 3 on but these. */
 static void close_but(const int *kept, size_t count)
 {
@@ -62,7 +69,6 @@ static _Noreturn void become_copy(struct monitor *monitor, struct client *client
     if (!plan || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != original)
         _exit(GONE);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    setsid();
     close_but((int[]){ client->wire.fd, monitor->signals, monitor->proc, program }, 4);
     background_forget();
     copy_count = 0;
@@ -84,6 +90,8 @@ int enter_open(struct monitor *monitor, struct client *client, const struct fram
     pid_t original = getpid(), copy = -1;
     bool runs = monitor->session.state == SESSION_STARTED && !monitor->session.reaped && !monitor->conducted;
     int program = -1;
+    if (has_left(client))
+        return -1;
     if (!runs)
         errno = ESRCH;
     else if (!is_ours(frame))

@@ -194,6 +194,15 @@ static int timeout_of(const struct monitor *monitor)
     return monitor->phase == DRAINING ? QUIET_MS / 4 : LINGER_POLL_MS;
 }
 
+/* Who connects has mostly said already what it wants. */
+static void receive_clients(struct monitor *monitor)
+{
+    size_t first = hub_accept(&monitor->hub);
+    client_greet(monitor, first);
+    for (size_t i = monitor->hub.count; i-- > first;)
+        client_serve(monitor, i, POLLIN);
+}
+
 /* Output before the end, clients from the last to the first because one may be dropped and its slot refilled. */
 static void dispatch(struct monitor *monitor, const struct pollfd *polls, size_t clients)
 {
@@ -213,7 +222,7 @@ static void dispatch(struct monitor *monitor, const struct pollfd *polls, size_t
     if (polls[POLL_SIGNALS].revents)
         collect(monitor);
     if (polls[POLL_LISTENER].revents)
-        client_greet(monitor, hub_accept(&monitor->hub));
+        receive_clients(monitor);
 }
 
 static bool drained(struct monitor *monitor)
