@@ -275,3 +275,42 @@ def test_volume_made_by_its_mount(disks: Disks) -> None:
     assert int(disks.run("--mount", mount, script="df -k /v | tail -1").split()[1]) < 8 << 10
     (made,) = json.loads(disks.daemon.ok("volume", "inspect", "by-mount"))
     assert (made["options"], made["labels"]) == ({"size": "8m"}, {"who": "me"})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--user", "user"),
+        ("--user", "5000:5000"),
+        ("--userns", "host"),
+        ("--isolation", "process"),
+        ("--isolation", "vm", "--user", "user"),
+    ],
+    ids="-".join,
+)
+def test_a_bind_mount_is_mine(disks: Disks, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """What the instance's user makes in it is the directory's owner's on the host, and his files are the user's."""
+    for path in (tmp_path, tmp_path / "below"):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o755)
+    for path in (tmp_path / "file", tmp_path / "below/file", tmp_path / "others", tmp_path):
+        path.touch()
+        os.chown(path, 1234, 1235)
+    os.chown(tmp_path / "others", 77, 78)
+    script = "stat -c %u:%g /v /v/file /v/below/file; echo $(id -u):$(id -g); stat -c %u:%g /v/others; echo >/v/new"
+    *owners, own, others = disks.run(*words, "-v", f"{tmp_path}:/v:mine", script=script).splitlines()[:5]
+    assert owners == [own] * 3
+    assert others == "77:78"
+    status = (tmp_path / "new").stat()
+    assert (status.st_uid, status.st_gid) == (1234, 1235)
+
+
+def test_what_cannot_be_mine(disks: Disks, tmp_path: Path) -> None:
+    """A volume has no owner on the host, a stranger no number, and some file systems show no other owners."""
+    run = ("run", "--rm")
+    assert "only a directory of the host" in disks.refused(*run, "-v", "nobodys:/v:mine", disks.image)
+    assert "'stranger' is not in the image" in disks.refused(
+        *run, "--user", "stranger", "-v", f"{tmp_path}:/v:mine", disks.image
+    )
+    assert "map the owners of /proc" in disks.refused(*run, "-v", "/proc/sys:/v:mine", disks.image)

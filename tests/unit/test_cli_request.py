@@ -59,6 +59,8 @@ ACCEPTED: list[tuple[list[str], dict[str, Any]]] = [
     ),
     (["-v", "./site:/srv:z"], {"mounts": [bind(f"{HERE}/site", "/srv", create_source=True)]}),
     (["--mount", "type=bind,source=/a,target=/b,readonly"], {"mounts": [bind("/a", "/b", read_only=True)]}),
+    (["-v", "/host:/x:mine"], {"mounts": [bind("/host", "/x", mine=True, create_source=True)]}),
+    (["--mount", "type=bind,src=/a,dst=/b,bind-mine"], {"mounts": [bind("/a", "/b", mine=True)]}),
     (["--mount", "source=v,dst=/b,volume-nocopy"], {"mounts": [volume("/b", "v", no_copy=True)]}),
     (
         ["--mount", "type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700"],

@@ -33,6 +33,11 @@ def translated(**body: Any) -> InstanceRequest:
         ({"SecurityOpt": ["no-new-privileges"]}, "no_new_privileges", True),
         ({"LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}}, "log_size", 10 << 20),
         ({"Binds": ["v:/d:ro"]}, "mounts", [MountRequest(kind="volume", source="v", target="/d", read_only=True)]),
+        (
+            {"Binds": ["/s:/d:mine"]},
+            "mounts",
+            [MountRequest(kind="bind", source="/s", target="/d", mine=True, create_source=True)],
+        ),
         ({"StorageOpt": {"size": "1G"}}, "storage_size", 1 << 30),
         ({"NetworkMode": "default"}, "networks", []),
         ({"NetworkMode": "container:x"}, "networks", [EndpointRequest(network="container:x")]),

@@ -27,6 +27,7 @@ KEYS = {
     "readwrite": "writable",
     "bind-nonrecursive": "lone",
     "bind-recursive": "depth",
+    "bind-mine": "mine",
     "volume-nocopy": "no_copy",
     "volume-subpath": "subpath",
     "volume-opt": "options",
@@ -146,19 +147,19 @@ def _options(words: list[str], text: str) -> dict[str, Any]:
     for word in words:
         if word in ("ro", "rw", "readonly"):
             fields["read_only"] = word != "rw"
-        elif word == "nocopy":
-            fields["no_copy"] = True
+        elif word in ("nocopy", "mine"):
+            fields["no_copy" if word == "nocopy" else word] = True
         elif word in PROPAGATION:
             fields["propagation"] = word
         elif word not in WITHOUT_MEANING:
             raise ArgumentTypeError(
-                f"{text!r}: unknown option {word!r}; known are ro, rw, nocopy, {', '.join(PROPAGATION)}"
+                f"{text!r}: unknown option {word!r}; known are ro, rw, nocopy, mine, {', '.join(PROPAGATION)}"
             )
     return fields
 
 
 def _field(name: str, value: str, given: bool, text: str) -> Any:
-    if name in ("read_only", "no_copy", "writable", "lone"):
+    if name in ("read_only", "no_copy", "writable", "lone", "mine"):
         return boolean(value) if given else True
     if not value:
         raise ArgumentTypeError(f"{text!r}: {name} has no value")

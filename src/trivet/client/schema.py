@@ -26,7 +26,8 @@ class MountRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `subpath` is shown instead of the whole volume or image. Without `recursive` what is mounted below the source isn't
     shown, with `shallow` it may be written though the rest is read-only. A volume that isn't there is made with
-    `options` and `labels`. `uid` and `gid` are a tmpfs's, -1: root's.
+    `options` and `labels`. `uid` and `gid` are a tmpfs's, -1: root's. `mine` exchanges the owner of a bind's source and
+    the instance's user: each finds the other's files to be its own.
     """
 
     kind: Literal["bind", "volume", "tmpfs", "image"]
@@ -44,6 +45,7 @@ class MountRequest(msgspec.Struct, frozen=True, kw_only=True):
     gid: int = -1
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+    mine: bool = False
     create_source: bool = False  # -v makes a missing host directory, --mount does not
 
 

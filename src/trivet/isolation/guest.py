@@ -169,7 +169,7 @@ def _files(plan: Plan) -> tuple[Operation, ...]:
 def _inside(plan: Plan) -> tuple[Mount, ...]:
     numbers = {id(mount): number for number, mount in enumerate(shared(plan))}
     return tuple(
-        msgspec.structs.replace(mount, source=f"{SHARE}/{numbers[id(mount)]}", recursive=False)
+        msgspec.structs.replace(mount, source=f"{SHARE}/{numbers[id(mount)]}", recursive=False, mine=None)
         if mount.kind == "bind"
         else mount
         for mount in plan.mounts

@@ -7,6 +7,8 @@ child      cgroups · bind mounts staged for sharing · virtiofsd · files opene
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import count
 
 import msgspec
 
@@ -17,7 +19,7 @@ from trivet.hypervisor.device.serial import Console, Port
 from trivet.hypervisor.device.share import Share
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration, Machine, Memory, command_line
 from trivet.hypervisor.template import SLOT, shape_of
-from trivet.isolation import cell, guest
+from trivet.isolation import belonging, cell, guest
 from trivet.isolation.elastic import OVERHEAD, elastic
 from trivet.isolation.plan import Attachment, Mount, Plan
 from trivet.kernel.cgroup_record import BlockDevice, Resources, Write
@@ -27,6 +29,7 @@ from trivet.launch.operation import (
     Exec,
     Give,
     Monitor,
+    OpenTree,
     Operation,
     Propagation,
     Relay,
@@ -35,7 +38,7 @@ from trivet.launch.operation import (
     encode,
 )
 from trivet.launch.operation import Mount as MountOperation
-from trivet.runtime.mount import NO_DEVICE, NO_SUID, PROPAGATION, READ_ONLY
+from trivet.runtime.mount import NO_DEVICE, NO_SUID, PROPAGATION, READ_ONLY, lines
 from trivet.runtime.namespace import FLAGS
 
 DEFAULT_MEMORY = 512 * MEBIBYTE
@@ -183,6 +186,7 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
             payload=_payload(plan, host.origin),
             fork=_begins(host.origin),
         ),
+        *_trees(plan),
         Spawn(flags=FLAGS["mount"] | FLAGS["pid"], stdin=int(plan.program.stdin), cgroup=unified),
         *(WriteFile(write.path, write.value.encode()) for write in joins),
         Propagation("/", PROPAGATION["rslave"]),
@@ -263,10 +267,11 @@ def _staging(plan: Plan, host: Host) -> list[Operation]:
     if not mounts:
         return []
     stage = f"{plan.directory}/share"
+    trees = count(1)
     safe = NO_SUID | NO_DEVICE
     return [
         MountOperation("tmpfs", "tmpfs", stage, safe, ("mode=755", "size=1m"), host=1),
-        *(_staged(mount, f"{stage}/{number}") for number, mount in enumerate(mounts)),
+        *(_staged(mount, f"{stage}/{number}", trees) for number, mount in enumerate(mounts)),
         Background(
             argv=(
                 host.virtiofsd,
@@ -281,8 +286,19 @@ def _staging(plan: Plan, host: Host) -> list[Operation]:
     ]
 
 
-def _staged(mount: Mount, target: str) -> Bind:
+def _trees(plan: Plan) -> list[OpenTree]:
+    """Open what shows other owners than it has; `_staged` takes them in the same order."""
+    found = []
+    for mount in guest.shared(plan):
+        if mount.mine:
+            users, groups = (lines(each) for each in belonging.maps(mount.mine, None))
+            found.append(OpenTree(mount.source, int(mount.recursive), users, groups, deep=1))
+    return found
+
+
+def _staged(mount: Mount, target: str, trees: Iterator[int]) -> Bind:
     return Bind(
+        tree=next(trees) if mount.mine else 0,
         source=mount.source,
         target=target,
         recursive=int(mount.recursive),

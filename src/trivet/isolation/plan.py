@@ -23,6 +23,15 @@ class Level(StrEnum):
     VM = "vm"
 
 
+class Mine(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose files a mount shows as the instance's own: `uid` and `gid` on disk are `user` and `group` inside."""
+
+    uid: int
+    gid: int
+    user: int = 0
+    group: int = 0
+
+
 class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """Something shown inside the instance at `target`.
 
@@ -47,6 +56,7 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     propagation: Literal["private", "rprivate", "slave", "rslave", "shared", "rshared"] = "rprivate"
     size: int = 0
     mode: int = 0o1777
+    mine: Mine | None = None
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,8 @@ def check(plan_name: str, mounts: tuple[Mount, ...]) -> None:
     for mount in mounts:
         if mount.kind != "bind":
             raise InvalidArgument(f"machine {plan_name} cannot have {mount.target} in memory: its system does that")
+        if mount.mine:
+            raise InvalidArgument(f"{mount.target} of machine {plan_name} cannot be mine: nobody in it is the engine's")
         if not Path(mount.source).is_dir():
             raise InvalidArgument(f"{mount.source} is no directory: only these are shared with machine {plan_name}")
     tags = [tag(mount) for mount in mounts]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trivet.isolation import belonging
 from trivet.isolation.plan import Attachment, Device, DeviceRule, Limits, Mount, Owner, Plan, Program, Security
 from trivet.kernel import capability
 from trivet.launch.operation import AddAddress, AddRoute, LinkUp, Operation, Sysctl
@@ -268,9 +269,17 @@ def _mount(mount: Mount, owner: Owner | None = None) -> oci.Mount:
         return oci.Mount(destination=mount.target, type="tmpfs", source="tmpfs", options=words)
     deep = "ro" if mount.shallow else "rro"  # what is mounted below it, too
     access_words = (deep,) if mount.read_only else ()
-    mapped = () if owner is None else ("ridmap",) if mount.recursive else ("idmap",)
+    mapped = () if owner is None and not mount.mine else ("ridmap",) if mount.recursive else ("idmap",)
     words = ("rbind" if mount.recursive else "bind", mount.propagation, *access_words, *mapped)
-    return oci.Mount(destination=mount.target, type="bind", source=mount.source, options=words)
+    users, groups = belonging.maps(mount.mine, owner) if mount.mine else ((), ())
+    return oci.Mount(
+        destination=mount.target,
+        type="bind",
+        source=mount.source,
+        options=words,
+        uid_mappings=users,
+        gid_mappings=groups,
+    )
 
 
 def _rlimits(plan: Plan) -> tuple[oci.Rlimit, ...]:

@@ -106,7 +106,7 @@ class Maps(msgspec.Struct, frozen=True):
 
 def maps(users: tuple[IdMapping, ...], groups: tuple[IdMapping, ...]) -> Maps:
     """Spell mappings out."""
-    return Maps(_lines(users), _lines(groups))
+    return Maps(lines(users), lines(groups))
 
 
 def options(mount: Mount) -> Options:
@@ -215,6 +215,7 @@ def _one(mount: Mount, bundle: str, own: Maps | None, trees: list[Operation], *,
         deep_clear=chosen.deep_clear,
     )
     if mount.uid_mappings or mount.gid_mappings or {"idmap", "ridmap"} & chosen.words:
+        lenient = lenient and not mount.uid_mappings  # who says which owners wants to see those
         return _opened(bind, trees, _mapping(mount, own), "ridmap" in chosen.words, lenient)
     return bind if own is None else _opened(bind, trees)
 
@@ -242,7 +243,8 @@ def _new(mount: Mount, chosen: Options) -> Operation:
     )
 
 
-def _lines(mappings: tuple[IdMapping, ...]) -> str:
+def lines(mappings: tuple[IdMapping, ...]) -> str:
+    """Write maps as the kernel reads them."""
     return "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in mappings)
 
 

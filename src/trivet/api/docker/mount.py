@@ -132,8 +132,8 @@ def _bind(text: str) -> MountRequest:
     for option in parts[2].split(",") if len(parts) == 3 else ():
         if option == "ro":
             fields["read_only"] = True
-        elif option == "nocopy":
-            fields["no_copy"] = True
+        elif option in ("nocopy", "mine"):
+            fields["no_copy" if option == "nocopy" else option] = True
         elif option in PROPAGATIONS:
             fields["propagation"] = option
         elif option not in WITHOUT_EFFECT:

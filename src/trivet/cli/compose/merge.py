@@ -120,6 +120,8 @@ def _volume(value: Any, place: str, directory: Path) -> Value:
             made["read_only"] = word == "ro"
         elif word == "nocopy":
             made["volume"] = {"nocopy": True}
+        elif word == "mine" and host:
+            made["bind"]["x-mine"] = True
         elif word in ("z", "Z", "cached", "delegated", "consistent"):
             continue
         else:

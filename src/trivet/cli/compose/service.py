@@ -298,6 +298,7 @@ def _mount(read: Reader, one: Value) -> MountRequest:
         propagation=str(bind.get("propagation", "rprivate")),
         create_source=kind == "bind" and read.flag("create_host_path", True, bind),
         no_copy=read.flag("nocopy", within=volume),
+        mine=read.flag("x-mine", within=bind),
         labels={key: text or "" for key, text in pairs(volume.get("labels") or {}, f"{read.place}.volumes").items()},
         size=read.get("size", value.size, 0, within=memory),
         mode=read.get("mode", lambda text: int(text, 8), 0o1777, within=memory),

@@ -27,6 +27,7 @@ from trivet.engine.instance.health import effective
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.mount import Mounts, resolve
 from trivet.engine.instance.owner import separate
+from trivet.engine.instance.person import numbers
 from trivet.engine.instance.plan import make_plan
 from trivet.engine.machine import create as machine
 from trivet.isolation.driver import Ability, Driver
@@ -95,7 +96,14 @@ def make(
     place.state.mkdir(parents=True, mode=0o700)
     root = snapshotter.create(key, image, request.storage_size)
     undo.push_async_callback(asyncio.to_thread, snapshotter.remove, key)
-    mounts = resolve(request.mounts, sorted(settings.volumes or {}), context.volumes, partial(_whole, context))
+    etc = partial(context.overlay.directory, image, "/etc")
+    mounts = resolve(
+        request.mounts,
+        sorted(settings.volumes or {}),
+        context.volumes,
+        partial(_whole, context),
+        partial(numbers, request.user or settings.user or "", etc),
+    )
     undo.push_async_callback(asyncio.to_thread, _drop_volumes, context, mounts)
     _fill(context, mounts, image)
     owner = context.owners.reserve(place.run) if separate(request) else None

@@ -12,7 +12,7 @@ from trivet.base.error import InvalidArgument, NotFound
 from trivet.client.schema import MountRequest
 from trivet.client.schema_volume import VolumeRequest
 from trivet.engine.volume.volume import Volumes
-from trivet.isolation.plan import Mount
+from trivet.isolation.plan import Mine, Mount
 
 
 class SourceMissing(NotFound):
@@ -43,8 +43,17 @@ class Mounts(msgspec.Struct, frozen=True, kw_only=True):
 Find = Callable[[str], tuple[str, Path]]
 """Finds an image by its name: its id, and a directory that shows all of it."""
 
+Person = Callable[[], tuple[int, int]]
+"""Tells the numbers of the instance's user and group."""
 
-def resolve(requests: list[MountRequest], image_volumes: list[str], volumes: Volumes, find: Find) -> Mounts:
+
+def resolve(
+    requests: list[MountRequest],
+    image_volumes: list[str],
+    volumes: Volumes,
+    find: Find,
+    person: Person = lambda: (0, 0),
+) -> Mounts:
     """Turn requests into mounts, creating volumes and `-v` directories that do not exist yet.
 
     An image that is to be written is a new anonymous volume with its content.
@@ -93,7 +102,9 @@ def resolve(requests: list[MountRequest], image_volumes: list[str], volumes: Vol
             fill.append((copy.name, "/", request.source))
             mounts.append(_mount(request, target, source=copy.mountpoint, name=copy.name, image=request.source))
         elif request.kind == "bind":
-            mounts.append(_mount(request, target, source=_bind_source(request)))
+            source = _bind_source(request)
+            shown = _mount(request, target, source=source)
+            mounts.append(msgspec.structs.replace(shown, mine=_mine(source, person)) if request.mine else shown)
         else:
             mounts.append(_mount(request, target))
     mounts.sort(key=lambda mount: mount.target.count("/"))  # a parent before what is mounted inside it
@@ -105,6 +116,13 @@ def resolve(requests: list[MountRequest], image_volumes: list[str], volumes: Vol
         fill=tuple(fill),
         images=tuple(images),
     )
+
+
+def _mine(source: str, person: Person) -> Mine:
+    """Say who owns a source on the host, and who is to own it inside."""
+    status = Path(source).stat()
+    user, group = person()
+    return Mine(uid=status.st_uid, gid=status.st_gid, user=user, group=group)
 
 
 def _target(path: str) -> str:
@@ -119,6 +137,8 @@ def _target(path: str) -> str:
 def _mount(request: MountRequest, target: str, source: str = "", name: str = "", image: str = "") -> Mount:
     if request.subpath and request.kind not in ("volume", "image"):
         raise InvalidArgument(f"a mount of type {request.kind} has no sub-path, so no {request.subpath}")
+    if request.mine and request.kind != "bind":
+        raise InvalidArgument(f"the mount at {target} cannot be mine: only a directory of the host has an owner there")
     return msgspec.convert(
         {
             "kind": "tmpfs" if request.kind == "tmpfs" else "bind",
