@@ -1,4 +1,4 @@
-"""Deleting files and directories of our own, quickly: most of them hold few files, or nothing."""
+"""Making and deleting directories of our own, quickly: most of them hold few files, or nothing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 log = logging.getLogger(__name__)
+
+
+def make(path: str, mode: int = 0o700) -> None:
+    """Make a directory, and those above it, unless it is there."""
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    except FileNotFoundError:
+        os.makedirs(path, mode, exist_ok=True)
 
 
 def delete(path: Path | str, levels: int = 2) -> None:

@@ -16,7 +16,7 @@ from trivet.isolation import specification
 from trivet.isolation.driver import Ability
 from trivet.isolation.local import Local
 from trivet.isolation.plan import Level, Plan, Program
-from trivet.oci.runtime import Device, Linux, Process, Spec
+from trivet.oci.runtime import Device, Linux, Process, Resources, Spec
 
 
 class ContainerDriver(Local):
@@ -36,6 +36,10 @@ class ContainerDriver(Local):
         devices = tuple(_host_devices()) if plan.security.privileged else ()
         devices += () if plan.owner else tuple(_given(each) for each in plan.devices)
         return specification.contained(plan, devices=devices)
+
+    def limits(self, plan: Plan) -> Resources:
+        """Describe what of the machine the instance may use."""
+        return specification.allowed(plan)
 
     def added(self, plan: Plan, program: Program) -> tuple[Process, Linux]:
         """Describe a program that exec adds."""

@@ -19,8 +19,8 @@ from typing import TypedDict
 
 import msgspec
 
+from trivet.base import tree
 from trivet.base.error import Conflict
-from trivet.base.tree import delete
 from trivet.isolation import elastic, memory, specification
 from trivet.isolation.driver import Exit, Footprint, ProcessRow, Stats, Status
 from trivet.isolation.failure import exit_code, explain, explained
@@ -35,6 +35,7 @@ from trivet.launch.monitor import Ending, Failure, read_process
 from trivet.launch.monitor import Process as Running
 from trivet.launch.operation import Bind, Exec, Monitor, Mount, Operation
 from trivet.launch.spawn import spawn
+from trivet.oci import runtime as oci
 from trivet.oci.runtime import Linux, Process, Spec
 from trivet.runtime import enter, life
 from trivet.runtime import plan as runtime
@@ -74,6 +75,10 @@ class Local:
         """Describe the instance in the runtime's words."""
         raise NotImplementedError
 
+    def limits(self, plan: Plan) -> oci.Resources:
+        """Describe what of the machine the instance may use, as `specification` does."""
+        raise NotImplementedError
+
     def added(self, plan: Plan, program: Program) -> tuple[Process, Linux]:
         """Describe a program that exec adds."""
         raise NotImplementedError
@@ -88,14 +93,13 @@ class Local:
 
     def prepare(self, plan: Plan) -> None:
         """Make the run directory and the cgroup with its limits. Idempotent."""
-        directory = Path(plan.directory)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        Path(plan.directory, "root").mkdir(exist_ok=True)
+        tree.make(plan.directory)
+        tree.make(f"{plan.directory}/root")
         if owner := own(plan):
             let_go(owner)
         if _keeps_memory(plan):
             memory.keep(plan)
-        group(plan).create(resources(_linux(self.specification(plan)).resources))
+        group(plan).create(resources(self.limits(plan)))
 
     def start(self, plan: Plan) -> Channel:
         """Start the monitor and set the program up; it waits for `Channel.go()`."""
@@ -243,7 +247,7 @@ class Local:
             let_go(plan.owner)
         if _keeps_memory(plan):
             memory.drop(plan)
-        delete(directory)
+        tree.delete(directory)
 
     def _plan(self, plan: Plan) -> list[Operation]:
         home = group(plan)
@@ -305,7 +309,7 @@ def remove(directory: Path, cgroup: str) -> None:
     life.clear(directory, cgroup_of(cgroup))
     for name in ("user", "network"):
         drop(directory / name)
-    delete(directory)
+    tree.delete(directory)
 
 
 @cache
@@ -369,10 +373,6 @@ def _keeps_memory(plan: Plan) -> bool:
     return plan.memory.startswith(f"{plan.directory}/")
 
 
-def _linux(spec: Spec) -> Linux:
-    return spec.linux or Linux()
-
-
 def _believe(root: Root) -> None:
     """Let an overlay be mounted again that never syncs: the kernel leaves a mark in it, and refuses then.
 
@@ -380,7 +380,7 @@ def _believe(root: Root) -> None:
     at its end promises nothing beyond one.
     """
     if root.volatile and root.upper:
-        delete(Path(root.work, "work", "incompat"))
+        tree.delete(Path(root.work, "work", "incompat"))
 
 
 def _root(root: Root, target: str) -> Operation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def own(plan: Plan) -> Owner | None:
 
 def beside(owner: Owner) -> str:
     """Tell where a network namespace is kept that was made with the owner's and is on no network."""
-    return f"{Path(owner.path).parent}/network"
+    return f"{os.path.dirname(owner.path)}/network"
 
 
 def borrow(owner: Owner | None) -> Owner | None:
@@ -56,8 +57,8 @@ def borrow(owner: Owner | None) -> Owner | None:
 
 def let_go(owner: Owner) -> None:
     """Let the namespace go, and a network's that was made with it; missing is fine."""
-    drop(Path(owner.path))
-    drop(Path(beside(owner)))
+    drop(owner.path)
+    drop(beside(owner))
 
 
 def inside(owner: Owner | None, user: str) -> str:

@@ -11,7 +11,7 @@ from trivet.isolation import specification
 from trivet.isolation.driver import Ability
 from trivet.isolation.local import Local
 from trivet.isolation.plan import Level, Plan, Program
-from trivet.oci.runtime import Linux, Process, Spec
+from trivet.oci.runtime import Linux, Process, Resources, Spec
 
 
 class ProcessDriver(Local):
@@ -28,6 +28,10 @@ class ProcessDriver(Local):
     def specification(self, plan: Plan) -> Spec:
         """Describe the instance in the runtime's words."""
         return specification.bare(plan)
+
+    def limits(self, plan: Plan) -> Resources:
+        """Describe what of the machine the instance may use."""
+        return specification.resources(plan.limits, ())
 
     def added(self, plan: Plan, program: Program) -> tuple[Process, Linux]:
         """Describe a program that exec adds."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from trivet.base.tree import delete
+from trivet.base import tree
 from trivet.isolation.owner import making
 from trivet.isolation.plan import Owner
 from trivet.kernel.mount import BIND, drop, mount
@@ -46,12 +46,12 @@ class Spare:
         """Keep the namespaces at two paths, where nothing is yet; the spare is used up, also when that fails."""
         try:
             for descriptor, path in zip(self._descriptors, (user, network), strict=True):
-                Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                tree.make(os.path.dirname(path))
                 _touch(path)
-                mount(Path(f"/proc/self/fd/{descriptor}"), Path(path), "", BIND)
+                mount(f"/proc/self/fd/{descriptor}", path, "", BIND)
         except BaseException:
             for path in (user, network):
-                drop(Path(path))
+                drop(path)
             raise
         finally:
             self.close()
@@ -95,7 +95,7 @@ def sweep(directory: Path) -> None:
     """Let go what somebody left in `directory` who was killed while making spares."""
     for path in directory.glob("*/*"):
         drop(path)
-    delete(directory)
+    tree.delete(directory)
 
 
 def _touch(path: str) -> None:

@@ -49,7 +49,7 @@ def contained(
             namespaces=(*(oci.Namespace(type=kind) for kind in own), *_joined(plan), *network, *_user(plan)),
             devices=devices,
             cgroups_path=plan.cgroup,
-            resources=resources(plan.limits, device.EVERYTHING if privileged else (*device.RULES, *_given(plan))),
+            resources=allowed(plan),
             sysctl=sysctl,
             seccomp=filtering(plan.security),
             masked_paths=MASKED if masked else (),
@@ -110,6 +110,12 @@ def filtering(security: Security, *, privileged: bool = False) -> oci.Seccomp | 
     if security.privileged or privileged or security.seccomp == "unconfined":
         return None
     return profile.default(security.capabilities)
+
+
+def allowed(plan: Plan) -> oci.Resources:
+    """Describe what of the machine a container may use."""
+    privileged = plan.security.privileged
+    return resources(plan.limits, device.EVERYTHING if privileged else (*device.RULES, *_given(plan)))
 
 
 def resources(limits: Limits, devices: tuple[oci.DeviceRule, ...], *, reset: bool = False) -> oci.Resources:

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +27,7 @@ _EMPTY_PATH = 0x4  # of move_mount
 _HERE = -100  # AT_FDCWD
 
 
-def mount(source: Path, target: Path, kind: str, flags: int = 0, options: str = "") -> None:
+def mount(source: Path | str, target: Path | str, kind: str, flags: int = 0, options: str = "") -> None:
     """Mount `source` at `target`. An `OSError` carries `target` as its filename.
 
     mount(8) would put a loop device between a file and its mount; the call doesn't (erofs, Linux 6.12).
@@ -58,17 +59,19 @@ def mount_with(source: Path, target: Path, kind: str, options: Sequence[tuple[st
         os.close(made)
 
 
-def unmount(target: Path) -> None:
+def unmount(target: Path | str) -> None:
     """Take the mount at `target` out of sight; who uses it keeps it. An `OSError` carries `target` as its filename."""
     sys.audit("trivet.mount", str(target))
     if _libc().umount2(os.fsencode(target), DETACH):
         _fail(target)
 
 
-def drop(path: Path) -> None:
+def drop(path: Path | str) -> None:
     """Remove a file in which a namespace is kept, and let that go; missing is fine."""
     try:
-        path.unlink(missing_ok=True)
+        os.unlink(path)
+        return
+    except FileNotFoundError:
         return
     except OSError as error:
         if error.errno != errno.EBUSY:  # what something is mounted on can't be removed: unlink(2)
@@ -78,7 +81,8 @@ def drop(path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOENT):  # somebody else was faster: umount(2)
             raise
-    path.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _call(target: Path, number: int, *words: bytes | int | None) -> int:
@@ -93,6 +97,6 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _fail(target: Path) -> None:
+def _fail(target: Path | str) -> None:
     number = ctypes.get_errno()
     raise OSError(number, os.strerror(number), str(target))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import lru_cache
 
 from trivet.base.error import InvalidArgument
 from trivet.kernel import capability
@@ -95,7 +95,8 @@ def _capabilities(sets: oci.Capabilities | None) -> list[Operation]:
     ]
 
 
-def _mask(names: Iterable[str]) -> int:
+@lru_cache(64)  # nearly all have the same
+def _mask(names: tuple[str, ...]) -> int:
     """Fold; an unknown one is left out, as the specification asks, and `warning` tells."""
     return capability.mask(name for name in names if capability.known(name))
 

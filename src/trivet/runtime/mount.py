@@ -204,7 +204,7 @@ def _one(mount: Mount, bundle: str, own: Maps | None, trees: list[Operation], *,
     if not chosen.bind:
         return _new(mount, chosen)
     bind = Bind(
-        source=str(PurePosixPath(bundle, mount.source)),
+        source=mount.source if mount.source.startswith("/") else str(PurePosixPath(bundle, mount.source)),
         target=mount.destination,
         recursive=int("rbind" in chosen.words),
         attributes=chosen.attributes,

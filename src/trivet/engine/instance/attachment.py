@@ -66,7 +66,7 @@ def _one(wish: EndpointRequest, ability: Ability, networks: Networks) -> Attachm
         if ability.network != "netns":
             raise Unsupported(f"network {wish.network} is not possible at level {ability.level}: it shares no kernel")
         return Attachment(kind="netns", network=wish.network)
-    network = networks.find(wish.network)
+    network = networks.ledger.network(wish.network)
     check_rate(wish, network.driver)
     if network.driver == "none":
         return Attachment(kind="none", network=network.name)

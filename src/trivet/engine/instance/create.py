@@ -164,9 +164,8 @@ def _named(context: Context, request: InstanceRequest) -> InstanceRequest:
     if reference := other(request):
         theirs = EndpointRequest(network=f"{OTHER}{context.table.find(reference).id}")
         return msgspec.structs.replace(request, networks=[theirs, *request.networks[1:]])
-    wishes = [
-        msgspec.structs.replace(wish, network=context.networks.find(wish.network).name) for wish in request.networks
-    ]
+    ledger = context.networks.ledger
+    wishes = [msgspec.structs.replace(wish, network=ledger.network(wish.network).name) for wish in request.networks]
     return msgspec.structs.replace(request, networks=wishes)
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from trivet.base import tree
 from trivet.base.error import InvalidArgument
 from trivet.isolation.plan import File
 
@@ -96,8 +97,8 @@ def files(directory: Path, hostname: str, hosts: bytes, resolv_conf: bytes) -> t
 
 def write(files: Iterable[File]) -> None:
     """Write the engine's copies."""
-    for directory in {Path(file.source).parent for file in files}:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in {os.path.dirname(file.source) for file in files}:
+        tree.make(directory)
     for file in files:
         descriptor = os.open(file.source, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, file.mode)
         try:

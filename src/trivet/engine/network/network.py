@@ -322,6 +322,8 @@ class Networks:
 
         Raises `PortTaken` naming the owner, and publishes none then; `Conflict` on a network that can't publish.
         """
+        if not ports:  # who publishes nothing has nothing carried
+            return []
         made = publication.open_ports(self, instance_id, ports)
         if made and self._named(instance_id):
             self.announce()

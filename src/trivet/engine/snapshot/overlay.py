@@ -111,21 +111,21 @@ class OverlaySnapshotter:
                     self._make_instance(instance, lowers, _chains(image), size)
                     break
         try:
-            return self.root(instance, image)
+            return self._root(instance, lowers)
         except NotLimited:
             self.remove(instance)
             raise
 
     def root(self, instance: str, image: Layered) -> Root:
         """Find an instance's root again."""
-        upper, work = (self._writable(instance) / name for name in ("upper", "work"))
-        copied = not work.exists()
+        return self._root(instance, self.lowers(image))
+
+    def _root(self, instance: str, lowers: tuple[str, ...]) -> Root:
+        writable = self._writable(instance)
+        work = f"{writable}/work"
+        copied = not Path(work).exists()
         return Root(
-            form=self.form,
-            lowers=self.lowers(image),
-            upper=str(upper),
-            work="" if copied else str(work),
-            copied=copied,
+            form=self.form, lowers=lowers, upper=f"{writable}/upper", work="" if copied else work, copied=copied
         )
 
     def lowers(self, image: Layered) -> tuple[str, ...]:
@@ -209,9 +209,11 @@ class OverlaySnapshotter:
 
     def _needs(self, chains: list[str]) -> set[str]:
         """Name the layers and stacks of an image."""
-        return {f"layer/{chain.partition(':')[2]}" for chain in chains} | {
-            f"stack/{name}" for name in self.stacks.names(chains)
-        }
+        return self._named(chains, self.stacks.lowers(chains))
+
+    def _named(self, chains: list[str], lowers: Iterable[Path]) -> set[str]:
+        layers = {f"layer/{chain.partition(':')[2]}" for chain in chains}
+        return layers | {f"stack/{name}" for name in self.stacks.names(lowers)}
 
     def _make(self, chains: list[str], layer: Layer, report: Report) -> None:
         """Unpack the last of a stack of layers, unless it is there."""
@@ -255,7 +257,8 @@ class OverlaySnapshotter:
             else:
                 make_root(draft / "upper", like=Path(lowers[0]))
                 (draft / "work").mkdir(mode=0o700)
-            (draft / "layers").write_text("".join(f"{name}\n" for name in sorted(self._needs(chains))))
+            names = sorted(self._named(chains, map(Path, lowers)))
+            (draft / "layers").write_text("".join(f"{name}\n" for name in names))
             if size:
                 limit.make(draft, [name for name in ("upper", "work") if (draft / name).exists()], size)
             draft.rename(home)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -38,9 +38,9 @@ class Stacks:
         """List the directories that show an image's layers, topmost first, whether they are there or not."""
         return [self._place(group) for group in self._groups(chains)][::-1]
 
-    def names(self, chains: Sequence[str]) -> set[str]:
-        """Name the stacks that an image's layers need."""
-        return {place.parent.name for place in self.lowers(chains) if place.parent.parent == self._directory}
+    def names(self, lowers: Iterable[Path]) -> set[str]:
+        """Name the stacks among the directories that show an image's layers."""
+        return {place.parent.name for place in lowers if place.parent.parent == self._directory}
 
     def ready(self, chains: Sequence[str]) -> bool:
         """Tell whether all of it is there, and show what was hidden (the host was started anew)."""
