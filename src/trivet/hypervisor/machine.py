@@ -137,7 +137,8 @@ def _board(machine: Machine) -> list[str]:
     if machine.acceleration is Acceleration.KVM:
         return ["-machine", board, "-accel", "kvm", "-cpu", "host"]
     accelerator = option("tcg", thread="multi", tb_size=TRANSLATION_BUFFER)
-    return ["-machine", board, "-accel", accelerator, "-cpu", "max"]
+    # What an emulated RDRAND says is the process's secret, and would be the same in all that begin as a frozen one.
+    return ["-machine", board, "-accel", accelerator, "-cpu", "max,rdrand=off,rdseed=off"]
 
 
 def _grows(machine: Machine) -> bool:

@@ -78,6 +78,13 @@ class Templates:
                 self._failed[key] = reason
             self._doubted.add(key)
 
+    def unload(self, machine: Machine) -> None:
+        """Let go of a template in memory that hardly anybody will need; who does has it from the disk."""
+        key = digest(shape_of(machine))
+        with self._lock:
+            if key in self._loaded and self._directory.joinpath(key).exists():
+                self._loaded.pop(key).close()
+
     def usage(self) -> tuple[int, int]:
         """Count the templates on disk, and the bytes they take."""
         places = self._places()

@@ -4,6 +4,7 @@
     /dev/null urandom kvm   (the last one where there is one to use)
     /proc                   with itself in it and nobody else
     /kernel /initramfs      read-only
+    /thaw                   what becomes a frozen QEMU (in those that do)
     /share.sock             where virtiofsd listens, if anything is shared
 
 Drives, console, control socket, memory, state and interfaces are descriptors, opened before. It is in network, IPC,
@@ -22,6 +23,7 @@ import msgspec
 from trivet.hypervisor.machine import Acceleration, Machine
 from trivet.isolation import guest
 from trivet.isolation.plan import Plan
+from trivet.launch import launcher
 from trivet.launch.operation import (
     Become,
     Bind,
@@ -44,6 +46,9 @@ from trivet.runtime.namespace import FLAGS
 IMAGE, UPPER, CONSOLE, CONTROL = 40, 41, 42, 43
 FIRST_USER, USERS = 0x4000_0000, 0x1000_0000
 PLACE, SHARE_SOCKET = "cell", "/share.sock"
+
+THAWING = "/thaw"
+THAW = Path(launcher.__file__).with_name("bin") / "trivet-thaw"
 
 _SHOWN = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
 _KVM = Path("/dev/kvm")
@@ -71,11 +76,12 @@ def gifts(plan: Plan, console: str, control: str, taps: list[tuple[int, str, str
     ]
 
 
-def walls(plan: Plan, made: Machine, share: str) -> list[Operation]:
+def walls(plan: Plan, made: Machine, share: str, *, thawing: bool = False) -> list[Operation]:
     """Leave everything behind that isn't QEMU's."""
     shown: list[Operation] = [
         Bind(made.kernel, "/kernel", recursive=0, attributes=READ_ONLY),
         Bind(made.initramfs, "/initramfs", recursive=0, attributes=READ_ONLY),
+        *([Bind(str(THAW), THAWING, recursive=0, attributes=READ_ONLY)] if thawing else []),
         *([Bind(share, SHARE_SOCKET, recursive=0)] if guest.shared(plan) else []),
     ]
     own = None if guest.shared(plan) else user(plan)

@@ -77,6 +77,23 @@ def wake(plan: Plan, made: Machine, silent: Sequence[str] = ()) -> Callable[[Cal
     return load
 
 
+def go_on(plan: Plan) -> Callable[[Callable[[], bool]], None]:
+    """Return what lets a QEMU that was frozen go on, once it listens again."""
+
+    def resume(reported: Callable[[], bool]) -> None:
+        connection = _connect(Path(plan.directory, machine.QMP), reported)
+        if connection is None:
+            return
+        try:
+            with Qmp(Path(plan.directory, machine.QMP), patience=_PATIENCE, connection=connection) as qmp:
+                qmp.resume()
+            Path(plan.directory, AWAKE).touch()
+        except (QmpUnavailable, QmpRefused) as error:
+            raise CannotFork(error.message) from error
+
+    return resume
+
+
 def _soon(reported: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + _TOLD
     while not (said := reported()) and time.monotonic() < deadline:

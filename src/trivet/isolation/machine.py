@@ -73,6 +73,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     A machine that shares its memory with a file server has a copy of its own, `writable`. With `changes` it is a copy
     of a machine whose program runs, to be told in what they differ: operations, for the agent. With `instead` it
     carries out those in place of the program. A `spare` machine is nobody's yet, and can be given other drives.
+    One that was `frozen` is a process that goes on: `state` is all of it but `memory`.
     """
 
     memory: str
@@ -81,6 +82,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[Operation, ...] | None = None
     instead: tuple[Operation, ...] | None = None
     spare: bool = False
+    frozen: bool = False
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +173,7 @@ def machine(plan: Plan, host: Host) -> Machine:
 
 def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap: tuple[str, ...]) -> list[Operation]:
     """Compute what the launcher does on the host, the guest's own plan included."""
-    made = machine(plan, host)
+    made, thawing = machine(plan, host), bool(host.origin and host.origin.frozen)
     taps = [(nic.descriptor or 0, use.path, use.device) for nic, use in zip(made.nics, _uses(plan), strict=True)]
     return [
         Monitor(
@@ -193,8 +195,8 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
         *_staging(plan, host),
         *_origin(host.origin),
         *cell.gifts(plan, made.console.log, made.qmp, taps),
-        *cell.walls(plan, made, f"{plan.directory}/{SHARE_SOCKET}"),
-        Exec(command_line(cell.inside(made))),
+        *cell.walls(plan, made, f"{plan.directory}/{SHARE_SOCKET}", thawing=thawing),
+        Exec((cell.THAWING,) if thawing else command_line(cell.inside(made))),
     ]
 
 

@@ -81,7 +81,7 @@ class Nursery:
 
     def _become(self, plan: Plan, host: machine.Host, instead: tuple[Operation, ...] | None = None) -> Channel | None:
         """Let a spare machine become the instance's; None when there is none that can."""
-        found = self.pool.take(plan, host)
+        found = self.pool.take(plan, host, _PATIENCE[host.acceleration])
         if found is None:
             return None
         clear(plan)

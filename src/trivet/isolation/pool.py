@@ -1,24 +1,31 @@
 """Which spare machines there are: of the shapes that were started last, made in the background and given back.
 
 One is made when an instance of its shape has started, at a low priority. It goes when nobody has wanted it for
-some minutes, when memory becomes scarce, and with the engine.
+some minutes, when memory becomes scarce, and with the engine. The first of its shape is frozen where guests are
+emulated: those that follow go on as it, also when they are asked for and none is waiting.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from trivet.base.error import TrivetError
+from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.template import Templates, digest, shape_of
 from trivet.isolation import machine, standby, warm
+from trivet.isolation.frozen import Freezer
 from trivet.isolation.plan import Plan
 from trivet.isolation.standby import Standby
 from trivet.kernel import procfs
+from trivet.launch.monitor import read_process
 from trivet.launch.spawn import LaunchError, LaunchTimeout
 
 SHAPES = 2
@@ -33,43 +40,47 @@ _FAILURES = 3
 log = logging.getLogger(__name__)
 
 
+class _Wish(msgspec.Struct, frozen=True):
+    """Whose kind of spare is wanted."""
+
+    plan: Plan
+    host: machine.Host
+    patience: float
+
+
 class Pool:
     """The spares of one engine, `count` of each shape."""
 
     def __init__(self, cache: Path, templates: Templates, count: int) -> None:
         self._cache, self._templates, self._count = cache, templates, count
         self._waiting: dict[str, list[Standby]] = {}
-        self._wanted: dict[str, Callable[[], Standby]] = {}
-        self._making: Plan | None = None
+        self._wanted: dict[str, _Wish] = {}
+        self._making: list[Plan] = []
+        self._freezer = Freezer(SHAPES)
         self._failed = 0
         self._closed = False
         self._worker: threading.Thread | None = None
         self._changed = threading.Condition()
 
-    def take(self, plan: Plan, host: machine.Host) -> Standby | None:
-        """Take a spare for an instance, if there is one that fits."""
+    def take(self, plan: Plan, host: machine.Host, patience: float) -> Standby | None:
+        """Take a spare for an instance, if there is one that fits, or one like it can be thawed."""
         if not self._count or not standby.fits(plan):
             return None
         key = _key(plan, host)
         with self._changed:
             waiting = self._waiting.get(key)
-            return waiting.pop() if waiting else None
+            if waiting:
+                return waiting.pop()
+        return self._thaw(key, _Wish(plan, host, patience))
 
     def want(self, plan: Plan, host: machine.Host, patience: float) -> None:
         """Have spares made for those who come after this instance."""
         if not self._count or not standby.fits(plan):
             return
-
-        def make() -> Standby:
-            image, upper = warm.drives(self._cache)
-            planned = self._making = standby.planned(plan, image)
-            standby.sweep(Path(plan.directory).parent, str(Path(plan.cgroup).parent), self._known())
-            return standby.make(self._templates, planned, upper, host, patience)
-
         with self._changed:
             key = _key(plan, host)
             self._wanted.pop(key, None)
-            self._wanted[key] = make
+            self._wanted[key] = _Wish(plan, host, patience)
             self._waiting.setdefault(key, [])
             if self._worker is None and not self._closed:
                 self._worker = threading.Thread(target=self._work, name="spare", daemon=True)
@@ -87,17 +98,18 @@ class Pool:
             gone = [each for waiting in self._waiting.values() for each in waiting]
             self._wanted.clear()
             self._waiting.clear()
+        self._freezer.drop()
         for each in gone:
             _remove(each)
 
     def close(self) -> None:
         """End them all, also the one that is being made."""
         with self._changed:
-            self._closed, worker, making = True, self._worker, self._making
+            self._closed, worker, making = True, self._worker, list(self._making)
             self._changed.notify_all()
         self.drop()
-        if making:
-            standby.remove(making)
+        for each in making:
+            standby.remove(each)
         if worker:
             worker.join(_GLANCE)
         self.drop()
@@ -123,29 +135,67 @@ class Pool:
 
     def _make(self, key: str) -> None:
         with self._changed:
-            make = self._wanted.get(key)
-        if make is None or not standby.kept(machine.DEFAULT_MEMORY, procfs.memory):
+            wish = self._wanted.get(key)
+        if wish is None or not standby.kept(machine.DEFAULT_MEMORY, procfs.memory):
             with self._changed:
                 self._wanted.pop(key, None)
             return
         try:
-            made = make()
+            made = self._thaw(key, wish) or self._fork(key, wish)
         except (TrivetError, OSError, LaunchError, LaunchTimeout) as error:
             log.warning("cannot make a spare machine: %s", error)
             with self._changed:
                 self._failed += 1
-                if self._wanted.get(key) is make:  # and no newer wish, which may do better
+                if self._wanted.get(key) is wish:  # and no newer wish, which may do better
                     self._wanted.pop(key)  # until the next start; if it is no accident, not at all
                 self._count = 0 if self._failed >= _FAILURES else self._count
             return
-        finally:
-            self._making = None
         with self._changed:
             if not self._closed and key in self._waiting:
                 self._failed = 0
                 self._waiting[key].append(made)
                 return
         _remove(made)
+
+    def _thaw(self, key: str, wish: _Wish) -> Standby | None:
+        """Let the frozen one go on as another; None when there is none, or it can't."""
+        frozen = self._freezer.hold(key)
+        if frozen is None:
+            return None
+        try:
+            with self._planned(wish) as (plan, upper):
+                return standby.thaw(frozen, plan, upper, wish.host, wish.patience)
+        except (TrivetError, OSError, LaunchError, LaunchTimeout) as error:
+            log.warning("cannot go on as a frozen machine: %s", error)
+            if not self._closed:
+                self._freezer.refuse(key)
+            return None
+        finally:
+            frozen.close()
+
+    def _fork(self, key: str, wish: _Wish) -> Standby:
+        """Fork one from its template, and freeze it for those who come after it."""
+        with self._planned(wish) as (plan, upper):
+            standby.sweep(Path(wish.plan.directory).parent, str(Path(wish.plan.cgroup).parent), self._known())
+            made = standby.make(self._templates, plan, upper, wish.host, wish.patience)
+            process = read_process(Path(plan.directory))
+            emulated = wish.host.acceleration is Acceleration.EMULATION
+            if process and emulated and self._freezer.keep(key, plan, process.pid):
+                self._templates.unload(machine.machine(plan, wish.host))
+            return made
+
+    @contextlib.contextmanager
+    def _planned(self, wish: _Wish) -> Iterator[tuple[Plan, Path]]:
+        """Plan a spare, of which is known that it is being made, and the writable drive it gets a copy of."""
+        image, upper = warm.drives(self._cache)
+        plan = standby.planned(wish.plan, image)
+        with self._changed:
+            self._making.append(plan)
+        try:
+            yield plan, upper
+        finally:
+            with self._changed:
+                self._making.remove(plan)
 
     def _give_back(self) -> None:
         """Remove what nobody has wanted for long, or whose memory others need."""
@@ -162,12 +212,15 @@ class Pool:
                 self._waiting[key] = [each for each in waiting if each not in gone]
                 if len(waiting) > len(self._waiting[key]):
                     self._wanted.pop(key, None)
+        if not enough:
+            self._freezer.drop()
         for each in gone:
             _remove(each)
 
     def _known(self) -> set[str]:
-        places = (*self.waiting(), *((self._making.directory,) if self._making else ()))
-        return {Path(place).name for place in places}
+        with self._changed:
+            making = [each.directory for each in self._making]
+        return {Path(place).name for place in (*self.waiting(), *making)}
 
 
 def _key(plan: Plan, host: machine.Host) -> str:

@@ -26,6 +26,7 @@ from trivet.hypervisor.template import Templates
 from trivet.hypervisor.urgency import ordinary
 from trivet.isolation import cell, fork, guest, machine, resize, warm
 from trivet.isolation.elastic import elastic
+from trivet.isolation.frozen import Frozen
 from trivet.isolation.local import group, layout
 from trivet.isolation.plan import Log, Plan, Program, Root
 from trivet.kernel import tap
@@ -93,6 +94,24 @@ def make(templates: Templates, plan: Plan, scratch: Path, host: machine.Host, pa
         undo.callback(channel.close)
         for work in (warm.up(plan), warm.down()):
             _carry_out(plan, work, patience)
+        with Qmp(Path(plan.directory, machine.QMP)) as qmp:
+            qmp.pause()
+        undo.pop_all()
+    return Standby(plan, channel, time.monotonic())
+
+
+def thaw(frozen: Frozen, plan: Plan, scratch: Path, host: machine.Host, patience: float) -> Standby:
+    """Let a frozen spare go on as another one, and stop it. Raises `CannotFork`, and what launching and QMP do."""
+    with contextlib.ExitStack() as undo:
+        undo.callback(remove, plan)
+        _prepare(plan, scratch)
+        origin = machine.Origin(
+            memory=memory.path_of(frozen.memory), state=memory.path_of(frozen.rest), spare=True, frozen=True
+        )
+        home = group(plan)
+        steps = machine.launch(plan, msgspec.structs.replace(host, origin=origin), home.joins, home.unified, home.reap)
+        channel = spawn(steps, timeout=patience, meanwhile=fork.go_on(plan))
+        undo.callback(channel.close)
         with Qmp(Path(plan.directory, machine.QMP)) as qmp:
             qmp.pause()
         undo.pop_all()

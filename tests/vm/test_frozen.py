@@ -1,0 +1,143 @@
+"""Frozen machines: those that begin as one are machines of their own, and confined as it was."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.conformance.harness import Harness
+from tests.vm.test_fork import IDENTITY
+from tests.vm.test_standby import pid_of, waiting
+
+from trivet.hypervisor import memory
+from trivet.hypervisor.qmp import Qmp
+from trivet.isolation import cell, fork, frozen, machine
+from trivet.isolation.frozen import Frozen
+from trivet.isolation.vm import VmDriver
+
+pytestmark = pytest.mark.vm
+
+AT_ONCE = 4
+RIGHTS = ("Groups", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters")
+SIGNALS = ("SigBlk", "SigIgn", "SigCgt")
+
+
+@pytest.fixture
+def ready(driver: VmDriver) -> Iterator[VmDriver]:
+    """A driver that keeps a machine ready."""
+    made = VmDriver(driver.cache, spares=1)
+    yield made
+    made.leave()
+
+
+def kept(driver: VmDriver) -> dict[str, Frozen]:
+    """Wait for a machine to be frozen."""
+    found = driver._nursery.pool._freezer._kept
+    deadline = time.monotonic() + 60
+    while not found:
+        assert time.monotonic() < deadline, "no machine is frozen"
+        time.sleep(0.02)
+    return found
+
+
+def used_up(driver: VmDriver, make: Callable[[VmDriver], Harness]) -> tuple[Harness, Harness]:
+    """Have a machine frozen; the instance that was forked before, and the one that the frozen one itself became."""
+    first, second = make(driver), make(driver)
+    first.start("sleep", "600")
+    kept(driver)
+    waiting(driver)
+    second.start("sleep", "600")
+    return first, second
+
+
+def thawed(harness: Harness) -> bool:
+    """Tell whether an instance's QEMU began as another one."""
+    return Path(f"/proc/{harness.status().pid}/exe").readlink() == Path(cell.THAWING)
+
+
+def generation(harness: Harness) -> str:
+    """Ask QEMU for what tells its guest that it is a copy."""
+    with Qmp(Path(harness.plan.directory, machine.QMP)) as qmp:
+        return str(qmp.execute("query-vm-generation-id")["guid"])
+
+
+def status(pid: int) -> dict[str, str]:
+    """Read what the kernel says of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: text.strip() for name, _, text in (line.partition(":") for line in lines)}
+
+
+def test_those_that_follow_are_machines_of_their_own(ready: VmDriver, make: Callable[[VmDriver], Harness]) -> None:
+    """Machines that go on as the same one, at the same time, have nothing random in common, and files of their own."""
+    first, second = used_up(ready, make)
+    assert not thawed(first)
+    assert not thawed(second)
+    others = [make(ready) for _ in range(AT_ONCE)]
+    script = f"{IDENTITY}; hostname; echo $0 > /x; cat /x; read go"
+
+    def begin(number: int) -> list[str]:
+        session = others[number].start("sh", "-c", script, str(number), stdin=True, hostname=f"h{number}")
+        return session.until(f"\n{number}\n".encode()).decode().splitlines()
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        said = list(pool.map(begin, range(AT_ONCE)))
+    assert all(map(thawed, others))
+    assert {fork.noted(each.plan) for each in others} == {fork.FORKED}
+    seen = [word for lines in said for word in lines[:3]] + [generation(each) for each in (first, second, *others)]
+    assert len(set(seen)) == len(seen), "something random came twice"
+    assert [lines[4:] for lines in said] == [[f"h{number}", str(number)] for number in range(AT_ONCE)]
+    assert all(abs(time.time() - int(lines[3])) < 60 for lines in said)
+
+
+def test_they_are_confined_as_it_is(ready: VmDriver, make: Callable[[VmDriver], Harness]) -> None:
+    """A thawed QEMU has the same filter, rights, signals and descriptors as the one that was frozen."""
+    _, second = used_up(ready, make)
+    other = make(ready)
+    other.start("sleep", "600")
+    assert thawed(other)
+    before, after = status(second.status().pid), status(other.status().pid)
+    rights = ("Uid", "Gid")
+    assert [after[name] for name in SAME if name not in rights] == [before[name] for name in SAME if name not in rights]
+    assert after["Seccomp"] == "2"
+    assert after["CapEff"] == "0000000000000000"
+    assert after["Uid"].split() == [after["Uid"].split()[0]] * 4
+    assert after["Uid"] != before["Uid"], "each has a user of its own"
+    numbers = [sorted(fd.name for fd in Path(f"/proc/{each.status().pid}/fd").iterdir()) for each in (second, other)]
+    assert numbers[0] == numbers[1]
+    root = Path(f"/proc/{other.status().pid}/root")
+    assert not (root / "etc/passwd").exists()
+
+
+def test_one_that_is_damaged_is_given_up(ready: VmDriver, make: Callable[[VmDriver], Harness]) -> None:
+    """Where the frozen machine can't go on, the next one is forked from the template as ever."""
+    used_up(ready, make)
+    found = kept(ready)
+    key = next(iter(found))
+    ready._nursery.pool.drop()
+    found[key] = Frozen(memory.make("nothing", 1 << 20), memory.make("nothing", 1 << 20))
+    other = make(ready)
+    other.start("sleep", "600")
+    assert not thawed(other)
+    assert fork.noted(other.plan) == fork.FORKED
+    assert not found, "it is not tried again"
+    assert pid_of(waiting(ready))
+
+
+def test_what_cannot_be_frozen_goes_on() -> None:
+    """A process that isn't understood is left as it was, and the reason is said."""
+    bystander = subprocess.Popen(["sh", "-c", "read go; echo $go"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    files = [memory.make("guest"), memory.make("rest")]
+    try:
+        with pytest.raises(frozen.CannotFreeze, match=r"for others to begin as: .*filter of system calls"):
+            frozen._run(bystander.pid, "0" * 32, files, ())
+        assert bystander.communicate(b"on\n", timeout=60)[0] == b"on\n"
+    finally:
+        bystander.kill()
+        bystander.wait()
+        for each in files:
+            os.close(each)
