@@ -139,7 +139,7 @@ class Harness:
         self.level = driver.level
         self.state = state
         self.id = secrets.token_hex(6)
-        self.directory = run / "i"
+        self.directory = run / self.id  # as the engine has it, and control groups likewise
         self.log = state / "log"
         self.root = self._make_root(image)
         first = 0x7000_0000 + 65536 * secrets.randbelow(4096)
