@@ -115,8 +115,15 @@ async def listing(engine: Engine, request: web.Request) -> web.StreamResponse:
         every=flag(request, "all") or limit > 0, filters=_known(wanted), size=flag(request, "size")
     )
     found = [each for each in found if not task and filter.named(patterns, "name", each.name, f"/{each.name}")]
-    networks = await by_name(engine)
-    return answer([view.row(each, networks) for each in (found[:limit] if limit > 0 else found)])
+    networks, aliases = await by_name(engine), engine.instances.aliases()
+    shown = found[:limit] if limit > 0 else found
+    sizes = await _image_sizes(engine, {each.image_id for each in shown}) if flag(request, "size") else {}
+    return answer([view.row(each, networks, aliases.get(each.id, ()), sizes.get(each.image_id, 0)) for each in shown])
+
+
+async def _image_sizes(engine: Engine, ids: set[str]) -> dict[str, int]:
+    """Tell how large images are, but those that have gone."""
+    return {each.id: each.size for each in await engine.list_images({}) if each.id in ids}
 
 
 def _check(wanted: Filters) -> bool:
@@ -154,7 +161,8 @@ async def inspect(engine: Engine, request: web.Request) -> web.StreamResponse:
     except NotFound:
         image = None
     sessions = engine.instances.sessions.of_instance(found.id)
-    return answer(view.inspect(found, image, await by_name(engine), sessions))
+    surroundings = engine.instances.surroundings(found.id)
+    return answer(view.inspect(found, image, await by_name(engine), sessions, surroundings))
 
 
 async def start(engine: Engine, request: web.Request) -> web.StreamResponse:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from trivet.api.docker import endpoint, health, link
+from trivet.api.docker import endpoint, health, link, mounted
 from trivet.api.docker.duration import human, moment, seconds, since
-from trivet.client.schema import Instance, MountRequest, MountUse
+from trivet.client.schema import Instance, MountUse
 from trivet.client.schema_image import ImageDetail
 from trivet.client.schema_network import Network
+from trivet.engine.instance.surroundings import Surroundings
 
 LEVEL = "trivet.isolation"  # the annotation that says the level
 
 
-def row(instance: Instance, networks: dict[str, Network]) -> dict[str, Any]:
-    """Show an instance as one of many."""
+def row(
+    instance: Instance, networks: dict[str, Network], aliases: Sequence[str] = (), image_size: int = 0
+) -> dict[str, Any]:
+    """Show an instance as one of many; `aliases` are what others know it by."""
     shown = {
         "Id": instance.id,
-        "Names": [f"/{instance.name}"],
+        "Names": [f"/{instance.name}", *aliases],
         "Image": instance.image,
         "ImageID": instance.image_id,
         "Command": " ".join(instance.command),
@@ -31,7 +35,7 @@ def row(instance: Instance, networks: dict[str, Network]) -> dict[str, Any]:
         "Mounts": [_mount(mount) for mount in instance.mounts if mount.kind != "tmpfs"],
     }
     if instance.size >= 0:
-        shown |= {"SizeRw": instance.size, "SizeRootFs": instance.size}
+        shown |= {"SizeRw": instance.size, "SizeRootFs": instance.size + image_size}
     return shown
 
 
@@ -74,7 +78,11 @@ def status(instance: Instance) -> str:
 
 
 def inspect(
-    instance: Instance, image: ImageDetail | None, networks: dict[str, Network], sessions: list[str]
+    instance: Instance,
+    image: ImageDetail | None,
+    networks: dict[str, Network],
+    sessions: list[str],
+    surroundings: Surroundings,
 ) -> dict[str, Any]:
     """Show everything about an instance."""
     shown = {
@@ -84,9 +92,9 @@ def inspect(
         "Args": instance.command[1:],
         "State": _state(instance),
         "Image": instance.image_id,
-        "ResolvConfPath": "",
-        "HostnamePath": "",
-        "HostsPath": "",
+        "ResolvConfPath": surroundings.files.get("/etc/resolv.conf", ""),
+        "HostnamePath": surroundings.files.get("/etc/hostname", ""),
+        "HostsPath": surroundings.files.get("/etc/hosts", ""),
         "LogPath": instance.log_path,
         "Name": f"/{instance.name}",
         "RestartCount": instance.restarts,
@@ -97,7 +105,7 @@ def inspect(
         "AppArmorProfile": "",
         "ExecIDs": sessions or None,
         "HostConfig": _host_config(instance),
-        "GraphDriver": {"Data": None, "Name": "overlay2"},
+        "GraphDriver": {"Data": _layers(instance, surroundings), "Name": "overlay2"},
         "Mounts": [_mount(mount) for mount in instance.mounts if mount.kind != "tmpfs"],
         "Config": _config(instance, (image.config.get("config") or {}) if image else {}),
         "NetworkSettings": _network_settings(instance, networks),
@@ -105,6 +113,15 @@ def inspect(
     if instance.size >= 0:
         shown |= {"SizeRw": instance.size, "SizeRootFs": instance.size + (image.size if image else 0)}
     return shown
+
+
+def _layers(instance: Instance, surroundings: Surroundings) -> dict[str, str] | None:
+    """Tell where the host has the layers; merged they are seen by who runs there alone."""
+    if not surroundings.upper:
+        return None
+    merged = {"MergedDir": f"/proc/{instance.pid}/root"} if instance.pid and instance.isolation == "container" else {}
+    lowers = ":".join(surroundings.lowers)
+    return {"LowerDir": lowers, "UpperDir": surroundings.upper, "WorkDir": surroundings.work, **merged}
 
 
 def _state(instance: Instance) -> dict[str, Any]:
@@ -167,7 +184,7 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         place = {"HostIp": port.host_address, "HostPort": number}
         named.setdefault(f"{port.container_port}/{port.protocol}", []).append(place)
     return {
-        "Binds": [_spelled(mount) for mount in request.mounts if mount.kind != "tmpfs"] or None,
+        **mounted.host_config(request.mounts),
         "ContainerIDFile": "",
         "Devices": [
             {
@@ -202,7 +219,6 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         "PublishAllPorts": request.publish_all,
         "ReadonlyRootfs": request.read_only,
         "SecurityOpt": _security(instance),
-        "Tmpfs": {mount.target: _memory(mount) for mount in request.mounts if mount.kind == "tmpfs"} or None,
         "UTSMode": request.uts,
         "UsernsMode": request.userns,
         "ShmSize": request.shm_size,
@@ -228,7 +244,6 @@ def _host_config(instance: Instance) -> dict[str, Any]:
         **({"MaskedPaths": [], "ReadonlyPaths": []} if request.system_paths == "unconfined" else {}),
         "PidsLimit": request.pids_limit or None,
         "Ulimits": [{"Name": each.name, "Hard": each.hard, "Soft": each.soft} for each in request.rlimits] or None,
-        "Mounts": None,
         "Init": request.init,
         "Annotations": {LEVEL: instance.isolation},
     }
@@ -251,17 +266,6 @@ def _throttles(instance: Instance) -> dict[str, list[dict[str, Any]] | None]:
 def _security(instance: Instance) -> list[str] | None:
     found = ["no-new-privileges"] if instance.request.no_new_privileges else []
     return found + (["seccomp=unconfined"] if instance.request.seccomp == "unconfined" else []) or None
-
-
-def _memory(mount: MountRequest) -> str:
-    words = ["ro"] if mount.read_only else []
-    words += [f"size={mount.size}"] if mount.size else []
-    words += [f"mode={mount.mode:o}"] if mount.mode != 0o1777 else []
-    return ",".join(words)
-
-
-def _spelled(mount: MountRequest) -> str:
-    return ":".join(part for part in (mount.source, mount.target, "ro" if mount.read_only else "") if part)
 
 
 def _mode(instance: Instance) -> str:

@@ -51,6 +51,7 @@ from trivet.engine.instance.session import Sessions
 from trivet.engine.instance.shipping import ships
 from trivet.engine.instance.status import Word, check
 from trivet.engine.instance.stream import Attach, Stream
+from trivet.engine.instance.surroundings import Surroundings, surroundings
 from trivet.engine.machine import image as machine_image
 from trivet.engine.network.why import HOST, WORLD
 from trivet.engine.snapshot import diff
@@ -138,6 +139,18 @@ class Instances:
     async def inspect(self, ref: str, size: bool = False) -> Instance:
         """Describe one instance."""
         return await self._view(self.context.table.find(ref), size)
+
+    def aliases(self) -> dict[str, list[str]]:
+        """List what instances are called by those who are linked to them, by id: /NAME/ALIAS."""
+        found: dict[str, list[str]] = {}
+        for record in self.context.table.all():
+            for wish in record.request.links:
+                found.setdefault(wish.instance, []).append(f"/{record.name}/{wish.alias}")
+        return found
+
+    def surroundings(self, ref: str) -> Surroundings:
+        """Tell where the host has what an instance is shown."""
+        return surroundings(self.context.table.find(ref))
 
     async def _view(self, record: InstanceRecord, size: bool) -> Instance:
         if not size:
