@@ -14,7 +14,7 @@ from tests.conformance.conftest import no_cgroups_left, root_image, root_tree, r
 from tests.conformance.harness import Harness
 from tests.conftest import Daemon
 from tests.vm.box import KEY
-from tests.vm.tiny import initrd
+from tests.vm.tiny import PARAMETERS, agent, initrd
 
 from trivet.isolation.vm import VmDriver
 
@@ -84,6 +84,16 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The options that make a machine the tiny system."""
-    kernel, system = initrd(tmp_path_factory.mktemp("tiny") / "initrd")
-    options = ["--kernel", str(kernel), "--initrd", str(system), "--append", "console=ttyS0 quiet tsc=reliable"]
+    return _options(*initrd(tmp_path_factory.mktemp("tiny") / "initrd"))
+
+
+@pytest.fixture(scope="module")
+def talking(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The options that make a machine the tiny system with the distribution's guest agent."""
+    scratch = tmp_path_factory.mktemp("talking")
+    return _options(*initrd(scratch / "initrd", further=agent(scratch)))
+
+
+def _options(kernel: Path, system: Path) -> list[str]:
+    options = ["--kernel", str(kernel), "--initrd", str(system), "--append", PARAMETERS]
     return [*options, "--memory", "256m", "--disk", "1g", "--ssh-key", KEY, "--network", "none"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Daemon
 from tests.vm.box import NEEDS, asked, said
-from tests.vm.tiny import CACHE, initrd, loadable
+from tests.vm.tiny import CACHE, PARAMETERS, initrd, loadable
 
 from trivet.guest import bootable, loader
 
@@ -20,7 +20,6 @@ pytestmark = [
     pytest.mark.needs(*NEEDS, "grub-mkimage", "genisoimage", "sfdisk", "mke2fs"),
 ]
 SIZE = 96 << 20
-PARAMETERS = "console=ttyS0 quiet tsc=reliable"
 MODULES = ("biosdisk", "iso9660", "serial", "linux", "normal")
 
 

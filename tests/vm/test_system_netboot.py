@@ -12,7 +12,7 @@ from tests.vm.tiny import initrd, loadable
 pytestmark = [pytest.mark.vm, pytest.mark.needs(*NEEDS)]
 SCRIPT = """#!ipxe
 echo trivet serves ${filename}
-kernel linux console=ttyS0 quiet tsc=reliable
+kernel linux console=ttyS0 quiet tsc=reliable no_timer_check
 initrd initrd
 boot
 """

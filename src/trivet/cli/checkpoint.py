@@ -97,7 +97,7 @@ def remove(context: Context, args: Namespace) -> int:
 
 def clone(context: Context, args: Namespace) -> int:
     """Multiply an instance."""
-    wish = CloneRequest(count=args.count, name=args.name, publish=args.publish)
+    wish = CloneRequest(count=args.count, name=args.name, publish=args.publish, memory=args.memory)
     with patience(f"cloning {args.instance}"):
         made = context.client.checkpoints.clone(args.instance, wish)
     if args.json:
@@ -175,11 +175,13 @@ COMMANDS = {
             option("--count", metavar="N", type=value.natural, default=1, help="how many (default: 1)"),
             option("--name", metavar="PATTERN", default="", help="name, {} is the number (default: INSTANCE-{})"),
             flag("-P", "--publish", help="publish its ports on free host ports (default: not at all)"),
+            flag("--memory", help="of a machine with a system of its own, too: it goes on instead of booting"),
             *JSON,
             REF,
         ),
         about="Each clone has a disk, addresses and ids of its own. One that runs goes on where the original is, "
-        "with what that has in memory: level vm.",
+        "with what that has in memory: level vm. A machine with a system of its own boots from its copied disks; with "
+        "--memory it goes on, too, and its guest agent is told who it is now.",
         examples=(("trivet clone db --count 3", "db-1, db-2, db-3"), ("trivet clone db --name test-{}", "")),
     ),
 }

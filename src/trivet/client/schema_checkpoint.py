@@ -46,12 +46,14 @@ class RevertRequest(msgspec.Struct, frozen=True, kw_only=True):
 class CloneRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`clone`: `{}` in `name` is the number of the clone, by default NAME-1, NAME-2, ... as they are free.
 
-    With `publish` ports are published on free host ports, otherwise not at all.
+    With `publish` ports are published on free host ports, otherwise not at all. With `memory` a machine with a system
+    of its own goes on where the original is; without it its copies boot.
     """
 
     count: int = 1
     name: str = ""
     publish: bool = False
+    memory: bool = False
 
 
 class Cloned(msgspec.Struct, frozen=True, kw_only=True):

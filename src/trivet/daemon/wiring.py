@@ -35,7 +35,7 @@ from trivet.engine.instance.reconcile import reconcile, restart
 from trivet.engine.instance.shipping import Shipping
 from trivet.engine.instance.steward import steward
 from trivet.engine.instance.stock import Stock
-from trivet.engine.machine import backup
+from trivet.engine.machine import backup, twin
 from trivet.engine.network import vigil
 from trivet.engine.network.fleet import Fleet
 from trivet.engine.network.model import DEFAULT_ENGINE
@@ -101,6 +101,7 @@ async def wire(settings: Settings) -> AsyncIterator[Doors]:
     again = await reconcile(context)
     await asyncio.to_thread(context.images.sweep)  # an engine that died may have been at it
     await asyncio.to_thread(backup.go_on, context.table.all())
+    await asyncio.to_thread(twin.give_up, context)
     engine.machines.filling.go_on(context.table.all())
     fleet = _fleet(settings, context, identity(records))
     if fleet:

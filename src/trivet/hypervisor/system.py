@@ -32,7 +32,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything QEMU is told; `memory` in bytes. With `incoming` it goes on from a saved state.
+    """Everything QEMU is told; `memory` in bytes. With `incoming` it goes on from a saved state, or is
+    `still` until it is told to go on.
 
     `control` is the descriptor of the socket on which QEMU listens for QMP.
     """
@@ -58,6 +59,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     usb: tuple[Stick, ...] = ()
     shares: tuple[Share, ...] = ()
     incoming: str = ""
+    still: bool = False
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -93,6 +95,7 @@ def command_line(system: System) -> tuple[str, ...]:
         *("-mon", "chardev=qmp,mode=control"),
         *_start(system.start),
         *(("-incoming", system.incoming) if system.incoming else ()),
+        *(("-S",) if system.still else ()),
         *(word for device in system.devices for word in device.arguments()),
     )
 

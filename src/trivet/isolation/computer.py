@@ -124,6 +124,7 @@ def system(plan: Plan, host: Host) -> System:
         ),
         nics=tuple(nic(use, number, _nth(first, number)) for number, use in enumerate(taps)),
         incoming=f"fd:{STATE_DESCRIPTOR}" if host.begin else "",
+        still=host.still,
         netboot=_netboot(parts, plan.id, order.get("network", 0)),
         start=_start(plan),
         usb=tuple(stick(each, housing.USB + number) for number, each in enumerate(parts.usb)),

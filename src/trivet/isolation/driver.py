@@ -247,6 +247,17 @@ class Saving(Protocol):
 
 
 @runtime_checkable
+class Introducing(Protocol):
+    """A level whose copies of a running instance stand still when they are begun, until they learn who they are."""
+
+    def check_copying(self, plan: Plan) -> None:
+        """Raise for an instance whose copies could not learn it."""
+
+    def introduce(self, plan: Plan) -> None:
+        """Let a copy go on under its own name, with its own addresses."""
+
+
+@runtime_checkable
 class Stalling(Protocol):
     """A level that stops an instance when the host can't give it what it needs, instead of letting it fail."""
 

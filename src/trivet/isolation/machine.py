@@ -88,8 +88,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine offers a guest: programs, kernel, acceleration, CPUs; UEFI's program and swtpm if asked for.
 
-    A machine of its own may `begin` with the state in a file. `most` is the memory, in bytes, that a machine can be
-    given while it runs."""
+    A machine of its own may `begin` with the state in a file, and stand `still` then. `most` is the memory, in bytes,
+    that a machine can be given while it runs."""
 
     qemu: str
     virtiofsd: str
@@ -102,6 +102,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     firmware: str = ""
     swtpm: str = ""
     begin: str = ""
+    still: bool = False
 
 
 def memory(plan: Plan) -> int:

@@ -89,13 +89,8 @@ def opened(place: Path) -> Iterator[Saved]:
         os.close(descriptor)
 
 
-def check(plan: Plan, saved: Saved, was: Plan) -> None:
+def check(plan: Plan, saved: Saved) -> None:
     """Refuse what can't go on. Raises `Unsupported`."""
-    if plan.id != was.id:
-        raise Unsupported(
-            f"cannot clone running machine {was.name}: its system would not learn who it is now",
-            hint=f"trivet vm stop {was.name} first",
-        )
     if saved.key != key_of(plan):
         raise SavedOtherwise(plan.name)
 

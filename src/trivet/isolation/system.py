@@ -9,6 +9,7 @@ plan.directory/
 ├── seed.img                  what cloud-init reads
 ├── stick.img, initrd         what installers read (isolation/answer.py)
 ├── cell/                     where QEMU's root is made, in its mount namespace only (isolation/housing.py)
+├── arriving                  there until a copy of a machine that ran knows who it is (isolation/arrival.py)
 └── paused                    there while the machine is paused
 """
 
@@ -22,11 +23,12 @@ from pathlib import Path
 
 import msgspec
 
-from trivet.base.error import Conflict, InvalidArgument, Unsupported
+from trivet.base.error import Conflict, Internal, InvalidArgument, Unsupported
 from trivet.hypervisor import memory
-from trivet.hypervisor.qmp import Qmp
+from trivet.hypervisor.qmp import Qmp, QmpUnavailable
 from trivet.isolation import (
     answer,
+    arrival,
     computer,
     elastic,
     errand,
@@ -59,9 +61,9 @@ _TAIL = 5
 
 
 class SystemDriver:
-    """The driver of machines with a system of their own; also Pausable, Saving, Elastic, Resizable and Pluggable.
+    """The driver of machines with a system of their own.
 
-    `cache` is the vm level's.
+    Also Pausable, Saving, Introducing, Elastic, Resizable and Pluggable. `cache` is the vm level's.
     """
 
     level = Level.VM
@@ -112,8 +114,9 @@ class SystemDriver:
         """Start the monitor; QEMU waits for `Channel.go()`."""
         return self._launch(plan)
 
-    def _launch(self, plan: Plan, begin: str = "") -> Channel:
-        host = msgspec.structs.replace(provision.computer(self.cache, computer.hardware(plan)), begin=begin)
+    def _launch(self, plan: Plan, begin: str = "", *, still: bool = False) -> Channel:
+        host = provision.computer(self.cache, computer.hardware(plan))
+        host = msgspec.structs.replace(host, begin=begin, still=still)
         for name in (computer.QMP, computer.AGENT, computer.SCREEN):
             Path(plan.directory, name).unlink(missing_ok=True)
         try:
@@ -138,9 +141,25 @@ class SystemDriver:
         return moment.opened(place)
 
     def restore(self, plan: Plan, saved: Saved, was: Plan) -> Channel:
-        """Begin as what was saved; the guest goes on at `Channel.go()`."""
-        moment.check(plan, saved, was)
-        return self._launch(plan, memory.path_of(saved.state))
+        """Begin as what was saved; the guest goes on at `Channel.go()`, a copy of it when it is introduced."""
+        moment.check(plan, saved)
+        copied = plan.id != was.id
+        if copied:
+            Path(plan.directory, arrival.MARK).touch()
+        return self._launch(plan, memory.path_of(saved.state), still=copied)
+
+    def check_copying(self, plan: Plan) -> None:
+        """Refuse one that has no agent which would tell a copy who it is."""
+        self._running(plan)
+        arrival.check(plan)
+
+    def introduce(self, plan: Plan) -> None:
+        """Let a copy go on as who it is."""
+        try:
+            arrival.introduce(plan)
+        except QmpUnavailable as error:
+            words = _last_words(plan)
+            raise Internal(f"machine {plan.name} did not go on{f': {words}' if words else ''}") from error
 
     def attach(self, plan: Plan) -> Channel:
         """Open a further connection to the monitor, which has the serial console."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from trivet.base.error import AlreadyExists, InvalidArgument, Unsupported
+from trivet.base.error import AlreadyExists, Conflict, InvalidArgument, Unsupported
 from trivet.base.identity import check_name, new_id
 from trivet.base.thread import in_thread
 from trivet.base.tree import delete
@@ -27,7 +27,8 @@ from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
 from trivet.engine.machine import filling, twin
 from trivet.engine.snapshot.duplicate import duplicate
-from trivet.isolation.driver import Saved, Saving
+from trivet.isolation import computer
+from trivet.isolation.driver import Introducing, Saved, Saving
 
 MOST = 1000
 
@@ -35,7 +36,8 @@ MOST = 1000
 async def clone(context: Context, key: str, wish: CloneRequest) -> Cloned:
     """Make copies of an instance, running if it runs. All or nothing.
 
-    A machine with a system of its own has to learn who it is: its copies have its disks of one moment, and boot.
+    A machine with a system of its own has to learn who it is: its copies have its disks of one moment, and boot, or
+    with `memory` go on, and are told by their agents.
 
     Raises `NoMemory`, `Unsupported` for volumes, `AlreadyExists` for a name, and what create and start raise.
     """
@@ -51,7 +53,10 @@ async def clone(context: Context, key: str, wish: CloneRequest) -> Cloned:
             check("clone", record.name, record.word)
             filling.refuse(record, "clone")
             _check_volumes(record)
-            boots = record.plan.hardware is not None and record.word is Word.RUNNING
+            runs = record.word is Word.RUNNING
+            if wish.memory:
+                await in_thread(_check_memory, context, record)
+            boots = record.plan.hardware is not None and runs and not wish.memory
             copy = twin.copy if boots else partial(take.save, go_on=True)
             pause = await in_thread(copy, context, record, place)
         memory = None if boots else await in_thread(_load, context, record, place, after)
@@ -60,6 +65,8 @@ async def clone(context: Context, key: str, wish: CloneRequest) -> Cloned:
             for each in ids if boots else ():
                 async with context.locks.hold(each, "starting"):
                     await start.start(context, each)
+            if memory is not None:
+                await asyncio.gather(*(_introduce(context, each) for each in ids))
             undo.pop_all()
     context.emit("clone", record, clones=" ".join(names))
     return Cloned(ids=ids, names=names, pause=pause)
@@ -82,10 +89,30 @@ async def _one(
     if memory is not None:
         driver = context.driver(record)
         assert isinstance(driver, Saving)
+        _place_alike(context, clone.id, record)
         begin = driver.restore
         async with context.locks.hold(clone.id, "starting"):
             await start.start(context, clone.id, begin=lambda plan: begin(plan, memory, record.plan))
     return clone.id
+
+
+def _place_alike(context: Context, key: str, record: InstanceRecord) -> None:
+    """Put a machine's disks where the original has them: those that were plugged in are in slots."""
+    if record.plan.hardware is None:
+        return
+    clone = context.table.find(key)
+    parts, slots = computer.hardware(clone.plan), {each.name: each.port for each in record.plan.hardware.disks}
+    disks = tuple(msgspec.structs.replace(each, port=slots[each.name]) for each in parts.disks)
+    hardware = msgspec.structs.replace(parts, disks=disks)
+    context.table.update(key, clone.change(plan=msgspec.structs.replace(clone.plan, hardware=hardware)))
+
+
+async def _introduce(context: Context, key: str) -> None:
+    record = context.table.find(key)
+    driver = context.driver(record)
+    if isinstance(driver, Introducing):
+        async with context.locks.hold(key, "starting"):
+            await in_thread(driver.introduce, context.table.find(key).plan)
 
 
 def request_of(record: InstanceRecord, name: str, *, publish: bool) -> InstanceRequest:
@@ -124,6 +151,14 @@ def _load(context: Context, record: InstanceRecord, place: Path, after: AsyncExi
     if record.word is not Word.RUNNING or not isinstance(driver, Saving):
         return None
     return after.enter_context(driver.saved(place))
+
+
+def _check_memory(context: Context, record: InstanceRecord) -> None:
+    if record.word is not Word.RUNNING:
+        raise Conflict(f"cannot clone instance {record.name} with its memory: it is {record.word}")
+    driver = take.saving(context, record, "clone")
+    if isinstance(driver, Introducing):
+        driver.check_copying(record.plan)
 
 
 def _check_volumes(record: InstanceRecord) -> None:
