@@ -63,6 +63,23 @@ def test_it_goes_back_to_a_snapshot_with_memory(engine: Daemon, tiny: list[str])
     engine.ok("vm", "rm", "-f", "twin")
     engine.ok("snapshot", "revert", "plug", "then")
     asked(engine, "plug", "echo again $(cat /word)", "again before")
+
+
+def test_it_stays_what_it_was_when_what_was_saved_is_damaged(engine: Daemon, tiny: list[str]) -> None:
+    """Memory that QEMU can't read is no memory to go on with: it says so, and the machine has the disk of before."""
+    asked(engine, "plug", "echo last > /word; dd if=/word of=/dev/vda 2>/dev/null; sync; cat /word", "\nlast")
+    (state,) = Path(engine.root).glob("instance/*/checkpoint/*/state")
+    with state.open("r+b") as file:
+        file.truncate(state.stat().st_size // 2)
+    done = engine.trivet("snapshot", "revert", "plug", "then")
+    assert done.returncode == 1
+    assert b"machine plug did not go on" in done.stderr
+    deadline = time.monotonic() + PATIENCE
+    while engine.client.instances.get("plug").status != "exited":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    engine.ok("vm", "start", "plug")
+    asked(engine, "plug", "echo has $(head -c 4 /dev/vda)", "has last")
     engine.ok("vm", "rm", "-f", "plug")
 
 

@@ -75,8 +75,8 @@ def test_a_copy_is_saved_and_starts_as_others_do(engine: Daemon, machine: str) -
     asked(engine, "sheep-1", "echo now $(head -c 5 /dev/vdc) $(ls /word 2>&1)", "now black ls: /word: No such file")
     asked(engine, "sheep-1", "killall qemu-ga && echo kil''led", "killed")
     for name, why in (("sheep-1", "no guest agent answers"), ("sheep-2", "it is exited")):
-        assert why in engine.trivet("clone", "--memory", name, "--name", "none").stderr.decode()
-    assert engine.trivet("inspect", "none").returncode == 1
+        assert why in engine.trivet("clone", "--memory", name, "--name", "ghost").stderr.decode()
+    assert engine.trivet("inspect", "ghost").returncode == 1
     engine.ok("vm", "rm", "-f", "sheep-1", "sheep-2")
 
 

@@ -37,10 +37,11 @@ class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A device for a machine that exists.
 
     A `share` is of a directory of the engine's host or a volume (`source`), mounted at `target`; `usb` a stick with the
-    content of a file there; a `watchdog` does what its `source` says: reset, poweroff or pause.
+    content of a file there; a `watchdog` does what its `source` says: reset, poweroff or pause; `pci` is a device of
+    that host, of the class in `source`: CLASS[:VENDOR[:DEVICE]].
     """
 
-    kind: Literal["share", "usb", "watchdog"]
+    kind: Literal["share", "usb", "watchdog", "pci"]
     source: str
     target: str = ""
     read_only: bool = False
@@ -69,6 +70,7 @@ class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
     tpm: bool = False
     watchdog: Literal["", "reset", "poweroff", "pause"] = ""
     usb: list[UsbRequest] = []
+    pci: list[str] = []  # devices of the host, by class: gpu, nvme, network:8086, gpu:10de:1eb8
     cdroms: list[str] = []
     boot: list[Boot] = []
     pxe: str = ""

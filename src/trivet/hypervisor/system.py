@@ -13,6 +13,7 @@ from trivet.hypervisor.device.device import Device, option
 from trivet.hypervisor.device.disk import Cdrom, Disk, Stick
 from trivet.hypervisor.device.generation import Generation
 from trivet.hypervisor.device.nic import Nic
+from trivet.hypervisor.device.pci import Pci
 from trivet.hypervisor.device.rng import Rng
 from trivet.hypervisor.device.share import Share
 from trivet.hypervisor.machine import MEBIBYTE, SANDBOX, TRANSLATION_BUFFER, Acceleration
@@ -21,6 +22,8 @@ SLOTS = Slots(count=6)
 """Where disks are plugged in."""
 SOCKETS = Slots(count=4, kind="socket", first=7)
 """Where the first interfaces are, and further ones are plugged in."""
+GIVEN = Slots(count=8, kind="given", first=11)
+"""Where devices of the host are, if there are any."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +61,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     stick: Stick | None = None
     usb: tuple[Stick, ...] = ()
     shares: tuple[Share, ...] = ()
+    given: tuple[Pci, ...] = ()
     incoming: str = ""
     still: bool = False
 
@@ -77,6 +81,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
             self.stick,
             *self.usb,
             *self.shares,
+            *([GIVEN] if self.given else []),
+            *self.given,
         ]
         return tuple(device for device in (*common, *own) if device is not None)
 

@@ -25,6 +25,7 @@ from trivet.isolation.plan import Attachment, Plan
 MARK = "arriving"  # in the run directory, until it knows who it is
 _PATIENCE = 900.0
 _ANSWER = 120.0
+_UNPLUG = 300.0  # an emulated processor begins with nothing translated, and its copies beside it
 _STEP = 0.05
 
 _NAME = """old=$(cat /proc/sys/kernel/hostname) && [ "$old" != "$1" ] || exit 0
@@ -66,6 +67,18 @@ def check(plan: Plan) -> None:
         )
 
 
+def arrive(plan: Plan) -> str:
+    """Wait until QEMU has read what was saved; what it does then. Blocking. Raises `QmpUnavailable` when it ended."""
+    with Qmp(Path(plan.directory, computer.QMP), _PATIENCE) as qmp:
+        return _read(qmp)
+
+
+def _read(qmp: Qmp) -> str:
+    while (word := qmp.status()) == "inmigrate":
+        time.sleep(_STEP)
+    return word
+
+
 def introduce(plan: Plan) -> None:
     """Let a copy that stands still go on as who it is. Blocking."""
     with Qmp(Path(plan.directory, computer.QMP), _PATIENCE) as qmp:
@@ -83,9 +96,7 @@ def introduce(plan: Plan) -> None:
 
 def _part(plan: Plan, qmp: Qmp) -> None:
     """Let the guest go on without the original's interfaces."""
-    while (word := qmp.status()) == "inmigrate":
-        time.sleep(_STEP)
-    if word != "paused":
+    if (word := _read(qmp)) != "paused":
         raise Internal(f"machine {plan.name} does not go on from what was saved: it is {word}")
     names = [name for name in sorted(slot.devices(qmp)) if name.startswith(PREFIX)]
     for name in names:
@@ -93,7 +104,7 @@ def _part(plan: Plan, qmp: Qmp) -> None:
     qmp.resume()
     for name in names:
         backend = name.removeprefix(PREFIX)
-        slot.let_go(qmp, name, f"interface {backend}", plan.name)
+        slot.let_go(qmp, name, f"interface {backend}", plan.name, _UNPLUG)
         slot.patiently(partial(qmp.execute, "netdev_del", id=backend))
 
 

@@ -14,8 +14,9 @@ from trivet.base.error import InvalidArgument
 from trivet.hypervisor.device.board import Agent, Display, Firmware, Netboot, Tpm, Watchdog
 from trivet.hypervisor.device.disk import Cdrom, Disk, Kept, Stick
 from trivet.hypervisor.device.nic import Nic
+from trivet.hypervisor.device.pci import Pci
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration
-from trivet.hypervisor.system import SOCKETS, Start, System, command_line
+from trivet.hypervisor.system import GIVEN, SOCKETS, Start, System, command_line
 from trivet.isolation import housing, sharing
 from trivet.isolation.elastic import OVERHEAD
 from trivet.isolation.hardware import Disk as PlannedDisk
@@ -129,6 +130,7 @@ def system(plan: Plan, host: Host) -> System:
         start=_start(plan),
         usb=tuple(stick(each, housing.USB + number) for number, each in enumerate(parts.usb)),
         shares=sharing.shares(plan),
+        given=tuple(Pci(address=each.address, slot=slot) for each, slot in zip(host.given, GIVEN.names, strict=False)),
         stick=Stick(path=f"{home}/{STICK}", descriptor=housing.STICK) if parts.answers else None,
     )
 
@@ -187,7 +189,7 @@ def launch(plan: Plan, host: Host, joins: tuple[Write, ...], unified: str, reap:
         *sharing.serve(plan, host.virtiofsd),
         *([Give(host.begin, 0, STATE_DESCRIPTOR)] if host.begin else []),
         *housing.gifts(plan, made, (f"{plan.directory}/{QMP}", f"{plan.directory}/{AGENT}")),
-        *housing.walls(plan, parts, host),
+        *housing.walls(plan, parts, host, memory(plan)),
         Wait(),
         Exec(command_line(made), ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)),
     ]

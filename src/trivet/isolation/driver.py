@@ -248,7 +248,10 @@ class Saving(Protocol):
 
 @runtime_checkable
 class Introducing(Protocol):
-    """A level whose copies of a running instance stand still when they are begun, until they learn who they are."""
+    """A level where what was saved takes a while to load, and copies stand still then until they learn who they are."""
+
+    def arrive(self, plan: Plan) -> None:
+        """Wait until what was saved is there. Raises `Internal` when it ended over that."""
 
     def check_copying(self, plan: Plan) -> None:
         """Raise for an instance whose copies could not learn it."""

@@ -78,6 +78,7 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a machine that its instance's other fields don't say.
 
     `home` keeps what the firmware and the TPM remember. `boot` is the order in which disk, cdrom and network are tried.
+    `pci` are classes of which it is given a device of the host (passthrough.py).
     """
 
     home: str
@@ -91,5 +92,6 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     netboot: Netboot | None = None
     answers: tuple[Answer, ...] = ()
     usb: tuple[Usb, ...] = ()
+    pci: tuple[str, ...] = ()
     boot: tuple[Literal["disk", "cdrom", "network"], ...] = ("disk", "cdrom", "network")
     watchdog: Literal["", "reset", "poweroff", "pause"] = ""

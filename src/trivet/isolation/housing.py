@@ -2,6 +2,7 @@
 
     /kernel /initrd     what is started in place of a loader, if anything; read-only
     /netboot            what the boot ROM is served; read-only
+    /dev/vfio, /sys     devices of the host that are given to it (passthrough.py)
     /share/N            where the server of a shared directory listens (sharing.py)
     /tpm                swtpm's, a user of its own: its control socket, and what it remembers (state)
 
@@ -17,7 +18,7 @@ from pathlib import Path
 from trivet.base.error import InvalidArgument
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.system import System
-from trivet.isolation import cell, sharing
+from trivet.isolation import cell, passthrough, sharing
 from trivet.isolation.hardware import Direct, Hardware
 from trivet.isolation.machine import Host
 from trivet.isolation.plan import Plan
@@ -83,8 +84,8 @@ def gifts(plan: Plan, made: System, sockets: tuple[str, str]) -> list[Operation]
     return steps
 
 
-def walls(plan: Plan, parts: Hardware, host: Host) -> list[Operation]:
-    """Leave everything behind that is neither QEMU's nor swtpm's."""
+def walls(plan: Plan, parts: Hardware, host: Host, memory: int) -> list[Operation]:
+    """Leave everything behind that is neither QEMU's nor swtpm's; `memory` is the guest's, in bytes."""
     accelerated = host.acceleration is Acceleration.KVM
     shown: list[Operation] = []
     for inside, path in _started(parts.direct).items():
@@ -94,10 +95,14 @@ def walls(plan: Plan, parts: Hardware, host: Host) -> list[Operation]:
     if parts.netboot:
         safe = READ_ONLY | NO_SUID | NO_DEVICE | NO_EXEC
         shown.append(Bind(parts.netboot.directory, NETBOOT, recursive=0, attributes=safe))
+    given = passthrough.shown(host.given, cell.user(plan), memory)
     room, helper = _tpm(plan, parts, host)
     return [
         *cell.around(
-            f"{plan.directory}/{cell.PLACE}", [*shown, *sharing.shown(plan), *room], helper, accelerated=accelerated
+            f"{plan.directory}/{cell.PLACE}",
+            [*shown, *sharing.shown(plan), *room, *given],
+            helper,
+            accelerated=accelerated,
         ),
         *cell.rights(cell.user(plan), accelerated=accelerated),
     ]

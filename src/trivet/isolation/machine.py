@@ -21,6 +21,7 @@ from trivet.hypervisor.machine import MEBIBYTE, Acceleration, Machine, Memory, c
 from trivet.hypervisor.template import SLOT, shape_of
 from trivet.isolation import belonging, cell, guest
 from trivet.isolation.elastic import OVERHEAD, elastic
+from trivet.isolation.passthrough import Given
 from trivet.isolation.plan import Attachment, Mount, Plan
 from trivet.kernel.cgroup_record import BlockDevice, Resources, Write
 from trivet.launch.operation import (
@@ -88,7 +89,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine offers a guest: programs, kernel, acceleration, CPUs; UEFI's program and swtpm if asked for.
 
-    A machine of its own may `begin` with the state in a file, and stand `still` then. `most` is the memory, in bytes,
+    A machine of its own may `begin` with the state in a file, and stand `still` then; `given` are
+    devices that it has to itself. `most` is the memory, in bytes,
     that a machine can be given while it runs."""
 
     qemu: str
@@ -103,6 +105,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     swtpm: str = ""
     begin: str = ""
     still: bool = False
+    given: tuple[Given, ...] = ()
 
 
 def memory(plan: Plan) -> int:

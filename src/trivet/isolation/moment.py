@@ -40,10 +40,18 @@ class SavedOtherwise(Unsupported):
 
 
 def check_saving(plan: Plan) -> None:
-    """Refuse one that shares directories, or whose interfaces are elsewhere than after a start. Raises `Conflict`."""
+    """Refuse one that shares directories, has devices of the host, or whose interfaces are elsewhere than at a start.
+
+    Raises `Conflict`.
+    """
     if plan.mounts:
         raise Conflict(
             f"cannot save the memory of machine {plan.name}: what it has open in shared directories is not in it",
+            hint=f"trivet vm stop {plan.name} first",
+        )
+    if computer.hardware(plan).pci:
+        raise Conflict(
+            f"cannot save the memory of machine {plan.name}: what a device of the host does is not in it",
             hint=f"trivet vm stop {plan.name} first",
         )
     with Qmp(Path(plan.directory, computer.QMP)) as qmp:

@@ -32,9 +32,9 @@ class NoSocket(Conflict):
         )
 
 
-def let_go(qmp: Qmp, device: str, what: str, machine: str) -> None:
+def let_go(qmp: Qmp, device: str, what: str, machine: str, patience: float = _UNPLUG) -> None:
     """Ask the guest to let a device go, and wait until it has. Raises `Conflict`, `TimedOut`."""
-    deadline = time.monotonic() + _UNPLUG
+    deadline = time.monotonic() + patience
     try:
         qmp.execute("device_del", id=device)
     except QmpRefused as error:

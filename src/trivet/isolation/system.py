@@ -18,6 +18,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from trivet.isolation import (
     gauge,
     housing,
     moment,
+    passthrough,
     provision,
     seed,
     sharing,
@@ -87,7 +89,8 @@ class SystemDriver:
     def operations(self, plan: Plan) -> list[str]:
         """Describe, in order and one line each, what `start` would do; pure."""
         documents = [f"seed: {name}, {len(content)} bytes" for name, content in seed.documents(plan).items()]
-        return [*documents, *(operation.describe() for operation in self._plan(plan, provision.imagined()))]
+        given = [f"given: a device of class {each}, bound to vfio-pci" for each in computer.hardware(plan).pci]
+        return [*documents, *given, *(operation.describe() for operation in self._plan(plan, provision.imagined()))]
 
     def prepare(self, plan: Plan) -> None:
         """Make the run directory, the cgroup with its limits, and what cloud-init reads. Idempotent."""
@@ -116,7 +119,8 @@ class SystemDriver:
 
     def _launch(self, plan: Plan, begin: str = "", *, still: bool = False) -> Channel:
         host = provision.computer(self.cache, computer.hardware(plan))
-        host = msgspec.structs.replace(host, begin=begin, still=still)
+        given = passthrough.choose(plan, computer.hardware(plan).pci)
+        host = msgspec.structs.replace(host, begin=begin, still=still, given=given)
         for name in (computer.QMP, computer.AGENT, computer.SCREEN):
             Path(plan.directory, name).unlink(missing_ok=True)
         try:
@@ -153,10 +157,17 @@ class SystemDriver:
         self._running(plan)
         arrival.check(plan)
 
+    def arrive(self, plan: Plan) -> None:
+        """Wait until QEMU has read what was saved."""
+        self._arriving(plan, arrival.arrive)
+
     def introduce(self, plan: Plan) -> None:
         """Let a copy go on as who it is."""
+        self._arriving(plan, arrival.introduce)
+
+    def _arriving(self, plan: Plan, do: Callable[[Plan], object]) -> None:
         try:
-            arrival.introduce(plan)
+            do(plan)
         except QmpUnavailable as error:
             words = _last_words(plan)
             raise Internal(f"machine {plan.name} did not go on{f': {words}' if words else ''}") from error

@@ -27,6 +27,7 @@ from trivet.client.schema import Created, InstanceRequest
 from trivet.client.schema_machine import Boot, DiskRequest, MachineRequest, ObtainRequest
 
 STOP = 120
+PCI = ("accelerator", "audio", "gpu", "network", "nvme", "storage", "usb")
 FROM_ELSEWHERE = ("https://", "http://", "stream:")
 _DISK = re.compile(r"([a-z0-9-]+):([^,]+)((?:,[a-z]+=[^,]+)*)")
 
@@ -96,6 +97,7 @@ def _machine(args: Namespace) -> MachineRequest:
         tpm=args.tpm,
         watchdog=args.watchdog,
         usb=args.usb,
+        pci=args.pci,
         cdroms=[_path(name) for name in args.cdrom],
         boot=args.boot or (["network"] if args.pxe else []),
         pxe=_path(args.pxe.partition(":")[0]),
@@ -240,6 +242,11 @@ OPTIONS = (
         ),
         repeated(
             "--usb", metavar="FILE[:ro]", type=stick, help="a raw image as a USB stick; two at most", complete=FILE
+        ),
+        repeated(
+            "--pci",
+            metavar="CLASS[:VENDOR[:DEVICE]]",
+            help=f"a PCI device of the host, which has it to give away (vfio-pci): {', '.join(PCI)}",
         ),
         option(
             "--watchdog",

@@ -1,4 +1,4 @@
-"""`vm device`: list, add and remove a machine's shared directories, USB sticks and its watchdog."""
+"""`vm device`: list, add and remove a machine's shared directories, USB sticks, watchdog and devices of the host."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def _read(text: str) -> DeviceRequest:
             return DeviceRequest(kind="usb", source=made.path, read_only=made.read_only)
         if kind == "watchdog" and what:
             return DeviceRequest(kind="watchdog", source=what)
-        if kind == "pci":
-            raise Misuse("a machine can't be given PCI devices of the host")
+        if kind == "pci" and what:
+            return DeviceRequest(kind="pci", source=what)
     except ArgumentTypeError as error:
         raise Misuse(str(error)) from error
-    raise Misuse(f"{text!r} is no device", hint="share:SOURCE:TARGET[:ro], usb:FILE[:ro] or watchdog:ACTION")
+    raise Misuse(f"{text!r} is no device", hint="share:SOURCE:TARGET[:ro], usb:FILE[:ro], watchdog:ACTION or pci:CLASS")
 
 
 def _list(context: Context, args: Namespace) -> int:
@@ -63,7 +63,7 @@ def _list(context: Context, args: Namespace) -> int:
         Column("KIND", lambda row: row.kind),
         Column("SOURCE", lambda row: row.source),
         Column("TARGET", lambda row: row.target or "-"),
-        Column("ACCESS", lambda row: "-" if row.kind == "watchdog" else "ro" if row.read_only else "rw"),
+        Column("ACCESS", lambda row: "-" if row.kind in ("watchdog", "pci") else "ro" if row.read_only else "rw"),
     ]
     show(context.client.machines.get(args.machine).devices, columns, args, lambda row: row.name)
     return 0
@@ -82,7 +82,7 @@ COMMANDS = {
                 nargs="?",
                 default="",
                 help="add: share:SOURCE:TARGET[:ro], a directory or a volume; usb:FILE[:ro], a raw image as a stick; "
-                "watchdog:reset, poweroff or pause; rm: its name",
+                "watchdog:reset, poweroff or pause; pci:CLASS[:VENDOR[:DEVICE]], a device of the host; rm: its name",
             ),
         ),
         about="Sticks come and go while the machine runs, the others while it is off. A guest that cloud-init doesn't "

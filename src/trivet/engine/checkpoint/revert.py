@@ -21,7 +21,7 @@ from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
 from trivet.engine.snapshot.duplicate import duplicate
-from trivet.isolation.driver import Saved, Saving
+from trivet.isolation.driver import Introducing, Saved, Saving
 
 BEFORE, NEW = ".before", ".new"
 
@@ -59,6 +59,9 @@ async def revert(context: Context, key: str, name: str, *, idle: bool) -> Instan
                 assert isinstance(driver, Saving)
                 begin = driver.restore
                 await start.start(context, key, begin=lambda plan: begin(plan, memory, saved.plan))
+                if isinstance(driver, Introducing):
+                    back.push_async_callback(stop.stop, context, key, grace=0)
+                    await in_thread(driver.arrive, context.table.find(key).plan)
             back.pop_all()
         await in_thread(delete, _beside(upper, BEFORE))
     record = context.table.find(key).change(checkpoint=saved.name)

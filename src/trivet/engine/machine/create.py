@@ -25,7 +25,7 @@ from trivet.engine.instance.plan import make_plan
 from trivet.engine.machine import cloud
 from trivet.engine.machine.image import using
 from trivet.engine.snapshot.disk import ROOT, create
-from trivet.isolation import computer, firmware, sharing
+from trivet.isolation import computer, firmware, passthrough, sharing
 from trivet.isolation.driver import Ability
 from trivet.isolation.hardware import Answer, Cdrom, Direct, Disk, Hardware, Netboot, Seed, Usb
 from trivet.isolation.plan import Root
@@ -121,6 +121,7 @@ def _check(request: InstanceRequest, wish: MachineRequest) -> None:
             raise InvalidArgument(f"{name[:60]!r} can't be an answer file: a plain name, at most {_LONGEST} bytes")
     if wish.pxe:
         _netboot(wish)
+    check_pci(wish.pci)
     names = [disk.name for disk in wish.disks]
     for disk in wish.disks:
         check_disk(disk.name, disk.size, [ROOT.partition(".")[0], "seed", *names])
@@ -164,6 +165,14 @@ def usb(wish: UsbRequest, number: int) -> Usb:
     if size := path.stat().st_size % SECTOR:
         raise InvalidArgument(f"{wish.path} is no image of a USB stick: {size} bytes are left over after its sectors")
     return Usb(name=names[number], path=str(path), read_only=wish.read_only)
+
+
+def check_pci(wishes: list[str]) -> None:
+    """Refuse devices of the host that can't be. Raises `InvalidArgument`."""
+    for each in wishes:
+        passthrough.check(each)
+    if len(wishes) > passthrough.MOST:
+        raise InvalidArgument(f"a machine can have at most {passthrough.MOST} PCI devices of the host")
 
 
 def check_disk(name: str, size: int, taken: list[str]) -> None:
@@ -246,6 +255,7 @@ def _hardware(wish: MachineRequest, root: Root, seed: Seed | None, size: int, be
         boot=tuple(order),
         watchdog=wish.watchdog,
         usb=tuple(usb(each, number) for number, each in enumerate(wish.usb)),
+        pci=tuple(wish.pci),
     )
 
 

@@ -1,4 +1,6 @@
-"""What comes to a machine that exists, and goes, besides disks and networks: shared directories, sticks, a watchdog.
+"""What comes to a machine that exists, and goes, besides disks and networks.
+
+That is shared directories, sticks, a watchdog, PCI devices of the host.
 
 A kind of device is a row of `_KINDS`: how it is found, and what adding and removing it changes in what was asked for.
 Sticks come and go while the machine runs; the others are there from its start.
@@ -24,7 +26,7 @@ from trivet.isolation import computer, sharing, slot
 from trivet.isolation.hardware import Usb
 from trivet.isolation.plan import Mount, Plan
 
-Kind = Literal["share", "usb", "watchdog"]
+Kind = Literal["share", "usb", "watchdog", "pci"]
 
 
 class NoSuchDevice(NotFound):
@@ -59,7 +61,8 @@ def listed(plan: Plan) -> list[DeviceInfo]:
     )
     sticks = (DeviceInfo(name=each.name, kind="usb", source=each.path, read_only=each.read_only) for each in parts.usb)
     dog = [DeviceInfo(name="watchdog", kind="watchdog", source=parts.watchdog)] if parts.watchdog else []
-    return [*shares, *sticks, *dog]
+    given = (DeviceInfo(name=f"pci{place}", kind="pci", source=each) for place, each in enumerate(parts.pci, 1))
+    return [*shares, *sticks, *dog, *given]
 
 
 def add(context: Context, record: InstanceRecord, wish: DeviceRequest) -> None:
@@ -156,6 +159,19 @@ def _remove_watchdog(context: Context, record: InstanceRecord, found: DeviceInfo
     _keep(context, record, machine={"watchdog": ""}, parts={"watchdog": ""})
 
 
+def _add_pci(context: Context, record: InstanceRecord, wish: DeviceRequest) -> None:
+    _refuse_running(record, "PCI device")
+    wishes = [*computer.hardware(record.plan).pci, wish.source]
+    create.check_pci(wishes)
+    _keep(context, record, machine={"pci": wishes}, parts={"pci": tuple(wishes)})
+
+
+def _remove_pci(context: Context, record: InstanceRecord, found: DeviceInfo) -> None:
+    _refuse_running(record, "PCI device")
+    left = [each for place, each in enumerate(computer.hardware(record.plan).pci, 1) if f"pci{place}" != found.name]
+    _keep(context, record, machine={"pci": left}, parts={"pci": tuple(left)})
+
+
 def _keep(context: Context, record: InstanceRecord, machine: dict[str, object], parts: dict[str, object]) -> None:
     """Record what is there now, in the plan and in what a clone would ask for."""
     asked: MachineRequest = msgspec.structs.replace(record.request.machine or MachineRequest(), **machine)
@@ -180,4 +196,5 @@ _KINDS: dict[Kind, tuple[Add, Remove]] = {
     "share": (_add_share, _remove_share),
     "usb": (_add_stick, _remove_stick),
     "watchdog": (_add_watchdog, _remove_watchdog),
+    "pci": (_add_pci, _remove_pci),
 }
