@@ -12,6 +12,7 @@ import pytest
 
 from trivet.launch import enter
 from trivet.launch.channel import Channel, dial
+from trivet.launch.enter import Entry
 from trivet.launch.frame import Type, pack
 from trivet.launch.launcher import adopt, launcher_key, move_up, start
 from trivet.launch.monitor import Process, start_time
@@ -27,9 +28,10 @@ CLONE_NEWUTS = 0x04000000
 ATTACH_ALL = b"\7\0\0\0"
 
 
-def added(script: str, *operations: Operation, **spawning: int) -> list[Operation]:
+def added(script: str, *operations: Operation, **spawning: int) -> Entry:
     """A plan for a further program."""
-    return [Spawn(**spawning), *operations, Wait(), Exec(("sh", "-c", script), PATH)]  # type: ignore[arg-type]
+    begin = Spawn(**spawning)  # type: ignore[arg-type]
+    return Entry.of([begin, *operations, Wait(), Exec(("sh", "-c", script), PATH)])
 
 
 def running(launch: Launch, script: str, *operations: Operation) -> tuple[Path, Channel]:
@@ -50,9 +52,9 @@ def hear(channel: Channel, kind: Type) -> bytes:
     raise AssertionError(f"the monitor hung up before {kind.name}")
 
 
-def begin(directory: Path, operations: list[Operation]) -> Channel:
+def begin(directory: Path, entry: Entry) -> Channel:
     """Add a program and let it go."""
-    channel = enter.add(directory, operations)
+    channel = enter.add(directory, entry)
     assert channel is not None
     channel.attach()
     channel.go()
@@ -89,7 +91,7 @@ def test_a_program_is_added_to_the_monitors_own(launch: Launch, listen: Listen) 
 def test_everything_can_be_said_at_once(launch: Launch, listen: Listen) -> None:
     """GO behind ENTER lets the program begin when it is set up, and nobody is told that it waits."""
     directory, _ = running(launch, "sleep 60")
-    asked = pack(Type.ENTER, enter.request(added("cat", stdin=1)))
+    asked = pack(Type.ENTER, added("cat", stdin=1).request())
     words = pack(Type.ATTACH, ATTACH_ALL), pack(Type.GO), pack(Type.STDIN, b"typed"), pack(Type.STDIN)
     heard = listen(say(directory, asked, *words))
     assert heard.types == [Type.HELLO, Type.STARTED, Type.STDOUT, Type.EXIT]
@@ -108,7 +110,7 @@ def test_a_waiting_program_is_not_let_go_by_a_refused_request(launch: Launch, li
     """Where the program has not begun nothing is added, and what was said behind the request means nothing."""
     directory = launch.directory()
     channel = spawn(launch.plan(directory, "echo", "began"))
-    frames = pack(Type.ENTER, enter.request(added("true"))), pack(Type.ATTACH, ATTACH_ALL), pack(Type.GO)
+    frames = pack(Type.ENTER, added("true").request()), pack(Type.ATTACH, ATTACH_ALL), pack(Type.GO)
     assert listen(say(directory, *frames)).types == [Type.HELLO, Type.FAILED]
     assert enter.add(directory, added("true")) is None
     channel.attach()
@@ -122,7 +124,7 @@ def test_a_monitor_of_another_launcher_adds_nothing(launch: Launch, listen: List
     """Plans are for the launcher they were made with: one that has another key, or none, refuses."""
     directory, _ = running(launch, "sleep 60")
     for key in ("", "0" * len(launcher_key())):
-        payload = key.encode() + encode(added("true"))
+        payload = key.encode() + encode(added("true").operations)
         heard = listen(say(directory, pack(Type.ENTER, payload), pack(Type.GO)))
         assert heard.types == [Type.HELLO, Type.FAILED]
     unaware = launch.directory()

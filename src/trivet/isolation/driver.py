@@ -25,7 +25,7 @@ import msgspec
 
 from trivet.isolation.plan import Attachment, Level, Plan, Program
 from trivet.launch.channel import Channel
-from trivet.launch.operation import Operation
+from trivet.launch.enter import Entry
 
 
 class Ability(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,7 +184,7 @@ class Driver(Protocol):
 class Entering(Protocol):
     """A level whose monitors add programs by themselves, when they are asked to (`launch/enter.py`)."""
 
-    def entry(self, plan: Plan, program: Program) -> list[Operation]:
+    def entry(self, plan: Plan, program: Program) -> Entry:
         """Compute what to ask the instance's monitor for. Raises `Conflict` for an instance that is frozen."""
 
 

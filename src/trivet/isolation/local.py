@@ -29,7 +29,7 @@ from trivet.isolation.plan import Level, Plan, Program, Root
 from trivet.kernel import cgroup, cgroup_memory, lobby, overlay, procfs
 from trivet.kernel.mount import drop
 from trivet.launch.channel import Channel
-from trivet.launch.enter import PROGRAM, add
+from trivet.launch.enter import PROGRAM, Entry, add
 from trivet.launch.launcher import MOUNTS_FD, move_up
 from trivet.launch.monitor import Ending, Failure, read_process
 from trivet.launch.monitor import Process as Running
@@ -120,14 +120,14 @@ class Local:
             channel = add(Path(plan.directory), self.entry(plan, program))
         return channel or self._spawned(plan, program)
 
-    def entry(self, plan: Plan, program: Program) -> list[Operation]:
+    def entry(self, plan: Plan, program: Program) -> Entry:
         """Compute what the instance's monitor is asked for, to add a program. Raises `NotRunning` for a frozen one."""
         if group(plan).frozen():
             self._running(plan, "running")
         if program.builtin:
-            return self._added(plan, program, PROGRAM, None)
-        *steps, last = _entry(self, plan, msgspec.structs.replace(program, argv=_ANY, env=()))
-        return [*steps, msgspec.structs.replace(last, argv=program.argv, env=program.env)]
+            return Entry.of(self._added(plan, program, PROGRAM, None))
+        alike = _entry(self, plan, msgspec.structs.replace(program, argv=_ANY, env=()))
+        return Entry(alike.first, alike.encoded, Exec(program.argv, program.env))
 
     def _spawned(self, plan: Plan, program: Program) -> Channel:
         """Add a program without the instance's monitor, which is of an earlier release, or gone."""
@@ -299,9 +299,9 @@ _ANY = ("",)
 
 
 @lru_cache(32)
-def _entry(driver: Local, plan: Plan, program: Program) -> tuple[Operation, ...]:
+def _entry(driver: Local, plan: Plan, program: Program) -> Entry:
     """Compute what is the same for all programs that an instance is given alike, up to the last step's words."""
-    return tuple(driver._added(plan, program, PROGRAM, None))
+    return Entry.of(driver._added(plan, program, PROGRAM, None))
 
 
 def remove(directory: Path, cgroup: str) -> None:

@@ -157,7 +157,7 @@ class Channel:
         return True
 
 
-def dial(path: Path, *, wait: bool = True) -> socket.socket:
+def dial(path: str | Path, *, wait: bool = True) -> socket.socket:
     """Connect to a unix socket (paths over 107 bytes go through /proc/self/fd). OSError when nobody listens.
 
     Who doesn't `wait` gets BlockingIOError when too many others do, and else a socket that doesn't block.
@@ -169,7 +169,7 @@ def dial(path: Path, *, wait: bool = True) -> socket.socket:
         if len(os.fsencode(path)) <= LONGEST_ADDRESS:
             connection.connect(os.fspath(path))
         else:
-            _connect_by_descriptor(connection, path)
+            _connect_by_descriptor(connection, Path(path))
     except BaseException:
         connection.close()
         raise

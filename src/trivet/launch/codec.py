@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, ClassVar, get_type_hints
 
@@ -45,11 +45,17 @@ def encode(operations: list[Operation]) -> bytes:
     then the fields: an integer is i64, a string u32 length + bytes + NUL, a list u32 count + strings.
     Raises ValueError for a string that holds a NUL byte.
     """
-    body = bytearray(MAGIC)
-    body += len(operations).to_bytes(4, "little")
-    for operation in operations:
-        body += _encoded(operation) if operation.repeated else _encode(operation)
-    return bytes(body)
+    return whole(len(operations), encode_each(operations))
+
+
+def encode_each(operations: Iterable[Operation]) -> bytes:
+    """Encode operations, one behind the other."""
+    return b"".join([_encoded(each) if each.repeated else _encode(each) for each in operations])
+
+
+def whole(count: int, body: bytes) -> bytes:
+    """Make a plan of encoded operations."""
+    return MAGIC + count.to_bytes(4, "little") + body
 
 
 def _encode(operation: Operation) -> bytes:

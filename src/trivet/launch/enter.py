@@ -7,14 +7,17 @@ launcher, of an earlier release say, or of a program that has ended, won't, and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+import msgspec
 
 from trivet.launch.channel import Channel, Frame
 from trivet.launch.failure import LaunchError, LaunchTimeout, launch_error
 from trivet.launch.frame import Type
 from trivet.launch.launcher import launcher_key
-from trivet.launch.operation import Operation, encode
+from trivet.launch.operation import Operation, encode_each, whole
 
 PROGRAM = 0
 """The process to join."""
@@ -23,9 +26,28 @@ PATIENCE = 120.0
 _NO_OPERATION = b"\xff\xff\xff\xff"
 
 
-def request(operations: list[Operation]) -> bytes:
-    """Build the payload of ENTER."""
-    return launcher_key().encode() + encode(operations)
+class Entry(msgspec.Struct, frozen=True):
+    """What a monitor is asked for: operations, of which all but the last are the same for many programs."""
+
+    first: tuple[Operation, ...]
+    encoded: bytes
+    """Those, as the launcher reads them."""
+    last: Operation
+
+    @classmethod
+    def of(cls, operations: Iterable[Operation]) -> Entry:
+        """Take a plan apart."""
+        *first, last = operations
+        return cls(tuple(first), encode_each(first), last)
+
+    @property
+    def operations(self) -> list[Operation]:
+        """The whole plan."""
+        return [*self.first, self.last]
+
+    def request(self) -> bytes:
+        """Build the payload of ENTER."""
+        return launcher_key().encode() + whole(len(self.first) + 1, self.encoded + encode_each([self.last]))
 
 
 def refused(hello: bytes, answer: Frame | None) -> bool:
@@ -40,14 +62,14 @@ def refused(hello: bytes, answer: Frame | None) -> bool:
     return answer.type is Type.EXIT or (answer.type is Type.FAILED and answer.payload.startswith(_NO_OPERATION))
 
 
-def failure(operations: list[Operation], answer: Frame | None) -> LaunchError:
+def failure(entry: Entry, answer: Frame | None) -> LaunchError:
     """Turn an answer that isn't READY or STARTED into the error."""
     if answer is None:
         return LaunchError(None, 0, "the monitor ended without a report")
-    return launch_error(operations, answer.payload)
+    return launch_error(entry.operations, answer.payload)
 
 
-def add(directory: Path, operations: list[Operation]) -> Channel | None:
+def add(directory: Path, entry: Entry) -> Channel | None:
     """Have the monitor of a directory set a further program up, which waits for `Channel.go`; None if it won't.
 
     Raises `LaunchError` for an operation that failed, and `LaunchTimeout`.
@@ -57,12 +79,12 @@ def add(directory: Path, operations: list[Operation]) -> Channel | None:
     except OSError:
         return None
     try:
-        hello, answer = _ask(channel, request(operations))
+        hello, answer = _ask(channel, entry.request())
         if refused(hello, answer):
             channel.close()
             return None
         if answer is None or answer.type is not Type.READY:
-            raise failure(operations, answer)
+            raise failure(entry, answer)
     except BaseException:
         channel.close()
         raise

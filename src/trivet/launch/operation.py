@@ -12,7 +12,7 @@ image can't lead out of it; this holds before and after the pivot.
 
 from __future__ import annotations
 
-from trivet.launch.codec import MAGIC, Operation, encode, signature
+from trivet.launch.codec import MAGIC, Operation, encode, encode_each, signature, whole
 from trivet.launch.operation_file import (
     AwaitUnused,
     Bind,
@@ -151,7 +151,9 @@ __all__ = [
     "WorkingDirectory",
     "WriteFile",
     "encode",
+    "encode_each",
     "signature",
+    "whole",
 ]
 
 OPERATIONS: dict[int, type[Operation]] = {kind.code: kind for kind in Operation.__subclasses__()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -22,7 +21,7 @@ from trivet.isolation.driver import Driver, Entering
 from trivet.isolation.failure import explained
 from trivet.isolation.plan import Plan, Program
 from trivet.launch.channel import Frame, dial
-from trivet.launch.enter import PATIENCE, SOCKET, failure, refused, request
+from trivet.launch.enter import PATIENCE, SOCKET, failure, refused
 from trivet.launch.failure import LaunchTimeout
 from trivet.launch.frame import Type, pack
 
@@ -71,10 +70,10 @@ def _enters(kind: type[Driver]) -> bool:
 async def _enter(driver: Entering, plan: Plan, program: Program, attach: Attach) -> Stream | None:
     """Have the instance's monitor do all of it, which is said at once; None if it won't, and nothing has happened."""
     with explained(f"instance {plan.name}"):
-        steps = driver.entry(plan, program)
-        frames = pack(Type.ENTER, request(steps)) + pack(Type.ATTACH, attach.flags()) + pack(Type.GO)
+        entry = driver.entry(plan, program)
+        frames = pack(Type.ENTER, entry.request()) + pack(Type.ATTACH, attach.flags()) + pack(Type.GO)
         try:
-            line = Line(dial(Path(plan.directory, SOCKET), wait=False))
+            line = Line(dial(f"{plan.directory}/{SOCKET}", wait=False))
         except OSError:  # nobody is there, or too many wait
             return None
         try:
@@ -83,7 +82,7 @@ async def _enter(driver: Entering, plan: Plan, program: Program, attach: Attach)
                 line.close()
                 return None
             if answer is None or answer.type is not Type.STARTED:
-                raise failure(steps, answer)
+                raise failure(entry, answer)
         except BaseException:
             line.close()
             raise
