@@ -233,6 +233,19 @@ def test_outputs(engine: Daemon, context: Path, tmp_path: Path) -> None:
     assert b"/proc/nowhere" in done.stderr
 
 
+def test_archives_as_directories(engine: Daemon, context: Path, tmp_path: Path) -> None:
+    """With tar=false an OCI archive is a layout, which a build can begin with; elsewhere the word is refused."""
+    dockerfile(context, "FROM scratch\nCOPY Dockerfile /d/\n")
+    layout = tmp_path / "layout"
+    engine.ok("build", "-o", f"type=oci,dest={layout},tar=false", "-t", "spread", context)
+    assert json.loads((layout / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    dockerfile(context, "FROM spread\nCOPY --from=spread /d /e\n")
+    engine.ok("build", "--build-context", f"spread=oci-layout://{layout}", "-o", tmp_path / "files", context)
+    assert (tmp_path / "files/e/Dockerfile").is_file()
+    for wish in (f"type=local,dest={layout},tar=false", "type=oci,tar=false"):
+        assert b"tar=false is for type=oci" in engine.trivet("build", "-o", wish, context).stderr
+
+
 def test_several_platforms(engine: Daemon, context: Path, tmp_path: Path) -> None:
     """--platform A,B makes one index with an image for each."""
     dockerfile(context, "FROM scratch\nARG TARGETARCH\nCOPY <<EOF /arch\n$TARGETARCH\nEOF\n")

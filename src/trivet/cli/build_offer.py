@@ -31,7 +31,9 @@ class Offer:
         self.secrets = dict(_secret(text) for text in args.secret)
         self.agents = _agents(args.ssh, undo)
         self.contexts = dict(_context(text) for text in args.build_context)
-        self.outputs = [_output(text) for text in args.output]
+        wishes = [_output(text) for text in args.output]
+        self.outputs = [output for output, _ in wishes]
+        self.spread = {number for number, (_, spread) in enumerate(wishes) if spread}
         self.cache_to = [_cache_to(text) for text in args.cache_to]
         self.cache_from = [_cache_from(text) for text in args.cache_from]
         if args.push:
@@ -62,7 +64,7 @@ class Offer:
     def _output(self, name: str, line: Line) -> None:
         number = name.removeprefix(CACHE)
         if number == name:
-            _receive(self.outputs[int(number)], line)
+            _receive(self.outputs[int(number)], line, spread=int(number) in self.spread)
         else:
             _receive(Output(kind="local", destination=self.cache_to[int(number)].place), line)
 
@@ -134,10 +136,13 @@ def _send_context(value: str, line: Line) -> None:
     send_directory(value.removeprefix(_LAYOUT).removeprefix(_LOCAL), line)
 
 
-def _output(text: str) -> Output:
-    """Read `type=KIND,dest=PATH,...`, or a directory, or - for a tar on standard output."""
+def _output(text: str) -> tuple[Output, bool]:
+    """Read `type=KIND,dest=PATH,...`, or a directory, or - for a tar on standard output.
+
+    Tell beside it whether the archive is to be a directory (`tar=false`).
+    """
     if "=" not in text:
-        return Output(kind="tar" if text == "-" else "local", destination=text)
+        return Output(kind="tar" if text == "-" else "local", destination=text), False
     fields = _fields("output", text, ("type", "dest", "name", "push", "tar"))
     kind, destination = fields.get("type", ""), fields.get("dest", "")
     if kind not in _OUTPUTS:
@@ -147,8 +152,11 @@ def _output(text: str) -> Output:
             raise Misuse("--output: type=local needs dest=DIRECTORY")
         destination = "-"
     push = fields.get("push", "").lower() in ("true", "1")
+    spread = fields.get("tar", "").lower() in ("false", "0")
+    if spread and (kind not in ("oci", "docker") or destination in ("", "-")):
+        raise Misuse("--output: tar=false is for type=oci and type=docker, and needs dest=DIRECTORY")
     kind = {"docker": "docker" if destination else "image", "image": "registry" if push else "image"}.get(kind, kind)
-    return Output(kind=cast(Any, kind), destination=destination, name=fields.get("name", ""))
+    return Output(kind=cast(Any, kind), destination=destination, name=fields.get("name", "")), spread
 
 
 def _cache_to(text: str) -> CacheTo:
@@ -176,9 +184,9 @@ def _cache_from(text: str) -> CacheFrom:
     return CacheFrom(kind=cast(Any, kind), place=place)
 
 
-def _receive(output: Output, line: Line) -> None:
+def _receive(output: Output, line: Line, *, spread: bool = False) -> None:
     """Take a build's output: a tar to a file or to standard output, or files into a directory."""
-    if output.kind == "local":
+    if spread or output.kind == "local":
         from pathlib import Path  # with `unpack` only for who is given files
 
         from trivet.client.archive import unpack
