@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ import bcrypt
 import pytest
 from tests.build.test_docker import Docker
 from tests.image.conftest import small_tar
+from tests.image.containerd import containerd
 from tests.image.served import trivet_registry
 
 from trivet.engine.image.image import Images
@@ -125,19 +125,7 @@ def test_docker(server: Served, pushed: str, tmp_path: Path) -> None:
 @pytest.mark.needs("root", "containerd", "ctr")
 def test_containerd(server: Served, pushed: str, image: ImageRecord, short_path: Path) -> None:
     """containerd's own client pulls and pushes."""
-    config = short_path / "config.toml"
-    socket = short_path / "c.sock"
-    config.write_text(
-        f'version = 2\nroot = "{short_path}/root"\nstate = "{short_path}/state"\n'
-        f'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n'
-        f'[grpc]\naddress = "{socket}"\n'
-    )
-    process = subprocess.Popen(["containerd", "-c", config], stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 20
-        while not socket.exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        ctr = ["ctr", "-a", str(socket), "images"]
+    with containerd(short_path) as ctr:
         # of a registry on this machine it takes plain http for granted unless hosts.toml says otherwise
         hosts = short_path / "hosts" / server.address
         hosts.mkdir(parents=True)
@@ -150,6 +138,3 @@ def test_containerd(server: Served, pushed: str, image: ImageRecord, short_path:
         run(*ctr, "push", *common, f"{server.address}/team/ctr:1", pushed)
         run(*ctr, "push", *common, f"{server.address}/theirs/ctr:1", pushed, fails=True)
         run(*ctr, "pull", "--user", "me:secret", pushed, fails=True)
-    finally:
-        process.terminate()
-        process.wait(20)
