@@ -124,8 +124,8 @@ LEVELS = ("process", "container", "vm")
 NAME = option("name", metavar="SNAPSHOT", nargs="?", help="its name (default: the next number)")
 WHICH = option("name", metavar="SNAPSHOT", nargs="?", help="which (default: the newest)")
 ABOUT = (
-    "At level vm a running instance is saved with what it has in memory. At the other levels, and where it doesn't "
-    "run, what it has written is saved."
+    "A machine or a container that runs is saved with what it has in memory (a container by CRIU, package criu, 4.2 or "
+    "later). Where nothing runs, what was written is saved."
 )
 
 COMMANDS = {
@@ -155,7 +155,7 @@ COMMANDS = {
     "checkpoint": Command(
         checkpoint,
         (flag("-R", "--leave-running", help="let it go on, as `snapshot` does"), *JSON, REF, NAME),
-        about="The instance is saved with what it has in memory, and ends at that moment. Only at level vm.",
+        about="The instance is saved with what it has in memory, and ends at that moment. Not at level process.",
         examples=(("trivet checkpoint db", "`trivet restore db` lets it go on, also after the host was restarted"),),
     ),
     "restore": Command(restore, (*JSON, REF, WHICH), examples=(("trivet restore db", ""),)),

@@ -7,20 +7,23 @@ capabilities, system calls and devices that the plan gives; what /proc and /sys 
 from __future__ import annotations
 
 import os
+import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from trivet.isolation import plan as plans
-from trivet.isolation import specification
-from trivet.isolation.driver import Ability
-from trivet.isolation.local import Local
+from trivet.isolation import revival, specification
+from trivet.isolation.driver import Ability, Saved
+from trivet.isolation.local import Local, NotRunning, group
 from trivet.isolation.plan import Level, Plan, Program
+from trivet.launch.channel import Channel
 from trivet.oci.runtime import Device, Linux, Process, Resources, Spec
 
 
 class ContainerDriver(Local):
-    """The driver of the container level; also Pausable and Resizable."""
+    """The driver of the container level; also Pausable, Resizable and Saving."""
 
     level = Level.CONTAINER
 
@@ -45,6 +48,29 @@ class ContainerDriver(Local):
         """Describe a program that exec adds."""
         filtering = specification.filtering(plan.security, privileged=program.privileged)
         return specification.process(program, plan.security, plan), Linux(seccomp=filtering)
+
+    def check_saving(self, plan: Plan) -> None:
+        """Refuse what CRIU can't save, or where it isn't."""
+        revival.check(plan)
+
+    def save(self, plan: Plan, place: Path, copy: Callable[[], None], *, go_on: bool) -> float:
+        """Save processes and root into a new directory; seconds they stood still."""
+        pid = self._running(plan, "running").pid
+        return revival.save(plan, self.specification(plan), pid, group(plan), place, copy, go_on=go_on)
+
+    def end(self, plan: Plan) -> None:
+        """Kill it as it stands, and let it be gone."""
+        with suppress(NotRunning):
+            self.signal(plan, signal.SIGKILL)
+            group(plan).freeze(False)
+
+    def saved(self, place: Path) -> AbstractContextManager[Saved]:
+        """Load what was saved."""
+        return revival.opened(place)
+
+    def restore(self, plan: Plan, saved: Saved, was: Plan) -> Channel:
+        """Begin as what was saved."""
+        return revival.thaw(plan, self.specification(plan), group(plan), saved, was)
 
     def joined(self, plan: Plan) -> frozenset[str]:
         """Name the namespaces that the instance doesn't share with the host."""

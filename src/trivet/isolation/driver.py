@@ -217,13 +217,17 @@ class Forking(Protocol):
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that ran, to be gone on from: descriptors of its memory and state, what it fits to, and its size."""
+    """Something that ran, to be gone on from: descriptors of its memory and state, what it fits to, and its size.
+
+    Or the `place` where it is, for who needs no descriptors.
+    """
 
     memory: int
     state: int
     key: str
     size: int = 0
     cpus: int = 0
+    place: str = ""
 
 
 @runtime_checkable
@@ -233,11 +237,16 @@ class Saving(Protocol):
     def check_saving(self, plan: Plan) -> None:
         """Raise `Unsupported` for an instance that can't be saved."""
 
-    def save(self, plan: Plan, place: Path, *, go_on: bool) -> float:
+    def save(self, plan: Plan, place: Path, copy: Callable[[], None], *, go_on: bool) -> float:
         """Save memory and writable root (file `drive`) into a new directory; seconds the instance stood still.
 
-        Unless it shall `go_on` the instance is ended at that moment. When it fails the instance goes on.
+        A root that is a directory is for `copy` to save, once the new directory is there and the instance stands still.
+        Unless it shall `go_on` the instance stands still, or has ended, from that moment on: the caller ends it. When
+        it fails the instance goes on.
         """
+
+    def end(self, plan: Plan) -> None:
+        """End an instance that was saved and doesn't go on, before it does anything more. Idempotent."""
 
     def saved(self, place: Path) -> AbstractContextManager[Saved]:
         """Load what was saved. Raises `Corrupt`."""

@@ -254,7 +254,7 @@ class Local:
         place = COMMON if plan.owner else f"{plan.directory}/root"
         setting = Setting(
             root=place,
-            mount=(_root(plan.root, place),),
+            mount=(show_root(plan.root, place),),
             monitor=Monitor(
                 plan.directory, log=plan.log.path, log_size=plan.log.size, log_files=plan.log.files, reap=home.reap
             ),
@@ -383,8 +383,8 @@ def _believe(root: Root) -> None:
         tree.delete(Path(root.work, "work", "incompat"))
 
 
-def _root(root: Root, target: str) -> Operation:
-    """Show the root: an overlay, or a lone directory by a bind mount."""
+def show_root(root: Root, target: str) -> Operation:
+    """Show the root at a place: an overlay, or a lone directory by a bind mount."""
     if root.copied or not root.lowers or (len(root.lowers) == 1 and not root.upper):
         return Bind(root.upper or root.lowers[0], target, recursive=0, host=1, make=0)
     layers = [f"lowerdir+={lower}" for lower in root.lowers]

@@ -135,10 +135,13 @@ class SystemDriver:
         if self.status(plan).word in ("running", "paused"):
             moment.check_saving(plan)
 
-    def save(self, plan: Plan, place: Path, *, go_on: bool) -> float:
+    def save(self, plan: Plan, place: Path, copy: Callable[[], None] | None = None, *, go_on: bool) -> float:
         """Save memory, devices and disks into a new directory; seconds the machine stood still."""
         self._running(plan)
         return moment.save(plan, place, go_on=go_on)
+
+    def end(self, plan: Plan) -> None:
+        """Do nothing: who is saved and doesn't go on has ended with that."""
 
     def saved(self, place: Path) -> AbstractContextManager[Saved]:
         """Load what was saved."""

@@ -264,13 +264,16 @@ class VmDriver:
         """Raise `Unsupported` for an instance that can't be saved."""
         saving.check(plan)
 
-    def save(self, plan: Plan, place: Path, *, go_on: bool) -> float:
+    def save(self, plan: Plan, place: Path, copy: Callable[[], None] | None = None, *, go_on: bool) -> float:
         """Save memory, devices and drive into a new directory; seconds the machine stood still."""
         self._running(plan)
         shape = resize.noted(plan)
         saving.check_whole(plan, shape)
         key = saving.key_of(resize.fitted(plan, shape), provision.acquire(self.cache, plan, template=True))
         return saving.save(plan, self.status(plan).pid, saving.Key(key, shape), place, go_on=go_on)
+
+    def end(self, plan: Plan) -> None:
+        """Do nothing: who is saved and doesn't go on has ended with that."""
 
     def saved(self, place: Path) -> AbstractContextManager[Saved]:
         """Load what was saved."""

@@ -85,6 +85,17 @@ class Fork(Operation, frozen=True):
     mounts: int = 0
 
 
+class Revive(Operation, frozen=True):
+    """Let the child bring the program back instead of being it: as a sibling of its own, stopped.
+
+    It leaves that one's pid in file `pid` and ends with 0; the program then waits for GO. Before `Spawn`, without
+    `Wait`.
+    """
+
+    code = 6
+    pid: str
+
+
 class Wait(Operation, frozen=True):
     """Tell the monitor that all is set up and wait until a client sends GO."""
 

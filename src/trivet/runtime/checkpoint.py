@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import Unavailable, Unsupported
+from trivet.kernel.cgroup import Group
 from trivet.oci import runtime as oci
 from trivet.runtime import criu, image, namespace
 from trivet.runtime.container import Container
@@ -90,7 +91,7 @@ def dump(container: Container, options: Options, *, leave: bool, pre: bool = Fal
         *(["--leave-running"] if leave and not pre else []),
         *(["--prev-images-dir", parent, "--track-mem"] if parent else []),
     ]
-    keys = [_key(process.pid, descriptor) for descriptor in range(3)]
+    keys = [stream_key(process.pid, descriptor) for descriptor in range(3)]
     for key in sorted({key.removesuffix(image.NOTHING) for key in keys if key.startswith("file[")}):
         argv += ["--external", key]
     criu.run(argv, f"save container {container.kept.id}", work / "dump.log")
@@ -104,10 +105,16 @@ def _externals(container: Container, pid: int) -> Iterator[str]:
         yield from ("--external", f"mnt[{target}]:{target}")
     if _joined_network(container.linux):
         yield from ("--external", f"net[{Path(f'/proc/{pid}/ns/net').stat().st_ino}]:{NETWORK}")
-    for hierarchy in container.group.layout.hierarchies:
-        if "freezer" in hierarchy.controllers or hierarchy.version == 2:
-            yield from ("--freeze-cgroup", f"{hierarchy.mount}/{container.group.path}")
-            return
+    yield from ("--freeze-cgroup", freezer(container.group))
+
+
+def freezer(group: Group) -> str:
+    """Name the directory by which CRIU can freeze a group."""
+    return next(
+        f"{hierarchy.mount}/{group.path}"
+        for hierarchy in group.layout.hierarchies
+        if "freezer" in hierarchy.controllers or hierarchy.version == 2
+    )
 
 
 def _joined_network(linux: oci.Linux) -> str:
@@ -124,7 +131,7 @@ def _foreign(pid: int) -> set[str]:
     return found
 
 
-def _key(pid: int, descriptor: int) -> str:
+def stream_key(pid: int, descriptor: int) -> str:
     """Name a stream as CRIU does; "" for one that is closed, or that CRIU knows by itself."""
     place = Path(f"/proc/{pid}/fd/{descriptor}")
     with suppress(FileNotFoundError):

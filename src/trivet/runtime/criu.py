@@ -15,7 +15,7 @@ from trivet.base.error import TrivetError, Unavailable
 from trivet.runtime import rootless
 
 NEEDED = "4.2"  # 3.17 takes kernels from 6.x for too old to start with
-_NOISE = ("RLIMIT_NOFILE", "FAILED", "ing failed", "cgroupd: recv req")
+_NOISE = ("RLIMIT_NOFILE", "FAILED", "ing failed", "cgroupd: recv req", "Unable to create tun")
 
 
 class CriuMissing(Unavailable):

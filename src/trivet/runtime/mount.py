@@ -39,6 +39,8 @@ _CLEAR = {
     "diratime": NO_DIRECTORY_TIME,
     "symfollow": NO_LINKS,
 }
+SHALLOW = frozenset({*_SET, *_CLEAR})
+"""Words that say nothing about what is mounted below."""
 _DEEP_SET = {f"r{word}": bits for word, bits in _SET.items()}
 _DEEP_CLEAR = {f"r{word}": bits for word, bits in _CLEAR.items()} | {"rnorelatime": 0, "rrelatime": 0}
 PROPAGATION = {

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from trivet.base.error import Denied, Unsupported
 from trivet.kernel import capability, cgroup, procfs
+from trivet.kernel.cgroup import Group
 from trivet.launch import monitor
 from trivet.oci import runtime as oci
 from trivet.runtime import bundle as bundles
@@ -62,7 +63,7 @@ def restore(home: Path, name: str, bundle: Path, way: Way, options: Options) -> 
         pid = _first(made)
         (made.directory / "pid").write_text(f"{pid} {monitor.start_time(pid)}\n")
         for member in _members(made, pid):
-            _check(made, member)
+            check_process(name, made.kept.spec, made.group, member, root=made.kept.root)
         for kind, hooks in (("prestart", made.hooks.prestart), ("createRuntime", made.hooks.create_runtime)):
             for one in hooks:
                 hook.on_host(kind, one, made.told("creating", pid), made.kept.bundle)
@@ -148,9 +149,9 @@ def _members(made: Container, pid: int) -> list[int]:
     return sorted({*made.group.processes(), *procfs.namespace_members(pid)})
 
 
-def _check(made: Container, pid: int) -> None:
-    """Compare one process with the bundle. Raises `RestoredWrong`."""
-    process, place = made.kept.spec.process or oci.Process(cwd="/"), Path("/proc", str(pid))
+def check_process(name: str, spec: oci.Spec, group: Group, pid: int, *, root: str = "") -> None:
+    """Compare one process with what its container is, and with where its root is. Raises `RestoredWrong`."""
+    process, linux, place = spec.process or oci.Process(cwd="/"), spec.linux or oci.Linux(), Path("/proc", str(pid))
     lines = (line.partition(":") for line in (place / "status").read_text().splitlines())
     status = {name: value.strip() for name, _, value in lines}
     if status["State"].startswith("Z"):
@@ -162,16 +163,16 @@ def _check(made: Container, pid: int) -> None:
     wrong = {
         "rights": held <= {*allowed.bounding, *allowed.permitted, *allowed.effective, *allowed.inheritable},
         "no_new_privileges": status["NoNewPrivs"] == "1" or not process.no_new_privileges,
-        "system call filter": status["Seccomp"] == "2" or made.linux.seccomp is None,
-        "root directory": (place / "root").samefile(made.kept.root),
-        "control group": pid in made.group.processes(),
+        "system call filter": status["Seccomp"] == "2" or linux.seccomp is None,
+        "root directory": not root or (place / "root").samefile(root),
+        "control group": pid in group.processes(),
     }
     for kind in namespace.FLAGS:
         same = _namespace(place, kind) == _namespace(Path("/proc/self"), kind)
-        wrong[f"{kind} namespace"] = same != namespace.has(made.linux.namespaces, kind) or kind == "time"
+        wrong[f"{kind} namespace"] = same != namespace.has(linux.namespaces, kind) or kind == "time"
     for what, right in wrong.items():
         if not right:
-            raise RestoredWrong(made.kept.id, f"process {pid} has another {what}")
+            raise RestoredWrong(name, f"process {pid} has another {what}")
 
 
 def _namespace(place: Path, kind: str) -> int:

@@ -29,6 +29,7 @@ from trivet.engine.machine import filling, twin
 from trivet.engine.snapshot.duplicate import duplicate
 from trivet.isolation import computer
 from trivet.isolation.driver import Introducing, Saved, Saving
+from trivet.isolation.plan import Level
 
 MOST = 1000
 
@@ -54,6 +55,8 @@ async def clone(context: Context, key: str, wish: CloneRequest) -> Cloned:
             filling.refuse(record, "clone")
             _check_volumes(record)
             runs = record.word is Word.RUNNING
+            if runs and record.plan.level is not Level.VM:
+                raise take.NoMemory(record, "clone")
             if wish.memory:
                 await in_thread(_check_memory, context, record)
             boots = record.plan.hardware is not None and runs and not wish.memory

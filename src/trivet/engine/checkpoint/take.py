@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 
 from trivet.base.clock import now_ns
@@ -16,7 +16,7 @@ from trivet.engine.checkpoint.model import CheckpointRecord
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word, check
-from trivet.engine.instance.still import recorded_still
+from trivet.engine.instance.still import let_go_on, recorded_still
 from trivet.engine.machine import filling
 from trivet.engine.snapshot.duplicate import duplicate
 from trivet.engine.snapshot.making import disk_usage
@@ -30,9 +30,9 @@ class NoMemory(Unsupported):
     def __init__(self, record: InstanceRecord, verb: str) -> None:
         level = record.request.isolation
         super().__init__(
-            f"cannot {verb} running instance {record.name}: what a program has in memory is kept only at level vm, "
-            f"not at level {level}",
-            hint=f"trivet stop {record.name} first; without its memory it can be at every level",
+            f"cannot {verb} running instance {record.name}: what its program has in memory would be lost "
+            f"at level {level}",
+            hint=f"trivet stop {record.name} first; without its memory it can be done at every level",
         )
 
 
@@ -59,8 +59,11 @@ async def take(context: Context, key: str, name: str, *, end: bool) -> Checkpoin
     if name in known:
         raise AlreadyExists(f"instance {record.name} has a snapshot {name} already")
     place = model.home(context, key) / new_id()[:16]
-    async with AsyncExitStack() as undo:
+    async with AsyncExitStack() as after, AsyncExitStack() as undo:
         undo.push_async_callback(asyncio.to_thread, shutil.rmtree, place, True)
+        if end:
+            after.enter_context(recorded_still(context, record))
+            undo.push_async_callback(asyncio.to_thread, let_go_on, context, record)
         pause = await in_thread(save, context, record, place, go_on=not end)
         made = CheckpointRecord(
             id=f"{key}/{place.name}",
@@ -76,6 +79,8 @@ async def take(context: Context, key: str, name: str, *, end: bool) -> Checkpoin
         )
         model.table(context).insert(made.id, made)
         undo.pop_all()
+        if end:
+            await in_thread(_end, context, record)
     context.table.update(key, context.table.find(key).change(checkpoint=name))
     context.emit("checkpoint", record, snapshot=name)
     return made
@@ -84,15 +89,25 @@ async def take(context: Context, key: str, name: str, *, end: bool) -> Checkpoin
 def save(context: Context, record: InstanceRecord, place: Path, *, go_on: bool) -> float:
     """Save what an instance has into a new directory; seconds it stood still. Blocking."""
     place.parent.mkdir(mode=0o700, exist_ok=True)
+
+    def copy() -> None:
+        duplicate(Path(record.plan.root.upper), written(record, place))
+
     with explaining_full(place):
         if record.word is Word.RUNNING:
             driver = saving(context, record, "save")
             assert isinstance(driver, Saving)
-            with recorded_still(context, record):
-                return driver.save(record.plan, place, go_on=go_on)
+            with recorded_still(context, record) if go_on else nullcontext():
+                return driver.save(record.plan, place, copy, go_on=go_on)
         place.mkdir(mode=0o700)
-        duplicate(Path(record.plan.root.upper), written(record, place))
+        copy()
         return 0.0
+
+
+def _end(context: Context, record: InstanceRecord) -> None:
+    driver = context.driver(record)
+    assert isinstance(driver, Saving)
+    driver.end(record.plan)
 
 
 def written(record: InstanceRecord, place: Path) -> Path:

@@ -19,7 +19,7 @@ from trivet.engine.instance.remove import remove
 from trivet.engine.instance.restart import delay
 from trivet.engine.instance.status import Word
 from trivet.engine.instance.steward import start_again
-from trivet.engine.instance.still import go_on
+from trivet.engine.instance.still import all_go_on
 from trivet.engine.instance.watch import Watch, lost_exit
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ async def reconcile(context: Context) -> list[str]:
 
     They are started by `restart`, once the networks are as the records say.
     """
-    await asyncio.to_thread(go_on, context)
+    await asyncio.to_thread(all_go_on, context)
     for record in context.table.all():
         try:
             await _settle(context, record)

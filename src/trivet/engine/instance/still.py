@@ -101,15 +101,20 @@ def users_still(context: Context, volume: str, loop: asyncio.AbstractEventLoop) 
         asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result()
 
 
-def go_on(context: Context) -> None:
+def all_go_on(context: Context) -> None:
     """Let go on whom an engine that was killed had standing still."""
     table = context.records.table(KIND, Still)
     for still in table.all():
-        record = context.table.get(still.id)
-        driver = context.driver(record) if record else None
-        if record and isinstance(driver, Pausable) and driver.status(record.plan).word == "paused":
-            _resume(driver, record)
+        if record := context.table.get(still.id):
+            let_go_on(context, record)
         table.delete(still.id)
+
+
+def let_go_on(context: Context, record: InstanceRecord) -> None:
+    """Let an instance go on that stands still, if it does."""
+    driver = context.driver(record)
+    if isinstance(driver, Pausable) and driver.status(record.plan).word == "paused":
+        _resume(driver, record)
 
 
 def _resume(driver: Pausable, record: InstanceRecord) -> None:

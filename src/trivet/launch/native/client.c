@@ -70,6 +70,8 @@ static int on_frame(struct monitor *monitor, struct client *client, const struct
         return relay_ask(monitor, client, frame);
     if (frame->type == FRAME_ENTER)
         return client->attached ? -1 : enter_open(monitor, client, frame);
+    if (client->attached && frame->type == FRAME_GO && monitor_go_on(monitor))
+        return 0;
     return client->attached ? ask_session(&monitor->session, client, frame) : -1;
 }
 

@@ -88,7 +88,8 @@ static _Noreturn void become_copy(struct monitor *monitor, struct client *client
 int enter_open(struct monitor *monitor, struct client *client, const struct frame *frame)
 {
     pid_t original = getpid(), copy = -1;
-    bool runs = monitor->session.state == SESSION_STARTED && !monitor->session.reaped && !monitor->conducted;
+    bool begun = monitor->session.state == SESSION_STARTED && !monitor->revived;
+    bool runs = begun && !monitor->session.reaped && !monitor->conducted;
     int program = -1;
     if (has_left(client))
         return -1;

@@ -19,7 +19,7 @@ struct operation {
     int (*function)(struct executor *, struct cursor *);
 };
 
-/* Monitor, Relay, Spawn, Descriptors and Fork shape the launcher itself: monitor.c, relay.c, session.c and conduct.c
+/* Monitor, Relay, Spawn, Descriptors, Fork and Revive shape the launcher itself: monitor.c, relay.c, session.c and conduct.c
  * read their fields. */
 static const struct operation operations[] = {
     { CODE_MONITOR, "Monitor", "ssiiil", NULL },
@@ -27,6 +27,7 @@ static const struct operation operations[] = {
     { CODE_SPAWN, "Spawn", "iiiiisssi", NULL },
     { CODE_DESCRIPTORS, "Descriptors", "i", NULL },
     { CODE_FORK, "Fork", "i", NULL },
+    { CODE_REVIVE, "Revive", "s", NULL },
     { 10, "WriteFile", "ssi", operate_write_file },
     { 11, "Unshare", "i", operate_unshare },
     { 12, "Join", "ii", operate_join },
@@ -293,7 +294,7 @@ int executor_run(struct executor *executor, const struct plan *plan, uint32_t fi
     for (uint32_t index = 0; index < last; index++) {
         const struct operation *operation = step(&at, &fields);
         if (index < first || operation->code == CODE_MONITOR || operation->code == CODE_RELAY
-            || operation->code == CODE_DESCRIPTORS)
+            || operation->code == CODE_DESCRIPTORS || operation->code == CODE_REVIVE)
             continue;
         executor->index = index;
         executor->text[0] = 0;

@@ -15,7 +15,7 @@
 
 enum { TEXT_SIZE = 244, GROUP_LIMIT = 256, TREE_LIMIT = 512 };
 
-enum code { CODE_MONITOR = 1, CODE_RELAY = 2, CODE_SPAWN = 3, CODE_DESCRIPTORS = 4, CODE_FORK = 5 };
+enum code { CODE_MONITOR = 1, CODE_RELAY = 2, CODE_SPAWN = 3, CODE_DESCRIPTORS = 4, CODE_FORK = 5, CODE_REVIVE = 6 };
 
 /* What the child tells the launcher, one message each over a SOCK_SEQPACKET pair; end of file after
  * REPORT_LAUNCHED means that execve succeeded, since the child's end is closed on exec. */

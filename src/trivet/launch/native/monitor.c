@@ -96,7 +96,7 @@ static void heed(struct monitor *monitor)
         return;
     if (session->state == SESSION_FAILED && !monitor->conducted) /* else its starter may have reaped it */
         session_signal(session, SIGKILL);
-    else if (session->state != SESSION_FAILED && !monitor->relay)
+    else if (session->state != SESSION_FAILED && !monitor->relay && !monitor->revived)
         monitor_state(monitor, session->state, session->pid);
     if (monitor->conducted)
         let_go(monitor);
@@ -107,6 +107,42 @@ static void kill_rest(const struct monitor *monitor)
     struct strings list = monitor->reap;
     for (uint32_t i = 0; i < list.count; i++)
         cgroup_kill(strings_next(&list).data);
+}
+
+/* Who brings the program back made it our child, stopped, and has ended: from now on that is the program, if all is
+ * well. It waits as others do, and goes on at GO. */
+static bool adopt(struct monitor *monitor, int status)
+{
+    struct session *session = &monitor->session;
+    char text[32];
+    int fd = status ? -1 : open(monitor->revived, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[length > 0 ? length : 0] = 0;
+    monitor->revived = NULL;
+    session->pid = (pid_t)strtol(text, NULL, 10);
+    if (session->pid <= 0 || !start_time(monitor, session->pid)) {
+        session->state = SESSION_FAILED;
+        session->failure = (struct report){ .error = ECHILD };
+        snprintf(session->failure.text, sizeof session->failure.text, "the program was not brought back");
+        return false;
+    }
+    session->state = SESSION_WAITING;
+    write_pid(monitor);
+    monitor_state(monitor, SESSION_WAITING, session->pid);
+    return true;
+}
+
+bool monitor_go_on(struct monitor *monitor)
+{
+    struct session *session = &monitor->session;
+    if (session->state != SESSION_WAITING || session->report >= 0)
+        return false;
+    session->state = SESSION_STARTED;
+    session_signal(session, SIGCONT);
+    monitor_state(monitor, SESSION_STARTED, session->pid);
+    return true;
 }
 
 /* Collect every child: the program, and as subreaper what it left behind. */
@@ -123,6 +159,8 @@ static void collect(struct monitor *monitor)
         if (pid != session->pid || session->reaped)
             continue;
         heed(monitor);
+        if (monitor->revived && session->state == SESSION_STARTED && adopt(monitor, status))
+            continue;
         session_reaped(session, status);
         ended = true;
     }
@@ -315,6 +353,8 @@ static int open_monitor(struct monitor *monitor, const struct plan *plan)
     if (log_open(&monitor->log, log, limit, files) < 0)
         return refuse(monitor->executor, errno, "log %s", log);
     monitor->oom_kills = ending_oom_kills(monitor);
+    if (plan_find(plan, CODE_REVIVE, &fields) < plan->count)
+        monitor->revived = take_text(&fields);
     return relay_open(monitor, plan);
 }
 

@@ -29,6 +29,7 @@ struct monitor {
     bool linger, served;
     bool conducted; /* the child is the starter's */
     bool entered;   /* a copy, for a further program: it has neither directory nor listener, but one client */
+    const char *revived; /* while the child brings the program back: where it leaves that one's pid */
     struct strings reap;
     int64_t oom_kills;
     int64_t last_output; /* while draining, monotonic ms */
@@ -42,6 +43,9 @@ int monitor_main(struct executor *executor, const struct plan *plan, int report)
 
 /* The program reached WAITING, STARTED (with this pid) or FAILED: tell whoever started us, and clients. */
 void monitor_state(struct monitor *monitor, enum session_state state, pid_t pid);
+
+/* Let a program go on that was brought back; false when it is another one that waits. */
+bool monitor_go_on(struct monitor *monitor);
 
 /* Output of the program: into the log and to attached clients. */
 void monitor_output(struct monitor *monitor, enum frame_type type, const unsigned char *bytes, size_t length);
