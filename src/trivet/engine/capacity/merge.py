@@ -7,6 +7,7 @@ by the time that a write takes what they hold.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from trivet.base.error import Unsupported
@@ -14,12 +15,22 @@ from trivet.base.error import Unsupported
 _KSM = Path("/sys/kernel/mm/ksm")
 
 
-def switch_on() -> None:
-    """Have the kernel look for like pages. Raises `Unsupported` where it can't, or nobody may tell it to."""
+def switch_on(ksm: Path = _KSM) -> None:
+    """Have the kernel look for like pages. Raises `Unsupported` where it can't, or nobody may tell it to.
+
+    As it comes, it looks at 20 MB a second at most, and keeps a page once only when it has seen it twice: on a host
+    with many gigabytes that takes hours. Where it can, it is to choose its own pace (Linux 6.8); what runs already is
+    somebody's choice.
+    """
+    run = ksm / "run"
     try:
-        (_KSM / "run").write_text("1")
+        if run.read_text().strip() == "1":
+            return
+        with suppress(OSError):
+            (ksm / "advisor_mode").write_text("scan-time")
+        run.write_text("1")
     except OSError as error:
-        raise Unsupported(f"cannot have like pages kept once: {_KSM / 'run'}: {error.strerror}") from error
+        raise Unsupported(f"cannot have like pages kept once: {run}: {error.strerror}") from error
 
 
 def saved() -> int:
