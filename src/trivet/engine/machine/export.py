@@ -27,10 +27,10 @@ from trivet.store.content import explaining_full
 OVA = "ova"
 
 
-def check(record: InstanceRecord, form: str) -> None:
+def check(record: InstanceRecord, form: str, verb: str = "export") -> None:
     """Refuse what can't be exported. Raises `Conflict` for a machine that runs, `UnknownFormat`."""
     if record.word in (Word.RUNNING, Word.PAUSED):
-        raise Conflict(f"cannot export machine {record.name}: it runs", hint=f"trivet vm stop {record.name}")
+        raise Conflict(f"cannot {verb} machine {record.name}: it runs", hint=f"trivet vm stop {record.name}")
     if form != OVA:
         model.format_of(form)
 

@@ -155,7 +155,7 @@ class Machines:
         references.parse(reference)
         async with self._context.locks.hold(key, "committing"):
             record = self.find(key)
-            export.check(record, export.OVA)
+            export.check(record, export.OVA, "commit")
             made = await asyncio.to_thread(export.commit, self._context, record, reference, report)
         self._context.events.emit("image", "commit", made.id, reference)
         return {"name": reference, "id": made.id}
