@@ -213,8 +213,9 @@ def test_stats(instance: Harness) -> None:
     session = instance.start("sh", "-c", "inside spin 300; inside eat 40")
     session.until(b"full")
     stats = instance.driver.stats(instance.plan)
-    assert stats.cpu > 50_000_000
-    assert stats.memory > 40 << 20
+    assert stats.used.cpu > 50_000_000
+    assert stats.used.user > 10_000_000
+    assert stats.used.memory > 40 << 20
     assert stats.pids >= 1
 
 

@@ -204,3 +204,31 @@ def test_names_of_control_groups(docker: Tool) -> None:
     assert re.search(r"(:pids:|0::)/\n", alone)
     shown, private = (len(re.findall("cgroup.procs", text)) for text in (seen, alone))
     assert shown == private
+
+
+def test_what_a_program_used(behave: Tool) -> None:
+    """Time in the kernel and outside it, periods of a limit, and what each interface carried."""
+    busy = "while :; do dd if=/dev/zero of=/dev/null bs=1 count=9999; done"
+    little = 20_000_000  # is had on a busy machine, too
+    host = {"NetworkMode": "bridge", "NanoCpus": little, "CapAdd": ["NET_RAW"]}
+    create(behave, "sh", "-c", busy, host=host)
+    ask(behave, "POST", f"{ONE}/start", None, 204)
+    deadline = time.monotonic() + 60
+    while True:
+        seen = value(behave, "GET", f"{ONE}/stats", stream="0", **{"one-shot": "1"})
+        used, throttled = seen["cpu_stats"]["cpu_usage"], seen["cpu_stats"]["throttling_data"]
+        if min(used["usage_in_usermode"], used["usage_in_kernelmode"], throttled["throttled_periods"]) > 0:
+            break
+        assert time.monotonic() < deadline, seen["cpu_stats"]
+    assert used["usage_in_usermode"] <= used["total_usage"]
+    assert used["usage_in_kernelmode"] <= used["total_usage"]
+    assert throttled["periods"] >= throttled["throttled_periods"]
+    assert throttled["throttled_time"] > 0
+    value(behave, "POST", f"{ONE}/update", {"NanoCpus": 10**9})
+    gateway = behave.ok("exec", "behave", "sh", "-c", "ip route | sed -n 's/default via //;s/ .*//p' | head -1")
+    behave.ok("exec", "behave", "ping", "-c", "3", "-W", "10", gateway)
+    carried = value(behave, "GET", f"{ONE}/stats", stream="0", **{"one-shot": "1"})["networks"]
+    assert carried.keys() == {"eth0"}
+    assert carried["eth0"]["rx_packets"] >= 3
+    assert carried["eth0"]["tx_packets"] >= 3
+    assert carried["eth0"]["tx_bytes"] >= 3 * 98

@@ -320,6 +320,31 @@ class InsideSample(msgspec.Struct, frozen=True, kw_only=True):
     systems: list[FileSystemSample] = []
 
 
+class ProcessorSample(msgspec.Struct, frozen=True, kw_only=True):
+    """How processors were used, in seconds since the start: of so many `periods` of a limit it had to wait in
+    `throttled_periods`, for `throttled` in all."""
+
+    user: float = 0.0
+    kernel: float = 0.0
+    periods: int = 0
+    throttled_periods: int = 0
+    throttled: float = 0.0
+
+
+class TrafficSample(msgspec.Struct, frozen=True, kw_only=True):
+    """What one interface carried since the start."""
+
+    name: str
+    received: int = 0
+    received_packets: int = 0
+    received_errors: int = 0
+    received_dropped: int = 0
+    sent: int = 0
+    sent_packets: int = 0
+    sent_errors: int = 0
+    sent_dropped: int = 0
+
+
 class StatsSample(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `stats`: cpu_percent 100 is one core busy; `inside` is a machine's own view."""
 
@@ -336,6 +361,8 @@ class StatsSample(msgspec.Struct, frozen=True, kw_only=True):
     received: int
     sent: int
     inside: InsideSample | None = None
+    processor: ProcessorSample = ProcessorSample()
+    traffic: list[TrafficSample] = []
 
 
 class TopRow(msgspec.Struct, frozen=True, kw_only=True):

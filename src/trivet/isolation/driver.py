@@ -24,6 +24,8 @@ from typing import Literal, Protocol, cast, runtime_checkable
 import msgspec
 
 from trivet.isolation.plan import Attachment, Level, Plan, Program
+from trivet.kernel.cgroup_record import Usage
+from trivet.kernel.procfs import Traffic
 from trivet.launch.channel import Channel
 from trivet.launch.enter import Entry
 
@@ -93,20 +95,15 @@ class Inside(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """Resource use since the start: cpu in nanoseconds, the rest in bytes or counts.
+    """Resource use since the start, as its control group counts it, but for `pids` and `memory_limit` of a machine.
 
-    `memory` is what the level's accounting charges to the instance, page cache that can be dropped left out. `inside`
-    is the view of a kernel of its own.
+    `inside` is the view of a kernel of its own.
     """
 
-    cpu: int = 0
-    memory: int = 0
+    used: Usage = Usage()
     memory_limit: int = 0
     pids: int = 0
-    read: int = 0
-    written: int = 0
-    received: int = 0
-    sent: int = 0
+    traffic: tuple[Traffic, ...] = ()
     inside: Inside | None = None
 
 

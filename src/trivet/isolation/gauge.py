@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from trivet.isolation.driver import ProcessRow
-from trivet.isolation.plan import Plan
+from trivet.isolation.plan import Attachment, Plan
+from trivet.kernel.procfs import Traffic
 
 
 def row(line: str, now: float) -> ProcessRow:
@@ -25,11 +26,25 @@ def row(line: str, now: float) -> ProcessRow:
     )
 
 
-def traffic(plan: Plan) -> tuple[int, int]:
-    """Add up what the tap devices carried; what they send is what the guest receives, but for a macvtap."""
+def traffic(plan: Plan) -> tuple[Traffic, ...]:
+    """Read what the machine's interfaces carried; what tap devices send is what the guest receives."""
     devices = [attachment for attachment in plan.attachments if attachment.kind == "tap"]
-    received = sum(_count(each.device, "rx_bytes" if each.path else "tx_bytes") for each in devices)
-    return received, sum(_count(each.device, "tx_bytes" if each.path else "rx_bytes") for each in devices)
+    return tuple(_traffic(f"eth{place}", each) for place, each in enumerate(devices))
+
+
+def _traffic(name: str, use: Attachment) -> Traffic:
+    inward, outward = ("rx", "tx") if use.path else ("tx", "rx")  # a macvtap is the guest's own end
+    return Traffic(
+        name=name,
+        received=_count(use.device, f"{inward}_bytes"),
+        received_packets=_count(use.device, f"{inward}_packets"),
+        received_errors=_count(use.device, f"{inward}_errors"),
+        received_dropped=_count(use.device, f"{inward}_dropped"),
+        sent=_count(use.device, f"{outward}_bytes"),
+        sent_packets=_count(use.device, f"{outward}_packets"),
+        sent_errors=_count(use.device, f"{outward}_errors"),
+        sent_dropped=_count(use.device, f"{outward}_dropped"),
+    )
 
 
 def _count(device: str, name: str) -> int:

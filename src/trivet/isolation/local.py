@@ -182,16 +182,11 @@ class Local:
         pid = self._running(plan).pid
         used = group(plan).usage()
         own_network = "network" in self.joined(plan)
-        received, sent = procfs.traffic(pid) if own_network else (0, 0)
         return Stats(
-            cpu=used.cpu,
-            memory=used.memory,
+            used=used,
             memory_limit=used.memory_limit,
             pids=used.pids,
-            read=used.read,
-            written=used.written,
-            received=received,
-            sent=sent,
+            traffic=procfs.traffic(pid) if own_network else (),
         )
 
     def processes(self, plan: Plan) -> list[ProcessRow]:

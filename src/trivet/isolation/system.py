@@ -221,16 +221,11 @@ class SystemDriver:
         """Measure the machine from outside."""
         self._running(plan, "running", "paused")
         used = group(plan).usage()
-        received, sent = gauge.traffic(plan)
         return Stats(
-            cpu=used.cpu,
-            memory=used.memory,
+            used=used,
             memory_limit=computer.memory(plan),
             pids=used.pids,
-            read=used.read,
-            written=used.written,
-            received=received,
-            sent=sent,
+            traffic=gauge.traffic(plan),
         )
 
     def processes(self, plan: Plan) -> list[ProcessRow]:

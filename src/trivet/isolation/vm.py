@@ -166,16 +166,11 @@ class VmDriver:
             said = self.listing(plan, guest.enter(plan, vitals.ASKED))
             inside, processes = vitals.parse(said.decode(errors="replace"))
         used = group(plan).usage()
-        received, sent = gauge.traffic(plan)
         return Stats(
-            cpu=used.cpu,
-            memory=used.memory,
+            used=used,
             memory_limit=machine.memory(plan),
             pids=processes,
-            read=used.read,
-            written=used.written,
-            received=received,
-            sent=sent,
+            traffic=gauge.traffic(plan),
             inside=inside,
         )
 

@@ -104,9 +104,18 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured: cpu in nanoseconds, memory without the page cache that can be dropped, 0 limit: none."""
+    """What was measured: times in nanoseconds, memory without the page cache that can be dropped, 0 limit: none.
+
+    `cpu` is `user` and `kernel` together. Of so many `periods` the group had to wait in `throttled_periods`, for
+    `throttled` in all.
+    """
 
     cpu: int = 0
+    user: int = 0
+    kernel: int = 0
+    periods: int = 0
+    throttled_periods: int = 0
+    throttled: int = 0
     memory: int = 0
     memory_limit: int = 0
     pids: int = 0

@@ -186,8 +186,21 @@ def _memory_usage(directory: Path) -> Usage:
     )
 
 
+def _account_usage(directory: Path) -> Usage:
+    return Usage(
+        cpu=int((directory / "cpuacct.usage").read_text()),
+        user=int((directory / "cpuacct.usage_user").read_text()),
+        kernel=int((directory / "cpuacct.usage_sys").read_text()),
+    )
+
+
 def _cpu_usage(directory: Path) -> Usage:
-    return Usage(cpu=int((directory / "cpuacct.usage").read_text()))
+    values = table((directory / "cpu.stat").read_text())
+    return Usage(
+        periods=values.get("nr_periods", 0),
+        throttled_periods=values.get("nr_throttled", 0),
+        throttled=values.get("throttled_time", 0),
+    )
 
 
 def _pids_usage(directory: Path) -> Usage:
@@ -203,4 +216,10 @@ def _blkio_usage(directory: Path) -> Usage:
     return Usage(read=sums["Read"], written=sums["Write"])
 
 
-_USAGE = {"memory": _memory_usage, "cpuacct": _cpu_usage, "pids": _pids_usage, "blkio": _blkio_usage}
+_USAGE = {
+    "memory": _memory_usage,
+    "cpuacct": _account_usage,
+    "cpu": _cpu_usage,
+    "pids": _pids_usage,
+    "blkio": _blkio_usage,
+}

@@ -80,8 +80,14 @@ class Version2:
         io = [
             dict(pair.split("=", 1) for pair in line.split()[1:]) for line in _read(directory, "io.stat").splitlines()
         ]
+        processor = table(_read(directory, "cpu.stat"))
         return Usage(
-            cpu=table(_read(directory, "cpu.stat")).get("usage_usec", 0) * 1000,
+            cpu=processor.get("usage_usec", 0) * 1000,
+            user=processor.get("user_usec", 0) * 1000,
+            kernel=processor.get("system_usec", 0) * 1000,
+            periods=processor.get("nr_periods", 0),
+            throttled_periods=processor.get("nr_throttled", 0),
+            throttled=processor.get("throttled_usec", 0) * 1000,
             memory=max(0, number(_read(directory, "memory.current") or "0") - memory.get("inactive_file", 0)),
             memory_limit=number(_read(directory, "memory.max") or "0"),
             pids=number(_read(directory, "pids.current") or "0"),

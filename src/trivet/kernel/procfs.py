@@ -81,15 +81,44 @@ def namespace_members(pid: int) -> list[int]:
     return sorted(found)
 
 
-def traffic(pid: int) -> tuple[int, int]:
-    """Read the bytes received and sent by the interfaces a process sees, loopback left out."""
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What an interface carried, as those who have it see it."""
+
+    name: str
+    received: int = 0
+    received_packets: int = 0
+    received_errors: int = 0
+    received_dropped: int = 0
+    sent: int = 0
+    sent_packets: int = 0
+    sent_errors: int = 0
+    sent_dropped: int = 0
+
+
+def traffic(pid: int) -> tuple[Traffic, ...]:
+    """Read what the interfaces carried that a process sees, loopback left out."""
     try:
         lines = Path("/proc", str(pid), "net/dev").read_text().splitlines()[2:]
     except OSError:
-        return 0, 0
+        return ()
     pairs = (line.split(":", 1) for line in lines)
-    counts = [numbers.split() for name, numbers in pairs if name.strip() != "lo"]
-    return sum(int(c[0]) for c in counts), sum(int(c[8]) for c in counts)
+    return tuple(_traffic(name.strip(), numbers.split()) for name, numbers in pairs if name.strip() != "lo")
+
+
+def _traffic(name: str, words: list[str]) -> Traffic:
+    """Read a line of /proc/PID/net/dev: eight counts of what was received, then eight of what was sent."""
+    counts = [int(word) for word in words]
+    return Traffic(
+        name=name,
+        received=counts[0],
+        received_packets=counts[1],
+        received_errors=counts[2],
+        received_dropped=counts[3],
+        sent=counts[8],
+        sent_packets=counts[9],
+        sent_errors=counts[10],
+        sent_dropped=counts[11],
+    )
 
 
 def _user(uid: int) -> str:

@@ -49,11 +49,7 @@ def _shown(instance: Instance, sample: StatsSample | None, before: dict[str, Any
         "cpu_stats": _cpu(sample) if sample else _NO_CPU,
         "precpu_stats": before.get("cpu_stats", _NO_CPU),
         "memory_stats": _memory(sample) if sample else {},
-        **(
-            {"networks": {"eth0": _traffic(sample)}}
-            if sample and any(use.interface for use in instance.networks)
-            else {}
-        ),
+        **({"networks": _traffic(sample)} if sample and sample.traffic else {}),
     }
 
 
@@ -64,13 +60,25 @@ def _memory(sample: StatsSample) -> dict[str, Any]:
 
 def _cpu(sample: StatsSample) -> dict[str, Any]:
     """Spell processor time; the system's is what all processors had since the host's start."""
-    processors = int(facts()["cpus"])
+    processors, use = int(facts()["cpus"]), sample.processor
     return {
-        "cpu_usage": {"total_usage": round(sample.cpu_total * 1e9), "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+        "cpu_usage": {
+            "total_usage": _nanoseconds(sample.cpu_total),
+            "usage_in_kernelmode": _nanoseconds(use.kernel),
+            "usage_in_usermode": _nanoseconds(use.user),
+        },
         "system_cpu_usage": time.clock_gettime_ns(time.CLOCK_BOOTTIME) * processors,
         "online_cpus": processors,
-        "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+        "throttling_data": {
+            "periods": use.periods,
+            "throttled_periods": use.throttled_periods,
+            "throttled_time": _nanoseconds(use.throttled),
+        },
     }
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
 
 
 _NO_CPU: dict[str, Any] = {
@@ -96,9 +104,20 @@ def _inside(sample: StatsSample) -> dict[str, int]:
     return {"guest_total": inside.memory, "guest_available": inside.available} if inside else {}
 
 
-def _traffic(sample: StatsSample) -> dict[str, int]:
-    nothing = dict.fromkeys(("rx_packets", "rx_errors", "rx_dropped", "tx_packets", "tx_errors", "tx_dropped"), 0)
-    return {"rx_bytes": sample.received, "tx_bytes": sample.sent, **nothing}
+def _traffic(sample: StatsSample) -> dict[str, dict[str, int]]:
+    return {
+        each.name: {
+            "rx_bytes": each.received,
+            "rx_packets": each.received_packets,
+            "rx_errors": each.received_errors,
+            "rx_dropped": each.received_dropped,
+            "tx_bytes": each.sent,
+            "tx_packets": each.sent_packets,
+            "tx_errors": each.sent_errors,
+            "tx_dropped": each.sent_dropped,
+        }
+        for each in sample.traffic
+    }
 
 
 ROUTES = (Route("GET", "/containers/{name}/stats", stats, ("stream", "one-shot")),)

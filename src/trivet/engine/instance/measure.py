@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from trivet.base.clock import rfc3339
-from trivet.client.schema import InsideSample, StatsSample, TopRow
+from trivet.client.schema import InsideSample, ProcessorSample, StatsSample, TopRow, TrafficSample
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import check
@@ -34,20 +34,29 @@ async def samples(context: Context, key: str, *, stream: bool) -> AsyncIterator[
 
 
 def _sample(record: InstanceRecord, before: Stats, now: Stats, seconds: float) -> StatsSample:
+    used = now.used
     return StatsSample(
         id=record.id,
         name=record.name,
         isolation=record.request.isolation,
-        cpu_percent=round(max(now.cpu - before.cpu, 0) / 1e7 / seconds, 2),
-        cpu_total=now.cpu / 1e9,
-        memory=now.memory,
+        cpu_percent=round(max(used.cpu - before.used.cpu, 0) / 1e7 / seconds, 2),
+        cpu_total=used.cpu / 1e9,
+        memory=used.memory,
         memory_limit=now.memory_limit,
         pids=now.pids,
-        read=now.read,
-        written=now.written,
-        received=now.received,
-        sent=now.sent,
+        read=used.read,
+        written=used.written,
+        received=sum(each.received for each in now.traffic),
+        sent=sum(each.sent for each in now.traffic),
         inside=msgspec.convert(now.inside, InsideSample | None, from_attributes=True),
+        processor=ProcessorSample(
+            user=used.user / 1e9,
+            kernel=used.kernel / 1e9,
+            periods=used.periods,
+            throttled_periods=used.throttled_periods,
+            throttled=used.throttled / 1e9,
+        ),
+        traffic=msgspec.convert(now.traffic, list[TrafficSample], from_attributes=True),
     )
 
 
