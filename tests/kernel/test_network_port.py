@@ -91,6 +91,14 @@ def test_the_relay_carries_what_no_rule_can(world: World, protocol: str) -> None
     again.remove_all()
 
 
+def test_what_is_published_on_the_loopback_of_ipv6(world: World) -> None:
+    """A port that was published on [::1] is there when it is said to be, and at no other address."""
+    world.instance("web")
+    world.publish("web", 8080, address="::1")
+    assert world.host.ask("::1", 8080).startswith("web ")
+    assert world.host.ask("127.0.0.1", 8080) == world.neighbour.ask(HOST, 8080) == "nothing"
+
+
 def test_the_relay_survives_resets(world: World) -> None:
     """Who resets a connection on its way takes nothing from those that come next, nor from the engine's own words."""
     place = world.quiet("web")

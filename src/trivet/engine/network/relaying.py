@@ -93,13 +93,13 @@ class Carrier:
     def announce(self, *, again: bool = False) -> None:
         """Have carried what the records say now. Raises `Unavailable`.
 
-        It is when this returns, unless the relay must be started for no more than [::1]: nobody waits for that.
+        It is when this returns, unless the relay must be started for [::1] that nobody asked for: nobody waits for that.
         """
         with self._relay.lock:
             if self._relay.ended:
                 return
             rows = self._rows()
-            if rows and not self._relay.connect() and all(row[1] == LOOPBACK6 for row in rows):
+            if rows and not self._relay.connect() and not self._wanted(rows):
                 if self._starting:
                     return
                 self._starting = True
@@ -141,6 +141,12 @@ class Carrier:
     def _rows(self) -> list[Row]:
         _, endpoints, people = self._look()
         return sorted(ways(endpoints, policy.held(people))) if LOOPBACK_INTERFACE.search(_interfaces()) else []
+
+    def _wanted(self, rows: list[Row]) -> bool:
+        """Tell whether somebody asked for what only the relay can do, more than that [::1] answers as 127.0.0.1 does."""
+        _, endpoints, _ = self._look()
+        named = any(port.host_address == LOOPBACK6 for endpoint in endpoints for port in endpoint.ports)
+        return named or any(row[1] != LOOPBACK6 for row in rows)
 
     def _message(self, rows: list[Row]) -> bytes:
         networks, _, people = self._look()
