@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import msgspec
+import pytest
 from bench.contestant import Result
+from bench.snapshot import programs
 from tests.repo.tree import ROOT
 
 CONTAINER = "trivet container (api)"
@@ -73,3 +75,14 @@ def test_everything_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
     assert all(used and used.instances == 2 and used.each < 10e6 for used in memory.values())  # less than a machine
     assert {"kernel", "cpus", "processor", "load", "load_after"} <= report.host.keys()
     assert leavings() <= before
+
+
+@pytest.mark.needs("root")
+def test_a_database_stands_still() -> None:
+    """`bench.snapshot` measures a real database, and has its copy checked."""
+    if programs() is None:
+        pytest.skip("no PostgreSQL")
+    words = [sys.executable, "-m", "bench.snapshot", "--rounds", "1", "--scale", "1", "--clients", "1"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    assert "the copy is sound" in done.stdout, done.stderr
+    assert "stands still, ms, median:" in done.stdout

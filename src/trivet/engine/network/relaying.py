@@ -93,7 +93,7 @@ class Carrier:
     def announce(self, *, again: bool = False) -> None:
         """Have carried what the records say now. Raises `Unavailable`.
 
-        It is when this returns, unless the relay must be started for [::1] that nobody asked for: nobody waits for that.
+        It is when this returns, unless the relay must be started for a [::1] that nobody asked for: who waits?
         """
         with self._relay.lock:
             if self._relay.ended:
@@ -143,7 +143,7 @@ class Carrier:
         return sorted(ways(endpoints, policy.held(people))) if LOOPBACK_INTERFACE.search(_interfaces()) else []
 
     def _wanted(self, rows: list[Row]) -> bool:
-        """Tell whether somebody asked for what only the relay can do, more than that [::1] answers as 127.0.0.1 does."""
+        """Tell whether somebody asked for what only the relay can do, more than a [::1] like 127.0.0.1."""
         _, endpoints, _ = self._look()
         named = any(port.host_address == LOOPBACK6 for endpoint in endpoints for port in endpoint.ports)
         return named or any(row[1] != LOOPBACK6 for row in rows)
