@@ -11,6 +11,7 @@ from trivet.api.docker import (
     absent,
     archive,
     build,
+    checkpoint,
     container,
     distribution,
     event,
@@ -42,6 +43,7 @@ ROUTES = (
     *system.ROUTES,
     *event.ROUTES,
     *container.ROUTES,
+    *checkpoint.ROUTES,
     *stream.ROUTES,
     *websocket.ROUTES,
     *exec.ROUTES,
@@ -101,7 +103,7 @@ async def _introduce(request: web.Request, answer: web.StreamResponse) -> None:
     answer.headers.update(
         {
             "Api-Version": version.NEWEST,
-            "Docker-Experimental": "false",
+            "Docker-Experimental": "true",  # docker's command knows checkpoints only then
             "Ostype": "linux",
             "Builder-Version": "2",
             "Swarm": "inactive",

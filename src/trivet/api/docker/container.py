@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from trivet.api.docker import check, creation, filter, link, mount, view
+from trivet.api.docker import check, checkpoint, creation, filter, link, mount, view
 from trivet.api.docker.error import NameTaken, text
 from trivet.api.docker.raw import parse_keys
 from trivet.api.docker.route import Filters, Route, answer, body, filters, flag, name, nothing, whole
@@ -170,7 +170,10 @@ async def start(engine: Engine, request: web.Request) -> web.StreamResponse:
     found = await engine.instances.inspect(name(request))
     if found.status == Word.RUNNING:
         return nothing(304)
-    await engine.instances.start(found.id)
+    if request.query.get("checkpoint"):
+        await checkpoint.go_on(engine, request, found.id)
+    else:
+        await engine.instances.start(found.id)
     return nothing()
 
 
@@ -296,7 +299,7 @@ ROUTES = (
     Route("GET", "/containers/json", listing, ("all", "limit", "size", "filters")),
     Route("POST", "/containers/prune", prune, ("filters",)),
     Route("GET", ONE + "/json", inspect, ("size",)),
-    Route("POST", ONE + "/start", start, ("detachKeys",)),
+    Route("POST", ONE + "/start", start, ("detachKeys", "checkpoint", "checkpoint-dir")),
     Route("POST", ONE + "/stop", stop, ("t", "signal")),
     Route("POST", ONE + "/restart", restart, ("t", "signal")),
     Route("POST", ONE + "/kill", kill, ("signal",)),

@@ -56,7 +56,7 @@ async def show_version(engine: Engine, request: web.Request) -> web.StreamRespon
         {
             "Platform": {"Name": f"trivet {VERSION}"},
             "Components": [
-                {"Name": "Engine", "Version": version.ENGINE, "Details": {**details, "Experimental": "false"}},
+                {"Name": "Engine", "Version": version.ENGINE, "Details": {**details, "Experimental": "true"}},
                 {"Name": "trivet", "Version": VERSION, "Details": {}},
             ],
             "Version": version.ENGINE,
@@ -125,7 +125,7 @@ def _info(found: Info) -> dict[str, Any]:
         "NoProxy": "",
         "Name": host["hostname"],
         "Labels": [],
-        "ExperimentalBuild": False,
+        "ExperimentalBuild": True,
         "ServerVersion": version.ENGINE,
         "Runtimes": {
             ("runc" if level.level == "container" else level.level): {"path": "trivet-runtime", "status": _level(level)}
