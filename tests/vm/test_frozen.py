@@ -16,6 +16,7 @@ from tests.vm.test_standby import pid_of, waiting
 
 from trivet.hypervisor import memory
 from trivet.hypervisor.qmp import Qmp
+from trivet.hypervisor.template import MEMORY_NAME
 from trivet.isolation import cell, fork, frozen, machine
 from trivet.isolation.frozen import Frozen
 from trivet.isolation.vm import VmDriver
@@ -23,6 +24,7 @@ from trivet.isolation.vm import VmDriver
 pytestmark = pytest.mark.vm
 
 AT_ONCE = 4
+CHUNK = 1 << 20
 SAME = ("Groups", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "SigBlk", "SigIgn", "SigCgt")
 
 
@@ -91,6 +93,20 @@ def test_those_that_follow_are_machines_of_their_own(ready: VmDriver, make: Call
     assert len(set(seen)) == len(seen), "something random came twice"
     assert [lines[4:] for lines in said] == [[f"h{number}", str(number)] for number in range(AT_ONCE)]
     assert all(abs(time.time() - int(lines[3])) < 60 for lines in said)
+
+
+def test_a_guest_has_the_memory_it_had(ready: VmDriver, make: Callable[[VmDriver], Harness]) -> None:
+    """What those that follow begin with is, byte for byte, what the frozen machine's guest has; zeros, too."""
+    make(ready).run("true")
+    (found,) = kept(ready).values()
+    pid = pid_of(waiting(ready))
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    (line,) = (each for each in maps if MEMORY_NAME in each)
+    start, end = (int(word, 16) for word in line.split()[0].split("-"))
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as inside:
+        for place in range(0, end - start, CHUNK):
+            inside.seek(start + place)
+            assert inside.read(CHUNK) == os.pread(found.memory, CHUNK, place), f"at {place:#x}"
 
 
 def test_they_are_confined_as_it_is(ready: VmDriver, make: Callable[[VmDriver], Harness]) -> None:

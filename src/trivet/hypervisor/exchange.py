@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from trivet.hypervisor.device.drive import FILE
 from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.qmp import Qmp
 
 OWN = "own"
+_STEP = 0.05
 
 
 def drive(qmp: Qmp, name: str, descriptor: int, *, read_only: bool, before: int) -> None:
@@ -27,3 +30,21 @@ def interface(qmp: Qmp, nic: Nic, descriptor: int) -> None:
     qmp.give(nic.name, descriptor)
     qmp.execute("netdev_add", type="tap", id=nic.name, fd=nic.name)
     qmp.execute("device_add", **nic.plugged())
+
+
+def rehearse(qmp: Qmp, nic: Nic) -> None:
+    """Plug an interface in that leads nowhere and can be taken out again."""
+    qmp.execute("netdev_add", type="hubport", id=nic.name, hubid=0)
+    qmp.execute("device_add", **nic.plugged())
+
+
+def end_rehearsal(qmp: Qmp, nic: Nic, patience: float) -> bool:
+    """Take it out again; whether the guest has let go of it within `patience` seconds."""
+    qmp.execute("device_del", id=nic.device)
+    deadline = time.monotonic() + patience
+    while nic.device in (each["name"] for each in qmp.execute("qom-list", path="/machine/peripheral")):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_STEP)
+    qmp.execute("netdev_del", id=nic.name)
+    return True

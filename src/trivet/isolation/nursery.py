@@ -6,6 +6,7 @@ Each way falls back to the next; a machine that hangs while it boots is replaced
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 from pathlib import Path
@@ -29,6 +30,8 @@ from trivet.runtime import life
 _PATIENCE = {Acceleration.KVM: 20.0, Acceleration.EMULATION: 60.0}
 """Seconds until a machine that hasn't answered is given up; a machine or two in a hundred hangs when it boots."""
 _ATTEMPTS = 2
+log = logging.getLogger(__name__)
+
 _LEFT = (
     "monitor.sock",
     "pid",
@@ -92,6 +95,7 @@ class Nursery:
             standby.remove(found.plan)
             if isinstance(error, LaunchError):
                 raise _explain(plan, error, forked=True) from error
+            log.warning("a spare machine cannot become instance %s's: %s", plan.name, error)
             return None
 
     def _fork(

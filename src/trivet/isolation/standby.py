@@ -92,9 +92,13 @@ def make(templates: Templates, plan: Plan, scratch: Path, host: machine.Host, pa
             steps = machine.launch(plan, ready, home.joins, home.unified, home.reap)
             channel = spawn(steps, timeout=patience, meanwhile=fork.wake(plan, made))
         undo.callback(channel.close)
+        with Qmp(Path(plan.directory, machine.QMP)) as qmp:
+            exchange.rehearse(qmp, warm.nic())
         for work in (warm.up(plan), warm.down()):
             _carry_out(plan, work, patience)
-        with Qmp(Path(plan.directory, machine.QMP)) as qmp:
+        with Qmp(Path(plan.directory, machine.QMP), patience) as qmp:
+            if not exchange.end_rehearsal(qmp, warm.nic(), patience):
+                raise fork.CannotFork("a spare machine does not let go of its interface")
             qmp.pause()
         undo.pop_all()
     return Standby(plan, channel, time.monotonic())

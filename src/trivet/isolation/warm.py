@@ -17,12 +17,15 @@ from pathlib import Path
 import msgspec
 
 from trivet.base.error import Internal
+from trivet.hypervisor.device.nic import Nic
+from trivet.hypervisor.template import SLOT
 from trivet.isolation import guest
-from trivet.isolation.plan import File, Limits, Plan, Program
+from trivet.isolation.plan import Address, Attachment, File, Limits, Plan, Program
 from trivet.launch.launcher import BINARY
 from trivet.launch.operation import AwaitUnused, Builtin, Operation, Root, Spawn, Wait
 
 _PROGRAM, _SIZE = "program", 16 << 20
+_MAC, _NET = "02:00:00:00:00:02", "192.0.2"  # for documentation (RFC 5737): nobody's
 _PLACES = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -69,10 +72,19 @@ def _run(program: str, *words: str) -> None:
         raise CannotWarm(f"{program}: {error.strerror}") from error
 
 
+def nic() -> Nic:
+    """Describe the interface that is there meanwhile."""
+    return Nic(name="rehearsal", tap="", mac=_MAC, slot=SLOT, late=True, movable=True)
+
+
 def up(plan: Plan) -> list[Operation]:
-    """Compute what the agent does: mount, make namespaces, execute a program that writes something."""
+    """Compute what the agent does: find its interface, mount, make namespaces, execute a program."""
+    own = Attachment(
+        kind="tap", network="", mac=_MAC, addresses=(Address(address=f"{_NET}.2/24", gateway=f"{_NET}.1"),)
+    )
     ready = msgspec.structs.replace(
         plan,
+        attachments=(own,),
         program=Program(argv=(f"/{_PROGRAM}", "--operations")),
         files=(File(target="/etc/hosts", source="", content=b""),),
         limits=Limits(),

@@ -219,14 +219,15 @@ static void take_generation(const char *word)
         generation[1][i] = generation[0][swapped[i]];
 }
 
-static void copy_page(uint64_t place, int target, off_t offset)
+/* A new file has zeros where nothing was written; one that was copied before (`over`) has something else. */
+static void copy_page(uint64_t place, int target, off_t offset, bool over)
 {
     static const unsigned char zeros[FROZEN_PAGE];
     unsigned char page[FROZEN_PAGE];
     if (pread(subject.memory, page, sizeof page, (off_t)place) != sizeof page)
         give_up("its memory cannot be read: %s", strerror(errno));
     note_generation(place, page, sizeof page);
-    if (memcmp(page, zeros, sizeof page))
+    if (over || memcmp(page, zeros, sizeof page))
         write_at(target, page, sizeof page, offset);
 }
 
@@ -249,7 +250,7 @@ static void keep(uint64_t start, const uint64_t *pages, size_t first, size_t end
     add_area(start + first * FROZEN_PAGE, start + end * FROZEN_PAGE, protection, FROZEN_PAGES, (uint64_t)pages_end);
     for (size_t i = first; i < end; i++, pages_end += FROZEN_PAGE)
         if (pages[i] & PRESENT)
-            copy_page(start + i * FROZEN_PAGE, image, pages_end);
+            copy_page(start + i * FROZEN_PAGE, image, pages_end, false);
 }
 
 /* Pages nobody has touched stay away, unless they are few between others. */
@@ -347,7 +348,7 @@ static void keep_guest(uint64_t start, uint64_t end, uint32_t protection, uint64
     uint64_t *pages = page_map(start, end);
     for (size_t i = 0; i < (end - start) / FROZEN_PAGE; i++)
         if (pages[i] & PRESENT)
-            copy_page(start + i * FROZEN_PAGE, guest_file, (off_t)(offset + i * FROZEN_PAGE));
+            copy_page(start + i * FROZEN_PAGE, guest_file, (off_t)(offset + i * FROZEN_PAGE), true);
     free(pages);
     add_area(start, end, protection, FROZEN_GUEST, offset);
 }
