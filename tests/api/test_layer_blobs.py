@@ -50,6 +50,9 @@ def test_what_is_pulled_is_used_as_ever(sparing: Daemon, registry: str, daemon: 
     far, made = f"{registry}/far:1", f"{registry}/made:1"
     sparing.ok("pull", "-q", far)
     assert layers(sparing, far) == [False]
+    rows = {row.kind: row for row in sparing.client.system.usage()}
+    assert (rows["images"].size, rows["image layers"].total, rows["image layers"].active) == (0, 1, 0)
+    assert rows["image layers"].size >= rows["image layers"].reclaimable > len(busybox_tar()) * 0.9
     assert sparing.ok("run", "--rm", "--network", "none", far, "echo", "hi") == "hi"
     (tmp_path / "Dockerfile").write_text(f"FROM {far}\nRUN echo one >/one\n")
     cache = tmp_path / "cache"

@@ -33,7 +33,7 @@ async def export(sessions: Sequence[Session]) -> None:
         session.report(Progress(id="[cache]", status=f"exporting the cache to {wish.place}"))
         document = await in_thread(_document, sessions, wish)
         manifest = await in_thread(_store, session, document)
-        with session.tools.images.releasing():
+        async with session.tools.images.releasing():
             await _send(session, wish, manifest, f"cache:{number}")
         session.report(Progress(id="[cache]", status=f"exporting the cache to {wish.place} · done"))
 

@@ -109,6 +109,7 @@ def usage(context: Context, users: dict[str, list[str]]) -> list[Usage]:
     volumes = context.volumes.list(users, True)
     return [
         context.images.df(),
+        context.images.df_layers(),
         context.images.df_disks(),
         Usage(
             kind="instances",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -193,7 +193,7 @@ class Images:
         wanted = platforms.parse(platform) if platform else platforms.host()
         if reference.startswith(bootstrap.SCHEME):
             return await asyncio.to_thread(bootstrap.make, self, reference, wanted, report)
-        with self.releasing():
+        async with self.releasing():
             return await source_registry.pull(self, references.parse(reference).tagged(), wanted, report, more)
 
     async def push(self, reference: str, report: Report = silent, *, every: bool = False) -> str:
@@ -202,7 +202,7 @@ class Images:
         With `every` it goes with all its platforms or not at all (`MissingContent`).
         What the registry has isn't sent again. Raises `ImageNotFound` and what the registry's errors say.
         """
-        with self.releasing():
+        async with self.releasing():
             return await push.push(self, references.parse(reference).tagged(), report, every=every)
 
     def load(self, file: Readable, report: Report = silent) -> builtins.list[str]:
@@ -217,8 +217,10 @@ class Images:
 
         With `every` all platforms of each are in it, or there is none (`MissingContent`).
         """
-        with self.releasing():
+        try:
             save.save(self, names, file.write, form, every=every)
+        finally:
+            self._release()
 
     def import_(
         self,
@@ -254,14 +256,17 @@ class Images:
         finally:
             self._arriving.remove(image)
 
-    @contextmanager
-    def releasing(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def releasing(self) -> AsyncIterator[None]:
         """Release what was fetched meanwhile, if layers are to be kept unpacked only."""
         try:
             yield
         finally:
-            if self.layer_blobs is LayerBlobs.DISCARD:
-                release(self)
+            await asyncio.to_thread(self._release)
+
+    def _release(self) -> None:
+        if self.layer_blobs is LayerBlobs.DISCARD:
+            release(self)
 
     def release(self, *, dry_run: bool = False) -> builtins.list[Released]:
         """Delete the blobs of layers that are unpacked and can be fetched again, whatever the setting."""
@@ -305,8 +310,12 @@ class Images:
             raise WrongPlatform(ref, record.platform, str(wanted or platforms.host()))
 
     def df(self) -> schema_host.Usage:
-        """Add up what images take on disk, each blob once."""
+        """Add up what images take on disk as they came, each blob once."""
         return retention.usage(self)
+
+    def df_layers(self) -> schema_host.Usage:
+        """Measure what images take on disk unpacked."""
+        return retention.usage_of_layers(self)
 
     def df_disks(self) -> schema_host.Usage:
         """Measure what disk images take as files for machines."""

@@ -136,7 +136,7 @@ def _digests(images: Images, record: ImageRecord) -> set[str]:
 
 
 def usage(images: Images) -> Usage:
-    """Add up blobs that are here, each once however many images share it."""
+    """Add up layers as they are stored, if they are, each once however many images share it."""
     records = images.catalog.all()
     used = [record for record in records if images.users(record.id)]
     sizes = {
@@ -149,6 +149,20 @@ def usage(images: Images) -> Usage:
         active=len(used),
         size=sum(sizes.values()),
         reclaimable=sum(size for digest, size in sizes.items() if digest not in needed),
+    )
+
+
+def usage_of_layers(images: Images) -> Usage:
+    """Measure what images are unpacked to, each layer once; an image's drive for machines is one, too."""
+    records = [record for record in images.catalog.all() if not record.disk]
+    used = [record for record in records if images.users(record.id)]
+    snapshotters = images.snapshotters.values()
+    return Usage(
+        kind="image layers",
+        total=len({layer.diff_id for record in records for layer in record.layers}),
+        active=len({layer.diff_id for record in used for layer in record.layers}),
+        size=sum(each.prune((), dry_run=True, without=each.instances()) for each in snapshotters),
+        reclaimable=sum(each.prune([*used, *_unpacked(images)], dry_run=True) for each in snapshotters),
     )
 
 

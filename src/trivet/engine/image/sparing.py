@@ -28,7 +28,7 @@ from trivet.store.lease import Lease
 if TYPE_CHECKING:
     from trivet.engine.image.image import Images
 
-WINDOW = 16 << 20
+WINDOW = 12 << 20
 PARALLEL = 3  # blobs on their way, from the first byte until the layer is unpacked
 
 

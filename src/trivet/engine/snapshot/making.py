@@ -71,9 +71,12 @@ class Making:
 def disk_usage(path: Path) -> int:
     """Add up the disk blocks of a file, or of everything below a directory, hard links once, mounts not at all.
 
-    In bytes.
+    In bytes; nothing for what isn't there.
     """
-    state = path.lstat()
+    try:
+        state = path.lstat()
+    except FileNotFoundError:
+        return 0
     device = state.st_dev
     total, seen = state.st_blocks * 512, set[int]()
     pending = [os.fspath(path)] if path.is_dir() and not path.is_symlink() else []
@@ -83,7 +86,10 @@ def disk_usage(path: Path) -> int:
         except FileNotFoundError:
             continue
         for entry in entries:
-            state = entry.stat(follow_symlinks=False)
+            try:
+                state = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
             if state.st_dev != device:
                 continue
             if entry.is_dir(follow_symlinks=False):

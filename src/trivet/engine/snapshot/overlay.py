@@ -197,15 +197,16 @@ class OverlaySnapshotter:
             stacks = [path for path in stacks if f"stack/{path.name}" not in needed and path.exists()]
             layers = [path for path in layers if f"layer/{path.name}" not in needed and path.exists()]
             rubbish = self._making.leftovers()
-            freed = sum(disk_usage(path) for path in (*stacks, *layers, *rubbish))
             if not dry_run:
+                freed = sum(disk_usage(path) for path in (*stacks, *layers, *rubbish))
                 for path in stacks:
                     self.stacks.discard(path)
                 for path in layers:
                     self.layers.discard(path)
                 for path in rubbish:
                     self._making.discard(path)
-        return freed
+                return freed
+        return sum(disk_usage(path) for path in (*stacks, *layers, *rubbish))
 
     def _needs(self, chains: list[str]) -> set[str]:
         """Name the layers and stacks of an image."""
