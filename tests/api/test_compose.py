@@ -9,6 +9,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,24 @@ class Application:
             all=True, wanted={"label": [f"com.docker.compose.project={self.name}"]}
         )
         return {one.name.removeprefix(f"{self.name}-"): one.status for one in found}
+
+    @contextmanager
+    def going(self, *words: str) -> Iterator[None]:
+        """Have `trivet compose` running meanwhile."""
+        process = self.daemon.begin("compose", "--project-directory", str(self.directory), "-p", self.name, *words)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(10)
+
+    def watched(self, rule: str, *names: str) -> None:
+        """Write an application of one service that a rule keeps like ./src, where files hold their own names."""
+        for path in (self.directory / "src" / name for name in names):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(str(path.relative_to(self.directory / "src")))
+        watch = f"develop: {{watch: [{{path: ./src, target: /srv, {rule}}}]}}"
+        self.write(f"services: {{web: {{image: IMAGE, init: true, command: sleep 600, {watch}}}}}")
 
     def id(self, name: str) -> str:
         """Give an instance's id."""
@@ -355,32 +374,16 @@ def test_staying_in_the_foreground(app: Application) -> None:
 
 def test_watching_begins_with_a_sync(app: Application) -> None:
     """With initial_sync what is there already comes first; only what is to be included is looked at."""
-    (app.directory / "src/deep").mkdir(parents=True)
-    for name in ("page.html", "deep/other.html", "notes.txt"):
-        (app.directory / "src" / name).write_text(name)
-    app.write(
-        """
-services:
-  web:
-    image: IMAGE
-    init: true
-    command: sleep 600
-    develop:
-      watch: [{action: sync, path: ./src, target: /srv, include: ["*.html"], initial_sync: true}]
-"""
-    )
+    rule = 'action: sync, include: ["*.html"], initial_sync: true'
+    app.watched(rule, "page.html", "deep/other.html", "notes.txt")
     app.ok("up", "-d")
-    watcher = app.daemon.begin("compose", "--project-directory", str(app.directory), "-p", app.name, "watch", "--no-up")
-    try:
+    with app.going("watch", "--no-up"):
         until(lambda: app("exec", "-T", "web", "cat", "/srv/deep/other.html").stdout == b"deep/other.html", 60)
         assert app("exec", "-T", "web", "ls", "/srv").stdout.split() == [b"deep", b"page.html"]
         (app.directory / "src/notes.txt").write_text("changed")
         (app.directory / "src/new.html").write_text("new")
         until(lambda: app("exec", "-T", "web", "test", "-e", "/srv/new.html").returncode == 0, 60)
         assert app("exec", "-T", "web", "test", "-e", "/srv/notes.txt").returncode == 1
-    finally:
-        watcher.terminate()
-        watcher.wait(10)
 
 
 def test_external_secrets(app: Application) -> None:
@@ -419,28 +422,13 @@ configs:
 
 def test_watching_files(app: Application) -> None:
     """A changed file is in the running instance soon, a removed one goes."""
-    (app.directory / "src").mkdir()
-    (app.directory / "src/page").write_text("first")
-    app.write(
-        """
-services:
-  web:
-    image: IMAGE
-    init: true
-    command: sleep 600
-    develop: {watch: [{action: sync, path: ./src, target: /srv, ignore: ["*.tmp"], initial_sync: true}]}
-"""
-    )
+    app.watched('action: sync, ignore: ["*.tmp"], initial_sync: true', "page")
     app.ok("up", "-d")
-    watcher = app.daemon.begin("compose", "--project-directory", str(app.directory), "-p", app.name, "watch", "--no-up")
-    try:
-        until(lambda: app("exec", "-T", "web", "cat", "/srv/page").stdout == b"first", 60)
+    with app.going("watch", "--no-up"):
+        until(lambda: app("exec", "-T", "web", "cat", "/srv/page").stdout == b"page", 60)
         (app.directory / "src/junk.tmp").write_text("x")
         (app.directory / "src/page").write_text("second")
         until(lambda: app("exec", "-T", "web", "cat", "/srv/page").stdout == b"second", 60)
         assert app("exec", "-T", "web", "test", "-e", "/srv/junk.tmp").returncode == 1
         (app.directory / "src/page").unlink()
         until(lambda: app("exec", "-T", "web", "test", "-e", "/srv/page").returncode == 1, 60)
-    finally:
-        watcher.terminate()
-        watcher.wait(10)

@@ -155,34 +155,14 @@ jobs:
 
 def test_watching_while_it_runs(app: Application) -> None:  # noqa: F811
     """`up --watch` shows what is written and syncs; sync+exec runs its command as the user that it says."""
-    (app.directory / "src").mkdir()
-    (app.directory / "src/page").write_text("first")
-    app.write(
-        """
-services:
-  web:
-    image: IMAGE
-    init: true
-    command: sleep 600
-    develop:
-      watch:
-        - action: sync+exec
-          path: ./src
-          target: /srv
-          exec: {command: sh -c "echo $$WHO $$(id -u) >>/tmp/ran", user: user, environment: {WHO: me}}
-"""
-    )
-    project = ("--project-directory", str(app.directory), "-p", app.name)
-    watcher = app.daemon.begin("compose", *project, "up", "--watch")
-    try:
+    command = 'command: sh -c "echo $$WHO $$(id -u) >>/tmp/ran", user: user, environment: {WHO: me}'
+    app.watched(f"action: sync+exec, exec: {{{command}}}", "page")
+    with app.going("up", "--watch"):
         until(lambda: app.instances() == {"web-1": "running"}, 60)
         time.sleep(1)  # the first look at the files comes a moment after the start
         (app.directory / "src/page").write_text("second")
         until(lambda: app("exec", "-T", "web", "cat", "/srv/page").stdout == b"second", 60)
         until(lambda: app("exec", "-T", "web", "cat", "/tmp/ran").stdout.split()[:2] == [b"me", b"1000"], 60)
-    finally:
-        watcher.terminate()
-        watcher.wait(10)
 
 
 def test_words_of_docker_compose(app: Application) -> None:  # noqa: F811

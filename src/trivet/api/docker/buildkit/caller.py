@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
@@ -17,6 +16,7 @@ from grpclib.client import Stream
 from trivet.api.docker.buildkit import store, sync
 from trivet.api.docker.buildkit.channel import Channel, Refused
 from trivet.api.docker.buildkit.message import Account, Bytes, Empty, Host, Name, Packet
+from trivet.api.docker.buildkit.pipe import carry, pour
 from trivet.api.transfer import spooled
 from trivet.base.error import TrivetError
 from trivet.base.thread import in_thread
@@ -31,7 +31,6 @@ SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 CHECK, AGENT = "/moby.sshforward.v1.SSH/CheckAgent", "/moby.sshforward.v1.SSH/ForwardAgent"
 ACCOUNT, OUTPUT = "/moby.filesync.v1.Auth/Credentials", "/moby.filesync.v1.FileSend/DiffCopy"
 EXPORTER = "buildkit-attachable-exporter-id"  # which of several outputs
-PIECE = 32 << 10
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 HUB = "registry-1.docker.io"  # by this name clients look for what `docker login` without a name has stored
 
@@ -191,25 +190,11 @@ class SessionCaller:
 
 
 async def _archive(stream: Stream[Any, Bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(PIECE):
-        await stream.send_message(Bytes(data))
+    await pour(reader, stream)
     await stream.end()
     while await stream.recv_message() is not None:
         pass
 
 
-async def _agent(stream: Stream[Any, Bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    async def outward() -> None:
-        while data := await reader.read(PIECE):
-            await stream.send_message(Bytes(data))
-        await stream.end()
-
-    task = asyncio.create_task(outward())
-    try:
-        while (message := await stream.recv_message()) is not None:
-            writer.write(message.data)
-            await writer.drain()
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, TrivetError, OSError):
-            await task
+async def _agent(stream: Stream[Bytes, Bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await carry(stream, reader, writer, stream.end)

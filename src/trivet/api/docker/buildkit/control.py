@@ -21,7 +21,7 @@ from multidict import MultiDict
 
 from trivet.api.docker import version
 from trivet.api.docker.buildkit import frontend
-from trivet.api.docker.buildkit.caller import PIECE, SessionCaller
+from trivet.api.docker.buildkit.caller import SessionCaller
 from trivet.api.docker.buildkit.channel import Channel
 from trivet.api.docker.buildkit.context import fetch
 from trivet.api.docker.buildkit.control_message import (
@@ -42,6 +42,7 @@ from trivet.api.docker.buildkit.control_message import (
 )
 from trivet.api.docker.buildkit.graph import NoGraphs
 from trivet.api.docker.buildkit.message import Bytes, Empty, Time, Trace
+from trivet.api.docker.buildkit.pipe import carry
 from trivet.api.docker.buildkit.service import Failed, absent, answered, told
 from trivet.api.docker.buildkit.solve import Job
 from trivet.api.docker.buildkit.trace import Tracer
@@ -151,19 +152,9 @@ class Control:
         channel = Channel()
         await asyncio.get_running_loop().create_unix_connection(lambda: channel.protocol, sock=ours)
 
-        async def outward() -> None:
-            while data := await reader.read(PIECE):
-                await stream.send_message(Bytes(data))
-
         with told(), self._sessions.open(key, channel), closing(channel), closing(writer):
             await stream.send_initial_metadata()
-            task = asyncio.create_task(outward())
-            try:
-                while (message := await stream.recv_message()) is not None:
-                    writer.write(message.data)
-                    await writer.drain()
-            finally:
-                task.cancel()
+            await carry(stream, reader, writer)
 
     async def _workers(self, stream: Stream[Empty, Workers]) -> None:
         await answered(stream)
