@@ -210,13 +210,17 @@ def test_archives_prove_nothing(setting: Setting, images: Images) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{", "truncated"),
+        ("{", "it is not JSON: input data was truncated"),
         ("{}", "default"),
-        ('{"default": []}', "empty"),
+        ('{"default": []}', "default has an empty list"),
+        (
+            '{"default": [{"type": "reject"}], "transports": {"docker": {"a.b/c": [{"type": "no"}]}}}',
+            "docker a.b/c: req",
+        ),
         ('{"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/x"}]}', "keyType|signedBy"),
         ('{"default": [{"type": "sigstoreSigned"}]}', "needs a keyPath"),
         ('{"default": [{"type": "sigstoreSigned", "keyPath": "/x"}]}', "cannot use the policy's key"),
-        (None, "No such file"),
+        (None, "no such file"),
     ],
 )
 def test_a_policy_that_isnt_understood_lets_nothing_in(setting: Setting, text: str | None, problem: str) -> None:

@@ -28,6 +28,8 @@ class Vertex:
     def __init__(self, number: int, step: Progress, now: float) -> None:
         self.number = number
         self.begun = now
+        self.warns = step.id.partition(" ")[0] == "warning"  # the rest of the id tells one from another
+        self.name = "warning:" if self.warns else visible(step.id)
         self.title, self.outcome = _split(step.status)
         self.ended = 0.0
         self.tail: deque[str] = deque(maxlen=TAIL)
@@ -98,7 +100,7 @@ class PlainBuild:
 
     def _status(self, step: Progress, vertex: Vertex, now: float, *, title: bool) -> None:
         if title:
-            name = f"{visible(step.id)} {visible(vertex.title)}".lstrip()
+            name = f"{vertex.name} {visible(vertex.title)}".lstrip()
             self._say(vertex, vertex.meter.text(now) if step.total else name)
         if vertex.outcome:
             self._rest(vertex, now)
@@ -155,7 +157,8 @@ class LiveBuild:
         self._drawn = len(shown)
 
     def _lines(self, now: float, columns: int, last: bool) -> list[str]:
-        vertices = list(self._vertices.values())
+        warnings = [vertex for vertex in self._vertices.values() if vertex.warns]
+        vertices = [vertex for vertex in self._vertices.values() if not vertex.warns]
         running = [vertex for vertex in vertices if not vertex.outcome]
         done = len(vertices) - len(running)
         word = "Building" if running and not last else "Built"
@@ -164,14 +167,13 @@ class LiveBuild:
             lines.append(_row(vertex, now, columns))
             if not vertex.outcome and not last:
                 lines += [f" => => # {visible(line)}"[: columns - 1] for line in vertex.tail]
-        return lines
+        return lines + [f" {vertex.name} {visible(vertex.title)}"[: columns - 1] for vertex in warnings]
 
 
 def _row(vertex: Vertex, now: float, columns: int) -> str:
     mark = {"cached": "CACHED ", "failed": "ERROR "}.get(vertex.outcome, "")
     counted = vertex.meter.step.total and not vertex.outcome
-    name = visible(vertex.meter.step.id)
-    text = vertex.meter.text(now, 12) if counted else f"{name} {visible(vertex.title)}"
+    text = vertex.meter.text(now, 12) if counted else f"{vertex.name} {visible(vertex.title)}"
     clock = f"{vertex.seconds(now):.1f}s"
     room = max(columns - len(clock) - 2, 10)
     return f" => {mark}{text}"[:room].ljust(room) + f" {clock}"

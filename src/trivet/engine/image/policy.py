@@ -84,24 +84,32 @@ def read(path: Path) -> Policy:
     try:
         raw = path.read_bytes()[: LIMIT + 1]
         policy = msgspec.json.decode(raw, type=Policy)
-    except (OSError, msgspec.DecodeError) as error:
-        raise BrokenPolicy(path, error.strerror or "" if isinstance(error, OSError) else str(error)) from error
-    for requirements in (policy.default, *(each for scopes in policy.transports.values() for each in scopes.values())):
+    except OSError as error:
+        raise BrokenPolicy(path, (error.strerror or str(error)).lower()) from error
+    except msgspec.DecodeError as error:
+        what = "" if isinstance(error, msgspec.ValidationError) else "it is not JSON: "
+        raise BrokenPolicy(path, f"{what}{str(error)[:1].lower()}{str(error)[1:]}") from error
+    places = {"default": policy.default}
+    for transport, scopes in policy.transports.items():
+        places |= {f"{transport} {scope}".rstrip(): each for scope, each in scopes.items()}
+    for place, requirements in places.items():
         if not requirements:
-            raise BrokenPolicy(path, "a list of requirements is empty")
+            raise BrokenPolicy(path, f"{place} has an empty list of requirements")
         for requirement in requirements:
-            _check(path, requirement)
+            if problem := _problem(requirement):
+                raise BrokenPolicy(path, f"{place}: {problem}")
     return policy
 
 
-def _check(path: Path, requirement: Requirement) -> None:
+def _problem(requirement: Requirement) -> str:
     if requirement.type not in TYPES:
-        raise BrokenPolicy(path, f"requirement {requirement.type} is not supported, only {', '.join(TYPES)}")
+        return f"requirement {requirement.type} is not supported, only {', '.join(TYPES)}"
     keys = [requirement.key_path, requirement.key_data, *requirement.key_paths]
     if requirement.type == "sigstoreSigned" and not any(keys):
-        raise BrokenPolicy(path, "sigstoreSigned needs a keyPath, keyPaths or keyData")
+        return "sigstoreSigned needs a keyPath, keyPaths or keyData"
     if requirement.signed_identity.type not in IDENTITIES:
-        raise BrokenPolicy(path, f"signedIdentity {requirement.signed_identity.type} is not supported")
+        return f"signedIdentity {requirement.signed_identity.type} is not supported"
+    return ""
 
 
 def _scopes(reference: Reference) -> list[str]:
