@@ -157,3 +157,38 @@ def test_signals_reach_a_replayed_program(runtime: Runtime) -> None:
         assert child.stdout.readline() == b"up\n"
         child.send_signal(signal.SIGTERM)
         assert child.wait(timeout=30) == 9
+
+
+def create(runtime: Runtime, *words: str | Path) -> tuple[int, bytes, bool]:
+    """Create a container, as `run` does; whether no module had to think."""
+    done = runtime("create", *words, runtime.id, env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"})
+    return done.returncode, done.stdout, THINKER not in done.stderr
+
+
+def test_the_third_create_is_a_replay(runtime: Runtime) -> None:
+    """An engine's bundle comes once; of one that comes again the plan is kept, and other verbs know what it made."""
+    runtime.configure("sh", "-c", "hostname; exec sleep 600")
+    pid_file = runtime.bundle / "pid"
+    for replayed in (False, False, True):
+        assert create(runtime, "--pid-file", pid_file) == (0, b"", replayed)
+        state = runtime.json("state", runtime.id)
+        assert (state["status"], state["pid"]) == ("created", int(pid_file.read_text()))
+        assert runtime("create", runtime.id).returncode == 1  # the id is taken
+        assert runtime("start", runtime.id).returncode == 0
+        runtime.until("running")
+        assert runtime("exec", runtime.id, "echo", "inside").stdout == b"inside\n"
+        assert runtime("kill", runtime.id, "KILL").returncode == 0
+        runtime.until("stopped")
+        assert runtime("delete", runtime.id).returncode == 0
+        assert groups(runtime) == []
+
+
+def test_a_created_one_can_be_deleted(runtime: Runtime) -> None:
+    """The program of a replayed create waits; deleted, nothing is left of it."""
+    runtime.configure("sleep", "600")
+    for replayed in (False, False, True):
+        assert create(runtime) == (0, b"", replayed)
+        pid = runtime.json("state", runtime.id)["pid"]
+        assert runtime("delete", "--force", runtime.id).returncode == 0
+        assert groups(runtime) == []
+        assert not Path(f"/proc/{pid}/exe").exists()

@@ -1,7 +1,7 @@
 """Storing what a bundle's run came to, so that the front carries it out the next time (launch/native/front_run.c).
 
-ROOT/plans@/BUNDLE, in the form of record.py; nothing in it depends on the container's id, for it is made for a
-stranger's, which is replaced:
+ROOT/plans@/BUNDLE, and BUNDLE@created for one whose program waits for `start`, in the form of record.py; nothing in it
+depends on the container's id, for it is made for a stranger's, which is replaced:
 
     version
     conditions (count; file, from, to, expected) · files of this program (count; file, stamp)
@@ -37,27 +37,36 @@ MOST = 64  # plans of one --root
 _LONGEST = 200  # bytes of a file's name
 _VERSION = "trivet-run-1"
 _CREATED = 8046347.828125  # a time of creation nobody has, as short in JSON as in Python
+_CREATED_SUFFIX = "@created"  # no bundle's, whose every @ is followed by another or a hyphen
 _LITERAL, _NAMED = range(2)
 _FACTS = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/hostname", "/proc/version")
 
 
 def keep(
-    container: Container, steps: Callable[[Container], list[Operation]], limits: Callable[[Container], Resources]
+    container: Container,
+    steps: Callable[[Container], list[Operation]],
+    limits: Callable[[Container], Resources],
+    *,
+    created: bool = False,
 ) -> None:
-    """Store the plan of a container that has run. Best effort: what can't be stored is thought up again next time."""
+    """Store the plan of a container that has run, or was `created`.
+
+    Best effort: what can't be stored is thought up again next time. Engines make a bundle for each container they
+    create, so there only one that comes again is worth it: the first time nothing but a name is left.
+    """
     try:
-        path = _place(container)
+        path = _place(container, created=created)
         if suits(container):
-            _write(path, _record(container, steps, limits))
+            _write(path, _record(container, steps, limits) if path.exists() or not created else b"")
     except (OSError, ValueError):
         pass
 
 
-def _place(container: Container) -> Path:
+def _place(container: Container, *, created: bool) -> Path:
     name = container.kept.bundle.replace("@", "@@").replace("/", "@-")
     if len(os.fsencode(name)) > _LONGEST:
         raise ValueError("the bundle's path is too long")
-    return container.directory.parent / PLANS / name
+    return container.directory.parent / PLANS / (name + _CREATED_SUFFIX if created else name)
 
 
 def _record(
@@ -159,7 +168,7 @@ def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     others = [each for each in path.parent.iterdir() if each != path]
     for each in others:  # of bundles that are gone; of all when there are too many
-        bundle = each.name.replace("@-", "/").replace("@@", "@")
+        bundle = each.name.removesuffix(_CREATED_SUFFIX).replace("@-", "/").replace("@@", "@")
         if len(others) >= MOST or not Path(bundle, "config.json").exists():
             each.unlink(missing_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(8)}")

@@ -21,6 +21,7 @@ static const struct {
     { "delete", verb_delete, 1, 1 },
     { "exec", verb_exec, 0, -1 },
     { "run", verb_run, 0, -1 },
+    { "create", verb_create, 0, -1 },
 };
 
 /* The first user namespace maps everybody. */

@@ -4,7 +4,7 @@
  *     front.c        command line                      front_verb.c      state, kill, start, delete
  *     front_brief.c  what is known about a container   front_exec.c      exec
  *     front_json.c   a process as JSON                 front_template.c  the plan of an exec before
- *     front_launch.c a conducted launch                front_run.c       run, of what was run before
+ *     front_launch.c a conducted launch                front_run.c       run and create, as before
  *     front_record.c what Python wrote for us          front_replay.c    what a run makes and removes
  *
  * Nothing here explains a failure: until something was changed for good, handing over is always right.
@@ -122,13 +122,15 @@ struct plan_text {
 bool template_find(struct plan_text *found, const struct container *container, const struct request *request,
                    const char *directory);
 
-/* What a launch is answered: whether the container it joined still lives, or into which groups it is to be put. */
+/* What a launch is answered: whether the container it joined still lives, or into which groups it is to be put; and the
+ * monitor's directory, where the program is one that waits. */
 struct answers {
     const struct container *container;
     const struct words *groups;
+    const char *waiting;
 };
 
-/* Carry a plan out up to the program's first instruction. 0 unless it began. */
+/* Carry a plan out up to the program's first instruction, or to where it waits. 0 unless it got there. */
 pid_t launch(const struct plan_text *plan, const struct answers *answers);
 
 /* Hold the signals back that `await` passes on. */
@@ -151,6 +153,7 @@ bool good_name(const char *name);
 bool write_to(const char *path, const char *value);
 
 int verb_run(const struct wish *wish);
+int verb_create(const struct wish *wish);
 int verb_exec(const struct wish *wish);
 int verb_state(const struct wish *wish);
 int verb_kill(const struct wish *wish);

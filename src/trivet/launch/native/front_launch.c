@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -135,12 +136,25 @@ static bool answer(int fd, const struct answers *answers)
     return good && send(fd, "", 1, MSG_NOSIGNAL) == 1;
 }
 
+/* A program that waits is named in its monitor's directory. */
+static pid_t named_in(const char *directory)
+{
+    char path[PATH_SIZE];
+    size_t size;
+    char *text = snprintf(path, sizeof path, "%s/pid", directory) < PATH_SIZE ? read_file(path, &size) : NULL;
+    pid_t pid = text ? (pid_t)strtol(text, NULL, 10) : 0;
+    free(text);
+    return pid;
+}
+
 static pid_t conduct(int report, int ours, const struct answers *answers)
 {
     struct pollfd wait[2] = { { .fd = report, .events = POLLIN }, { .fd = ours, .events = POLLIN } };
     unsigned char data[FRAME_HEADER + 4];
+    const size_t whole = answers->waiting ? FRAME_HEADER : sizeof data;
+    const unsigned char good = answers->waiting ? FRAME_READY : FRAME_STARTED;
     size_t size = 0;
-    while (size < sizeof data) {
+    while (size < whole) {
         if (poll(wait, 2, PATIENCE) <= 0)
             return 0;
         if (wait[1].revents && !answer(ours, answers)) {
@@ -148,13 +162,13 @@ static pid_t conduct(int report, int ours, const struct answers *answers)
             wait[1].fd = -1;
         }
         if (wait[0].revents) {
-            ssize_t part = read(report, data + size, sizeof data - size);
-            if (part <= 0 || *data != FRAME_STARTED)
+            ssize_t part = read(report, data + size, whole - size);
+            if (part <= 0 || *data != good)
                 return 0;
             size += (size_t)part;
         }
     }
-    return (pid_t)frame_get32(data + FRAME_HEADER);
+    return answers->waiting ? named_in(answers->waiting) : (pid_t)frame_get32(data + FRAME_HEADER);
 }
 
 pid_t launch(const struct plan_text *plan, const struct answers *answers)
@@ -180,6 +194,8 @@ pid_t launch(const struct plan_text *plan, const struct answers *answers)
         close(given[i]);
     pid_t begun = child < 0 ? 0 : conduct(up(report[0]), sockets[0], answers);
     close(sockets[0]);
+    if (begun && answers->waiting)
+        return begun; /* the monitor stays */
     while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
         ;
     return begun;

@@ -1,5 +1,5 @@
-/* run, of a bundle that has run before: what it came to then is carried out once more, if nothing it depends on has
- * changed. The record is described in runtime/recording.py. */
+/* run, and create, of a bundle that was before: what it came to then is carried out once more, if nothing it depends on
+ * has changed. The record is described in runtime/recording.py. */
 #include "front_replay.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@ static const char version[] = "trivet-run-1";
 
 struct options {
     const char *bundle, *pid_file, *name;
-    bool detached;
+    bool detached, created;
 };
 
 static bool read_words(struct options *options, char **words)
@@ -25,7 +25,7 @@ static bool read_words(struct options *options, char **words)
     while (*words) {
         int taken = valued_option(words, "--bundle", "-b", &options->bundle);
         taken = taken ? taken : valued_option(words, "--pid-file", "", &options->pid_file);
-        if (!taken && (!strcmp(*words, "--detach") || !strcmp(*words, "-d"))) {
+        if (!taken && !options->created && (!strcmp(*words, "--detach") || !strcmp(*words, "-d"))) {
             options->detached = true;
             taken = 1;
         } else if (!taken && **words != '-' && !options->name) {
@@ -40,7 +40,7 @@ static bool read_words(struct options *options, char **words)
 }
 
 /* Read the record of a bundle; only what this user wrote is read at all. */
-static bool read_record(const char *home, const char *bundle, struct reader *reader)
+static bool read_record(const char *home, const char *bundle, const char *suffix, struct reader *reader)
 {
     char name[LONGEST + 3], path[PATH_SIZE];
     size_t size = 0;
@@ -52,7 +52,7 @@ static bool read_record(const char *home, const char *bundle, struct reader *rea
             name[size++] = *at == '/' ? '-' : '@';
     }
     name[size] = '\0';
-    if (size > LONGEST || snprintf(path, sizeof path, "%s/plans@/%s", home, name) >= PATH_SIZE)
+    if (size > LONGEST || snprintf(path, sizeof path, "%s/plans@/%s%s", home, name, suffix) >= PATH_SIZE)
         return false;
     struct stat status;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -156,12 +156,12 @@ static void put_part(struct bytes *fields, struct reader *reader, void *replay)
     bytes_add(fields, literal.at, literal.size);
 }
 
-static pid_t begin(struct replay *replay, struct reader *reader)
+static pid_t begin(struct replay *replay, struct reader *reader, bool created)
 {
     struct plan_text plan = { 0 };
     if (replay_make(replay, reader) && (plan.launcher = text_string(read_text(reader)))
         && read_plan(&plan.plan, reader, put_part, replay)) {
-        pid_t pid = launch(&plan, &(struct answers){ .groups = &replay->groups });
+        pid_t pid = launch(&plan, &(struct answers){ .groups = &replay->groups, .waiting = created ? replay->directory : NULL });
         if (pid)
             return pid;
     }
@@ -177,7 +177,7 @@ static int replay_run(struct options *options, struct replay *replay, struct rea
     if (options->pid_file && file < 0)
         return HAND_OVER;
     hold_signals(); /* until there is somebody to pass them on to */
-    pid_t pid = begin(replay, reader);
+    pid_t pid = begin(replay, reader, options->created);
     if (!pid) {
         release_signals();
         if (file >= 0)
@@ -185,16 +185,16 @@ static int replay_run(struct options *options, struct replay *replay, struct rea
         return HAND_OVER;
     }
     pid_file_write(file, pid, temporary, options->pid_file);
-    if (options->detached)
+    if (options->detached || options->created)
         return 0;
     int code = await(pid);
     replay_remove(replay);
     return code;
 }
 
-int verb_run(const struct wish *wish)
+static int verb(const struct wish *wish, bool created)
 {
-    struct options options = { .bundle = "." };
+    struct options options = { .bundle = ".", .created = created };
     struct replay replay = { .home = wish->home };
     struct reader reader;
     char bundle[PATH_MAX];
@@ -205,8 +205,12 @@ int verb_run(const struct wish *wish)
     replay.name = options.name;
     if (snprintf(replay.directory, PATH_SIZE, "%s/%s", wish->home, options.name) >= PATH_SIZE)
         return HAND_OVER;
-    if (!read_record(wish->home, bundle, &reader) || !nothing_changed(&reader, wish->home, bundle))
+    if (!read_record(wish->home, bundle, created ? "@created" : "", &reader) || !nothing_changed(&reader, wish->home, bundle))
         return HAND_OVER;
     replay.token = text_string(read_text(&reader));
     return replay.token && *replay.token && !reader.broken ? replay_run(&options, &replay, &reader) : HAND_OVER;
 }
+
+int verb_run(const struct wish *wish) { return verb(wish, false); }
+
+int verb_create(const struct wish *wish) { return verb(wish, true); }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from trivet.runtime import program
+from trivet.runtime import program, recording
 from trivet.runtime.verb import way
 
 
@@ -15,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
-    chosen = way.read(arguments, attached=False, wait=True)
+    said, chosen = way.listening(way.read(arguments, attached=False, wait=True), arguments.journal)
     container, begun = program.create(arguments.root, arguments.id, arguments.bundle, chosen, detached=True)
     try:
         way.write_pid(arguments.pid_file, begun.pid)
@@ -23,4 +23,11 @@ def run(arguments: argparse.Namespace) -> int:
         container.remove(chosen.warn)
         raise
     way.keep_exec(container, chosen)
+    if not said and way.ordinary(arguments):
+        recording.keep(
+            container,
+            lambda one: program.plan_of(one, chosen),
+            lambda one: program.limits_of(one, chosen),
+            created=True,
+        )
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from trivet.runtime import program, recording
 from trivet.runtime.relay import wait
@@ -35,15 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         if not keep:
             container.remove(chosen.warn)
-        if begun.started and not said and _ordinary(arguments):
+        if begun.started and not said and way.ordinary(arguments):
             recording.keep(
                 container,
                 lambda one: program.plan_of(one, chosen),
                 lambda one: program.limits_of(one, chosen),
             )
-
-
-def _ordinary(arguments: argparse.Namespace) -> bool:
-    """Tell whether it was started by options that the front knows."""
-    there = ("console_socket", "preserve_fds", "no_pivot", "no_new_keyring", "keep", "systemd_cgroup", "log")
-    return not any(getattr(arguments, name) for name in there) and way.LISTENING not in os.environ

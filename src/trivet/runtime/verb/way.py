@@ -61,6 +61,12 @@ def listening(way: Way, journal: Journal) -> tuple[list[str], Way]:
     return said, msgspec.structs.replace(way, warn=warn)
 
 
+def ordinary(arguments: argparse.Namespace) -> bool:
+    """Tell whether a container was started by options that the front knows."""
+    there = ("console_socket", "preserve_fds", "no_pivot", "no_new_keyring", "keep", "systemd_cgroup", "log")
+    return not any(getattr(arguments, name, None) for name in there) and LISTENING not in os.environ
+
+
 def keep_exec(container: Container, way: Way) -> None:
     """Leave the plan of further programs like the container's own to the front; of what it lacks we have warned."""
     process = container.kept.spec.process
