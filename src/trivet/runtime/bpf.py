@@ -41,6 +41,52 @@ def when_all(conditions: tuple[SyscallArgument, ...], body: Code) -> Code:
     return body
 
 
+class Backwards:
+    """A program that is written from its end, so that where a jump leads is known when it is written.
+
+    A place is the number of instructions from there to the end. Places that give the same answer are one.
+    """
+
+    NEAR = 255  # as far as a comparison jumps
+
+    def __init__(self) -> None:
+        self._code: Code = []
+        self._answers: dict[int, int] = {}
+
+    def put(self, instruction: tuple[int, int, int, int]) -> int:
+        """Write one instruction; its place."""
+        self._code.append(instruction)
+        return len(self._code)
+
+    def block(self, code: Code) -> int:
+        """Write instructions that run one after the other; the first one's place."""
+        self._code += reversed(code)
+        return len(self._code)
+
+    def answer(self, value: int) -> int:
+        """Find a place near enough that gives this answer, or make one."""
+        place = self._answers.get(value, 0)
+        if not place or self._far(place):
+            place = self._answers[value] = self.put(give(value))
+        return place
+
+    def choose(self, operation: int, value: int, yes: int, no: int) -> int:
+        """Go on at one place or the other."""
+        yes, no = self._near(yes, no)
+        return self.put((operation, len(self._code) - yes, len(self._code) - no, value))
+
+    def forwards(self) -> Code:
+        """Give the program in the order in which it runs."""
+        return self._code[::-1]
+
+    def _far(self, place: int) -> bool:
+        return len(self._code) - place > self.NEAR - 2  # two jumps may come between
+
+    def _near(self, *places: int) -> list[int]:
+        """Lengthen what is too far for a comparison."""
+        return [self.put((JUMP, 0, 0, len(self._code) - place)) if self._far(place) else place for place in places]
+
+
 def verdict(code: bytes, audit: int, number: int, arguments: tuple[int, ...] = ()) -> int:
     """Run a program as the kernel would and give its answer: the oracle of tests and of `--dry-run`."""
     words = [number, audit, 0, 0]

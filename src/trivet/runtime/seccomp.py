@@ -20,6 +20,7 @@ from trivet.runtime.bpf import (
     EQUAL,
     NUMBER,
     OPERATORS,
+    Backwards,
     Code,
     branch,
     give,
@@ -135,13 +136,16 @@ def _tables(profile: Seccomp, machine: str) -> list[tuple[int, str]]:
 
 
 def _architecture(profile: Seccomp, tables: list[str]) -> Code:
-    code = [load(NUMBER)]
-    if "x32" in tables:
-        code += branch(AT_LEAST, X32_BIT, _tree(_ranges(profile, "x32")))
-    elif "x86_64" in tables:
+    code = Backwards()
+    own = _stretches(_ranges(profile, next(table for table in tables if table != "x32")))
+    if "x86_64" not in tables:
+        _tree(code, own)
+    else:
         # The same audit number serves x32; what isn't asked for is refused before the tree, which doesn't know it.
-        code += branch(AT_LEAST, X32_BIT, [give(_default(profile))])
-    return code + _tree(_ranges(profile, next(table for table in tables if table != "x32")))
+        x32 = _stretches(_ranges(profile, "x32")) if "x32" in tables else [_Stretch(0, _default(profile), [])]
+        above = _tree(code, x32)
+        code.choose(AT_LEAST, X32_BIT, above, _tree(code, own))
+    return [load(NUMBER), *code.forwards()]
 
 
 def _ranges(profile: Seccomp, table: str) -> list[tuple[int, Verdict]]:
@@ -204,18 +208,50 @@ def _answer(action: str, errno: int | None) -> int:
     return ACTIONS[action] | data & 0xFFFF
 
 
-def _tree(ranges: list[tuple[int, Verdict]]) -> Code:
-    if len(ranges) == 1:
-        return _leaf(ranges[0][1])
-    middle = len(ranges) // 2
-    left, right = _tree(ranges[:middle]), _tree(ranges[middle:])
-    return [*branch(AT_LEAST, ranges[middle][0], right), *left]
+class _Stretch(NamedTuple):
+    """Numbers from `first` to the next stretch, all with the same verdict but for some."""
+
+    first: int
+    verdict: Verdict
+    apart: list[tuple[int, Verdict]]
 
 
-def _leaf(value: Verdict) -> Code:
+_APART = 3  # more would make the way to an answer long
+
+
+def _stretches(ranges: list[tuple[int, Verdict]]) -> list[_Stretch]:
+    """Take single numbers among others with what surrounds them: that is one comparison for each instead of two."""
+    found: list[_Stretch] = []
+    while ranges:
+        (first, verdict), *ranges = ranges
+        stretch = _Stretch(first, verdict, [])
+        while len(stretch.apart) < _APART and _surrounded(verdict, ranges):
+            stretch.apart.append(ranges[0])
+            ranges = ranges[2:]
+        found.append(stretch)
+    return found
+
+
+def _surrounded(verdict: Verdict, ranges: list[tuple[int, Verdict]]) -> bool:
+    return len(ranges) > 1 and ranges[1] == (ranges[0][0] + 1, verdict)
+
+
+def _tree(code: Backwards, stretches: list[_Stretch]) -> int:
+    """Write a decision between stretches; its place."""
+    if len(stretches) > 1:
+        middle = len(stretches) // 2
+        above, below = _tree(code, stretches[middle:]), _tree(code, stretches[:middle])
+        return code.choose(AT_LEAST, stretches[middle].first, above, below)
+    place = _leaf(code, stretches[0].verdict)
+    for number, verdict in stretches[0].apart:
+        place = code.choose(EQUAL, number, _leaf(code, verdict), place)
+    return place
+
+
+def _leaf(code: Backwards, value: Verdict) -> int:
     if isinstance(value, int):
-        return [give(value)]
-    code: Code = []
+        return code.answer(value)
+    steps: Code = []
     for conditions, answer in value.rules:
-        code += when_all(conditions, [give(answer)])
-    return [*code, give(value.otherwise)]
+        steps += when_all(conditions, [give(answer)])
+    return code.block([*steps, give(value.otherwise)])
