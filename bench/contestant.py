@@ -38,7 +38,7 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
     """What many idle containers were like: seconds, rates per second, bytes (PSS).
 
     `each` is what one adds beyond its own program, `all` the daemon and its helpers; `left` is what was there
-    more than before when all had been removed.
+    more than before when all had been removed. What begins with `door` went by Docker's API.
     """
 
     containers: int
@@ -51,6 +51,9 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
     each: float
     all: int
     listed: Figures
+    door_twenty: float
+    door_requests: float
+    door_listed: Figures
     removed: float
     left: dict[str, int]
 

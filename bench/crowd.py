@@ -40,12 +40,17 @@ def _crowd(one: Contestant, engine: Engine, count: int) -> Crowd:
     twenty = _together(lambda name: engine.begin(name, bridge=True), few, FEW)
     twenty_cpu = one.account.cpu() - clock
     _together(engine.end, few, AT_ONCE)
+    door = engine.door()
+    door_twenty = _together(lambda name: door.begin(name, bridge=True), few, FEW)
+    _together(engine.end, few, AT_ONCE)
+    door_requests = _seconds(lambda: door.ping(REQUESTS))
     names = [f"bench-{number}" for number in range(count)]
     plain, bridged = names[::2], names[1::2]
     rate = len(plain) / _together(lambda name: engine.begin(name, bridge=False), plain, AT_ONCE)
     rate_bridged = len(bridged) / _together(lambda name: engine.begin(name, bridge=True), bridged, AT_ONCE)
     sleep(REST)
     listed = summarise([_seconds(engine.overview) for _ in range(LISTS)])
+    door_listed = summarise([_seconds(door.overview) for _ in range(LISTS)])
     everything = memory.total(one.account.processes() - engine.pids())
     removed = _together(engine.end, names, AT_ONCE)
     return Crowd(
@@ -59,6 +64,9 @@ def _crowd(one: Contestant, engine: Engine, count: int) -> Crowd:
         each=(everything - idle) / count,
         all=everything,
         listed=listed,
+        door_twenty=door_twenty,
+        door_requests=REQUESTS / door_requests,
+        door_listed=door_listed,
         removed=removed,
         left=_left(one, engine, before),
     )

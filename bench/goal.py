@@ -103,11 +103,23 @@ GOALS = (
         "20 at once, times less CPU", _crowds(lambda ours, theirs: theirs.twenty_cpu / ours.twenty_cpu), 15, least=True
     ),
     Goal("20 at once, times faster", _crowds(lambda ours, theirs: theirs.twenty / ours.twenty), 15, least=True),
+    Goal(
+        "20 at once by Docker's API, times faster",
+        _crowds(lambda ours, theirs: theirs.door_twenty / ours.door_twenty),
+        15,
+        least=True,
+    ),
     Goal("MB beyond a container's processes", _crowd(lambda crowd: crowd.each / 1e6), 0.2),
     Goal("MB of engine and helpers, 100 containers", _crowd(lambda crowd: crowd.all / 1e6, 100, 200), 60),
     Goal("MB of an idle engine", _crowd(lambda crowd: crowd.idle / 1e6), 45),
     Goal("small requests per second", _crowd(lambda crowd: crowd.requests), 1000, least=True),
     Goal("list of 500, ms", _crowd(lambda crowd: crowd.listed.median * 1000 * 500 / crowd.containers, 500), 15),
+    Goal("small requests by Docker's API per second", _crowd(lambda crowd: crowd.door_requests), 1000, least=True),
+    Goal(
+        "list of 500 by Docker's API, ms",
+        _crowd(lambda crowd: crowd.door_listed.median * 1000 * 500 / crowd.containers, 500),
+        15,
+    ),
     Goal("list of 2000, ms", _crowd(lambda crowd: crowd.listed.median * 1000, 2000), 100),
     Goal("removing 2000, s", _crowd(lambda crowd: crowd.removed, 2000), 20),
     Goal("things left behind", _crowd(lambda crowd: sum(crowd.left.values())), 0),

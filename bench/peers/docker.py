@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import shutil
-import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -15,7 +13,8 @@ from typing import Any
 
 from bench.account import Account
 from bench.image import DIRECTORY, MARK, NAME, archive
-from bench.peers.peer import PATIENCE, PeerFailed, Run, command, composed, end, instant, last_line, spawn, timed
+from bench.peers.door import Door
+from bench.peers.peer import PeerFailed, Run, command, composed, end, instant, last_line, spawn, timed
 
 RUN = Path("/run/trivet-bench-docker")  # short: the path of a unix socket has at most 107 bytes
 READY = 30.0
@@ -113,30 +112,31 @@ class DockerApi(Docker):
 
     def __init__(self) -> None:
         super().__init__("docker (api)")
+        self._door = Door(self._run / "docker.sock")
 
     def run(self) -> Run:
         """Create, start, wait, read the output, delete."""
         began = time.monotonic()
         body = {"Image": NAME, "HostConfig": {"NetworkMode": "none"}}
-        key = json.loads(self._ask("POST", "/containers/create", body))["Id"]
-        self._ask("POST", f"/containers/{key}/start")
-        self._ask("POST", f"/containers/{key}/wait")
-        output = self._ask("GET", f"/containers/{key}/logs?stdout=1")[8:]  # behind the stream's header
-        self._ask("DELETE", f"/containers/{key}")
+        key = json.loads(self._door.ask("POST", "/containers/create", body))["Id"]
+        self._door.ask("POST", f"/containers/{key}/start")
+        self._door.ask("POST", f"/containers/{key}/wait")
+        output = self._door.ask("GET", f"/containers/{key}/logs?stdout=1")[8:]  # behind the stream's header
+        self._door.ask("DELETE", f"/containers/{key}")
         return Run(instant(output.decode()) - began, time.monotonic() - began)
 
     def exec(self, name: str) -> None:
         """Create an exec, start it, read to its end, ask for the exit status."""
         body = {"Cmd": [MARK, "true"], "AttachStdout": True, "AttachStderr": True}
-        key = json.loads(self._ask("POST", f"/containers/{name}/exec", body))["Id"]
-        self._ask("POST", f"/exec/{key}/start", {"Detach": False})
-        if json.loads(self._ask("GET", f"/exec/{key}/json"))["ExitCode"]:
+        key = json.loads(self._door.ask("POST", f"/containers/{name}/exec", body))["Id"]
+        self._door.ask("POST", f"/exec/{key}/start", {"Detach": False})
+        if json.loads(self._door.ask("GET", f"/exec/{key}/json"))["ExitCode"]:
             raise PeerFailed("docker: the program failed")
 
     def stop(self, name: str) -> None:
         """Stop and delete."""
-        self._ask("POST", f"/containers/{name}/stop")
-        self._ask("DELETE", f"/containers/{name}")
+        self._door.ask("POST", f"/containers/{name}/stop")
+        self._door.ask("DELETE", f"/containers/{name}")
 
     def application(self, folder: Path, *words: str, foreign: bool) -> None:
         """`docker-compose` is its own."""
@@ -150,72 +150,42 @@ class DockerApi(Docker):
         if published:
             body["ExposedPorts"] = {"80/tcp": {}}
             host["PortBindings"] = {"80/tcp": [{"HostPort": ""}]}
-        key = json.loads(self._ask("POST", "/containers/create", body))["Id"]
-        with self._sent("POST", f"/containers/{key}/attach?stream=1&stdout=1&stderr=1") as attached:
+        key = json.loads(self._door.ask("POST", "/containers/create", body))["Id"]
+        with self._door.sent("POST", f"/containers/{key}/attach?stream=1&stdout=1&stderr=1") as attached:
             output = attached.getresponse()
-            with self._sent("POST", f"/containers/{key}/wait?condition=removed") as waiting:
+            with self._door.sent("POST", f"/containers/{key}/wait?condition=removed") as waiting:
                 gone = waiting.getresponse()
-                self._ask("POST", f"/containers/{key}/start")
+                self._door.ask("POST", f"/containers/{key}/start")
                 text = output.read()[8:]  # behind the stream's header
                 gone.read()
         return Run(instant(text.decode()) - began, time.monotonic() - began)
 
     def begin(self, name: str, *, bridge: bool) -> None:
         """Create and start."""
-        body = {"Image": NAME, "Cmd": [MARK, "idle"], "HostConfig": {"NetworkMode": "bridge" if bridge else "none"}}
-        key = json.loads(self._ask("POST", f"/containers/create?name={name}", body))["Id"]
-        self._ask("POST", f"/containers/{key}/start")
+        self._door.begin(name, bridge=bridge)
 
     def overview(self) -> int:
         """List."""
-        return len(json.loads(self._ask("GET", "/containers/json?all=1")))
+        return self._door.overview()
 
     def ping(self, times: int) -> None:
         """Ask whether it is there."""
         for _ in range(times):
-            self._ask("GET", "/_ping")
+            self._door.ask("GET", "/_ping")
+
+    def door(self) -> Door:
+        """It has no other."""
+        return self._door
 
     def end(self, name: str) -> None:
         """Remove by force."""
-        self._ask("DELETE", f"/containers/{name}?force=1")
+        self._door.ask("DELETE", f"/containers/{name}?force=1")
 
     def pids(self) -> set[int]:
         """Ask for the processes, one container after the other."""
-        found = json.loads(self._ask("GET", "/containers/json"))
-        return {json.loads(self._ask("GET", f"/containers/{one['Id']}/json"))["State"]["Pid"] for one in found}
+        found = json.loads(self._door.ask("GET", "/containers/json"))
+        return {json.loads(self._door.ask("GET", f"/containers/{one['Id']}/json"))["State"]["Pid"] for one in found}
 
     def daemon(self) -> int:
         """Return the daemon's pid."""
         return self._daemon.pid if self._daemon else 0
-
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
-        with self._sent(method, path, body) as connection:
-            try:
-                response = connection.getresponse()
-                answer = response.read()
-            except http.client.HTTPException as error:
-                raise PeerFailed(f"docker: {method} {path}: it hung up ({error})") from error
-        if response.status >= 400:
-            raise PeerFailed(f"docker: {method} {path}: {answer.decode(errors='replace').strip()}")
-        return answer
-
-    def _sent(
-        self, method: str, path: str, body: dict[str, Any] | None = None
-    ) -> contextlib.closing[http.client.HTTPConnection]:
-        connection = _Connection(self._run / "docker.sock")
-        text = json.dumps(body) if body is not None else None
-        connection.request(method, path, text, {"Content-Type": "application/json"} if text else {})
-        return contextlib.closing(connection)
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP on a unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("docker", timeout=PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect(str(self._path))

@@ -8,9 +8,12 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from bench.account import Account
+
+if TYPE_CHECKING:
+    from bench.peers.door import Door
 
 Words = Sequence[str | Path]
 
@@ -80,6 +83,9 @@ class Engine(Peer, Protocol):
 
     def ping(self, times: int) -> None:
         """Make small requests on one connection, one after the other."""
+
+    def door(self) -> Door:
+        """Return its Docker API."""
 
     def end(self, name: str) -> None:
         """Remove an instance that runs, at once; shared."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bench.image import MARK
+from bench.peers.door import Door
 from bench.peers.peer import Run, command, composed, instant
 from bench.peers.trivet import BIN, TrivetApi, read
 from trivet.client.schema import InstanceRequest
@@ -52,6 +53,10 @@ class TrivetContainer(TrivetApi):
         """Ask for the version, on connections of their own, as this client has no other."""
         for _ in range(times):
             self._client.system.ping()
+
+    def door(self) -> Door:
+        """Return the other way in."""
+        return Door(self._run / "docker.sock")
 
     def end(self, name: str) -> None:
         """Remove by force."""

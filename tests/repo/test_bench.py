@@ -55,6 +55,7 @@ def check_crowd(result: Result, text: str) -> None:
     assert crowd
     assert (crowd.containers, crowd.left) == (4, {})
     assert min(crowd.rate, crowd.rate_bridged, crowd.requests, crowd.all, crowd.removed) > 0
+    assert min(crowd.door_twenty, crowd.door_requests, crowd.door_listed.median) > 0
     assert text.count("starts per second, bridge") == 2
 
 
