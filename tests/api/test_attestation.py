@@ -16,8 +16,10 @@ def test_a_build_attaches_what_it_is_asked_for(daemon: Daemon, busybox: str, tmp
     (tmp_path / "Dockerfile").write_text(text)
     words = ("build", "-q", "--timestamp", "1000000000", "--build-arg", "TOKEN=hush")
     plain = daemon.ok(*words, "-t", "attested:0", tmp_path)
-    for number in (1, 2):
-        again = daemon.ok(*words, "--sbom", "--provenance", "-t", f"attested:{number}", tmp_path)
+    for number, wishes in enumerate(
+        (("--sbom", "--provenance"), ("--attest=type=sbom", "--attest=type=provenance")), 1
+    ):
+        again = daemon.ok(*words, *wishes, "-t", f"attested:{number}", tmp_path)
         assert again == plain
     shown = daemon.client.images.get("attested:1").attestations
     assert {each["kind"] for each in shown} == {"application/spdx+json", "application/vnd.in-toto+json"}
@@ -31,7 +33,16 @@ def test_a_build_attaches_what_it_is_asked_for(daemon: Daemon, busybox: str, tmp
     assert [each["uri"] for each in definition["resolvedDependencies"]] == [f"docker-image:{busybox}"]
     assert definition["externalParameters"]["buildArguments"] == ["TOKEN"]
     assert "hush" not in json.dumps(statement)
+    assert b"the type is sbom or provenance" in daemon.trivet(*words, "--attest=type=else", tmp_path).stderr
     daemon.ok("rmi", "attested:0", "attested:1", "attested:2")
+
+
+def test_an_attestation_can_be_left_out(daemon: Daemon, busybox: str, tmp_path: Path) -> None:
+    """disabled=true takes back what another word of the line asks for."""
+    (tmp_path / "Dockerfile").write_text(f"FROM {busybox}\nRUN echo other >/other\n")
+    daemon.ok("build", "-q", "--provenance", "--attest=type=provenance,disabled=true", "-t", "attested:3", tmp_path)
+    assert daemon.client.images.get("attested:3").attestations == []
+    daemon.ok("rmi", "attested:3")
 
 
 def test_what_is_told_comes_along_with_a_pull(daemon: Daemon, busybox: str, tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def _request(args: Namespace, offer: Offer, dockerfile: str, remote: str, sessio
         no_cache=args.no_cache,
         no_cache_filter=[name for text in args.no_cache_filter for name in text.split(",")],
         pull=args.pull,
-        sbom=args.sbom,
-        provenance=args.provenance,
+        sbom=offer.attest["sbom"],
+        provenance=offer.attest["provenance"],
         platform=",".join(args.platform),
         timestamp=_timestamp(args.timestamp),
         allow=[word for text in args.allow for word in text.split(",")],
@@ -184,6 +184,7 @@ COMMANDS = {
             option("--on-error", choices=("fail", "shell"), default="fail", help="shell: open one in the failed step"),
             flag("--sbom", help="attach a list of the packages in the image (SPDX), pushed with it"),
             flag("--provenance", help="attach how the image was made (SLSA), pushed with it"),
+            repeated("--attest", metavar="type=sbom|type=provenance", help="either of them, as docker build spells it"),
             flag("--push", help="push the image to the registries of its names"),
             flag("--load", help="keep the image (the default)"),
             option(

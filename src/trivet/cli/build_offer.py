@@ -36,6 +36,7 @@ class Offer:
         self.spread = {number for number, (_, spread) in enumerate(wishes) if spread}
         self.cache_to = [_cache_to(text) for text in args.cache_to]
         self.cache_from = [_cache_from(text) for text in args.cache_from]
+        self.attest = {"sbom": args.sbom, "provenance": args.provenance, **dict(_attest(text) for text in args.attest)}
         if args.push:
             self.outputs.append(Output(kind="registry"))
         if args.load and not any(output.kind == "image" for output in self.outputs):
@@ -157,6 +158,15 @@ def _output(text: str) -> tuple[Output, bool]:
         raise Misuse("--output: tar=false is for type=oci and type=docker, and needs dest=DIRECTORY")
     kind = {"docker": "docker" if destination else "image", "image": "registry" if push else "image"}.get(kind, kind)
     return Output(kind=cast(Any, kind), destination=destination, name=fields.get("name", "")), spread
+
+
+def _attest(text: str) -> tuple[str, bool]:
+    """Read `type=sbom` or `type=provenance`, with disabled=; of what tells more and less there is one kind: mode=."""
+    fields = _fields("attest", text if "=" in text else f"type={text}", ("type", "disabled", "mode"))
+    kind = fields.get("type", "")
+    if kind not in ("sbom", "provenance"):
+        raise Misuse(f"--attest: the type is sbom or provenance, not {kind!r}")
+    return kind, fields.get("disabled", "false").lower() not in ("true", "1")
 
 
 def _cache_to(text: str) -> CacheTo:
