@@ -7,6 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from trivet.engine.instance.owner import Owners
+from trivet.engine.instance.stock import Stock
 from trivet.isolation.plan import Owner
 from trivet.isolation.spare import make
 from trivet.kernel import rtnetlink
@@ -43,3 +45,26 @@ def test_what_was_settled_ends_with_its_files(short_path: Path) -> None:
     while left := [end for end in ends if rtnetlink.link(end)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
+
+
+def test_a_crowd_leaves_spares_to_those_who_gain_most(short_path: Path) -> None:
+    """Who makes its own at little cost takes one while it starts alone, and none while others start as well."""
+    stock = Stock(Owners(list, 0), short_path / "spare")
+    try:
+        stock.refill()
+        deadline = time.monotonic() + 60
+        while not (taken := stock.take(cheap=True)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        taken.close()
+        with stock.starting():
+            alone = stock.take(cheap=True)
+            assert alone
+            alone.close()
+            with stock.starting():
+                assert stock.take(cheap=True) is None
+                other = stock.take()
+                assert other
+                other.close()
+    finally:
+        stock.close()

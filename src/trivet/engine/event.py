@@ -19,7 +19,7 @@ class Events:
 
     def __init__(self) -> None:
         self._kept: deque[Event] = deque(maxlen=KEPT)
-        self._subscribers: set[asyncio.Queue[Event]] = set()
+        self._subscribers: dict[asyncio.Queue[Event], Callable[[Event], bool]] = {}
 
     def emit(
         self, kind: str, action: str, key: str, name: str, *, labels: dict[str, str] | None = None, **attributes: str
@@ -39,8 +39,8 @@ class Events:
             labels=labels or {},
         )
         self._kept.append(event)
-        for queue in self._subscribers:
-            if not queue.full():
+        for queue, wanted in self._subscribers.items():
+            if not queue.full() and wanted(event):
                 queue.put_nowait(event)
 
     async def follow(
@@ -48,7 +48,7 @@ class Events:
     ) -> AsyncIterator[Event]:
         """Yield kept events from `since` (ns; 0: none kept), then live ones until `until` (ns; 0: for ever)."""
         queue: asyncio.Queue[Event] = asyncio.Queue(BACKLOG)
-        self._subscribers.add(queue)
+        self._subscribers[queue] = wanted
         try:
             for event in list(self._kept):
                 if since and event.time_ns >= since and (not until or event.time_ns <= until) and wanted(event):
@@ -56,10 +56,9 @@ class Events:
             while follow and (latest := await _next(queue, until)):
                 if until and latest.time_ns > until:
                     return
-                if wanted(latest):
-                    yield latest
+                yield latest
         finally:
-            self._subscribers.discard(queue)
+            del self._subscribers[queue]
 
 
 async def _next(queue: asyncio.Queue[Event], until: int) -> Event | None:

@@ -67,19 +67,16 @@ def unmount(target: Path | str) -> None:
 
 
 def drop(path: Path | str) -> None:
-    """Remove a file in which a namespace is kept, and let that go; missing is fine."""
+    """Remove a file in which a namespace is kept, and let that go; missing is fine.
+
+    Unmounting comes first: to remove what something is mounted on, the kernel looks through all mounts, in vain.
+    """
     try:
-        os.unlink(path)
-        return
+        unmount(path)
     except FileNotFoundError:
         return
     except OSError as error:
-        if error.errno != errno.EBUSY:  # what something is mounted on can't be removed: unlink(2)
-            raise
-    try:
-        unmount(path)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOENT):  # somebody else was faster: umount(2)
+        if error.errno not in (errno.EINVAL, errno.EPERM):  # nothing is mounted there, or we are nobody: umount(2)
             raise
     with suppress(FileNotFoundError):
         os.unlink(path)

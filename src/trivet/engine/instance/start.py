@@ -78,9 +78,10 @@ async def _start(
                 await undo.enter_async_context(ready.undo)
                 record, channels = await _name(context, record, undo), ready.channels
             else:
-                record, channels = await in_thread(
-                    set_up, context, record, undo, _recorded, begin=begin, attached=attach is not None
-                )
+                with context.stock.starting():
+                    record, channels = await in_thread(
+                        set_up, context, record, undo, _recorded, begin=begin, attached=attach is not None
+                    )
             watch, client, pid = await _run(record, attach, channels, undo)
         except (TrivetError, OSError) as error:
             code = getattr(error, "exit_code", 0) or record.exit_code
@@ -188,7 +189,8 @@ def _connect(context: Context, record: InstanceRecord, *, ready: bool) -> tuple[
     form = context.driver(record).ability().network
     wishes = request.networks or ([EndpointRequest(network="host")] if form == "host" else [])
     with ExitStack() as left:
-        spare = context.stock.take() if ready and plan.owner and not plan.owner.borrowed else None
+        unconnected = all(use.kind == "none" for use in plan.attachments)
+        spare = context.stock.take(cheap=unconnected) if ready and plan.owner and not plan.owner.borrowed else None
         if spare:
             left.callback(spare.close)
         owner = having(plan.owner, spare)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from trivet.base.error import TrivetError
@@ -33,9 +35,25 @@ class Stock:
         self._filler = ThreadPoolExecutor(1, "stock")
         self._lock = threading.Lock()
         self._filling = self._closed = False
+        self._starting = 0
 
-    def take(self) -> Spare | None:
-        """Give a spare away, if one is there. Its range stays reserved until `Owners.forget`."""
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Say that an instance is being set up; in one thread only."""
+        self._starting += 1
+        try:
+            yield
+        finally:
+            self._starting -= 1
+
+    def take(self, *, cheap: bool = False) -> Spare | None:
+        """Give a spare away, if one is there. Its range stays reserved until `Owners.forget`.
+
+        `cheap` is who has namespaces made on the way, by its own launcher: sooner with a spare, but for more work in
+        all. Where several are being set up it is the work that counts, and it gets none.
+        """
+        if cheap and self._starting > 1:
+            return None
         try:
             return self._spares.popleft()
         except IndexError:

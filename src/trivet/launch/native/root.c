@@ -110,10 +110,30 @@ static int walk(int root, char path[PATH_MAX], enum make make, const struct owne
     return -1;
 }
 
+/* Make the last component alone: mostly the directory it is to be in is there. -1 for whatever is less simple. */
+static int make_last(int root, const char *path, enum make make, const struct owner *owner)
+{
+    char parent[PATH_MAX];
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    size_t length = slash ? (size_t)(slash - path) : 0;
+    if (!*name || strlen(name) > NAME_MAX || !strcmp(name, ".") || !strcmp(name, "..") || length >= sizeof parent)
+        return -1;
+    memcpy(parent, path, length);
+    parent[length] = 0;
+    int at = open_below(root, length ? parent : ".", O_PATH | O_DIRECTORY);
+    if (at < 0)
+        return -1;
+    int fd = create(at, name, make, owner); /* fails where a link ends in nothing, and the walk follows it */
+    close(at);
+    return fd;
+}
+
 int make_below(int root, const char *path, enum make make, const struct owner *owner)
 {
     char pending[PATH_MAX];
     int result = *path ? open_below(root, path, O_PATH) : -1; /* mostly it is there, and the walk can be spared */
+    if (result < 0 && errno == ENOENT && make != MAKE_NOTHING)
+        result = make_last(root, path, make, owner);
     if (result >= 0)
         return result;
     if (strlen(path) >= sizeof pending) {
