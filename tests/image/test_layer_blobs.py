@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -163,8 +163,13 @@ def test_platforms_that_are_not_unpacked_stay_as_they_are(registry: str, images:
     assert asyncio.run(sparing.push(f"{registry}/copy:1", every=True)) == digest
 
 
+async def go_on(digest: str, size: int) -> bool:
+    """Never cut anything."""
+    return True
+
+
 class Served(Registry):
-    """Serves an image whose layers are told; `cut` is called with a layer and how far it was sent."""
+    """Serves an image whose layers are told; `sent` is asked whether to go on with a layer that was sent so far."""
 
     def __init__(self, *layers: bytes, diff_ids: list[str] | None = None) -> None:
         super().__init__()
@@ -183,7 +188,7 @@ class Served(Registry):
         ).encode()
         self.blob = self._layer
         self.starts: list[tuple[str, int]] = []
-        self.sent: Callable[[str, int], bool] = lambda digest, size: True
+        self.sent: Callable[[str, int], Awaitable[bool]] = go_on
 
     async def _layer(self, request: web.Request) -> web.StreamResponse:
         digest = request.path.rpartition("/")[2]
@@ -194,7 +199,7 @@ class Served(Registry):
         response.content_length = len(data) - start
         await response.prepare(request)
         for at in range(start, len(data), MB // 4):
-            if not self.sent(digest, at):
+            if not await self.sent(digest, at):
                 assert request.transport is not None
                 request.transport.close()
                 break
@@ -224,7 +229,7 @@ def test_a_large_layer_passes_through(sparing: Images) -> None:
     """However large a layer is and however slowly it is unpacked, about the window of it is on the disk."""
     registry, most = Served(a_layer(24 * MB), a_layer(12 * MB, "more")), 0
 
-    def measure(digest: str, size: int) -> bool:
+    async def measure(digest: str, size: int) -> bool:
         nonlocal most
         most = max(most, disk_usage(sparing.content.root))
         return True
@@ -242,7 +247,7 @@ def test_a_cut_passage_goes_on_at_the_byte(sparing: Images) -> None:
     """Where the connection breaks off, the layer goes on from there, unpacked and verified as if nothing were."""
     registry, cuts = Served(a_layer(8 * MB)), [5 * MB]
 
-    def cut(digest: str, size: int) -> bool:
+    async def cut(digest: str, size: int) -> bool:
         return not (cuts and size >= cuts[0] and cuts.pop())
 
     registry.sent = cut
@@ -259,11 +264,11 @@ def test_what_was_unpacked_outlives_the_engine(make_sparing: MakeImages) -> None
     first, second = a_layer(3 * MB), a_layer(6 * MB, "more")
     registry, images = Served(first, second), make_sparing("engine")
 
-    def cut(digest: str, size: int) -> bool:
+    async def cut(digest: str, size: int) -> bool:
         if digest == digests.of(first) or size < 2 * MB:
             return True
-        while not any(unpacked(images, record) for record in images.leases.all()):
-            os.sched_yield()
+        while not any(unpacked(images, record) for record in images.leases.all()):  # noqa: ASYNC110 - it is a thread
+            await asyncio.sleep(0.02)
         return False
 
     registry.sent = cut
@@ -273,7 +278,7 @@ def test_what_was_unpacked_outlives_the_engine(make_sparing: MakeImages) -> None
     images = make_sparing("engine")
     images.recover()
     images.sweep()
-    registry.sent, registry.starts = (lambda digest, size: True), []
+    registry.sent, registry.starts = go_on, []
     record = asyncio.run(_pull(images, registry))
     assert registry.starts == [(digests.of(second), 0)]
     assert unpacked(images, record) == [True, True]
