@@ -20,6 +20,7 @@ from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.status import Word
 from trivet.engine.volume.snapshot import Pause
 from trivet.isolation.driver import Pausable
+from trivet.kernel.priority import going_first
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,9 @@ def users_still(context: Context, volume: str, loop: asyncio.AbstractEventLoop) 
 
     asyncio.run_coroutine_threadsafe(hold(), loop).result()
     try:
-        with standing_still(context, [record for record in context.table.all() if volume in record.volumes]) as pause:
+        users = [record for record in context.table.all() if volume in record.volumes]
+        # They wait for this thread, and shouldn't for all others that want a processor; it takes it for milliseconds.
+        with going_first(), standing_still(context, users) as pause:
             yield pause
     finally:
         asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result()

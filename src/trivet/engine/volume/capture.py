@@ -30,6 +30,7 @@ from trivet.engine.snapshot.pack import Packer
 from trivet.engine.snapshot.walk import Node, changes
 from trivet.engine.volume.populate import attributes, copy_content, take_over
 from trivet.engine.volume.recipe import CHUNK, LITERAL, Writer
+from trivet.kernel.priority import first
 
 LITTLE = 16 << 20  # bytes that may be left for the moment of standing still
 ROOM = 1 << 30  # bytes of memory that may be taken for it
@@ -143,7 +144,7 @@ class Capture:
         self._aside: list[tuple[Copied, Signature]] = []
         self._room = Room(0)
         self._known: dict[tuple[bytes, bytes], _Known] = {}
-        self._copiers = ThreadPoolExecutor(COPIERS, thread_name_prefix="copy")
+        self._copiers = ThreadPoolExecutor(COPIERS, "copy", first)  # somebody stands still meanwhile
 
     def approach(self) -> None:
         """Read everything, then again what has changed, until little changes."""
