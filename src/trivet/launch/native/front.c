@@ -106,7 +106,7 @@ int valued_option(char **words, const char *name, const char *letter, const char
         *value = words[0] + length + 1;
         return 1;
     }
-    if ((strcmp(words[0], name) && strcmp(words[0], letter)) || !words[1])
+    if ((strcmp(words[0], name) && strcmp(words[0], letter)) || !words[1] || *words[1] == '-') /* argparse minds */
         return 0;
     *value = words[1];
     return 2;
