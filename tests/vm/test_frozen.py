@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.conformance.harness import Harness
 from tests.vm.test_fork import IDENTITY
+from tests.vm.test_saving import COUNTER, begin
 from tests.vm.test_standby import pid_of, waiting
 
 from trivet.hypervisor import memory
@@ -20,6 +22,7 @@ from trivet.hypervisor.template import MEMORY_NAME
 from trivet.isolation import cell, fork, frozen, machine
 from trivet.isolation.frozen import Frozen
 from trivet.isolation.vm import VmDriver
+from trivet.launch.launcher import BINARY
 
 pytestmark = pytest.mark.vm
 
@@ -81,12 +84,12 @@ def test_those_that_follow_are_machines_of_their_own(ready: VmDriver, make: Call
     others = [make(ready) for _ in range(AT_ONCE)]
     script = f"{IDENTITY}; hostname; echo $0 > /x; cat /x; read go"
 
-    def begin(number: int) -> list[str]:
+    def told(number: int) -> list[str]:
         session = others[number].start("sh", "-c", script, str(number), stdin=True, hostname=f"h{number}")
         return session.until(f"\n{number}\n".encode()).decode().splitlines()
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        said = list(pool.map(begin, range(AT_ONCE)))
+        said = list(pool.map(told, range(AT_ONCE)))
     assert all(map(thawed, others))
     assert {fork.noted(each.plan) for each in others} == {fork.FORKED}
     seen = [word for lines in said for word in lines[:3]] + [generation(each) for each in (first, second, *others)]
@@ -127,6 +130,21 @@ def test_they_are_confined_as_it_is(ready: VmDriver, make: Callable[[VmDriver], 
     assert not (root / "etc/passwd").exists()
 
 
+def test_it_is_saved_as_any_other(ready: VmDriver, make: Callable[[VmDriver], Harness], tmp_path: Path) -> None:
+    """A copy of a machine that went on as a frozen one has what that had in memory and on its drive."""
+    used_up(ready, make)
+    original, copy = make(ready), make(ready)
+    session = original.start("sh", "-c", COUNTER, stdin=True)
+    assert thawed(original)
+    session.channel.write(b"one\n")
+    session.until(b"1 one 1\n")
+    ready.save(original.plan, tmp_path / "saved", go_on=True)
+    follows = begin(copy, original, tmp_path / "saved")
+    for each in (session, follows):
+        each.channel.write(b"two\n")
+        each.until(b"2 two 2\n")
+
+
 def test_one_that_is_damaged_is_given_up(ready: VmDriver, make: Callable[[VmDriver], Harness]) -> None:
     """Where the frozen machine can't go on, the next one is forked from the template as ever."""
     used_up(ready, make)
@@ -155,3 +173,12 @@ def test_what_cannot_be_frozen_goes_on() -> None:
         bystander.wait()
         for each in files:
             os.close(each)
+
+
+def test_what_is_done_beforehand_leaves_nothing(tmp_path: Path) -> None:
+    """The program that asks a kernel for this and that comes to its end, and takes with it what it made."""
+    shutil.copy(BINARY, tmp_path / "program")
+    command = ["chroot", str(tmp_path), "/program", "--exercise"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("done\n", "done\n")
+    assert [each.name for each in tmp_path.iterdir()] == ["program"]

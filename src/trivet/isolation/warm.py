@@ -85,7 +85,7 @@ def up(plan: Plan) -> list[Operation]:
     ready = msgspec.structs.replace(
         plan,
         attachments=(own,),
-        program=Program(argv=(f"/{_PROGRAM}", "--operations")),
+        program=Program(argv=(f"/{_PROGRAM}", "--exercise")),
         files=(File(target="/etc/hosts", source="", content=b""),),
         limits=Limits(),
     )

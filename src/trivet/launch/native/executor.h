@@ -218,4 +218,7 @@ void background_reaped(pid_t pid);
 /* They are another process's, of which this one is a copy. */
 void background_forget(void);
 
+/* Ask the kernel for what most programs ask it for; `program` is ours. */
+int exercise(const char *program);
+
 #endif

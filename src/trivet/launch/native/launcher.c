@@ -135,10 +135,12 @@ int main(int argc, char **argv)
         executor_print_operations();
         return 0;
     }
+    if (argc == 2 && !strcmp(argv[1], "--exercise"))
+        return exercise(argv[0]);
     if (argc > 2 && !strcmp(argv[1], "--missing"))
         return print_missing(argv + 2);
     if (fcntl(REPORT_FD, F_SETFD, FD_CLOEXEC) < 0) {
-        fputs("usage: trivet-launcher --operations | --missing NUMBER...; or a plan on descriptor 3 and a report pipe on 4\n", stderr);
+        fputs("usage: trivet-launcher --operations | --exercise | --missing NUMBER...; or a plan on descriptor 3 and a report pipe on 4\n", stderr);
         return USAGE;
     }
     signal(SIGPIPE, SIG_IGN);
