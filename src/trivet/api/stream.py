@@ -67,14 +67,14 @@ def take_over(
         raise ConnectionResetError("the client is gone")
     reader = asyncio.StreamReader(limit=BUFFER)
     protocol = _Taken(reader, request.protocol)
-    transport.pause_reading()
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
     reader.feed_data(early)
     if ended:
         reader.feed_eof()
     transport.write(head)
-    transport.resume_reading()
+    if not transport.is_reading():  # the server reads no further than a request that waits
+        transport.resume_reading()
     return reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
 
 
