@@ -119,7 +119,9 @@ def _everybody(host: World, chosen: tuple[Part, ...], say: Callable[[str], None]
     for part in chosen:
         say(f"{part.name} ({part.level}) has {shares[part.name].used >> 20} MiB of {part.maximum}")
     if sum(share.allotted for share in shares.values()) > HOST * MEBIBYTE:
-        raise Failed(f"more than {HOST} MiB are allotted")
+        each = ", ".join(f"{name} {share.allotted >> 20}" for name, share in shares.items())
+        said = "; ".join(f"{one.word} {one.name}: {one.why}" for one in host.client.capacity.decisions()[-3:])
+        raise Failed(f"more than {HOST} MiB are allotted: {each}; last it was said: {said}")
     others = [shares[part.name].allotted / MEBIBYTE for part in chosen if part.name != "dbserver"]
     if max(others) - min(others) > max(SLACK.get(part.level, EVEN) for part in chosen):
         raise Failed(f"the same weight, and not the same memory: {others}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -19,6 +20,8 @@ from tests.busybox import busybox_tar
 from tests.conftest import BIN, Daemon
 from tests.fault.conftest import IMAGE
 from tests.image.served import trivet_registry
+from tests.vm.box import NEEDS, PATIENCE, console, said
+from tests.vm.tiny import PARAMETERS, initrd
 
 from trivet.base.error import Exhausted, TrivetError
 from trivet.client.schema_volume import VolumeRequest
@@ -194,6 +197,41 @@ def test_a_machine_waits_for_room_on_the_hosts_disk(cramped: Daemon) -> None:
     assert output.strip() == str(40 << 20).encode()
     found = cramped.client.instances.get("full")
     assert (found.status, found.error) == ("running", "")
+
+
+@pytest.mark.vm
+@pytest.mark.needs(*NEEDS)
+def test_a_machine_of_its_own_waits_for_room_too(cramped: Daemon, tmp_path: Path) -> None:
+    """So does one with a system of its own, whose disk is thin: it goes on with nothing lost."""
+    kernel, system = initrd(tmp_path / "initrd")
+    options = [
+        "--kernel",
+        str(kernel),
+        "--initrd",
+        str(system),
+        "--append",
+        PARAMETERS,
+        "--network",
+        "none",
+        "--no-cloud-init",
+    ]
+    cramped.ok("vm", "create", "thin", *options, "--memory", "256m", "--disk", "256m", "--start")
+    said(cramped, "thin", "tiny# ")
+    line = "head -c 40000000 /dev/urandom | tee /dev/vda | md5sum; sync; echo 3 >/proc/sys/vm/drop_caches; "
+    line += "head -c 40000000 /dev/vda | md5sum; echo do''ne"
+    with console(cramped, "thin") as typed:
+        typed.write(f"\n{line}\n".encode())
+        typed.flush()
+        deadline = time.monotonic() + PATIENCE
+        while (found := cramped.client.instances.get("thin")).status != "paused":
+            assert time.monotonic() < deadline, found
+            time.sleep(0.2)
+        assert found.error.startswith("no space left on the host's disk for ")
+        subprocess.run(["mount", "-o", "remount,size=200m", cramped.root], check=True)
+        cramped.ok("unpause", "thin")
+        sums = re.findall(r"([0-9a-f]{32})  -", said(cramped, "thin", "\ndone"))
+    assert len(sums) == 2
+    assert sums[0] == sums[1]
 
 
 def _fill(root: Path) -> Path:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
 
 from tests.conftest import BIN, Daemon
 
@@ -22,20 +25,27 @@ def said(engine: Daemon, name: str, text: str, patience: float = PATIENCE) -> st
     return log
 
 
-def asked(engine: Daemon, name: str, line: str, answer: str) -> None:
-    """Type a line on the serial console until the answer is there."""
+@contextmanager
+def console(engine: Daemon, name: str) -> Iterator[IO[bytes]]:
+    """Connect to the serial console; what it is typed on."""
     command = [str(BIN / "trivet"), "vm", "console", name]
-    console = subprocess.Popen(
+    connected = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, "TRIVET_HOST": engine.address}
     )
     try:
-        assert console.stdin is not None
+        assert connected.stdin is not None
+        yield connected.stdin
+    finally:
+        connected.kill()
+        connected.wait()
+
+
+def asked(engine: Daemon, name: str, line: str, answer: str) -> None:
+    """Type a line on the serial console until the answer is there."""
+    with console(engine, name) as typed:
         deadline = time.monotonic() + PATIENCE
         while answer not in engine.ok("logs", name):
             assert time.monotonic() < deadline
-            console.stdin.write(f"\n{line}\n".encode())
-            console.stdin.flush()
+            typed.write(f"\n{line}\n".encode())
+            typed.flush()
             time.sleep(1)
-    finally:
-        console.kill()
-        console.wait()

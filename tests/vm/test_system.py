@@ -41,7 +41,7 @@ def test_a_machine_lives_and_is_switched_off(engine: Daemon, tiny: list[str]) ->
 
 
 def test_it_starts_again_and_pauses(engine: Daemon, tiny: list[str]) -> None:
-    """A machine comes back from off with its disk, stands still while paused, and is reset on request."""
+    """A machine comes back from off, stands still while paused, is reset on request; a panic ends it, and says so."""
     engine.ok("vm", "start", "box")
     said(engine, "box", "button pressed")
     before = engine.ok("logs", "box").count("tiny: up with")
@@ -62,6 +62,13 @@ def test_it_starts_again_and_pauses(engine: Daemon, tiny: list[str]) -> None:
     link.request("GET", "/v1.43/containers/box/json")
     assert json.loads(link.getresponse().read())["State"]["Running"] is True  # also by Docker's words, without an image
     link.close()
+    asked(engine, "box", "echo c > /proc/sysrq-trigger", "Kernel panic")
+    deadline = time.monotonic() + PATIENCE
+    while (ended := engine.client.instances.get("box")).status != "exited":
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    assert (ended.exit_code, ended.error) == (1, "the guest's kernel panicked: sysrq triggered crash")
+    engine.ok("vm", "start", "box")
     engine.ok("vm", "stop", "--force", "box")
     assert engine.client.instances.get("box").exit_code == 137
     engine.ok("vm", "rm", "box")

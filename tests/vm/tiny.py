@@ -17,7 +17,8 @@ from trivet.guest.module import MissingModule, Modules
 
 MODULES = tuple(
     (
-        "virtio_pci virtio_blk vfat nls_ascii nls_cp437 button evdev virtio_balloon virtio_net virtiofs virtio_console"
+        "virtio_pci virtio_blk vfat nls_ascii nls_cp437 button evdev virtio_balloon virtio_net virtiofs virtio_console "
+        "pvpanic-mmio"
     ).split()
 )
 INIT = """#!/bin/busybox sh

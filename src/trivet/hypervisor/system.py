@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from trivet.hypervisor.device.balloon import Balloon
-from trivet.hypervisor.device.board import Agent, Display, Firmware, Netboot, Serial, Slots, Tpm, Watchdog
+from trivet.hypervisor.device.board import Agent, Display, Firmware, Netboot, Panic, Serial, Slots, Tpm, Watchdog
 from trivet.hypervisor.device.device import Device, option
 from trivet.hypervisor.device.disk import Cdrom, Disk, Stick
 from trivet.hypervisor.device.generation import Generation
@@ -71,6 +71,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         common: list[Device | None] = [Serial(), self.firmware, self.tpm, self.display, self.agent, Rng(), Balloon()]
         own: list[Device | None] = [
             Generation(),
+            Panic(),
             self.watchdog,
             SLOTS,
             SOCKETS,

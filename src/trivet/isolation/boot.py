@@ -84,6 +84,12 @@ def ended(instance: str, console: Path, words: str = "") -> MachineEnded:
     return MachineEnded(instance, f"ended before its program was set up: {last or 'it said nothing'}", console)
 
 
+def panicked(said: str) -> str:
+    """Find in a console's words what a kernel panicked for; "" where it didn't."""
+    found = _PANIC.search(said)
+    return found[1].strip() if found else ""
+
+
 def why(console: Path, words: str = "") -> str:
     """Say why a machine ended that had run: its kernel panicked, QEMU gave up (in `words`), or somebody killed it."""
     if panic := _PANIC.search(_text(console)):

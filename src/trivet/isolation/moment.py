@@ -109,7 +109,7 @@ def key_of(plan: Plan) -> str:
     words: list[object] = [program.version(program.QEMU.find() or program.QEMU.name), computer.memory(plan)]
     words += [plan.limits.cpus, parts.firmware, parts.secure_boot, parts.tpm, parts.watchdog, len(parts.cdroms)]
     words += [
-        "sockets",
+        "sockets panic",
         parts.netboot is not None,
         *(disk.name for disk in parts.disks),
         len(plan.attachments),

@@ -26,7 +26,7 @@ import msgspec
 
 from trivet.base.error import Conflict, Internal, InvalidArgument, Unsupported
 from trivet.hypervisor import memory
-from trivet.hypervisor.qmp import Qmp, QmpUnavailable
+from trivet.hypervisor.qmp import Qmp, QmpRefused, QmpUnavailable
 from trivet.isolation import (
     answer,
     arrival,
@@ -44,7 +44,7 @@ from trivet.isolation import (
     slot,
     wire,
 )
-from trivet.isolation.boot import complaints
+from trivet.isolation.boot import complaints, panicked
 from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats, Status
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
@@ -59,13 +59,19 @@ from trivet.runtime import life
 
 _POWER = (signal.SIGTERM, signal.SIGINT, signal.SIGPWR, signal.SIGQUIT)
 _MARKER = "paused"
+_GLANCE = 2.0
+_STALLS = {
+    "io-error": "no space left on the host's disk for {directory}; make room, then trivet unpause {name}",
+    "watchdog": "its guest hangs, and its watchdog has stopped it; trivet unpause {name} lets it go on",
+}
 _TAIL = 5
+_DUMP = 200  # lines that a kernel may say after its last word
 
 
 class SystemDriver:
     """The driver of machines with a system of their own.
 
-    Also Pausable, Saving, Introducing, Elastic, Resizable and Pluggable. `cache` is the vm level's.
+    Also Pausable, Saving, Introducing, Stalling, Elastic, Resizable and Pluggable. `cache` is the vm level's.
     """
 
     level = Level.VM
@@ -214,7 +220,7 @@ class SystemDriver:
             return Status(word="paused" if paused else seen.word, pid=seen.process.pid)
         ended = how_ended(seen.ending, plan)
         if ended and ended.code and not ended.error:
-            ended = msgspec.structs.replace(ended, error=_last_words(plan))
+            ended = msgspec.structs.replace(ended, error=_last_words(plan, ended.code))
         return Status(word=seen.word, exit=ended)
 
     def stats(self, plan: Plan) -> Stats:
@@ -282,6 +288,17 @@ class SystemDriver:
             control.resume()
             Path(plan.directory, _MARKER).unlink(missing_ok=True)
 
+    def stalled(self, plan: Plan) -> str:
+        """Tell why QEMU has stopped the machine: what its guest writes has no room here, or its watchdog did."""
+        try:
+            with Qmp(Path(plan.directory, computer.QMP), patience=_GLANCE) as control:
+                reason = _STALLS.get(control.status(), "")
+        except (QmpUnavailable, QmpRefused):  # it has just ended, or somebody else speaks with it
+            return ""
+        if reason:
+            Path(plan.directory, _MARKER).touch()
+        return reason.format(name=plan.name, directory=computer.hardware(plan).home)
+
     def release(self, plan: Plan) -> None:
         """Kill whatever is left and remove what `prepare` and `start` made. Idempotent, at any moment."""
         life.clear(Path(plan.directory), group(plan))
@@ -301,9 +318,16 @@ class SystemDriver:
         return computer.launch(plan, host, home.joins, home.unified, home.reap)
 
 
-def _last_words(plan: Plan) -> str:
-    """Find what QEMU complained about: it speaks on the terminal that is the serial console."""
-    whole = b"".join(record.content for record in tail(Path(plan.log.path), _TAIL))  # a line may come in pieces
-    lines = (line.strip() for line in whole.decode(errors="replace").splitlines())
+def _last_words(plan: Plan, code: int = 0) -> str:
+    """Find what QEMU complained about, or the guest's kernel: both speak on the terminal that is the serial console."""
+    lines = _said(plan, _TAIL)
     said = complaints("\n".join(line for line in lines if line.startswith("qemu-system-")))
-    return f"the machine ended: {said[-1]}" if said else ""
+    if said:
+        return f"the machine ended: {said[-1]}"
+    panic = panicked("\n".join(_said(plan, _DUMP))) if code == 1 else ""
+    return f"the guest's kernel panicked: {panic}" if panic else ""
+
+
+def _said(plan: Plan, count: int) -> list[str]:
+    whole = b"".join(record.content for record in tail(Path(plan.log.path), count))  # a line may come in pieces
+    return [line.strip() for line in whole.decode(errors="replace").splitlines()]

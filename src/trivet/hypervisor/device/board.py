@@ -88,6 +88,13 @@ class Watchdog(msgspec.Struct, frozen=True, kw_only=True):
         return ["-device", "i6300esb", "-action", f"watchdog={self.action}"]
 
 
+class Panic(msgspec.Struct, frozen=True):
+    """A port by which a guest's kernel says that it panicked; then the machine ends, with exit code 1."""
+
+    def arguments(self) -> list[str]:
+        return ["-device", "pvpanic", "-action", "panic=exit-failure"]
+
+
 class Slots(msgspec.Struct, frozen=True, kw_only=True):
     """Slots into which `kind` is plugged, also while the machine runs; `first` is the number of its first one."""
 
