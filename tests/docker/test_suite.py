@@ -14,6 +14,8 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 from tests.docker.conftest import IMAGE, Tool
+from tests.native import compiled
+from tests.repo.tree import ROOT
 
 pytestmark = pytest.mark.needs("root", "docker")
 
@@ -104,3 +106,13 @@ def test_docker_compose(compose: Callable[..., str], docker: Tool, tmp_path: Pat
     after = compose("ps", "-q").split()
     assert (len(after), len(set(before) & set(after))) == (3, 1)
     assert "com.docker.compose.project" in docker.ok("inspect", after[0])
+
+
+def test_a_container_that_asks_the_engine(docker: Tool) -> None:
+    """What Ryuk, Traefik, Portainer and runners of jobs do: the engine's socket is mounted, and answers inside."""
+    program = compiled("inside", [ROOT / "tests/inside/inside.c"])
+    mounts = ["-v", f"{program}:/inside:ro", "-v", f"{docker.socket}:/var/run/docker.sock"]
+    line = ["run", "--rm", "-i", "--name", "asks", "--network", "none", *mounts, IMAGE, "/inside", "ask"]
+    said = docker.ok(*line, "/var/run/docker.sock", input=b"GET /containers/json?all=1 HTTP/1.0\r\nHost: x\r\n\r\n")
+    assert said.startswith("HTTP/1.0 200 OK")
+    assert '"/asks"' in said

@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -120,6 +121,26 @@ static int bytes(char **arguments)
     return 0;
 }
 
+/* Say what stands on standard input to the unix socket PATH, and print what it answers. */
+static int ask(char **arguments)
+{
+    char piece[4096];
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", arguments[0]);
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+        perror(arguments[0]);
+        return 1;
+    }
+    for (ssize_t length; (length = read(0, piece, sizeof piece)) > 0;)
+        if (write(fd, piece, (size_t)length) != length)
+            return 1;
+    for (ssize_t length; (length = read(fd, piece, sizeof piece)) > 0;)
+        if (fwrite(piece, 1, (size_t)length, stdout) != (size_t)length)
+            return 1;
+    return 0;
+}
+
 static const struct {
     const char *name;
     int needs;
@@ -127,6 +148,7 @@ static const struct {
 } table[] = {
     { "descriptors", 0, descriptors }, { "eat", 1, eat },       { "spin", 1, spin },         { "forks", 1, forks },
     { "calls", 0, calls },             { "bytes", 1, bytes },   { "terminal", 0, terminal }, { "families", 0, families },
+    { "ask", 1, ask },
 };
 
 int main(int count, char **words)
