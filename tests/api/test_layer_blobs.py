@@ -76,6 +76,23 @@ def test_what_is_pulled_is_used_as_ever(sparing: Daemon, registry: str, daemon: 
     assert f"{registry}/far has the blob" in sparing.ok("image", "why", digests[0])
 
 
+def test_a_save_says_what_it_lacks(sparing: Daemon, tmp_path: Path, daemon: Daemon) -> None:
+    """Without the registry a save fails with one sentence, which names layer and registry, and leaves no file."""
+    with trivet_registry(tmp_path / "short-lived") as gone:
+        daemon.ok("import", "-q", "-", f"{gone}/gone:1", input=busybox_tar() + bytes(1024))
+        daemon.ok("push", "-q", f"{gone}/gone:1")
+        sparing.ok("pull", "-q", f"{gone}/gone:1")
+        sparing.ok("tag", f"{gone}/gone:1", "here:1")
+        for engine in (daemon, sparing):
+            engine.ok("rmi", f"{gone}/gone:1")
+    archive = tmp_path / "archive"
+    done = sparing.trivet("save", "-o", archive, "here:1")
+    assert (done.returncode, archive.exists()) == (1, False)
+    assert f"is kept unpacked only and cannot be fetched again from {gone}/gone: ".encode() in done.stderr
+    assert b"hint: " in done.stderr
+    sparing.ok("rmi", "here:1")
+
+
 def test_prune_frees_what_can_be_fetched_again(daemon: Daemon, sparing: Daemon, registry: str) -> None:
     """`image prune --layer-blobs` tells what it would free, frees it, and the image is whole afterwards."""
     far = f"{registry}/far:1"

@@ -81,6 +81,12 @@ def _verbs(registry: str, context: str) -> dict[str, Verb]:
             after=GONE,
         ),
         "pull": Verb(words=("pull", "-q", far), done=has_image(far), after=(("rmi", far),)),
+        "save": Verb(
+            before=(("pull", "-q", far),),
+            words=("save", "-o", f"{context}/saved", far),
+            done=lambda engine: False,  # an archive doesn't tell whether it is whole
+            after=(("rmi", far),),
+        ),
         "build": Verb(
             words=("build", "-q", "--no-cache", "-t", "made:1", context),
             done=has_image("made:1"),
@@ -143,7 +149,7 @@ def verb(killer: Killer, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
         raw = make_raw(context / "disk.raw")
         subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, context / "disk.qcow2"], check=True)
     with trivet_registry(tmp_path / "served") as registry:
-        if request.param in ("pull", "gc"):
+        if request.param in ("pull", "save", "gc"):
             engine.ok("build", "-q", "-t", f"{registry}/far:1", str(context))
             engine.ok("push", "-q", f"{registry}/far:1")
             engine.ok("builder", "prune", "-f")
@@ -164,7 +170,14 @@ CASES = [(name, "overlay") for name in VERBS]
 
 @pytest.mark.parametrize(
     ("verb", "killer"),
-    [*CASES, ("pull", "erofs"), ("gc", "erofs"), ("pull", "overlay-discard"), ("pull", "erofs-discard")],
+    [
+        *CASES,
+        ("pull", "erofs"),
+        ("gc", "erofs"),
+        ("pull", "overlay-discard"),
+        ("pull", "erofs-discard"),
+        ("save", "overlay-discard"),
+    ],
     indirect=True,
     ids=lambda word: str(word),
 )

@@ -39,7 +39,10 @@ class Writable(Protocol):
 
 
 def save(images: Images, names: Sequence[str], write: Write, form: str, *, every: bool = False) -> None:
-    """Write images; everything is found and checked before the first byte. Raises `ImageNotFound`, `MissingContent`."""
+    """Write images; everything is found, checked and fetched before the first byte.
+
+    Raises `ImageNotFound`, `MissingContent`, `LayerAway`.
+    """
     if form not in FORMS:
         raise InvalidArgument(f"unknown archive format {form!r}", hint=f"use one of {', '.join(FORMS)}")
     found = [images.catalog.find(name) for name in names]
@@ -49,6 +52,8 @@ def save(images: Images, names: Sequence[str], write: Write, form: str, *, every
         )
         lease.add(*blobs)
         _check(images.content, blobs, names)
+        for digest in blobs:  # once something was sent nobody can be told why it breaks off
+            images.opened(digest).close()
         packer = Packer(write)
         _member(packer, layout.MARKER, layout.MARKER_CONTENT)
         _member(packer, layout.INDEX, _index(images.content, found))
