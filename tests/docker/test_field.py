@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.docker.conftest import IMAGE, Tool
 from tests.docker.request import ask, value
-from tests.docker.test_limit import drop_groups
+from tests.docker.test_limit import drop_groups, group_of
 
 pytestmark = pytest.mark.needs("root", "docker")
 
@@ -263,6 +263,9 @@ def test_the_other_bodies(trivet: Tool, network: str) -> None:
         "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
     }
     value(trivet, "POST", "/containers/field/update", limits)
+    assert trivet.ok("inspect", "-f", "{{.HostConfig.CpusetMems}}", "field") == "0"
+    group, _ = group_of(trivet, "field", "cpuset")
+    assert (group / "cpuset.mems").read_text() == "0\n"
     shown = value(trivet, "GET", "/containers/field/json")["HostConfig"]
     assert (shown["Memory"], shown["CpuShares"], shown["PidsLimit"]) == (64 << 20, 512, 50)
     assert shown["RestartPolicy"] == limits["RestartPolicy"]

@@ -62,6 +62,7 @@ def update(context: Context, args: Namespace) -> int:
         cpus=args.cpus,
         cpu_shares=args.cpu_shares,
         cpuset=args.cpuset_cpus,
+        cpuset_mems=args.cpuset_mems,
         pids_limit=args.pids_limit,
         restart=restart_policy(args.restart) if args.restart else None,
         publish=[port for ports in args.publish_add for port in ports],
@@ -119,6 +120,7 @@ COMMANDS = {
             option("--cpus", metavar="N", type=float, help="processors, such as 1.5"),
             option("-c", "--cpu-shares", metavar="N", type=int, help="weight among others (1024)"),
             option("--cpuset-cpus", metavar="LIST", help="which processors, such as 0-1"),
+            option("--cpuset-mems", metavar="LIST", help="which memory nodes, such as 0-1"),
             option("--pids-limit", metavar="N", type=int, help="processes, -1 is unlimited"),
             option("--restart", metavar="POLICY", default="", help="no, always, unless-stopped or on-failure[:N]"),
             repeated(

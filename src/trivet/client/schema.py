@@ -242,6 +242,7 @@ class UpdateRequest(msgspec.Struct, frozen=True, kw_only=True):
     cpus: float | None = None
     cpu_shares: int | None = None
     cpuset: str | None = None
+    cpuset_mems: str | None = None
     pids_limit: int | None = None
     restart: RestartPolicy | None = None
     publish: list[PortRequest] = []

@@ -234,6 +234,7 @@ async def update(engine: Engine, request: web.Request) -> web.StreamResponse:
         "cpus": creation.cpus(wish.nano_cpus, wish.cpu_quota, wish.cpu_period),
         "cpu_shares": wish.cpu_shares,
         "cpuset": wish.cpuset_cpus,
+        "cpuset_mems": wish.cpuset_mems,
         "pids_limit": wish.pids_limit,
     }
     fields = {key: value for key, value in fields.items() if value}

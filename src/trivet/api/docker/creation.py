@@ -94,6 +94,7 @@ class Resources(msgspec.Struct, frozen=True, rename="pascal"):
     cpu_period: int = 0
     cpu_shares: int = 0
     cpuset_cpus: str = ""
+    cpuset_mems: str = ""
     pids_limit: int = 0
 
 
@@ -137,7 +138,6 @@ class HostConfig(Resources, frozen=True, rename="pascal"):
     oom_score_adj: int = 0
     oom_kill_disable: bool = False
     memory_swappiness: int = -1
-    cpuset_mems: str = ""
     blkio_device_read_bps: list[Throttle] = []
     blkio_device_write_bps: list[Throttle] = []
     blkio_device_read_iops: list[Throttle] = msgspec.field(default=[], name="BlkioDeviceReadIOps")
