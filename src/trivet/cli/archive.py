@@ -16,6 +16,9 @@ from trivet.cli.output import write_json
 from trivet.cli.progress import Transfer, choose
 from trivet.client.connection import Response
 
+_BLOCK = 16384
+_ZEROS = bytes(_BLOCK)
+
 
 def result_of(args: Namespace, result: dict[str, object], key: str) -> None:
     """Print one field of a result, or with --json all of it."""
@@ -58,9 +61,23 @@ def output_(name: str | None) -> Iterator[int]:
 
 
 def write_out(response: Response, output: int, args: Namespace) -> None:
-    """Copy an answer to a descriptor, with progress unless `args` say otherwise."""
+    """Copy an answer to a descriptor, with progress unless `args` say otherwise; in a new file zeros become holes."""
     transfer = Transfer(choose(quiet=args.quiet), args.output or "standard output", "writing")
+    write = write_sparsely if args.output else write_all
     for chunk in response.chunks():
-        write_all(output, chunk)
+        write(output, chunk)
         transfer.count(len(chunk))
+    if args.output:
+        os.ftruncate(output, os.lseek(output, 0, os.SEEK_CUR))  # it may end in a hole
     transfer.close()
+
+
+def write_sparsely(output: int, data: bytes) -> None:
+    """Write to a new file, and leave out blocks of nothing but zeros, of which disks are full."""
+    begun = 0
+    for start in range(0, len(data) - _BLOCK + 1, _BLOCK):
+        if data.startswith(_ZEROS, start):
+            write_all(output, data[begun:start])
+            os.lseek(output, _BLOCK, os.SEEK_CUR)
+            begun = start + _BLOCK
+    write_all(output, data[begun:])
