@@ -19,7 +19,7 @@ from tests.vm.test_standby import pid_of, waiting
 from trivet.hypervisor import memory
 from trivet.hypervisor.qmp import Qmp
 from trivet.hypervisor.template import MEMORY_NAME
-from trivet.isolation import cell, fork, frozen, machine
+from trivet.isolation import cell, fork, frozen, machine, standby
 from trivet.isolation.frozen import Frozen
 from trivet.isolation.vm import VmDriver
 from trivet.launch.launcher import BINARY
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.vm
 
 AT_ONCE = 4
 CHUNK = 1 << 20
+DEVICES = {"/dev/null", "/dev/urandom"}
 SAME = ("Groups", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "SigBlk", "SigIgn", "SigCgt")
 
 
@@ -49,14 +50,12 @@ def kept(driver: VmDriver) -> dict[str, Frozen]:
     return found
 
 
-def used_up(driver: VmDriver, make: Callable[[VmDriver], Harness]) -> tuple[Harness, Harness]:
-    """Have a machine frozen; the instance that was forked before, and the one that the frozen one itself became."""
-    first, second = make(driver), make(driver)
+def used_up(driver: VmDriver, make: Callable[[VmDriver], Harness]) -> Harness:
+    """Have a machine frozen; the instance that was forked before."""
+    first = make(driver)
     first.start("sleep", "600")
     kept(driver)
-    waiting(driver)
-    second.start("sleep", "600")
-    return first, second
+    return first
 
 
 def thawed(harness: Harness) -> bool:
@@ -78,9 +77,8 @@ def status(pid: int) -> dict[str, str]:
 
 def test_those_that_follow_are_machines_of_their_own(ready: VmDriver, make: Callable[[VmDriver], Harness]) -> None:
     """Machines that go on as the same one, at the same time, have nothing random in common, and files of their own."""
-    first, second = used_up(ready, make)
+    first = used_up(ready, make)
     assert not thawed(first)
-    assert not thawed(second)
     others = [make(ready) for _ in range(AT_ONCE)]
     script = f"{IDENTITY}; hostname; echo $0 > /x; cat /x; read go"
 
@@ -92,7 +90,7 @@ def test_those_that_follow_are_machines_of_their_own(ready: VmDriver, make: Call
         said = list(pool.map(told, range(AT_ONCE)))
     assert all(map(thawed, others))
     assert {fork.noted(each.plan) for each in others} == {fork.FORKED}
-    seen = [word for lines in said for word in lines[:3]] + [generation(each) for each in (first, second, *others)]
+    seen = [word for lines in said for word in lines[:3]] + [generation(each) for each in (first, *others)]
     assert len(set(seen)) == len(seen), "something random came twice"
     assert [lines[4:] for lines in said] == [[f"h{number}", str(number)] for number in range(AT_ONCE)]
     assert all(abs(time.time() - int(lines[3])) < 60 for lines in said)
@@ -100,9 +98,11 @@ def test_those_that_follow_are_machines_of_their_own(ready: VmDriver, make: Call
 
 def test_a_guest_has_the_memory_it_had(ready: VmDriver, make: Callable[[VmDriver], Harness]) -> None:
     """What those that follow begin with is, byte for byte, what the frozen machine's guest has; zeros, too."""
-    make(ready).run("true")
-    (found,) = kept(ready).values()
-    pid = pid_of(waiting(ready))
+    used_up(ready, make)
+    pool = ready._nursery.pool
+    spare = pool._fork(next(iter(pool._wanted.values())))
+    pid = pid_of(Path(spare.plan.directory))
+    found = frozen._patiently(lambda: frozen.freeze(spare.plan, pid))
     maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
     (line,) = (each for each in maps if MEMORY_NAME in each)
     start, end = (int(word, 16) for word in line.split()[0].split("-"))
@@ -110,22 +110,26 @@ def test_a_guest_has_the_memory_it_had(ready: VmDriver, make: Callable[[VmDriver
         for place in range(0, end - start, CHUNK):
             inside.seek(start + place)
             assert inside.read(CHUNK) == os.pread(found.memory, CHUNK, place), f"at {place:#x}"
+    found.close()
+    spare.channel.close()
+    standby.remove(spare.plan)
 
 
 def test_they_are_confined_as_it_is(ready: VmDriver, make: Callable[[VmDriver], Harness]) -> None:
-    """A thawed QEMU has the same filter, rights, signals and descriptors as the one that was frozen."""
-    _, second = used_up(ready, make)
-    other = make(ready)
+    """A thawed QEMU has the same filter, rights and signals as a forked one, and nobody else's file open."""
+    first, other = used_up(ready, make), make(ready)
     other.start("sleep", "600")
     assert thawed(other)
-    before, after = status(second.status().pid), status(other.status().pid)
+    before, after = status(first.status().pid), status(other.status().pid)
     assert {name: after[name] for name in SAME} == {name: before[name] for name in SAME}
     assert after["Seccomp"] == "2"
     assert after["CapEff"] == "0000000000000000"
     assert after["Uid"].split() == [after["Uid"].split()[0]] * 4
     assert after["Uid"] != before["Uid"], "each has a user of its own"
-    numbers = [sorted(fd.name for fd in Path(f"/proc/{each.status().pid}/fd").iterdir()) for each in (second, other)]
-    assert numbers[0] == numbers[1]
+    plan = other.plan
+    own = {plan.root.lowers[0], plan.root.upper, f"{plan.directory}/{machine.CONSOLE}"}
+    opened = {str(each.readlink()) for each in Path(f"/proc/{other.status().pid}/fd").iterdir()}
+    assert {name for name in opened if name[0] == "/"} == own | DEVICES | {f"/memfd:{MEMORY_NAME} (deleted)"}
     root = Path(f"/proc/{other.status().pid}/root")
     assert not (root / "etc/passwd").exists()
 

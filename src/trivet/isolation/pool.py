@@ -141,7 +141,7 @@ class Pool:
                 self._wanted.pop(key, None)
             return
         try:
-            made = self._thaw(key, wish) or self._fork(key, wish)
+            made = self._thaw(key, wish) or self._first(key, wish)
         except (TrivetError, OSError, LaunchError, LaunchTimeout) as error:
             log.warning("cannot make a spare machine: %s", error)
             with self._changed:
@@ -173,16 +173,24 @@ class Pool:
         finally:
             frozen.close()
 
-    def _fork(self, key: str, wish: _Wish) -> Standby:
-        """Fork one from its template, and freeze it for those who come after it."""
+    def _first(self, key: str, wish: _Wish) -> Standby:
+        """Fork one from its template. If it can be frozen it is another one that waits: with less memory of its own."""
+        made = self._fork(wish)
+        process = read_process(Path(made.plan.directory))
+        emulated = wish.host.acceleration is Acceleration.EMULATION
+        if not process or not emulated or not self._freezer.keep(key, made.plan, process.pid):
+            return made
+        self._templates.unload(machine.machine(made.plan, wish.host))
+        follows = self._thaw(key, wish)
+        if follows is None:
+            return made
+        _remove(made)
+        return follows
+
+    def _fork(self, wish: _Wish) -> Standby:
         with self._planned(wish) as (plan, upper):
             standby.sweep(Path(wish.plan.directory).parent, str(Path(wish.plan.cgroup).parent), self._known())
-            made = standby.make(self._templates, plan, upper, wish.host, wish.patience)
-            process = read_process(Path(plan.directory))
-            emulated = wish.host.acceleration is Acceleration.EMULATION
-            if process and emulated and self._freezer.keep(key, plan, process.pid):
-                self._templates.unload(machine.machine(plan, wish.host))
-            return made
+            return standby.make(self._templates, plan, upper, wish.host, wish.patience)
 
     @contextlib.contextmanager
     def _planned(self, wish: _Wish) -> Iterator[tuple[Plan, Path]]:
