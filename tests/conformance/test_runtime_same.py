@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.runtime import COMMAND, Runtime
 
-pytestmark = [pytest.mark.needs("root"), pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.needs("root")
 FULL = COMMAND.with_name("trivet-runtime-full")
 TELL = (
     'for each in "$0" "$@"; do echo "<$each>"; done; env | sort; pwd; grep -E "^(Cap|NoNew|Seccomp:)" /proc/self/status'

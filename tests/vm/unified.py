@@ -74,8 +74,7 @@ SCRIPT = """
 mkdir -p /tmp/back
 cd @CHECKOUT@
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1 HOME=/root LANG=C.UTF-8
-@COMMAND@ > /tmp/back/output 2>&1
-echo $? > /tmp/back/code
+(@COMMAND@; echo $? > /tmp/back/code) 2>&1 | tee /tmp/back/output > /dev/console
 tar -C /tmp/back -cf /dev/vdc .
 sync
 echo o > /proc/sysrq-trigger
@@ -110,7 +109,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class GuestSilent(Exception):
-    """A guest that brought nothing back; tells what its console said last."""
+    """A guest that brought nothing back; tells what its console, and so the command, said last."""
 
 
 def root(store: Path = CHECKOUT / "build/unified") -> Path:
