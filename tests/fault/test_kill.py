@@ -55,6 +55,19 @@ def test_an_instance_its_log_and_its_port_outlive_the_engine(victim: Daemon, lev
     assert victim.client.instances.get("web").exit_code in (137, 143)
 
 
+@pytest.mark.parametrize("level", ["process", "container"])
+def test_added_programs_outlive_the_engine(victim: Daemon, level: str) -> None:
+    """One that was added goes on without an engine, and the next engine's are added by the same monitor as before."""
+    victim.ok("run", "-d", "--name", "one", "--isolation", level, IMAGE, "sleep", "600")
+    victim.ok("exec", "-d", "one", "sh", "-c", "until [ -e /go ]; do sleep 0.05; done; echo done >/file")
+    victim.kill()
+    victim.start()
+    victim.ok("exec", "one", "touch", "/go")
+    _until(lambda: victim.trivet("exec", "one", "cat", "/file").stdout == b"done\n")
+    assert list(victim.run.glob("i/*/monitor.sock"))
+    assert list(victim.run.glob("i/*/exec")) == []  # where launchers that do it instead have their directories
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_exit_nobody_saw_is_known_afterwards(victim: Daemon, level: str) -> None:
     """A program that ends while no engine is there leaves its exit code for the next one."""
