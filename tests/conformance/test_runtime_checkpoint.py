@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,19 @@ def test_network_of_others(saved: Saved) -> None:
             saved.goes_on()
         finally:
             keeper.kill()
+
+
+def test_a_directory_in_the_hosts_memory_stays_the_hosts(saved: Saved) -> None:
+    """A bind mount of a tmpfs is not saved with its files: it is shown again, with what is in it by then."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        shown = {"destination": "/shown", "type": "bind", "source": place, "options": ["bind"]}
+        mounts = [*saved.runtime.example()["mounts"], shown]
+        saved.begin(f"{COUNT[:-6]}; echo $i >/shown/count; done", mounts=mounts)
+        assert saved.checkpoint().returncode == 0
+        (Path(place) / "count").unlink()
+        assert saved.restore("--detach").returncode == 0
+        until((Path(place) / "count").exists)
+        saved("delete", "--force", saved.runtime.id)
 
 
 def test_pre_dump(saved: Saved, criu: Path) -> None:

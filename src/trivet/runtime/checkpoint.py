@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 from trivet.base.error import Unavailable, Unsupported
 from trivet.kernel.cgroup import Group
 from trivet.oci import runtime as oci
-from trivet.runtime import criu, image, namespace
+from trivet.runtime import criu, image, mount, namespace
 from trivet.runtime.container import Container
 
 # File systems that CRIU saves or mounts anew; whatever else is mounted comes from outside.
@@ -101,7 +102,7 @@ def dump(container: Container, options: Options, *, leave: bool, pre: bool = Fal
 
 def _externals(container: Container, pid: int) -> Iterator[str]:
     """Name what isn't the container's own: mounts from outside, a network namespace by path."""
-    for target in sorted(_foreign(pid)):
+    for target in sorted(_foreign(pid, container.kept.spec)):
         yield from ("--external", f"mnt[{target}]:{target}")
     if _joined_network(container.linux):
         yield from ("--external", f"net[{Path(f'/proc/{pid}/ns/net').stat().st_ino}]:{NETWORK}")
@@ -121,12 +122,14 @@ def _joined_network(linux: oci.Linux) -> str:
     return next((one.path for one in linux.namespaces if one.type == "network"), "")
 
 
-def _foreign(pid: int) -> set[str]:
+def _foreign(pid: int, spec: oci.Spec) -> set[str]:
+    """Name what comes from outside; what is bound does so even where it is of a kind that CRIU would save a copy of."""
+    bound = {posixpath.normpath(each.destination) for each in spec.mounts if mount.options(each).bind}
     found = set()
     for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
         own, _, other = line.partition(" - ")
         target = own.split()[4]
-        if target != "/" and other.split()[0] not in _SAVED:
+        if target != "/" and (other.split()[0] not in _SAVED or target in bound):
             found.add(target.encode().decode("unicode_escape"))
     return found
 
