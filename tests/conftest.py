@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -52,6 +53,23 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         if (after := _umask()) != before:
             os.umask(before)
             pytest.fail(f"the umask was {before:04o} and is {after:04o}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, object, object]:
+    """Let no garbage be collected while a failure is laid out.
+
+    A coroutine that is thrown away tells so with a traceback, which parses its lines; Python 3.11 parses one text at a
+    time, and the run would end with "AST constructor recursion depth mismatch" (python/cpython#106905).
+    """
+    if call.excinfo is None:
+        return (yield)
+    gc.collect()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def _umask() -> int:
