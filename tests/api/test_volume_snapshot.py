@@ -122,20 +122,57 @@ def test_one_point_in_time(daemon: Daemon, busybox: str, volume: str) -> None:
 
 
 def test_rename(daemon: Daemon, busybox: str, volume: str) -> None:
-    """A volume takes its snapshots along to a new name; one that is used or has snapshots is protected."""
+    """A volume takes its snapshots along to a new name; one that has snapshots is protected."""
     daemon.ok("volume", "snapshot", "-q", f"{volume}@one")
     done = daemon.trivet("volume", "rm", volume)
     assert done.returncode == 1
     assert f"hint: trivet volume rm {volume}@one" in done.stderr.decode()
-    daemon.ok("create", "--name", volume, "-v", f"{volume}:/data", busybox)
-    assert b"is in use" in daemon.trivet("volume", "rename", volume, f"{volume}-b").stderr
-    daemon.ok("rm", volume)
     before = _picture(_content(daemon, volume))
     daemon.ok("volume", "rename", volume, f"{volume}-b")
     assert _picture(_content(daemon, f"{volume}-b")) == before
     assert [each.volume for each in daemon.client.volumes.snapshots(f"{volume}-b")] == [f"{volume}-b"]
     assert b"no such volume" in daemon.trivet("volume", "inspect", volume).stderr
     daemon.ok("volume", "rollback", "-q", f"{volume}-b@one")
+
+
+def test_rename_is_followed_by_those_who_do_not_run(daemon: Daemon, busybox: str, volume: str) -> None:
+    """A stopped instance, and one that goes back to a snapshot of itself, finds the volume's files by the new name."""
+    new, users = f"{volume}-b", [f"{volume}-{number}" for number in range(3)]
+    part = f"type=volume,src={volume},dst=/data,volume-subpath=d"
+    daemon.ok("create", "--name", users[0], "-v", f"{volume}:/data", busybox, "cat", "/data/a")
+    daemon.ok("run", "-d", "--name", users[1], "--init", "--mount", part, busybox, "sleep", "600")
+    daemon.ok("run", "-d", "--name", users[2], "--init", "-v", f"{volume}:/data:ro", busybox, "sleep", "600")
+    try:
+        refused = daemon.trivet("volume", "rename", volume, new)
+        assert refused.returncode == 1
+        assert f"volume {volume} is in use by instances {users[1]}, {users[2]}" in refused.stderr.decode()
+        assert f"hint: trivet stop {users[1]} {users[2]}" in refused.stderr.decode()
+        daemon.ok("stop", *users[1:])
+        daemon.ok("snapshot", "create", users[1], "before")
+        daemon.ok("volume", "rename", volume, new)
+        assert daemon.client.volumes.get(new).users == users
+        shown = [daemon.client.instances.get(each) for each in users]
+        assert [each.mounts[0].name for each in shown] == [new] * 3
+        assert [each.request.mounts[0].source for each in shown] == [new] * 3
+        assert daemon.ok("start", "-a", users[0]) == "one"
+        daemon.ok("snapshot", "revert", users[1], "before")
+        daemon.kill()
+        daemon.start()
+        daemon.ok("start", *users[1:])
+        assert daemon.ok("exec", users[1], "cat", "/data/b") == "one"
+        assert daemon.ok("exec", users[2], "cat", "/data/a") == "one"
+        assert b"no such volume" in daemon.trivet("volume", "inspect", volume).stderr
+    finally:
+        daemon.ok("rm", "-f", *users)
+
+
+def test_a_name_in_place_of_none_keeps_a_volume(daemon: Daemon, busybox: str, volume: str) -> None:
+    """A volume that had no name of its own isn't removed with its instance once it was given one."""
+    daemon.ok("create", "--name", volume, "-v", "/data", busybox)
+    (nameless,) = daemon.client.instances.get(volume).mounts
+    daemon.ok("volume", "rename", nameless.name, f"{volume}-kept")
+    daemon.ok("rm", "-v", volume)
+    assert daemon.client.volumes.get(f"{volume}-kept").users == []
 
 
 def test_export_and_import(daemon: Daemon, volume: str, tmp_path: Path) -> None:

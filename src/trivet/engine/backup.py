@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -13,6 +13,7 @@ import msgspec
 
 from trivet.client.schema import Progress
 from trivet.client.schema_volume import VolumeRequest, VolumeSnapshot
+from trivet.engine.checkpoint.renaming import follow_volume
 from trivet.engine.image.download import ingesting
 from trivet.engine.image.progress import Meter, Report, late, silent
 from trivet.engine.instance.status import Word
@@ -83,11 +84,11 @@ class Backups:
         return {"name": volume, "snapshot": name}
 
     async def rename(self, volume: str, new: str) -> None:
-        """Rename a volume that no instance uses, with its snapshots."""
+        """Rename a volume, with its snapshots, also for instances that don't run. Raises `VolumeInUse`."""
         self._context.volumes.find(volume)
-        if users := self._engine.volume_users().get(volume):
-            raise VolumeInUse(volume, users)
-        await asyncio.to_thread(self._snapshots.rename, volume, new)
+        async with self._resting(volume, "renaming a volume of") as users:
+            follow = partial(follow_volume, self._context, users)
+            await asyncio.to_thread(self._snapshots.rename, volume, new, follow)
         self._engine.events.emit("volume", "rename", new, new, formerly=volume)
 
     async def export(self, volume: str, name: str) -> Callable[[BinaryIO], None]:
@@ -201,10 +202,22 @@ class Backups:
 
     async def _replace(self, volume: str, fill: Callable[[Path], object]) -> None:
         """Exchange a volume's content while no instance that uses it can start."""
+
+        def work() -> None:
+            with self._context.volumes.replacing(volume) as path:
+                fill(path)
+
+        async with self._resting(volume, "replacing a volume of"):
+            await asyncio.to_thread(work)
+
+    @asynccontextmanager
+    async def _resting(self, volume: str, doing: str) -> AsyncIterator[frozenset[str]]:
+        """Let no instance that uses a volume start meanwhile; tells their ids. Raises `VolumeInUse` when one runs."""
         context = self._context
         async with AsyncExitStack() as stack:
-            for key in sorted(record.id for record in context.table.all() if volume in record.volumes):
-                await stack.enter_async_context(context.locks.hold(key, "replacing a volume of"))
+            users = frozenset(record.id for record in context.table.all() if volume in record.volumes)
+            for key in sorted(users):
+                await stack.enter_async_context(context.locks.hold(key, doing))
             stack.enter_context(context.volumes.closed(volume))  # to instances that don't exist yet
             running = [
                 record.name
@@ -213,12 +226,7 @@ class Backups:
             ]
             if running:
                 raise VolumeInUse(volume, running, action="stop")
-
-            def work() -> None:
-                with context.volumes.replacing(volume) as path:
-                    fill(path)
-
-            await asyncio.to_thread(work)
+            yield users
 
     def _write_and_forget(self, record: SnapshotRecord, file: BinaryIO) -> None:
         try:

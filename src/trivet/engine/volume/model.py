@@ -59,7 +59,9 @@ class VolumeInUse(Conflict):
     """A volume that instances use can't be removed, nor its content exchanged; `action` on them helps."""
 
     def __init__(self, name: str, users: Sequence[str], action: str = "rm") -> None:
-        super().__init__(f"volume {name} is in use by instance {users[0]}", hint=f"trivet {action} {users[0]}")
+        many = "s" if len(users) > 1 else ""
+        problem = f"volume {name} is in use by instance{many} {', '.join(users)}"
+        super().__init__(problem, hint=f"trivet {action} {' '.join(users)}")
 
 
 class VolumeBusy(Conflict):

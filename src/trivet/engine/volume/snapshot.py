@@ -192,14 +192,15 @@ class Snapshots:
         self._table.delete(record.id)
         return record
 
-    def rename(self, volume: str, new: str) -> None:
-        """Rename a volume that nobody uses, with its snapshots."""
+    def rename(self, volume: str, new: str, follow: Callable[[VolumeRecord], object] = lambda renamed: None) -> None:
+        """Rename a volume that nobody has open, with its snapshots; who names it is to `follow` in the transaction."""
         with self._records.transaction():
             for record in self.list(volume):
                 self._table.delete(record.id)
                 moved = msgspec.structs.replace(record, volume=new)
                 self._table.insert(moved.id, moved, name=moved.id)
             renamed = self.volumes.rename(volume, new)
+            follow(renamed)
         self.volumes.settle(renamed)
 
     def unpack(self, record: SnapshotRecord, directory: Path, count: Count = lambda size: None) -> None:

@@ -208,7 +208,7 @@ class Volumes:
         shutil.rmtree(old, ignore_errors=True)
 
     def rename(self, name: str, new: str) -> VolumeRecord:
-        """Give a volume nobody uses another name, in the caller's transaction; `settle` it after that.
+        """Give a volume nobody has open another name, in the caller's transaction; `settle` it after that.
 
         Raises `InvalidVolume`, `AlreadyExists`.
         """
