@@ -62,7 +62,8 @@ class Killer:
         self.control.unlink()
         self.engine.kill()
         self.engine.start()
-        assert self.engine.client.system.check() == []
+        found = self.engine.client.system.check()
+        assert found == [], f"{step}: {found} {self.last()}"
         if not verb.done(self.engine):
             self.engine.ok(*verb.words)
         left = settled(self.engine)

@@ -59,9 +59,15 @@ CHANGE = (
 )
 
 
+def _seen(interfaces: str) -> tuple[str, ...]:
+    """Give a command that succeeds when an instance has these interfaces."""
+    return ("exec", "one", "sh", "-c", f"test \"$(echo $(ls /sys/class/net))\" = '{interfaces}'")
+
+
 def _verbs(registry: str, context: str) -> dict[str, Verb]:
     far = f"{registry}/far:1"
     run = ("run", "-d", "--name", "one", *SLEEP)
+    machine = ("run", "-d", "--isolation", "vm", "--name", "one", *SLEEP)
     return {
         "create": Verb(words=("create", "--name", "one", "-p", "80", *SLEEP), done=there("one"), after=GONE),
         "start": Verb(
@@ -79,6 +85,18 @@ def _verbs(registry: str, context: str) -> dict[str, Verb]:
             words=("network", "connect", "other", "one"),
             done=lambda engine: "one" in engine.client.networks.get("other").members,
             after=GONE,
+        ),
+        "plug": Verb(
+            before=(machine,),
+            words=("network", "connect", "other", "one"),
+            done=lambda engine: "one" in engine.client.networks.get("other").members,
+            after=(_seen("eth0 eth1 lo"), *GONE),
+        ),
+        "unplug": Verb(
+            before=(machine, ("network", "connect", "other", "one")),
+            words=("network", "disconnect", "other", "one"),
+            done=lambda engine: "other" not in [use.network for use in engine.client.instances.get("one").networks],
+            after=(_seen("eth0 lo"), *GONE),
         ),
         "pull": Verb(words=("pull", "-q", far), done=has_image(far), after=(("rmi", far),)),
         "save": Verb(
@@ -170,7 +188,7 @@ def chosen(steps: list[str]) -> list[int]:
     return distinct(steps) if WISH else spread(distinct(steps), MOST, int(time.time() / 86400))
 
 
-VERBS = "create start stop remove connect pull build gc disk snapshot rollback rename".split()
+VERBS = "create start stop remove connect plug unplug pull build gc disk snapshot rollback rename".split()
 CASES = [(name, "overlay") for name in VERBS]
 
 

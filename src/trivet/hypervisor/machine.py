@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from trivet.hypervisor.device.balloon import Balloon
+from trivet.hypervisor.device.board import Slots
 from trivet.hypervisor.device.device import Device, option
 from trivet.hypervisor.device.drive import Drive, Placeholder
 from trivet.hypervisor.device.generation import Generation
@@ -18,7 +19,6 @@ from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.device.rng import Rng
 from trivet.hypervisor.device.serial import Console, Port
 from trivet.hypervisor.device.share import Share
-from trivet.hypervisor.device.slot import Slot
 from trivet.hypervisor.plugging import SLOTS
 
 MEBIBYTE = 1 << 20
@@ -69,7 +69,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     share: Share | None = None
     balloon: Balloon | None = Balloon()
     generation: Generation | None = None
-    slot: Slot | None = None
+    slots: Slots | None = None
     memory_file: Memory | None = None
     incoming: bool = False
     copy: bool = False
@@ -81,7 +81,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def devices(self) -> tuple[Device, ...]:
         """List the devices in the order the guest's bus has them."""
-        common: list[Device | None] = [self.console, self.agent, Rng(), self.balloon, self.generation, self.slot]
+        common: list[Device | None] = [self.console, self.agent, Rng(), self.balloon, self.generation, self.slots]
         own: list[Device | None] = [*self.drives, *self.nics, self.share]
         return tuple(device for device in (*common, *own) if device is not None)
 

@@ -27,16 +27,16 @@ import msgspec
 from trivet.base.error import TrivetError
 from trivet.hypervisor import growth, program, stored
 from trivet.hypervisor.device.balloon import Balloon
+from trivet.hypervisor.device.board import Slots
 from trivet.hypervisor.device.drive import Placeholder
 from trivet.hypervisor.device.generation import Generation
 from trivet.hypervisor.device.serial import Console, Port
-from trivet.hypervisor.device.slot import Slot
 from trivet.hypervisor.machine import Acceleration, Machine, Memory, command_line
 from trivet.hypervisor.stored import Template
 
 KEPT = 8  # templates on disk
 MEMORY_NAME = "trivet-memory"  # of the file, as others see it in /proc
-SLOT = "port0"  # not "slot", which is a property of the port itself
+PORTS = Slots(count=4, kind="port")  # not "slot", which is a property of the port itself
 LOADED = 4  # and of those in memory
 _STALE = 600.0  # seconds after which what is still being made was given up
 
@@ -192,7 +192,7 @@ def shape_of(machine: Machine) -> Machine:
         share=None,
         balloon=Balloon(reporting=machine.elastic),
         generation=Generation(),
-        slot=Slot(SLOT),
+        slots=PORTS,
         memory_file=Memory(path="", shared=True),
         incoming=False,
     )

@@ -40,11 +40,6 @@ def taps(plan: Plan) -> tuple[Attachment, ...]:
     return tuple(attachment for attachment in plan.attachments if attachment.kind == "tap")
 
 
-def cards(plan: Plan) -> tuple[str, ...]:
-    """Name them, as the machine does."""
-    return tuple(f"net{number}" for number in range(len(taps(plan))))
-
-
 def _links(plan: Plan, was: Plan) -> list[Operation]:
     steps: list[Operation] = []
     for now, before in zip(taps(plan), taps(was), strict=True):
@@ -61,21 +56,22 @@ def _links(plan: Plan, was: Plan) -> list[Operation]:
 def _names(plan: Plan, was: Plan) -> list[Operation]:
     known = {file.target: file.content for file in was.files}
     steps: list[Operation] = [] if plan.hostname == was.hostname else [Hostname(plan.hostname)]
-    for file in plan.files:
-        if known.get(file.target) != file.content:
-            steps += _file(plan, file.target, file.content, file.mode)
+    for each in plan.files:
+        if known.get(each.target) != each.content:
+            steps += file(plan, each.target, each.content, each.mode)
     return steps
 
 
 def _identity(plan: Plan) -> list[Operation]:
     """Give it ids of its own: of the installation, and of the boot, which the kernel says once and for all."""
     return [
-        *_file(plan, guest.MACHINE_ID, guest.installation(plan), 0o444),
+        *file(plan, guest.MACHINE_ID, guest.installation(plan), 0o444),
         *_shown(_BOOT_ID, f"{uuid.uuid4()}\n".encode(), 0o444),
     ]
 
 
-def _file(plan: Plan, target: str, content: bytes, mode: int) -> list[Operation]:
+def file(plan: Plan, target: str, content: bytes, mode: int) -> list[Operation]:
+    """Compute how a file is written, or where nothing can be written, shown."""
     return _shown(target, content, mode) if plan.root.read_only else [File(target, content, mode)]
 
 

@@ -15,7 +15,7 @@ lacks raises `Unsupported` naming the level.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from trivet.kernel.cgroup_record import Usage
 from trivet.kernel.procfs import Traffic
 from trivet.launch.channel import Channel
 from trivet.launch.enter import Entry
+from trivet.launch.operation import Operation
 
 
 class Ability(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,6 +295,17 @@ class Pluggable(Protocol):
 
 
 @runtime_checkable
+class Guided(Protocol):
+    """A level whose guests are told by an agent of the engine's what else changes with their networks."""
+
+    def direct(self, plan: Plan, routes: Sequence[Operation]) -> None:
+        """Let the default routes of a running instance be these."""
+
+    def rewrite(self, plan: Plan, was: Mapping[str, bytes]) -> None:
+        """Give it those of the plan's files that `was` has not, unless it has changed them itself."""
+
+
+@runtime_checkable
 class Resizable(Protocol):
     """A level whose limits can change while the instance runs."""
 
@@ -326,6 +338,11 @@ def forking(driver: Driver) -> Forking | None:
 def pluggable(driver: Driver) -> Pluggable | None:
     """Take a driver for one that plugs, if it is one."""
     return cast(Pluggable, driver) if _offers(type(driver), Pluggable) else None
+
+
+def guided(driver: Driver) -> Guided | None:
+    """Take a driver for one that guides, if it is one."""
+    return cast(Guided, driver) if _offers(type(driver), Guided) else None
 
 
 def stalling(driver: Driver) -> Stalling | None:

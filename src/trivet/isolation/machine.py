@@ -18,7 +18,7 @@ from trivet.hypervisor.device.nic import Nic
 from trivet.hypervisor.device.serial import Console, Port
 from trivet.hypervisor.device.share import Share
 from trivet.hypervisor.machine import MEBIBYTE, Acceleration, Machine, Memory, command_line
-from trivet.hypervisor.template import SLOT, shape_of
+from trivet.hypervisor.template import PORTS, shape_of
 from trivet.isolation import belonging, cell, guest
 from trivet.isolation.elastic import OVERHEAD, elastic
 from trivet.isolation.passthrough import Given
@@ -227,18 +227,23 @@ def _begins(origin: Origin | None) -> int:
 def _forked(made: Machine, origin: Origin) -> Machine:
     """Give a machine what its template has, so that it can begin with its state.
 
-    The slot is for what the template hasn't: a share, or else the first interface.
+    The slots are for what the template hasn't: a share, and interfaces, as many as there are slots for.
     """
     shape, copy = shape_of(made), origin.changes is not None
-    plugged = made.nics[:0] if made.share else made.nics[:1]
-    nics = (*(msgspec.structs.replace(nic, slot=SLOT, late=not copy) for nic in plugged), *made.nics[len(plugged) :])
+    plugged = tuple(
+        msgspec.structs.replace(nic, name=card, slot=slot, late=not copy, movable=True)
+        for nic, (card, slot) in zip(made.nics, sockets(shared=made.share is not None).items(), strict=False)
+    )
+    fixed = tuple(
+        msgspec.structs.replace(nic, name=f"fixed-{nic.name}", movable=True) for nic in made.nics[len(plugged) :]
+    )
     return msgspec.structs.replace(
         made,
         balloon=shape.balloon,
         generation=shape.generation,
-        slot=shape.slot,
-        share=msgspec.structs.replace(made.share, slot=SLOT) if made.share else None,
-        nics=nics,
+        slots=shape.slots,
+        share=msgspec.structs.replace(made.share, slot=PORTS.names[0]) if made.share else None,
+        nics=(*plugged, *fixed),
         drives=tuple(msgspec.structs.replace(each, changeable=True) for each in made.drives)
         if origin.spare
         else made.drives,
@@ -246,6 +251,11 @@ def _forked(made: Machine, origin: Origin) -> Machine:
         incoming=True,
         copy=copy,
     )
+
+
+def sockets(*, shared: bool) -> dict[str, str]:
+    """Tell which interfaces can come and go, by their names, and the slots they have then; a share has the first."""
+    return {f"net{number}": slot for number, slot in enumerate(PORTS.names) if number or not shared}
 
 
 def _uses(plan: Plan) -> list[Attachment]:

@@ -17,7 +17,6 @@ from trivet.base.error import TrivetError
 from trivet.hypervisor.machine import Acceleration
 from trivet.hypervisor.template import Templates
 from trivet.isolation import boot, fork, guest, machine, provision, resize, standby
-from trivet.isolation.change import cards
 from trivet.isolation.failure import explain
 from trivet.isolation.local import group
 from trivet.isolation.plan import Plan
@@ -134,10 +133,10 @@ class Nursery:
     def launch(self, plan: Plan, host: machine.Host) -> Channel:
         """Start QEMU with what the host offers, and set the program up."""
         patience = _PATIENCE[host.acceleration]
-        steps, forked = operations(plan, host), host.origin is not None
-        resize.note(plan, machine.machine(plan, host))
-        silent = cards(plan) if host.origin and host.origin.changes else ()
-        meanwhile = fork.wake(plan, machine.machine(plan, host), silent) if forked else None
+        steps, forked, made = operations(plan, host), host.origin is not None, machine.machine(plan, host)
+        resize.note(plan, made)
+        silent = [nic.name for nic in made.nics] if host.origin and host.origin.changes else ()
+        meanwhile = fork.wake(plan, made, silent) if forked else None
         try:
             return spawn(steps, timeout=patience, meanwhile=meanwhile)
         except LaunchError as error:

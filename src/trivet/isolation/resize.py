@@ -33,10 +33,11 @@ _PATIENCE, _STEP = 20.0, 0.05
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """What a guest was started with: bytes, processors."""
+    """What a guest was started with: bytes, processors, slots."""
 
     memory: int
     cpus: int
+    slots: int = 1
 
 
 class TooMuch(Conflict):
@@ -58,7 +59,7 @@ class Driver(Protocol):
 
 def note(plan: Plan, made: Machine) -> None:
     """Write down what a machine is started with."""
-    Path(plan.directory, SHAPE).write_text(f"{made.memory} {made.cpus}")
+    Path(plan.directory, SHAPE).write_text(f"{made.memory} {made.cpus} {made.slots.count if made.slots else 0}")
 
 
 def noted(plan: Plan) -> Shape:
@@ -71,9 +72,8 @@ def noted(plan: Plan) -> Shape:
 
 
 def parse(text: str) -> Shape:
-    """Read `BYTES PROCESSORS`."""
-    memory, cpus = text.split()
-    return Shape(int(memory), int(cpus))
+    """Read `BYTES PROCESSORS SLOTS`; an older trivet doesn't tell the last, which was one."""
+    return Shape(*map(int, text.split()))
 
 
 def fitted(plan: Plan, shape: Shape) -> Plan:

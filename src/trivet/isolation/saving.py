@@ -132,7 +132,7 @@ def contents(plan: Plan, saved: Saved) -> Iterator[int]:
 def key_of(plan: Plan, host: machine.Host) -> str:
     """Name what a copy must have in common with the saved machine."""
     made = machine.machine(plan, host)
-    return f"{digest(shape_of(made))}-{len(made.nics)}p"  # the first of them in the slot
+    return f"{digest(shape_of(made))}-{len(made.nics)}p"  # in the first of the slots
 
 
 @contextlib.contextmanager

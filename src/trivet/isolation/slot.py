@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -25,10 +25,10 @@ PATIENCE = _UNPLUG + 10
 class NoSocket(Conflict):
     """Everything is plugged in that can be."""
 
-    def __init__(self, machine: str) -> None:
+    def __init__(self, machine: str, most: int) -> None:
         super().__init__(
-            f"machine {machine} has all {len(SOCKETS.names)} interfaces that can come and go while it runs",
-            hint=f"trivet vm stop {machine} first",
+            f"machine {machine} has all {most} interfaces that can come and go while it runs",
+            hint=f"trivet stop {machine} first",
         )
 
 
@@ -68,16 +68,13 @@ def patiently(do: Callable[[], object]) -> None:
             time.sleep(_STEP)
 
 
-def plug(qmp: Qmp, use: Attachment, machine: str) -> None:
-    """Plug an interface into the first free socket. What was made goes again when that fails."""
-    taken = devices(qmp)
-    wanted = (
-        Nic(name=f"net{number}", tap=use.device, mac=use.mac, slot=name, movable=True)
-        for number, name in enumerate(SOCKETS.names)
-    )
+def plug(qmp: Qmp, use: Attachment, machine: str, sockets: Mapping[str, str] | None = None) -> None:
+    """Plug an interface into the first free one of the sockets. What was made goes again when that fails."""
+    taken, sockets = devices(qmp), sockets or {f"net{number}": name for number, name in enumerate(SOCKETS.names)}
+    wanted = (Nic(name=card, tap=use.device, mac=use.mac, slot=name, movable=True) for card, name in sockets.items())
     nic = next((each for each in wanted if each.device not in taken), None)
     if nic is None:
-        raise NoSocket(machine)
+        raise NoSocket(machine, len(sockets))
     descriptor = os.open(use.path, os.O_RDWR | os.O_CLOEXEC) if use.path else open_tap(use.device)
     try:
         exchange.interface(qmp, nic, descriptor)

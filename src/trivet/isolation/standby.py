@@ -52,13 +52,13 @@ class Standby(msgspec.Struct, frozen=True):
 
 
 def fits(plan: Plan) -> bool:
-    """Tell whether a spare can become the instance's: there is one slot, and memory that others share.
+    """Tell whether a spare can become the instance's: it has so many slots, and memory that others share.
 
     One is made beside the instance's control group, where nobody would look for it if that isn't the engine's place.
     """
     taps = [attachment for attachment in plan.attachments if attachment.kind == "tap"]
     at_home = Path(plan.cgroup).name == Path(plan.directory).name
-    return at_home and not guest.shared(plan) and not elastic(plan) and len(taps) <= 1
+    return at_home and not guest.shared(plan) and not elastic(plan) and len(taps) <= len(machine.sockets(shared=False))
 
 
 def planned(model: Plan, image: Path) -> Plan:

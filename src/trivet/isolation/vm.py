@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from trivet.isolation import (
     guest,
     machine,
     nursery,
+    plugged,
     provision,
     reading,
     resize,
@@ -44,7 +45,7 @@ from trivet.isolation.driver import Ability, Footprint, ProcessRow, Saved, Stats
 from trivet.isolation.failure import explain
 from trivet.isolation.local import NotRunning, group, how_ended
 from trivet.isolation.nursery import Nursery
-from trivet.isolation.plan import Level, Plan, Program
+from trivet.isolation.plan import Attachment, Level, Plan, Program
 from trivet.launch.channel import Channel
 from trivet.launch.frame import Type
 from trivet.launch.operation import Operation, encode
@@ -229,6 +230,26 @@ class VmDriver:
         """End the spare machines: the engine ends."""
         self._nursery.pool.close()
 
+    def plug(self, plan: Plan, use: Attachment) -> None:
+        """Plug an interface in, and have the guest set it up; its routes are `direct`ed."""
+        self._running(plan)
+        plugged.plug(plan, use, _Hands(self, plan))
+
+    def unplug(self, plan: Plan, use: Attachment) -> None:
+        """Have the guest let an interface go."""
+        self._running(plan)
+        plugged.unplug(plan, use, _Hands(self, plan))
+
+    def direct(self, plan: Plan, routes: Sequence[Operation]) -> None:
+        """Let the guest's default routes be these."""
+        if routes:
+            _Hands(self, plan).inside(guest.beside(routes))
+
+    def rewrite(self, plan: Plan, was: Mapping[str, bytes]) -> None:
+        """Give the guest those of the plan's files that are other ones now, unless it has changed them itself."""
+        self._running(plan)
+        plugged.rewrite(plan, was, _Hands(self, plan))
+
     def pause(self, plan: Plan) -> None:
         """Stop the machine's virtual CPUs."""
         self._running(plan)
@@ -264,6 +285,7 @@ class VmDriver:
         self._running(plan)
         shape = resize.noted(plan)
         saving.check_whole(plan, shape)
+        plugged.check_saving(plan)
         key = saving.key_of(resize.fitted(plan, shape), provision.acquire(self.cache, plan, template=True))
         return saving.save(plan, self.status(plan).pid, saving.Key(key, shape), place, go_on=go_on)
 
@@ -292,8 +314,8 @@ class VmDriver:
                 channel = self._nursery.launch(whole, ready)
         try:
             with Qmp(Path(plan.directory, machine.QMP)) as qmp:
-                for name in change.cards(plan):
-                    qmp.execute("set_link", name=name, up=True)
+                for nic in machine.machine(whole, ready).nics:
+                    qmp.execute("set_link", name=nic.name, up=True)
         except BaseException:
             channel.close()
             raise
@@ -344,7 +366,7 @@ class _Hands(msgspec.Struct, frozen=True):
     def used(self) -> int:
         return self.driver.footprint(self.plan).used
 
-    def inside(self, steps: list[Operation]) -> object:
+    def inside(self, steps: list[Operation]) -> bytes:
         return self.driver.listing(self.plan, steps)
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from trivet.base.error import Internal
 from trivet.hypervisor.device.nic import Nic
-from trivet.hypervisor.template import SLOT
+from trivet.hypervisor.template import PORTS
 from trivet.isolation import guest
 from trivet.isolation.plan import Address, Attachment, File, Limits, Plan, Program
 from trivet.launch.launcher import BINARY
@@ -74,7 +74,7 @@ def _run(program: str, *words: str) -> None:
 
 def nic() -> Nic:
     """Describe the interface that is there meanwhile."""
-    return Nic(name="rehearsal", tap="", mac=_MAC, slot=SLOT, late=True, movable=True)
+    return Nic(name="rehearsal", tap="", mac=_MAC, slot=PORTS.names[0], late=True, movable=True)
 
 
 def up(plan: Plan) -> list[Operation]:

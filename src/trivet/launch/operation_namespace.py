@@ -38,7 +38,10 @@ class Hostname(Operation, frozen=True):
 
 
 class LinkUp(Operation, frozen=True):
-    """Bring up the interface whose name or MAC address is `link`, first renamed to `name` and given `mtu` if set."""
+    """Bring up the interface whose name or MAC address is `link`, first renamed to `name` and given `mtu` if set.
+
+    One known by its MAC address takes the name from another that has it: that one's own comes.
+    """
 
     code = 41
     repeated = True

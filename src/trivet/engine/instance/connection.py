@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from trivet.base.error import Conflict, Unsupported
+from trivet.base.error import Conflict
 from trivet.client.schema_network import EndpointRequest, LinkRequest
 from trivet.engine.instance.attachment import DEFAULT, OTHER, choose
 from trivet.engine.instance.context import Context
@@ -16,14 +16,14 @@ from trivet.engine.instance.model import InstanceRecord
 from trivet.engine.instance.neighbour import refresh
 from trivet.engine.instance.status import Word
 from trivet.engine.network.model import NONE, NotConnected
-from trivet.isolation.driver import pluggable
+from trivet.isolation.driver import guided, pluggable
 from trivet.isolation.plan import Attachment
 
 
 async def connect(context: Context, key: str, wish: EndpointRequest) -> None:
     """Put an instance on a network more. The caller holds its lock.
 
-    Raises `Conflict` when it is there already or has no network of its own, `Unsupported` for a running machine.
+    Raises `Conflict` when it is there already, has no network of its own, or is a machine without a slot for it.
     """
     record = context.table.find(key)
     network = context.networks.find(wish.network)
@@ -37,7 +37,6 @@ async def connect(context: Context, key: str, wish: EndpointRequest) -> None:
     ability = await asyncio.to_thread(context.driver(record).ability)
     uses = choose(request, ability, context.networks)
     if _runs(record):
-        _refuse_machine(context, record, "connect", network.name)
         made = await asyncio.to_thread(_connect, context, record, wish)
         uses = (*(use for use in record.plan.attachments if use.kind == made.kind and use.device), made)
     plan = msgspec.structs.replace(record.plan, attachments=uses)
@@ -56,15 +55,21 @@ async def disconnect(context: Context, key: str, reference: str) -> None:
     _refuse_shared(record, wishes, "disconnect", network.name)
     uses = tuple(use for use in record.plan.attachments if use.network != network.name)
     if _runs(record):
-        _refuse_machine(context, record, "disconnect", network.name)
-        await asyncio.to_thread(_unplug, context, record, network.name)
         lone = [use for use in record.plan.attachments if not uses]
         uses = uses or tuple(msgspec.structs.replace(use, device="", mac="", addresses=()) for use in lone)
-        await asyncio.to_thread(context.networks.disconnect, record.id, record.name, network.id)
-    else:
-        await asyncio.to_thread(context.networks.leave, record.id, network.id)
     request = msgspec.structs.replace(record.request, networks=left or [EndpointRequest(network=NONE)])
     plan = msgspec.structs.replace(record.plan, attachments=uses)
+    if _runs(record):
+        context.table.update(record.id, record.change(request=request, plan=plan))  # the next engine would finish it
+        try:
+            await asyncio.to_thread(_unplug, context, record, network.name)
+        except BaseException:
+            context.table.update(record.id, record)
+            raise
+        await asyncio.to_thread(context.networks.disconnect, record.id, record.name, network.id)
+        await asyncio.to_thread(_direct, context, record)
+    else:
+        await asyncio.to_thread(context.networks.leave, record.id, network.id)
     ports = tuple(context.networks.ports(record.id)) if _runs(record) else record.ports
     await _record(context, record.change(request=request, plan=plan, ports=ports))
     _tell(context, "disconnect", record, network.id, network.name)
@@ -121,10 +126,21 @@ def _connect(context: Context, record: InstanceRecord, wish: EndpointRequest) ->
     made = context.networks.connect(record.id, record.name, wish, "tap")
     try:
         driver.plug(record.plan, made)
+        try:
+            _direct(context, record)
+        except BaseException:
+            driver.unplug(record.plan, made)
+            raise
     except BaseException:
         context.networks.disconnect(record.id, record.name, wish.network)
         raise
     return made
+
+
+def _direct(context: Context, record: InstanceRecord) -> None:
+    """Let a machine's default routes go over the networks it has now; a container's do already."""
+    if driver := guided(context.driver(record)):
+        driver.direct(record.plan, context.networks.routes(record.id))
 
 
 def _unplug(context: Context, record: InstanceRecord, network: str) -> None:
@@ -132,16 +148,6 @@ def _unplug(context: Context, record: InstanceRecord, network: str) -> None:
     for use in record.plan.attachments if driver else ():
         if driver and use.network == network and use.device:
             driver.unplug(record.plan, use)
-
-
-def _refuse_machine(context: Context, record: InstanceRecord, action: str, network: str) -> None:
-    if record.request.isolation == "vm" and pluggable(context.driver(record)) is None:
-        where = "from" if action == "disconnect" else "to"
-        raise Unsupported(
-            f"cannot {action} running instance {record.name} {where} network {network}: "
-            "network interfaces of a machine can be changed only while it is off",
-            hint=f"trivet stop {record.name} first",
-        )
 
 
 def _tell(context: Context, action: str, record: InstanceRecord, network: str, name: str) -> None:

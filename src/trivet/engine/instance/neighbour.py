@@ -1,7 +1,7 @@
 """The files with names and resolvers of an instance whose networks change while it runs.
 
 The file an instance is shown is the engine's copy: what is written to it is seen inside at once. A machine has copies
-of its own, and networks that stay.
+of its own, which are written by its agent, if it has one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import msgspec
 from trivet.engine.instance import link
 from trivet.engine.instance.context import Context
 from trivet.engine.instance.model import InstanceRecord
+from trivet.engine.instance.status import Word
+from trivet.isolation.driver import guided
 from trivet.isolation.plan import File
 
 
@@ -39,4 +41,8 @@ def refresh(context: Context, record: InstanceRecord) -> InstanceRecord:
         known = before.get(file.target)
         if known is not None and known != file.content and path.exists() and path.read_bytes() == known:
             path.write_bytes(file.content)  # the same file: it is what is mounted
-    return record.change(plan=msgspec.structs.replace(record.plan, files=files))
+    plan = msgspec.structs.replace(record.plan, files=files)
+    driver = guided(context.driver(record))
+    if driver and record.word is Word.RUNNING:
+        driver.rewrite(plan, before)
+    return record.change(plan=plan)

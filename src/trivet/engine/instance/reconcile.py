@@ -21,6 +21,9 @@ from trivet.engine.instance.status import Word
 from trivet.engine.instance.steward import start_again
 from trivet.engine.instance.still import all_go_on
 from trivet.engine.instance.watch import Watch, lost_exit
+from trivet.engine.network.model import Endpoint
+from trivet.isolation.driver import guided, pluggable
+from trivet.isolation.plan import Attachment
 
 log = logging.getLogger(__name__)
 
@@ -92,20 +95,40 @@ async def _what_was_agreed(context: Context, key: str) -> None:
 
 
 def _disconnect_strangers(context: Context) -> None:
-    """Take back what a crash left of connecting an instance to a network more, before its record knew of it."""
+    """Take back what a crash left of connecting an instance, before its record knew of it; finish a disconnecting."""
     networks, ledger = context.networks, context.networks.ledger
     for endpoint in ledger.endpoints():
         record, network = context.table.get(endpoint.instance), ledger.network(endpoint.network)
-        if record is None or network.name in {use.network for use in record.plan.attachments}:
+        if record is None or not _strange(record, endpoint, network.name):
             continue
-        log.info("instance %s is taken from network %s again: it was being connected", record.name, network.name)
+        log.info("instance %s is taken from network %s: no record has it there", record.name, network.name)
         try:
             if endpoint.device:
+                runs = context.driver(record).status(record.plan).word == "running"
+                if runs:
+                    _unplug_stranger(context, record, endpoint, network.name)
                 networks.disconnect(record.id, record.name, network.id)
+                if runs and (driver := guided(context.driver(record))):
+                    driver.direct(record.plan, networks.routes(record.id))
             else:
                 ledger.free(endpoint)
         except (TrivetError, OSError) as error:
             log.error("cannot take instance %s from network %s: %s", record.name, network.name, error)
+
+
+def _strange(record: InstanceRecord, endpoint: Endpoint, network: str) -> bool:
+    """Tell whether an instance isn't to be on a network; one that left its last still has that, without a device."""
+    uses = [use for use in record.plan.attachments if use.network == network]
+    left = record.word in (Word.RUNNING, Word.PAUSED) and endpoint.device and not any(use.device for use in uses)
+    return not uses or bool(left)
+
+
+def _unplug_stranger(context: Context, record: InstanceRecord, endpoint: Endpoint, network: str) -> None:
+    """Take the interface from a machine, if it was given it."""
+    if endpoint.form == "tap" and (driver := pluggable(context.driver(record))):
+        name, device, mac = endpoint.interface, endpoint.device, endpoint.mac
+        use = Attachment(kind="tap", network=network, name=name, device=device, mac=mac)
+        driver.unplug(record.plan, use)
 
 
 def _sweep_strangers(context: Context) -> None:

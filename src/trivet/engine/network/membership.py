@@ -183,16 +183,20 @@ def _pairs(networks: Networks, instance: str) -> list[Pair]:
     return [(networks.ledger.network(endpoint.network), endpoint) for endpoint in found]
 
 
-def _route(networks: Networks, instance: str) -> None:
-    """Let the default routes of a running container go where they should."""
+def routes(networks: Networks, instance: str) -> list[AddRoute]:
+    """Compute the default routes of an instance as they should be."""
     pairs = _pairs(networks, instance)
     ways = default_routes(pairs)
-    steps = [
+    return [
         AddRoute(endpoint.interface, "", record.gateway if version == 4 else record.gateway6)
         for record, endpoint in pairs
         for version in sorted(ways.get(record.id, ()))
     ]
-    namespace.configure(path(networks, instance), steps)
+
+
+def _route(networks: Networks, instance: str) -> None:
+    """Let the default routes of a running container go where they should."""
+    namespace.configure(path(networks, instance), routes(networks, instance))
 
 
 def _leave(networks: Networks, instance: str, stays: set[str]) -> None:

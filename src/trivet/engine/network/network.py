@@ -59,6 +59,7 @@ from trivet.engine.network.ruleset import table
 from trivet.isolation.plan import Attachment, File, Owner
 from trivet.isolation.spare import Spare
 from trivet.kernel import nftables, rtnetlink
+from trivet.launch.operation import AddRoute
 from trivet.resolver.door import ADDRESS
 from trivet.store.record import Records
 
@@ -233,6 +234,10 @@ class Networks:
         with contextlib.suppress(Conflict):  # it has no other way out
             publication.move_ports(self, instance_id, ports)
         self.announce()
+
+    def routes(self, instance_id: str) -> Sequence[AddRoute]:
+        """Compute the default routes of an instance by the networks it is on."""
+        return membership.routes(self, instance_id)
 
     def leave(self, instance_id: str, network: str) -> None:
         """Give up the address of an instance that doesn't run on a network it was taken from. Idempotent."""

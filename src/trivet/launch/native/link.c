@@ -173,6 +173,24 @@ static int set_link(int fd, const struct ifinfomsg *info, uint16_t type, const v
     return exchange(fd, &message);
 }
 
+/*
+ * Rename an interface. The kernel of a machine names those that are plugged in together in the order in which it sees
+ * them: one that is known by its address takes its name from another one that has it, which will get its own.
+ */
+static int rename_link(int fd, const char *link, int index, const char *name)
+{
+    static const char aside[] = "was%d"; /* the kernel chooses the number */
+    unsigned char mac[6];
+    struct ifinfomsg info = { .ifi_index = index };
+    int result = set_link(fd, &info, IFLA_IFNAME, name, strlen(name) + 1);
+    if (result == 0 || errno != EEXIST || !parse_mac(link, mac))
+        return result;
+    struct ifinfomsg other = { .ifi_index = index_of(fd, name) };
+    if (other.ifi_index < 0 || set_link(fd, &other, IFLA_IFNAME, aside, sizeof aside) < 0)
+        return -1;
+    return set_link(fd, &info, IFLA_IFNAME, name, strlen(name) + 1);
+}
+
 int operate_link_up(struct executor *executor, struct cursor *fields)
 {
     static const char what[] = "bring up";
@@ -181,12 +199,11 @@ int operate_link_up(struct executor *executor, struct cursor *fields)
     int index, result = 0, fd = reach(executor, what, link, &index);
     if (fd < 0)
         return -1;
-    struct ifinfomsg same = { .ifi_index = index };
     struct ifinfomsg up = { .ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
     if (strlen(name) >= IFNAMSIZ)
         result = refuse(executor, ENAMETOOLONG, "interface name %s", name);
     if (result == 0 && *name && strcmp(name, link))
-        result = set_link(fd, &same, IFLA_IFNAME, name, strlen(name) + 1);
+        result = rename_link(fd, link, index, name);
     if (result == 0)
         result = set_link(fd, &up, IFLA_MTU, &mtu, mtu ? sizeof mtu : 0);
     return finish(executor, fd, result, what, link);
