@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.conformance.harness import Harness
+from tests.fleet import eventually
 from tests.vm.test_fork import IDENTITY
 from tests.vm.test_saving import COUNTER, begin
 from tests.vm.test_standby import pid_of, waiting
@@ -168,7 +169,9 @@ def test_what_cannot_be_frozen_goes_on() -> None:
     """A process that isn't understood is left as it was, and the reason is said."""
     bystander = subprocess.Popen(["sh", "-c", "read go; echo $go"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     files = [memory.make("guest"), memory.make("rest")]
+    state = Path(f"/proc/{bystander.pid}/stat")
     try:
+        eventually(lambda: state.read_text().rpartition(")")[2].split()[0] == "S")  # it reads
         with pytest.raises(frozen.CannotFreeze, match=r"for others to begin as: .*filter of system calls"):
             frozen._run(bystander.pid, "0" * 32, files, ())
         assert bystander.communicate(b"on\n", timeout=60)[0] == b"on\n"

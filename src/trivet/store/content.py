@@ -221,8 +221,8 @@ class ContentStore:
         Raises `BlobNotFound`, and why it could not be brought.
         """
         for _ in range(BRINGS):
-            with suppress(FileNotFoundError):
-                return self.path(digest).open("rb")
+            with suppress(BlobNotFound):
+                return self._open(digest)
             if self.elsewhere.size(digest) is None:
                 break
             self.elsewhere.bring(digest)

@@ -59,8 +59,7 @@ class Bucket(ContentStore):
         with self._explaining(digest):
             return int(self._client.stat_object(self._bucket, self._key(digest)).size or 0)
 
-    def open(self, digest: str) -> BinaryIO:
-        """Open a blob for reading, from its beginning. Raises `BlobNotFound`."""
+    def _open(self, digest: str) -> BinaryIO:
         return self.open_range(digest, 0, 0)
 
     def open_range(self, digest: str, start: int, length: int) -> BinaryIO:
