@@ -14,11 +14,23 @@ LIST = "$(ls /sys/class/net | tr '\\n' ' ')"
 
 @pytest.fixture(scope="module")
 def machine(engine: Daemon, tiny: list[str]) -> Iterator[str]:
-    """A machine that was switched on without a network, and two networks."""
+    """A machine that was switched on without a network, and then got two."""
     for name in ("front", "back"):
         engine.ok("network", "create", name)
     engine.ok("vm", "create", "wired", *tiny, "--start")
     said(engine, "wired", "tiny# ")
+    asked(engine, "wired", f"echo has {LIST}", "has lo")
+    engine.ok("network", "connect", "front", "wired")
+    engine.ok("network", "connect", "back", "wired")
+    asked(engine, "wired", f"echo has {LIST}", "has eth0 eth1 lo")
+    for interface, network in (("eth0", "front"), ("eth1", "back")):
+        address = addresses(engine, "wired")[network]
+        asked(
+            engine,
+            "wired",
+            f"ip link set {interface} up; ip addr add {address} dev {interface} && echo {network} is se''t",
+            f"{network} is set",
+        )
     yield "wired"
     engine.ok("vm", "rm", "-f", "wired")
     for name in ("front", "back"):
@@ -37,20 +49,10 @@ def gateway(engine: Daemon, name: str, network: str) -> str:
 
 
 def test_a_network_is_plugged_in_and_carries(engine: Daemon, machine: str) -> None:
-    """The guest sees the interface at once, and with the address that trivet says it reaches the gateway."""
-    asked(engine, machine, f"echo has {LIST}", "has lo")
-    engine.ok("network", "connect", "front", machine)
-    engine.ok("network", "connect", "back", machine)
-    asked(engine, machine, f"echo has {LIST}", "has eth0 eth1 lo")
-    for interface, network in (("eth0", "front"), ("eth1", "back")):
-        address = addresses(engine, machine)[network]
-        asked(
-            engine,
-            machine,
-            f"ip link set {interface} up; ip addr add {address} dev {interface}; "
-            f"ping -c 1 -W 20 {gateway(engine, machine, network)} >/dev/null && echo {network} ans''wers",
-            f"{network} answers",
-        )
+    """With the address that trivet says the guest reaches the gateway."""
+    for network in ("front", "back"):
+        line = f"ping -c 1 -W 20 {gateway(engine, machine, network)} >/dev/null && echo {network} ans''wers"
+        asked(engine, machine, line, f"{network} answers")
 
 
 def test_it_is_saved_with_what_was_plugged_in(engine: Daemon, machine: str) -> None:
@@ -61,7 +63,7 @@ def test_it_is_saved_with_what_was_plugged_in(engine: Daemon, machine: str) -> N
     asked(engine, machine, line, "again answers")
 
 
-def test_a_network_is_unplugged(engine: Daemon, machine: str) -> None:
+def test_a_network_is_unplugged_and_stays_so(engine: Daemon, machine: str) -> None:
     """The guest loses the interface, nothing of it stays on the host, and the memory isn't saved with a gap in it."""
     engine.ok("network", "disconnect", "front", machine)
     asked(engine, machine, f"echo left {LIST}", "left eth1 lo")
@@ -69,9 +71,7 @@ def test_a_network_is_unplugged(engine: Daemon, machine: str) -> None:
     assert "a network in the middle was taken" in engine.trivet("snapshot", machine, "gap").stderr.decode()
     assert "is not connected" in engine.trivet("network", "disconnect", "front", machine).stderr.decode()
 
-
-def test_it_starts_with_the_networks_it_was_given(engine: Daemon, machine: str) -> None:
-    """What was connected while it ran is there after it was off; a fifth is refused, and what it left off is free."""
+    # What was connected while it ran is there after it was off; a fifth is refused, and what it left off is free.
     engine.ok("vm", "stop", "-f", machine)
     engine.ok("vm", "start", machine)
     asked(engine, machine, f"echo came {LIST}", "came eth0 lo")
