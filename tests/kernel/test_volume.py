@@ -128,7 +128,7 @@ def test_fill_is_all_or_nothing(volumes: Volumes, image: Path, monkeypatch: pyte
 def test_users_keep_it(volumes: Volumes) -> None:
     """A volume in use stays, by name of the user; then it goes with its data."""
     record = volumes.create(VolumeRequest(name="data"))
-    with pytest.raises(Conflict, match="instance web"):
+    with pytest.raises(Conflict, match="instances web, db"):
         volumes.remove("data", {"data": ["web", "db"]}, force=True)
     volumes.remove("data", {})
     assert not Path(record.mountpoint).parent.exists()

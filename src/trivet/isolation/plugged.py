@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,6 +94,8 @@ def _found(use: Attachment, hands: Hands) -> None:
 
 def _content(plan: Plan, target: str, hands: Hands) -> bytes:
     """Read a file of the guest's; what isn't one has nothing that could be kept."""
+    import tarfile
+
     said = hands.inside(guest.enter(plan, Program(argv=(target,), builtin="archive-read")))
     with tarfile.open(fileobj=io.BytesIO(said)) as archive:
         for member in archive:

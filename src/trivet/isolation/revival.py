@@ -123,9 +123,8 @@ def save(
     Unless they shall `go_on` they stand still afterwards, too. When it fails they go on. Raises what `check` does.
     """
     check(plan)
-    strangers = [each for each in group.processes() if each != pid and procfs.stat(each)[1][1] not in group.processes()]
-    if strangers:
-        raise CannotFreeze(plan, f"process {strangers[0]} in it was added by exec")
+    if stranger := _stranger(group.processes(), pid):
+        raise CannotFreeze(plan, f"process {stranger} in it was added by exec")
     place.mkdir(mode=0o700)
     images = place / IMAGES
     images.mkdir()
@@ -142,6 +141,14 @@ def save(
         if not go_on:
             undo.pop_all()
     return time.monotonic() - began
+
+
+def _stranger(members: list[int], pid: int) -> int | None:
+    for each in members:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            if each != pid and procfs.stat(each)[1][1] not in members:
+                return each
+    return None
 
 
 def _thaw(group: Group) -> None:
